@@ -1,0 +1,19 @@
+"""The errors that users can cause. The entry scripts print them as one line and exit with status 2."""
+
+from __future__ import annotations
+
+
+class TractError(Exception):
+    """Base of every error that a user can mend; the message is one line that says how."""
+
+
+class ConfigError(TractError, ValueError):
+    """A configuration value is missing, unknown or contradicts another one."""
+
+
+class DataError(TractError, ValueError):
+    """A data file or one of its rows cannot be used."""
+
+
+class TrainingError(TractError, RuntimeError):
+    """Training cannot go on, for example because the loss is not finite."""

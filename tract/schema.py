@@ -1,0 +1,65 @@
+"""What a judge example is: one response to be graded, with the annotations that it received. Pure data, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """The criterion that a response is graded by.
+
+    Attributes:
+        criteria: the question that the score answers.
+        descriptions: (score label, what deserves it), in ascending order of the score; may be empty.
+    """
+
+    criteria: str
+    descriptions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One judgement of a response: the chain of thought (feedback), without the score sentence, and the score in points."""
+
+    cot: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeExample:
+    """One response to be graded.
+
+    Attributes:
+        id: unique and stable within a source; records of all stages carry it.
+        question_id: responses to one question share it; splits are made by it.
+        instruction, response: what was asked and what is graded. Empty only where ``prompt`` is all that a source has.
+        reference_answer: an answer that deserves the best score, if there is one.
+        rubric: the criterion, if the source has it apart from ``prompt``.
+        prompt: the source's finished judge prompt, verbatim, if there is one.
+        annotations: zero or more (CoT, score) pairs; a source may hold several for one prompt.
+        target_score: the score that predictions are compared with, in points; None means the mean of the annotations.
+        split: the split that the source itself assigns ("train", "val", "test", "ood"); None lets the seeded split decide.
+        meta: further facts for reports (category, response_source, ...), never seen by the model.
+    """
+
+    id: str
+    question_id: str
+    instruction: str
+    response: str
+    reference_answer: str | None = None
+    rubric: Rubric | None = None
+    prompt: str | None = None
+    annotations: tuple[Annotation, ...] = ()
+    target_score: float | None = None
+    split: str | None = None
+    meta: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def target(self) -> float | None:
+        """The score in points that predictions are compared with: ``target_score``, else the mean annotation."""
+        if self.target_score is not None:
+            return self.target_score
+        if not self.annotations:
+            return None
+        return sum(annotation.score for annotation in self.annotations) / len(self.annotations)
