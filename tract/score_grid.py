@@ -102,10 +102,11 @@ class ScoreTrie:
             if ids in sequences[:k]:
                 other = labels[sequences.index(ids)]
                 raise ConfigError(f"grid.labels: {other!r} and {labels[k]!r} have the same token ids {list(ids)}; the tokenizer cannot tell them apart")
-        below = lambda path: [ids for ids in sequences if ids[: len(path)] == path]  # noqa: E731
-        paths = sorted({ids[:n] for ids in sequences for n in range(len(ids)) if n == 0 or len(below(ids[:n])) > 1}, key=lambda p: (len(p), p))
-        # A label may end on a node below which others go on: that node must be read as well.
-        paths += sorted({ids for ids in sequences if len(below(ids)) > 1} - set(paths), key=lambda p: (len(p), p))
+
+        def below(path: tuple[int, ...]) -> list[tuple[int, ...]]:
+            return [ids for ids in sequences if ids[: len(path)] == path]
+
+        paths = sorted({ids[:n] for ids in sequences for n in range(len(ids)) if len(below(ids[:n])) > 1}, key=lambda p: (len(p), p))
         node_of = {path: node for node, path in enumerate(paths)}
         steps = tuple(tuple((node_of[ids[:n]], ids[n]) for n in range(len(ids)) if ids[:n] in node_of) for ids in sequences)
         stops = tuple(

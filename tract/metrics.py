@@ -1,0 +1,48 @@
+"""How well predicted scores agree with true ones: torchmetrics under the keys that all reports use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import KendallRankCorrCoef, MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
+
+
+class ConstantRMSE(Metric):
+    """RMSE of the best constant prediction, which is the standard deviation of the targets (points).
+
+    A judge that does not beat it has learned nothing about the responses, whatever its RMSE looks like.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("targets", default=[], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:  # noqa: ARG002  (the collection passes both)
+        """Remembers the targets; predictions play no part."""
+        self.targets.append(target.detach())
+
+    def compute(self) -> Tensor:
+        """[] float32, points."""
+        # After synchronisation torchmetrics holds one tensor instead of a list.
+        targets = torch.cat(list(self.targets)) if isinstance(self.targets, list) else self.targets
+        return targets.float().std(correction=0)
+
+
+def judge_metrics(prefix: str) -> MetricCollection:
+    """Pearson r, Spearman rho, Kendall tau-b, RMSE and the constant baseline's RMSE.
+
+    Update with predictions and targets, each [n] float32 in points, one value per judged response.
+    """
+    return MetricCollection(
+        {
+            "pearson_r": PearsonCorrCoef(),
+            "spearman_rho": SpearmanCorrCoef(),
+            "kendall_tau": KendallRankCorrCoef(variant="b"),
+            "rmse": MeanSquaredError(squared=False),
+            "rmse_constant": ConstantRMSE(),
+        },
+        prefix=prefix,
+        compute_groups=False,
+    )

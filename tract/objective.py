@@ -1,0 +1,146 @@
+"""The training objective: CoT cross-entropy plus weighted squared error of the expected score. Pure; float32.
+
+    L = ce_weight * CE(c, cue, end | x) + lambda * (y* - y_hat(x, c))^2          (TRACT Eq. for CoT-RAFT, both stages)
+
+Normalisation: the cross-entropy is the mean over supervised tokens of the whole optimizer step, the squared error the
+mean over its examples, whatever the micro-batches and ranks that the step is cut into. So every function here returns
+sums, and ``objective_loss`` divides by the totals of the step, which every micro-batch knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tract.errors import ConfigError
+from tract.layout import TokenKind
+from tract.predictors import expected_score, log_normalizer, score_probabilities
+from tract.score_grid import ScoreTrie
+
+SCORE_LOSS_SCALINGS = ("step", "micro_batch")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which terms are trained, and how they are weighted.
+
+    Attributes:
+        ce_weight: weight of the cross-entropy; 0 leaves it out.
+        score_loss_weight: lambda, the weight of the squared error.
+        ce_on_score: whether the score's own tokens are trained by cross-entropy (standard fine-tuning).
+        use_cot: whether the CoT stands between prompt and cue; without it the cue follows the prompt (RAFT).
+        normalize: whether the expected score is divided by the score mass; the paper does not.
+        score_loss_scaling: "step": lambda as it is; "micro_batch": lambda divided by the examples of the micro-batch, the
+            effective weight of the official code.
+    """
+
+    ce_weight: float
+    score_loss_weight: float
+    ce_on_score: bool
+    use_cot: bool
+    normalize: bool
+    score_loss_scaling: str
+
+    def __post_init__(self) -> None:
+        if self.score_loss_scaling not in SCORE_LOSS_SCALINGS:
+            raise ConfigError(f"objective.score_loss_scaling: {self.score_loss_scaling!r} is not one of {', '.join(SCORE_LOSS_SCALINGS)}")
+        for name in ("ce_weight", "score_loss_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"objective.{name}: {getattr(self, name)} is not a finite weight >= 0")
+        if self.ce_weight == 0 and self.score_loss_weight == 0:
+            raise ConfigError("objective: ce_weight and score_loss_weight are both 0, so nothing is trained; set one above 0")
+
+    @property
+    def supervised_kinds(self) -> frozenset[TokenKind]:
+        """The kinds of token that the cross-entropy covers."""
+        if self.ce_weight == 0:
+            return frozenset()
+        kinds = {TokenKind.COT, TokenKind.CUE, TokenKind.END}
+        return frozenset(kinds | {TokenKind.SCORE} if self.ce_on_score else kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """What a whole optimizer step holds, over all its micro-batches and ranks."""
+
+    ce_tokens: int
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveParts:
+    """The parts of the objective for one micro-batch of M examples, not yet divided by any count.
+
+    Attributes:
+        ce_sum: [] float32, nats, summed over supervised tokens. ce_tokens: their number.
+        squared_error: [M] float32, points squared.
+        expected_score: [M] float32, points (RAIL).
+        score_mass: [M] float32, the probability that the model gives to the whole grid.
+    """
+
+    ce_sum: Tensor
+    ce_tokens: int
+    squared_error: Tensor
+    expected_score: Tensor
+    score_mass: Tensor
+
+
+def objective_parts(
+    logits: Tensor,
+    target_rows: Tensor,
+    target_ids: Tensor,
+    score_reads: Tensor,
+    scores: Tensor,
+    trie: ScoreTrie,
+    grid_values: Tensor,
+    *,
+    normalize: bool,
+) -> ObjectiveParts:
+    """The parts of the objective from the logits at the supervised positions.
+
+    Args:
+        logits: [R, V], any float dtype; computed at R positions only.
+        target_rows: [N] int64; the row of ``logits`` that predicts each supervised token.
+        target_ids: [N] int64; the supervised tokens.
+        score_reads: [M, K] int64; rows of ``logits`` at the nodes of the score trie.
+        scores: [M] float32; true scores in points.
+        trie: the decisions between the scores.
+        grid_values: [Y] float32; the scores of the grid in points.
+        normalize: whether the expected score is divided by the score mass.
+
+    Returns:
+        Sums and per-example values; gradients flow through ``ce_sum`` and ``squared_error``.
+    """
+    log_z = log_normalizer(logits)
+    # [R, V] -> [N]: log p(target) = logit - log z, without a second array of the vocabulary's size.
+    ce_sum = (log_z[target_rows] - logits[target_rows, target_ids].float()).sum()
+    probabilities = score_probabilities(logits, log_z, score_reads, trie)
+    predicted = expected_score(probabilities, grid_values, normalize=normalize)
+    return ObjectiveParts(
+        ce_sum=ce_sum,
+        ce_tokens=target_ids.numel(),
+        squared_error=torch.square(scores.float() - predicted),
+        expected_score=predicted,
+        score_mass=probabilities.sum(dim=-1),
+    )
+
+
+def objective_loss(parts: ObjectiveParts, totals: StepTotals, objective: Objective) -> Tensor:
+    """The micro-batch's share of the step's loss; the shares of a step's micro-batches and ranks add up to the loss.
+
+    Returns:
+        [] float32: ce_weight * sum(CE) / step tokens + lambda * sum(squared error) / step examples.
+    """
+    ce_loss, score_loss = loss_shares(parts, totals, objective)
+    return ce_loss + score_loss
+
+
+def loss_shares(parts: ObjectiveParts, totals: StepTotals, objective: Objective) -> tuple[Tensor, Tensor]:
+    """The two weighted terms of ``objective_loss``: (cross-entropy, squared error), each [] float32."""
+    weight = objective.score_loss_weight
+    if objective.score_loss_scaling == "micro_batch":
+        weight /= parts.squared_error.numel()
+    ce_loss = objective.ce_weight * parts.ce_sum / max(totals.ce_tokens, 1)
+    return ce_loss, weight * parts.squared_error.sum() / totals.examples

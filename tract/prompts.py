@@ -1,0 +1,146 @@
+"""From a judge example to the text of its prompt, in pieces, so that a long field can be shortened later."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from tract.errors import ConfigError, DataError
+from tract.schema import JudgeExample
+from tract.score_grid import ScoreGrid
+
+# Stands where the middle of an overlong field was left out.
+GAP = " [...] "
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions")
+GRID_FIELDS = ("lowest", "highest", "scores", "cue")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the user turn; ``field`` names the example's field that it shows, None for the template's wording."""
+
+    text: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """The text of a prompt before the chat template."""
+
+    system: str
+    parts: tuple[Part, ...]
+
+    @property
+    def user(self) -> str:
+        """The whole user turn."""
+        return "".join(part.text for part in self.parts)
+
+    def shorten(self, field: str, keep_chars: int) -> PromptText:
+        """The prompt with the middle of a field left out, so that about ``keep_chars`` of its characters stay."""
+
+        def cut(text: str) -> str:
+            if len(text) <= keep_chars:
+                return text
+            head = (keep_chars + 1) // 2
+            return text[:head] + GAP + text[len(text) - (keep_chars - head) :]
+
+        parts = tuple(replace(part, text=cut(part.text)) if part.field == field else part for part in self.parts)
+        return replace(self, parts=parts)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a prompt is worded, and the answer cue that it asks for; both belong together.
+
+    Attributes:
+        source: "template": fill ``blocks``; "finished": the source's own finished prompt, verbatim.
+        system: the system turn; may hold the grid's placeholders; empty for none.
+        blocks: pieces of the user turn, joined by blank lines; a block with a placeholder of a field that the example
+            lacks (reference answer, rubric) is left out.
+        cue: the fixed text between CoT and score.
+        use_reference: whether the reference answer is shown where there is one (only for ``source="template"``).
+        require_cue_in_prompt: refuse prompts that do not ask for the cue, and so for another output than is trained.
+
+    Raises:
+        ConfigError: on an unknown placeholder, an empty cue or a template without the response.
+    """
+
+    source: str
+    system: str
+    blocks: tuple[str, ...]
+    cue: str
+    use_reference: bool
+    require_cue_in_prompt: bool
+
+    def __post_init__(self) -> None:
+        if self.source not in ("template", "finished"):
+            raise ConfigError(f"prompt.source: {self.source!r} is not accepted; use 'template' or 'finished'")
+        if not self.cue.strip():
+            raise ConfigError(f"prompt.cue: {self.cue!r} is blank; give the text between CoT and score, e.g. ' So the overall score is '")
+        known = EXAMPLE_FIELDS + GRID_FIELDS
+        for key, text in [("prompt.system", self.system), *((f"prompt.blocks[{k}]", block) for k, block in enumerate(self.blocks))]:
+            for name in _PLACEHOLDER.findall(text):
+                if name not in known:
+                    raise ConfigError(f"{key}: unknown placeholder {{{name}}}; accepted are {', '.join(known)}")
+        if self.source == "template" and not any("{response}" in block for block in self.blocks):
+            raise ConfigError("prompt.blocks: no block holds {response}, so the judge would not see what it grades; add it")
+
+    def render(self, example: JudgeExample, grid: ScoreGrid) -> PromptText:
+        """The prompt of an example.
+
+        Raises:
+            DataError: if the example lacks what the prompt needs, or its finished prompt does not ask for the cue.
+        """
+        grid_values = {"lowest": grid.labels[0], "highest": grid.labels[-1], "scores": ", ".join(grid.labels), "cue": self.cue.strip()}
+        system = _PLACEHOLDER.sub(lambda match: grid_values[match[1]], self.system)
+        parts = self._finished(example) if self.source == "finished" else self._filled(example, grid_values)
+        prompt = PromptText(system, parts)
+        if self.require_cue_in_prompt and self.cue.strip() not in system + prompt.user:
+            raise DataError(
+                f"{example.id}: its prompt does not ask for the answer cue {self.cue.strip()!r} that is trained; set prompt.cue to "
+                "what the prompt asks for, use prompt=rubric, or set prompt.require_cue_in_prompt=false"
+            )
+        return prompt
+
+    def _filled(self, example: JudgeExample, grid_values: dict[str, str]) -> tuple[Part, ...]:
+        if not example.instruction or not example.response:
+            raise DataError(f"{example.id}: has no separate instruction and response to fill the template with; use prompt=finished")
+        rubric = example.rubric
+        values = {
+            "instruction": example.instruction,
+            "response": example.response,
+            "reference_answer": example.reference_answer if self.use_reference else None,
+            "criteria": rubric.criteria if rubric else None,
+            "score_descriptions": "\n".join(f"Score {label}: {text}" for label, text in rubric.descriptions) if rubric else None,
+        }
+        parts: list[Part] = []
+        for block in self.blocks:
+            pieces = _PLACEHOLDER.split(block)  # wording, name, wording, name, ..., wording
+            if not all(values[name] for name in pieces[1::2] if name in values):
+                continue
+            parts.append(Part("\n\n" if parts else ""))
+            for k, piece in enumerate(pieces):
+                if k % 2 == 0:
+                    parts.append(Part(piece))
+                elif piece in grid_values:
+                    parts.append(Part(grid_values[piece]))
+                else:
+                    parts.append(Part(values[piece] or "", field=piece))
+        return tuple(part for part in parts if part.text)
+
+    def _finished(self, example: JudgeExample) -> tuple[Part, ...]:
+        if not example.prompt:
+            raise DataError(f"{example.id}: has no finished prompt; use prompt=rubric, which fills a template")
+        parts = [Part(example.prompt)]
+        # A field that stands in the prompt once can be shortened there.
+        for field, text in (("response", example.response), ("reference_answer", example.reference_answer)):
+            if not text or example.prompt.count(text) != 1:
+                continue
+            for k, part in enumerate(parts):
+                if part.field is None and text in part.text:
+                    before, after = part.text.split(text)
+                    parts[k : k + 1] = [piece for piece in (Part(before), Part(text, field), Part(after)) if piece.text]
+                    break
+        return tuple(parts)
