@@ -8,6 +8,8 @@ tokens, end of turn, scaffold of the chat template) is found when the layout is 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,6 +146,13 @@ class SequenceLayout:
         """The most tokens that cue, score, end of turn and the branches of the score trie add to a continuation."""
         branches = sum(len(path) for path in self.trie.paths)
         return len(self.cue_ids) + max(len(ids) for ids in self.score_ids) + 1 + branches
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when the layout can give other token ids: tokenizer, chat template, cue or grid."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(json.dumps([self.to_dict(), type(self.tokenizer).__name__, vocabulary]).encode()).hexdigest()
 
     def tree(self, prompt_ids: Sequence[int], continuations: Sequence[tuple[Sequence[int], int]]) -> TokenTree:
         """The token tree of a prompt and its continuations.

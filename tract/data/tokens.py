@@ -1,0 +1,180 @@
+"""From stored examples to token ids in a second Arrow file, cached by content; what is too long is handled and counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+from filelock import FileLock
+
+from tract.data.store import ExampleStore, from_record
+from tract.errors import ConfigError, DataError
+from tract.layout import SequenceLayout
+from tract.prompts import PromptTemplate, PromptText
+from tract.schema import JudgeExample
+
+log = logging.getLogger(__name__)
+
+# Raise when the meaning of the stored columns changes.
+TOKENS_VERSION = 1
+OVERLONG_POLICIES = ("drop", "shorten", "raise")
+# A field is not shortened below this many characters: what is left would tell the judge nothing.
+MIN_KEPT_CHARS = 64
+
+TOKEN_FEATURES = Features(
+    {
+        "row": Value("int32"),  # row of the example in the store
+        "id": Value("string"),
+        "prompt_ids": List(Value("int32")),
+        "cot_ids": List(List(Value("int32"))),
+        "score_index": List(Value("int32")),
+        "target": Value("float32"),
+        "length": Value("int32"),  # tokens of the longest sequence: prompt and one continuation
+        "ce_tokens": Value("int32"),  # tokens of all continuations without those of the scores
+        "score_tokens": Value("int32"),
+        "status": Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """What moves token ids beside template and layout.
+
+    Attributes:
+        max_length: the most tokens of a sequence: prompt, CoT, cue, score and end of turn.
+        overlong: "drop", "shorten" (leave out the middle of a field) or "raise"; CoT, cue and score are never cut.
+        shorten: the fields to shorten, first one first.
+        use_cot: whether the CoT stands in the sequence.
+    """
+
+    max_length: int
+    overlong: str
+    shorten: tuple[str, ...]
+    use_cot: bool
+
+    def __post_init__(self) -> None:
+        if self.overlong not in OVERLONG_POLICIES:
+            raise ConfigError(f"data.overlong: {self.overlong!r} is not one of {', '.join(OVERLONG_POLICIES)}")
+        for field in self.shorten:
+            if field not in ("response", "reference_answer"):
+                raise ConfigError(f"data.shorten: {field!r} cannot be shortened; accepted are response, reference_answer")
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Token ids of the examples that can be trained on.
+
+    Attributes:
+        dataset: columns of ``TOKEN_FEATURES``, memory-mapped, one row per example of the store, in its order.
+        counts: examples by status: ok, shortened, dropped_overlong, dropped_unannotated.
+        fingerprint: changes when any token id can change.
+    """
+
+    dataset: Dataset
+    counts: dict[str, int]
+    fingerprint: str
+
+    def usable(self, rows: list[int]) -> list[int]:
+        """Those of the given rows that were not dropped."""
+        keep = np.char.startswith(np.asarray(self.dataset["status"]).astype(str), "dropped")
+        return [row for row in rows if not keep[row]]
+
+
+def tokenize(store: ExampleStore, template: PromptTemplate, layout: SequenceLayout, options: TokenizeOptions, cache_dir: Path) -> TokenStore:
+    """Token ids of all examples of a store, from the cache if they were made before.
+
+    Raises:
+        DataError: if an example is too long and ``options.overlong`` is "raise", or a prompt cannot be rendered.
+    """
+    key_parts = [TOKENS_VERSION, store.fingerprint, layout.fingerprint, repr(template), repr(options)]
+    key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]
+    path = cache_dir / f"tokens-{key}.arrow"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    worker = _Tokenizer(template, layout, options)
+    with FileLock(f"{path}.lock"):
+        dataset = store.dataset.map(
+            worker,
+            with_indices=True,
+            remove_columns=store.dataset.column_names,
+            features=TOKEN_FEATURES,
+            cache_file_name=str(path),
+            new_fingerprint=key,
+            load_from_cache_file=True,
+            desc="Tokenising",
+        )
+    return TokenStore(dataset.with_format("numpy"), dict(Counter(dataset["status"])), key)
+
+
+class _Tokenizer:
+    """Tokenises one record of the store; picklable."""
+
+    def __init__(self, template: PromptTemplate, layout: SequenceLayout, options: TokenizeOptions) -> None:
+        self.template = template
+        self.layout = layout
+        self.options = options
+
+    def __call__(self, record: dict[str, Any], row: int) -> dict[str, Any]:
+        example = from_record(record)
+        layout, options = self.layout, self.options
+        cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in example.annotations]
+        scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
+        longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
+        prompt_ids, status = self._fit_prompt(example, longest)
+        if not cots:
+            status = "dropped_unannotated"
+        return {
+            "row": row,
+            "id": example.id,
+            "prompt_ids": prompt_ids,
+            "cot_ids": cots,
+            "score_index": scores,
+            "target": example.target if example.target is not None else float("nan"),
+            "length": len(prompt_ids) + longest,
+            "ce_tokens": sum(len(cot) + len(layout.cue_ids) + 1 for cot in cots),
+            "score_tokens": sum(len(layout.score_ids[score]) for score in scores),
+            "status": status,
+        }
+
+    def _fit_prompt(self, example: JudgeExample, longest: int) -> tuple[list[int], str]:
+        """Token ids of the prompt, shortened if need be and allowed, and the example's status."""
+        prompt = self.template.render(example, self.layout.grid)
+        ids = self.layout.prompt_ids(prompt)
+        room = self.options.max_length - longest
+        if len(ids) <= room:
+            return ids, "ok"
+        if self.options.overlong == "raise":
+            raise DataError(
+                f"data.max_length: {self.options.max_length} tokens cannot hold example {example.id} (prompt {len(ids)} + CoT, cue and score "
+                f"{longest}); raise it, or set data.overlong=drop or data.overlong=shorten"
+            )
+        if self.options.overlong == "shorten":
+            shorter = self._shorten(prompt, room)
+            if shorter is not None:
+                return shorter, "shortened"
+        return [], "dropped_overlong"
+
+    def _shorten(self, prompt: PromptText, room: int) -> list[int] | None:
+        """Leaves out as little as needed of the middle of the fields; None if all that may go is not enough."""
+        for field in self.options.shorten:
+            present = max((len(part.text) for part in prompt.parts if part.field == field), default=0)
+            if present <= MIN_KEPT_CHARS:
+                continue
+            least = prompt.shorten(field, MIN_KEPT_CHARS)
+            if len(self.layout.prompt_ids(least)) > room:
+                prompt = least  # not enough: go on with the next field
+                continue
+            low, high = MIN_KEPT_CHARS, present  # low fits, high does not
+            while high - low > 8:
+                middle = (low + high) // 2
+                fits = len(self.layout.prompt_ids(prompt.shorten(field, middle))) <= room
+                low, high = (middle, high) if fits else (low, middle)
+            return self.layout.prompt_ids(prompt.shorten(field, low))
+        return None
