@@ -95,6 +95,7 @@ class DataConfig:
     val_fraction: float = MISSING
     test_fraction: float = MISSING
     split_seed: int = MISSING
+    max_train_items: int | None = MISSING
     max_val_items: int | None = MISSING
     max_length: int = MISSING
     overlong: str = MISSING

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
@@ -98,6 +98,8 @@ def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int) -> nn.Mod
         ConfigError: if the weights cannot be loaded, or QLoRA lacks bitsandbytes.
     """
     model = _seed_model(cfg, adapter, seed)
+    # What adapter and model card name as their base: never a path of this machine's Python environment.
+    model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
         model.requires_grad_(True)
     if cfg.gradient_checkpointing:
@@ -107,7 +109,8 @@ def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int) -> nn.Mod
     if adapter.kind in ("lora", "qlora"):
         model = _with_lora(model, adapter, seed)
     model.config.use_cache = False
-    return model
+    # Loading leaves the model in evaluation mode, in which gradient checkpointing and dropout do nothing.
+    return model.train()
 
 
 def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int) -> Any:
@@ -170,8 +173,9 @@ def logits_at(model: nn.Module, input_ids: Tensor, position_ids: Tensor, attenti
     Returns:
         [R, V], in the model's dtype; scaling and soft-capping of the model's own forward included.
     """
+    mask: Any = attention_mask
     if attention_mask.dim() == 4:
-        attention_mask = additive_mask(attention_mask, next(model.parameters()).dtype)
+        mask = tree_masks(attention_mask, position_ids, model.config, next(model.parameters()).dtype)  # type: ignore[arg-type]
     head = model.get_output_embeddings()  # type: ignore[operator]
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -180,27 +184,43 @@ def logits_at(model: nn.Module, input_ids: Tensor, position_ids: Tensor, attenti
 
     handle = head.register_forward_pre_hook(gather)
     try:
-        output = model(input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False)
+        output = model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
     finally:
         handle.remove()
     return output.logits.squeeze(0)
 
 
-def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, 1, T, T] bool -> the same shape in ``dtype``: 0 where a key is seen, the lowest finite number elsewhere."""
-    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
+def tree_masks(visible: Tensor, position_ids: Tensor, model_config: Any, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """Additive attention masks of a token tree for the model's kinds of layer.
 
+    Args:
+        visible: [B, 1, T, T] bool, True where a query sees a key.
+        position_ids: [B, T] int64, along each token's own path; a sliding window counts in these.
+        model_config: tells which layers see only the last tokens.
+        dtype: of the mask.
 
-def has_sliding_window(model_config: Any) -> bool:
-    """Whether some layers see only the last tokens; token trees are not exact for those."""
-    text_config = model_config.get_text_config()
-    kinds = getattr(text_config, "layer_types", None) or []
-    return any("sliding" in kind or "chunked" in kind for kind in kinds) or (not kinds and getattr(text_config, "sliding_window", None) is not None)
+    Returns:
+        [B, 1, T, T] in ``dtype``, 0 where a key is seen and the lowest finite number elsewhere; for models that mix kinds
+        of layer one such mask by the name of each kind.
+    """
+
+    def additive(seen: Tensor) -> Tensor:
+        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+    config = model_config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or [])
+    window = getattr(config, "sliding_window", None)
+    if window is None or (kinds and "sliding_attention" not in kinds):
+        return additive(visible)
+    distance = position_ids[:, None, :, None] - position_ids[:, None, None, :]  # [B, 1, query, key]
+    sliding = additive(visible & (distance < window))
+    return {"full_attention": additive(visible), "sliding_attention": sliding} if len(kinds) > 1 else sliding
 
 
 def save_judge(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Writes the adapter (PEFT) or the full weights as safetensors, and the tokenizer."""
-    model.save_pretrained(folder)  # type: ignore[operator]
+    # No token is ever added, so adapters never need a copy of the embeddings.
+    model.save_pretrained(folder, **({"save_embedding_layers": False} if isinstance(model, PeftModel) else {}))  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 

@@ -1,0 +1,77 @@
+"""Fixtures: the tiny model, its tokenizer, and composed configurations. Everything runs on a CPU without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before any library reads them: no test may ask a hub or a server for anything.
+os.environ.update({"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true", "TOKENIZERS_PARALLELISM": "false"})
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from tract.config import Config, ModelConfig, validate
+from tract.layout import SequenceLayout
+from tract.modeling import load_tokenizer
+from tract.score_grid import ScoreGrid
+
+ROOT = Path(__file__).resolve().parents[1]
+CUE = " So the overall score is "
+
+
+@pytest.fixture
+def compose_config(tmp_path: Path) -> Callable[..., DictConfig]:
+    """Composes the training configuration with overrides; runs and cache go to a temporary folder."""
+
+    def run(*overrides: str) -> DictConfig:
+        with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+            return compose("train", [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", *overrides])
+
+    return run
+
+
+@pytest.fixture
+def tiny_config(compose_config: Callable[..., DictConfig]) -> Callable[..., tuple[Config, DictConfig]]:
+    """A small configuration of the tiny model on a few generated tasks, typed and as composed."""
+
+    def run(*overrides: str) -> tuple[Config, DictConfig]:
+        cfg = compose_config(
+            "model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", "logger=csv", "trainer.enable_progress_bar=false",
+            "batch.items_per_step=4", "batch.micro_batch_size=2", "train.max_steps=4", "train.validate_every_steps=2",
+            "train.checkpoint_every_steps=2", *overrides,
+        )  # fmt: skip
+        return validate(cfg), cfg
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_model_config() -> ModelConfig:
+    """The tiny model's configuration."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        return validate(compose("train", ["model=tiny"])).model
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_model_config: ModelConfig) -> Any:
+    """The tokenizer shipped for tests."""
+    return load_tokenizer(tiny_model_config)
+
+
+@pytest.fixture(scope="session")
+def tiny_layout(tiny_tokenizer: Any) -> SequenceLayout:
+    """The layout of the tiny tokenizer with scores 1 to 5."""
+    return SequenceLayout.build(tiny_tokenizer, system=False, cue=CUE, grid=ScoreGrid(("1", "2", "3", "4", "5")), chat_template_kwargs={})
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real judge data; skips where it is absent."""
+    folder = Path(os.environ.get("TRACT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "vicuna_feedback.jsonl").is_file():
+        pytest.skip(f"vicuna_feedback.jsonl is missing in {folder}; set TRACT_SHARED_DATA to the folder that holds it")
+    return folder

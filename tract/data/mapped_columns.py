@@ -1,0 +1,200 @@
+"""A source of judge examples in a layout of the user's own: YAML says which column holds which field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tract.data import fields
+from tract.data.readers import local_fingerprint, read_rows
+from tract.data.rows import Row
+from tract.data.splits import SPLITS
+from tract.errors import ConfigError
+from tract.schema import Annotation, JudgeExample, Rubric
+from tract.score_grid import ScoreGrid
+
+SOURCE_VERSION = 1  # raise it when rows are turned into other examples than before: cached examples are then built anew
+COLUMN_FIELDS = (
+    "instruction",
+    "response",
+    "reference_answer",
+    "criteria",
+    "score_descriptions",
+    "prompt",
+    "cot",
+    "score",
+    "target_score",
+    "question_id",
+    "id",
+    "split",
+)
+
+
+class MappedColumns:
+    """Own files in any layout: YAML says which column holds which field.
+
+    A row with a score but no CoT becomes an example without annotations, whose target is the score; ``target_score`` wins
+    where both are given. Without a ``question_id`` column the instruction (else the prompt) identifies the question.
+
+    Args:
+        path: a local file or folder.
+        columns: field -> column, or null. The fields are those of ``COLUMN_FIELDS``; ``score_descriptions`` maps score labels to
+            columns. ``prompt``, or ``instruction`` and ``response``, are required; ``cot`` requires ``score``.
+        rubric: one rubric for all rows, as ``{criteria: text, descriptions: {label: text}}``, or null.
+
+    Raises:
+        ConfigError: if the mapping cannot be used; all faults are named at once.
+    """
+
+    def __init__(self, path: str, columns: Mapping[str, Any], rubric: Mapping[str, Any] | None = None) -> None:
+        problems = [*_column_problems(columns), *_rubric_problems(columns, rubric)]
+        if problems:
+            raise ConfigError("; ".join(problems))
+        self.path = path
+        self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
+        self.description_columns = _by_label(columns.get("score_descriptions"))
+        self.rubric = None if rubric is None else Rubric(rubric["criteria"], tuple(_by_label(rubric.get("descriptions")).items()))
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the files.
+
+        Raises:
+            DataError: if there is nothing that can be read at ``path``.
+        """
+        return read_rows(self.path)
+
+    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+        """The example of one row.
+
+        Raises:
+            ValueError: if the row cannot be used.
+            ConfigError: if a score description belongs to no score of the grid.
+        """
+        columns = fields.columns_of(row.data)
+        values = {field: fields.value_of(columns, column) for field, column in self.columns.items()}
+        prompt = fields.filled_text(values["prompt"], self.columns["prompt"]) if "prompt" in values else None
+        instruction = fields.filled_text(values["instruction"], self.columns["instruction"]) if "instruction" in values else ""
+        # An empty response can be judged, but not be put in a template: so only beside a finished prompt.
+        read_response = fields.filled_text if prompt is None else fields.text
+        response = read_response(values["response"], self.columns["response"]) if "response" in values else ""
+        reference = fields.optional_text(values.get("reference_answer"), self.columns.get("reference_answer", ""))
+        rubric = self._rubric(columns, values, grid)
+        annotations, target_score = self._judgement(values, grid)
+        if values.get("question_id") is not None:
+            question_id = fields.identifier(values["question_id"], self.columns["question_id"])
+        else:
+            question_id = fields.short_hash(instruction or prompt, length=16)
+        own_id = values.get("id")
+        computed_id = fields.content_id(question_id, prompt, instruction, response, reference, rubric)
+        return JudgeExample(
+            id=computed_id if own_id is None else fields.identifier(own_id, self.columns["id"]),
+            question_id=question_id,
+            instruction=instruction,
+            response=response,
+            reference_answer=reference,
+            rubric=rubric,
+            prompt=prompt,
+            annotations=annotations,
+            target_score=target_score,
+            split=self._split(values),
+        )
+
+    def fingerprint(self) -> str:
+        """Changes with the content of the files, the mapping of columns and the rubric."""
+        return local_fingerprint(self.path, type(self).__name__, SOURCE_VERSION, self.columns, self.description_columns, repr(self.rubric))
+
+    def describe(self) -> str:
+        """The source in a few words."""
+        return f"mapped columns of {self.path}"
+
+    def _rubric(self, columns: Mapping[str, object], values: Mapping[str, object], grid: ScoreGrid) -> Rubric | None:
+        labels = [*self.description_columns, *(label for label, _ in (self.rubric.descriptions if self.rubric else ()))]
+        if strangers := [label for label in labels if label not in grid.labels]:
+            raise ConfigError(
+                f"data.source: score descriptions are given for {', '.join(strangers)}, but grid.labels has {', '.join(grid.labels)}"
+            )
+        if self.rubric is not None or values.get("criteria") is None:
+            return self.rubric
+        criteria = fields.filled_text(values["criteria"], self.columns["criteria"])
+        described = (
+            (label, fields.optional_text(fields.value_of(columns, name), name)) for label, name in self.description_columns.items()
+        )
+        return Rubric(criteria, tuple((label, description) for label, description in described if description is not None))
+
+    def _judgement(self, values: Mapping[str, object], grid: ScoreGrid) -> tuple[tuple[Annotation, ...], float | None]:
+        cot_column, score_column, target_column = (self.columns.get(field, "") for field in ("cot", "score", "target_score"))
+        score = fields.optional_number(values.get("score"), score_column)
+        target = fields.optional_number(values.get("target_score"), target_column)
+        if score is not None:
+            score = fields.on_grid(score, score_column, grid)
+        if target is not None:
+            target = fields.within_grid(target, target_column, grid)
+        if values.get("cot") is None:
+            return (), score if target is None else target
+        cot = fields.filled_text(values["cot"], cot_column)
+        if score is None:
+            raise ValueError(f"{score_column}: missing beside the CoT in {cot_column!r}; a row with a CoT needs its score")
+        return (Annotation(cot, score),), target
+
+    def _split(self, values: Mapping[str, object]) -> str | None:
+        split = fields.optional_text(values.get("split"), self.columns.get("split", ""))
+        if split is not None and split not in SPLITS:
+            raise ValueError(f"{self.columns['split']}: found {fields.shown(split)}; {', '.join(SPLITS)} or null are accepted")
+        return split
+
+
+def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a mapping of columns, one line each."""
+    key = "data.source.columns"
+    for field in columns:
+        if field not in COLUMN_FIELDS:
+            near = difflib.get_close_matches(str(field), COLUMN_FIELDS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            yield f"{key}.{field}: unknown; {hint}accepted are {', '.join(COLUMN_FIELDS)}"
+    given = {field for field, column in columns.items() if column is not None}
+    for field in sorted(given.intersection(COLUMN_FIELDS)):
+        column = columns[field]
+        if field == "score_descriptions":
+            yield from _label_problems(f"{key}.{field}", column, "column")
+        elif not isinstance(column, str):
+            yield f"{key}.{field}: found {fields.shown(column)}; the name of a column, or null, is accepted"
+    if "prompt" not in given and not {"instruction", "response"} <= given:
+        yield f"{key}: a finished prompt, or instruction and response, are required; mapped are {', '.join(sorted(given)) or 'none'}"
+    if "cot" in given and "score" not in given:
+        yield f"{key}.cot: is mapped without {key}.score; a CoT is trained on with its score, map both"
+    if "score_descriptions" in given and "criteria" not in given:
+        yield f"{key}.score_descriptions: is mapped without {key}.criteria; a rubric needs its criterion, map both"
+
+
+def _rubric_problems(columns: Mapping[str, Any], rubric: Mapping[str, Any] | None) -> Iterator[str]:
+    key = "data.source.rubric"
+    if rubric is None:
+        return
+    if columns.get("criteria") is not None:
+        yield f"{key}: is given beside data.source.columns.criteria; set one of them to null"
+    for name in rubric:
+        if name not in ("criteria", "descriptions"):
+            yield f"{key}.{name}: unknown; accepted are criteria, descriptions"
+    if not isinstance(rubric.get("criteria"), str):
+        yield f"{key}.criteria: found {fields.shown(rubric.get('criteria'))}; text is accepted"
+    if rubric.get("descriptions") is not None:
+        yield from _label_problems(f"{key}.descriptions", rubric["descriptions"], "text")
+
+
+def _label_problems(key: str, by_label: object, what: str) -> Iterator[str]:
+    if not isinstance(by_label, Mapping):
+        yield f"{key}: found {fields.shown(by_label)}; a mapping of score label to {what} is accepted"
+        return
+    for label, value in by_label.items():
+        try:
+            fields.number(label, key)
+        except ValueError:
+            yield f"{key}.{label}: is no score label; write the labels of grid.labels"
+        if not isinstance(value, str):
+            yield f"{key}.{label}: found {fields.shown(value)}; a {what} is accepted"
+
+
+def _by_label(by_label: Mapping[Any, Any] | None) -> dict[str, str]:
+    """Label -> value in ascending order of the score; YAML may have read the labels as numbers."""
+    return {str(label): value for label, value in sorted((by_label or {}).items(), key=lambda item: float(item[0]))}

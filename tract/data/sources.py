@@ -1,0 +1,246 @@
+"""The sources of judge examples. Each yields raw rows with their place and turns one into a ``JudgeExample`` or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+
+from tract.data import fields
+from tract.data.mapped_columns import MappedColumns
+from tract.data.readers import SUFFIXES, local_fingerprint, read_rows
+from tract.data.rows import Row
+from tract.errors import DataError
+from tract.schema import Annotation, JudgeExample, Rubric
+from tract.score_grid import ScoreGrid
+
+__all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
+
+SOURCE_VERSION = 1  # raise it when rows are turned into other examples than before: cached examples are then built anew
+RESULT_CUE = "So the overall score is"
+RESULT_TAG = "[RESULT]"
+# "is 4", "is: 4.", "[RESULT] (4)"
+_RESULT = re.compile(rf"(?:{re.escape(RESULT_CUE)}|{re.escape(RESULT_TAG)})[\s:(*]*(-?\d+(?:\.\d+)?)")
+
+
+class Source(Protocol):
+    """Where judge examples come from. Hydra builds one from the ``data.source`` node."""
+
+    def rows(self) -> Iterator[Row]:
+        """The raw rows, one after the other. A row that cannot even be read carries a ``readers.RowProblem``."""
+
+    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+        """The example of one row.
+
+        Raises:
+            ValueError: if the row cannot be used. The reason begins with a short category and a colon, by which rejected
+                rows are counted; the caller adds the place. A ``TractError`` instead means that no row can be used.
+        """
+
+    def fingerprint(self) -> str:
+        """Text that changes whenever the examples would: content, own arguments and version."""
+
+    def describe(self) -> str:
+        """The source in a few words, for messages and reports."""
+
+
+class FeedbackCollection:
+    """Rows in the schema of the Feedback Collection: a finished prompt, its parts as ``orig_...`` columns, feedback and score.
+
+    Args:
+        path: a local file or folder, or the id of a data set on the Hugging Face hub.
+        split: the split to load from the hub, e.g. "train"; a local path has none.
+    """
+
+    def __init__(self, path: str, split: str) -> None:
+        self.path = path
+        self.split = split
+        self._is_local = Path(path).exists() or path.startswith((".", "/")) or Path(path).suffix.lower() in SUFFIXES
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the files, or of the hub's data set.
+
+        Raises:
+            DataError: if there is nothing that can be read at ``path``.
+        """
+        if self._is_local:
+            return read_rows(self.path)
+        return (Row(place=f"{self.path}[{self.split}][{index}]", data=data) for index, data in enumerate(self._hub_dataset))
+
+    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+        """The example of one row; its single annotation is ``orig_feedback``, or ``output`` up to the score sentence.
+
+        Raises:
+            ValueError: if the row cannot be used.
+        """
+        return _feedback_collection_example(fields.columns_of(row.data), grid)
+
+    def fingerprint(self) -> str:
+        """Changes with the content of the files, or with the hub's data set."""
+        if self._is_local:
+            return local_fingerprint(self.path, type(self).__name__, SOURCE_VERSION)
+        return fields.short_hash(type(self).__name__, SOURCE_VERSION, self.path, self.split, self._hub_dataset._fingerprint, length=64)
+
+    def describe(self) -> str:
+        """The source in a few words."""
+        return f"Feedback-Collection rows of {self.path}" + ("" if self._is_local else f" (hub, split {self.split})")
+
+    @cached_property
+    def _hub_dataset(self) -> Any:  # datasets.Dataset, which mypy does not follow
+        try:
+            return datasets.load_dataset(self.path, split=self.split)
+        except Exception as error:  # the hub client raises its own, urllib's, fsspec's and plain errors
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"data.path: {self.path!r} (split {self.split!r}) is neither a local file or folder nor a data set that can be "
+                f"loaded from the Hugging Face hub: {type(error).__name__}: {reason}"
+            ) from error
+
+
+class PrometheusEval:
+    """Benchmark files of prometheus-eval: a finished prompt, and the scores and feedbacks that GPT-4 gave.
+
+    The prediction target is the mean of the scores. Human scores go to ``meta``, as JSON.
+
+    Args:
+        path: a local file or folder, e.g. ``eval/benchmark/data/vicuna_eval.json`` of the prometheus-eval repository.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the files.
+
+        Raises:
+            DataError: if there is nothing that can be read at ``path``.
+        """
+        return read_rows(self.path)
+
+    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+        """The example of one row; rows of the Feedback Bench, which have ``orig_...`` columns, are read by these.
+
+        Raises:
+            ValueError: if the row cannot be used.
+        """
+        columns = fields.columns_of(row.data)
+        if "orig_instruction" in columns:
+            return _feedback_collection_example(columns, grid)
+        prompt = fields.filled_text(fields.value_of(columns, "instruction"), "instruction")
+        scores = [fields.number(score, "gpt4_score") for score in _as_list(fields.value_of(columns, "gpt4_score"))]
+        if not scores:
+            raise ValueError("gpt4_score: the list is empty; at least one score is accepted")
+        scores = [fields.on_grid(score, "gpt4_score", grid) for score in scores]
+        # Without feedbacks there is nothing to learn a CoT from, but the mean remains a target for evaluation.
+        cots = [fields.filled_text(cot, "gpt4_feedback") for cot in _as_list(columns.get("gpt4_feedback"))]
+        if cots and len(cots) != len(scores):
+            raise ValueError(f"gpt4_feedback: {len(cots)} texts stand beside {len(scores)} scores; one text per score is accepted")
+        question_id = _question_id(columns, prompt)
+        return JudgeExample(
+            id=fields.content_id(question_id, prompt, "", "", None, None),
+            question_id=question_id,
+            instruction="",
+            response="",
+            prompt=prompt,
+            annotations=tuple(Annotation(cot, score) for cot, score in zip(cots, scores, strict=False)),
+            target_score=sum(scores) / len(scores),
+            meta=_meta(columns),
+        )
+
+    def fingerprint(self) -> str:
+        """Changes with the content of the files."""
+        return local_fingerprint(self.path, type(self).__name__, SOURCE_VERSION)
+
+    def describe(self) -> str:
+        """The source in a few words."""
+        return f"prometheus-eval benchmark rows of {self.path}"
+
+
+def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid) -> JudgeExample:
+    prompt = fields.filled_text(fields.value_of(columns, "instruction"), "instruction")
+    instruction = fields.filled_text(fields.value_of(columns, "orig_instruction"), "orig_instruction")
+    response = fields.text(fields.value_of(columns, "orig_response"), "orig_response")
+    reference = fields.optional_text(columns.get("orig_reference_answer"), "orig_reference_answer")
+    described = [(str(n), f"orig_score{n}_description") for n in range(1, 6)]
+    rubric = Rubric(
+        criteria=fields.filled_text(fields.value_of(columns, "orig_criteria"), "orig_criteria"),
+        descriptions=tuple((label, fields.text(columns[name], name)) for label, name in described if columns.get(name) is not None),
+    )
+    score, cot = _score_and_cot(columns, grid)
+    question_id = _question_id(columns, instruction)
+    return JudgeExample(
+        id=fields.content_id(question_id, prompt, instruction, response, reference, rubric),
+        question_id=question_id,
+        instruction=instruction,
+        response=response,
+        reference_answer=reference,
+        rubric=rubric,
+        prompt=prompt,
+        annotations=() if cot is None else (Annotation(cot, score),),
+        target_score=score if cot is None else None,
+        meta=_meta(columns),
+    )
+
+
+def _score_and_cot(columns: Mapping[str, object], grid: ScoreGrid) -> tuple[float, str | None]:
+    """The score, and the CoT if the row has one: ``orig_feedback`` verbatim, else ``output`` up to the score sentence."""
+    output = fields.optional_text(columns.get("output"), "output")
+    cut_cot, cut_score = (None, None) if output is None else cut_output(output)
+    score = fields.optional_number(columns.get("orig_score"), "orig_score")
+    if score is None and cut_score is None:
+        raise ValueError(f"orig_score: missing, and output has no score after {RESULT_CUE!r} or {RESULT_TAG!r}")
+    if score is not None and cut_score is not None and score != cut_score:
+        raise ValueError(f"orig_score: {score:g} contradicts the score {cut_score:g} at the end of output")
+    field = "output" if score is None else "orig_score"
+    score = fields.on_grid(cut_score if score is None else score, field, grid)  # type: ignore[arg-type]
+    if columns.get("orig_feedback") is not None:
+        return score, fields.filled_text(columns["orig_feedback"], "orig_feedback")
+    if output is None:
+        return score, None
+    if cut_cot is None:
+        raise ValueError(f"output: no {RESULT_CUE!r} or {RESULT_TAG!r} to cut at: {fields.shown(output)}")
+    return score, fields.filled_text(cut_cot, "output")
+
+
+def cut_output(output: str) -> tuple[str | None, float | None]:
+    """The CoT in a judge's output and the score after it; None for what is not there.
+
+    The cut is at the last score sentence ("So the overall score is"), else at the last "[RESULT]": a CoT may quote either.
+    White space before the cut belongs to the answer cue, not to the CoT.
+
+    Raises:
+        ValueError: if several scores follow the cut.
+    """
+    cut = output.rfind(RESULT_CUE)
+    if cut < 0:
+        cut = output.rfind(RESULT_TAG)
+    if cut < 0:
+        return None, None
+    scores = {float(found) for found in _RESULT.findall(output[cut:])}
+    if len(scores) > 1:
+        raise ValueError(f"output: several scores at the end: {fields.shown(output[cut:])}; one score is accepted")
+    return output[:cut].rstrip(), scores.pop() if scores else None
+
+
+def _question_id(columns: Mapping[str, object], text: str) -> str:
+    if columns.get("idx") is not None:
+        return fields.identifier(columns["idx"], "idx")
+    return fields.short_hash(text, length=16)
+
+
+def _meta(columns: Mapping[str, object]) -> dict[str, str]:
+    named = {name: fields.text(columns[name], name) for name in ("category", "response_source") if columns.get(name) is not None}
+    human = {name: json.dumps(columns[name]) for name in ("human_score",) if columns.get(name) is not None}
+    return {**named, **human}
+
+
+def _as_list(value: object) -> list[object]:
+    """Some benchmark files hold one score and feedback per row instead of a list of them."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

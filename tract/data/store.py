@@ -1,0 +1,252 @@
+"""The Arrow file of validated examples: built once from a source, kept in the cache by content, read memory-mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
+from numpy.typing import NDArray
+
+from tract.data.fields import short_hash
+from tract.data.gathering import Gatherer
+from tract.data.readers import RowProblem
+from tract.data.records import FEATURES, from_record, to_record
+from tract.data.rows import Row
+from tract.data.sources import Source
+from tract.errors import ConfigError, DataError, TractError
+from tract.schema import JudgeExample
+from tract.score_grid import ScoreGrid
+
+__all__ = ["FEATURES", "ExampleStore", "build_store", "from_record", "to_record"]
+
+log = logging.getLogger(__name__)
+
+STORE_VERSION = 1  # raise it when FEATURES or the rules of gathering change: cached stores are then built anew
+BATCH_EXAMPLES = 256  # examples of one Arrow record batch, held in memory while writing
+MAPPED_ROWS = 64 * BATCH_EXAMPLES  # rows whose pages may stay in memory while rows are gathered, about 100 MB
+REJECTED_CHARACTERS = 200  # of a rejected row's content
+
+
+@dataclass(frozen=True)
+class ExampleStore:
+    """The examples of one source, on disk.
+
+    Attributes:
+        folder: holds ``examples.arrow``, ``rejected.jsonl`` and ``store.json``.
+        dataset: the Arrow rows (``FEATURES``), memory-mapped.
+        counts: ``rows_read``, ``rows_rejected``, ``rejected_by_reason`` (category -> rows), ``examples``, ``annotations``,
+            ``duplicates_dropped`` (annotations, or rows without one, that the same prompt had already).
+        fingerprint: SHA-256 (hex) over the source and the options that made the store.
+    """
+
+    folder: Path
+    dataset: Dataset
+    counts: dict[str, Any]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def rejected_path(self) -> Path:
+        """The file with one JSON object per rejected row: place, reason and the beginning of the row."""
+        return self.folder / "rejected.jsonl"
+
+    @property
+    def rejected(self) -> list[dict[str, str]]:
+        """The rejected rows, as ``rejected_path`` lists them."""
+        return [json.loads(line) for line in self.rejected_path.read_text(encoding="utf-8").splitlines()]
+
+    def example(self, index: int) -> JudgeExample:
+        """The example at ``index``."""
+        return from_record(self.dataset[index])
+
+    def questions(self) -> list[str]:
+        """The question id of each example; reads that column alone."""
+        return list(self.dataset.data.column("question_id").to_pylist())
+
+    def fixed_splits(self) -> list[str | None]:
+        """The split that the source assigns to each example, or None; reads that column alone."""
+        return list(self.dataset.data.column("split").to_pylist())
+
+
+def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cache_dir: Path) -> ExampleStore:
+    """The validated examples of a source, from the cache if they are there, else built with flat memory.
+
+    Safe to call from several processes at once: each builds in a folder of its own, and the first to finish is kept.
+
+    Args:
+        source: yields the rows.
+        grid: the scores that annotations may have.
+        on_bad_row: "raise" ends at the first row that cannot be used; "skip" lists such rows in ``rejected.jsonl``.
+        group_annotations: gather rows with the same prompt into one example with several annotations, in file order.
+        cache_dir: the store is kept in ``examples-<key>`` below it.
+
+    Raises:
+        ConfigError: if ``on_bad_row`` is unknown.
+        DataError: if the source cannot be read, a row cannot be used and ``on_bad_row`` is "raise", or no row can be used.
+    """
+    if on_bad_row not in ("raise", "skip"):
+        raise ConfigError(f"data.on_bad_row: {on_bad_row!r} is unknown; raise or skip are accepted")
+    fingerprint = short_hash(source.fingerprint(), grid.labels, on_bad_row, group_annotations, STORE_VERSION, length=64)
+    folder = Path(cache_dir) / f"examples-{fingerprint[:16]}"
+    if (store := _open(folder, fingerprint)) is not None:
+        log.info("%s: %d examples from the cache, %s", source.describe(), len(store), folder)
+        return store
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        started = time.monotonic()
+        counts = _write(partial, source, grid, on_bad_row, group_annotations)
+        (partial / "store.json").write_text(json.dumps({"fingerprint": fingerprint, "counts": counts}, indent=2) + "\n", encoding="utf-8")
+        store = _publish(partial, folder, fingerprint)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    log.info("%s: %s, in %.1f s, %s", source.describe(), counts, time.monotonic() - started, folder)
+    return store
+
+
+def _open(folder: Path, fingerprint: str) -> ExampleStore | None:
+    """The store in a folder, or None if it is absent, half-written or damaged."""
+    if not folder.exists():
+        return None
+    try:
+        content = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        dataset = Dataset.from_file(str(folder / "examples.arrow"), in_memory=False)
+        complete = content["fingerprint"] == fingerprint and content["counts"]["examples"] == len(dataset)
+        if complete and dataset.features == FEATURES and (folder / "rejected.jsonl").is_file():
+            return ExampleStore(folder, dataset, content["counts"], fingerprint)
+        reason = "its parts do not fit together"
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        reason = f"{type(error).__name__}: {error}"
+    log.warning("%s is not complete (%s) and is built anew", folder, reason)
+    return None
+
+
+def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
+    """Moves a finished store to its place, unless another process has put a complete one there in the meantime."""
+    for _ in range(3):  # further processes may be replacing the same damaged folder
+        with contextlib.suppress(OSError):  # a folder that is not empty stands there
+            partial.rename(folder)
+        if (store := _open(folder, fingerprint)) is not None:
+            return store
+        # Moved aside before it is deleted, so that nobody finds half of it.
+        aside = partial.with_name(f"{partial.name}.damaged")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    raise DataError(f"{folder}: the store just written there cannot be read back; check the disk that holds the cache")
+
+
+def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool) -> dict[str, Any]:
+    """Writes ``examples.arrow`` and ``rejected.jsonl``; returns the counts."""
+    gatherer = Gatherer(group_annotations)
+    rejections = _Rejections(folder / "rejected.jsonl", on_bad_row)
+    with rejections:
+        n_written = _write_arrow(folder / "rows.arrow", _valid_records(source, grid, gatherer, rejections))
+    if rejections.rows_read == 0:
+        raise DataError(f"data.path: {source.describe()}: no rows were found; check that the path holds data")
+    if n_written == 0:
+        raise DataError(f"data.path: {source.describe()}: all {rejections.rows_read} rows were rejected; the first: {rejections.first}")
+    if max(gatherer.groups) + 1 == n_written:  # nothing to gather: every row is an example
+        (folder / "rows.arrow").rename(folder / "examples.arrow")
+        n_examples = n_written
+    else:
+        n_examples = _write_arrow(folder / "examples.arrow", _gathered_records(folder / "rows.arrow", gatherer.groups))
+        (folder / "rows.arrow").unlink()
+    return {
+        "rows_read": rejections.rows_read,
+        "rows_rejected": rejections.by_reason.total(),
+        "rejected_by_reason": dict(sorted(rejections.by_reason.items())),
+        "examples": n_examples,
+        "annotations": gatherer.n_annotations,
+        "duplicates_dropped": gatherer.n_duplicates,
+    }
+
+
+class _Rejections:
+    """Applies ``on_bad_row``: raises at the first row that cannot be used, or lists such rows in a file."""
+
+    def __init__(self, path: Path, on_bad_row: str) -> None:
+        self.rows_read = 0
+        self.by_reason: Counter[str] = Counter()
+        self.first = ""
+        self._raise = on_bad_row == "raise"
+        self._stream = path.open("w", encoding="utf-8")
+
+    def __enter__(self) -> _Rejections:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
+
+    def add(self, row: Row, reason: str) -> None:
+        if self._raise:
+            raise DataError(f"{row.place}: {reason} (set data.on_bad_row=skip to leave such rows out)")
+        self.first = self.first or f"{row.place}: {reason}"
+        self.by_reason[reason.split(":", 1)[0][:60]] += 1
+        content = row.data.text if isinstance(row.data, RowProblem) else json.dumps(row.data, ensure_ascii=False, default=repr)
+        # ASCII escapes, because rejected rows may hold what UTF-8 cannot.
+        self._stream.write(json.dumps({"place": row.place, "reason": reason, "row": content[:REJECTED_CHARACTERS]}) + "\n")
+
+
+def _valid_records(source: Source, grid: ScoreGrid, gatherer: Gatherer, rejections: _Rejections) -> Iterator[dict[str, Any]]:
+    for row in source.rows():
+        rejections.rows_read += 1
+        try:
+            if isinstance(row.data, RowProblem):
+                raise ValueError(row.data.reason)
+            example = gatherer.admit(source.to_example(row, grid))
+        except TractError:  # no fault of this row
+            raise
+        except ValueError as error:
+            rejections.add(row, str(error))
+            continue
+        if example is not None:
+            yield to_record(example)
+
+
+def _gathered_records(path: Path, groups: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of a file with those of the same group made one, in the order in which the groups first occur."""
+    order = np.argsort(np.asarray(groups), kind="stable")  # stable: annotations stay in file order
+    for _, members in groupby(_records_in_order(path, order), key=lambda item: groups[item[0]]):
+        same_prompt = [record for _, record in members]
+        annotations = [annotation for record in same_prompt for annotation in record["annotations"]]
+        yield {**same_prompt[0], "annotations": annotations}
+
+
+def _records_in_order(path: Path, order: NDArray[np.intp]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for start in range(0, len(order), BATCH_EXAMPLES):
+        if start % MAPPED_ROWS == 0:  # a new mapping lets go of the pages of the last one
+            rows = Dataset.from_file(str(path), in_memory=False).with_format("arrow")
+        chunk = order[start : start + BATCH_EXAMPLES].tolist()
+        yield from zip(chunk, rows[chunk].to_pylist(), strict=True)
+
+
+def _write_arrow(path: Path, records: Iterable[dict[str, Any]]) -> int:
+    """Writes records to an Arrow file, a batch at a time; returns their number."""
+    batch: list[dict[str, Any]] = []
+    with ArrowWriter(features=FEATURES, path=str(path)) as writer:
+        for record in records:
+            batch.append(record)
+            if len(batch) == BATCH_EXAMPLES:
+                writer.write_table(pa.Table.from_pylist(batch, schema=FEATURES.arrow_schema))
+                batch.clear()
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema=FEATURES.arrow_schema))
+        n_written, _ = writer.finalize()
+    return int(n_written)

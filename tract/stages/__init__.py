@@ -1,0 +1,1 @@
+"""Stages: each reads run folders and writes one."""
