@@ -1,0 +1,359 @@
+import json
+
+import datasets
+import pytest
+
+from tract.data.fields import short_hash
+from tract.data.readers import read_rows
+from tract.data.rows import Row
+from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval, cut_output
+from tract.errors import ConfigError, DataError
+from tract.schema import Annotation, Rubric
+from tract.score_grid import ScoreGrid
+
+GRID = ScoreGrid(("1", "2", "3", "4", "5"))
+FEEDBACK_ROW = {
+    "instruction": "Judge: ",
+    "orig_instruction": "Q?",
+    "orig_response": "A.",
+    "orig_reference_answer": "Best.",
+    "orig_criteria": "Is it right?",
+    **{f"orig_score{n}_description": f"d{n}" for n in range(1, 6)},
+    "orig_feedback": " Fine. ",
+    "orig_score": "4",
+    "output": " Fine.  So the overall score is 4. [RESULT] 4",
+}
+BENCHMARK_ROW = {"idx": 7, "instruction": "Judge: ", "gpt4_score": [4, 5], "gpt4_feedback": ["Good.", "Very good."]}
+TEXT_COLUMNS = {"instruction": "q", "response": "a"}
+OWN_ROW = {"q": "Q?", "a": "A.", "c": "Right.", "s": 4, "t": 3.5}
+
+
+def change(row, changes):
+    """The row with other values; ``...`` takes a key away."""
+    return {key: value for key, value in {**row, **changes}.items() if value is not ...}
+
+
+def feedback_example(changes, grid=GRID):
+    return FeedbackCollection("a.jsonl", "train").to_example(Row("a.jsonl:1", change(FEEDBACK_ROW, changes)), grid)
+
+
+def benchmark_example(changes):
+    return PrometheusEval("a.json").to_example(Row("a.json[0]", change(BENCHMARK_ROW, changes)), GRID)
+
+
+def mapped_example(columns, changes, rubric=None, grid=GRID):
+    return MappedColumns("a.jsonl", columns, rubric).to_example(Row("a.jsonl:1", change(OWN_ROW, changes)), grid)
+
+
+def test_feedback_row_arrives_verbatim():
+    example = feedback_example({"category": "math", "human_score": [3, None]})
+    assert example.prompt == "Judge: "
+    assert (example.instruction, example.response, example.reference_answer) == ("Q?", "A.", "Best.")
+    assert example.rubric == Rubric("Is it right?", tuple((str(n), f"d{n}") for n in range(1, 6)))
+    assert example.annotations == (Annotation(" Fine. ", 4.0),)
+    assert (example.target_score, example.split) == (None, None)
+    assert example.meta == {"category": "math", "human_score": "[3, null]"}
+    assert example.question_id == short_hash("Q?", length=16)
+    assert example.id == f"{example.question_id}-{short_hash('Judge: ', length=12)}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cot", "score"),
+    [
+        ({"orig_score": 4}, " Fine. ", 4),
+        ({"orig_score": 4.0}, " Fine. ", 4),
+        ({"orig_score": ...}, " Fine. ", 4),
+        ({"orig_score": ""}, " Fine. ", 4),
+        ({"output": ...}, " Fine. ", 4),
+        ({"output": "Fine."}, " Fine. ", 4),
+        ({"orig_feedback": None}, " Fine.", 4),
+        ({"orig_feedback": ..., "orig_score": None}, " Fine.", 4),
+        ({"orig_feedback": ..., "output": "a\n\n [RESULT] 4"}, "a", 4),
+    ],
+)
+def test_feedback_and_score_are_found(changes, cot, score):
+    assert feedback_example(changes).annotations == (Annotation(cot, score),)
+
+
+def test_feedback_row_without_feedback_is_a_target():
+    example = feedback_example({"orig_feedback": ..., "output": None})
+    assert (example.annotations, example.target_score) == ((), 4.0)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("Good. So the overall score is 4. [RESULT] 4", ("Good.", 4.0)),
+        ("He says 'So the overall score is 2'. No. So the overall score is 4.", ("He says 'So the overall score is 2'. No.", 4.0)),
+        ("[RESULT] 1 is wrong.\n [RESULT] 3", ("[RESULT] 1 is wrong.", 3.0)),
+        ("Good. So the overall score is: 4.5", ("Good.", 4.5)),
+        ("Good. [RESULT] (4)", ("Good.", 4.0)),
+        ("Good. So the overall score is open.", ("Good.", None)),
+        ("Good.", (None, None)),
+    ],
+)
+def test_output_is_cut_at_the_last_mark(output, expected):
+    assert cut_output(output) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"orig_score": 5}, r"^orig_score: 5 contradicts the score 4 at the end of output"),
+        ({"orig_score": True}, r"^orig_score: found True; a finite number"),
+        ({"orig_score": float("nan")}, r"^orig_score: found nan; a finite number"),
+        ({"orig_score": 10**400}, r"^orig_score: found 1000.*\.\.\.; a finite number"),
+        ({"orig_score": "four"}, r"^orig_score: found 'four'; a finite number"),
+        ({"orig_score": "1_0"}, r"^orig_score: found '1_0'; a finite number"),
+        ({"orig_score": "6", "output": ...}, r"^orig_score: score 6 is not on the grid \{1, 2, 3, 4, 5\}"),
+        ({"orig_score": 3.5, "output": ...}, r"^orig_score: score 3\.5 is not on the grid"),
+        ({"orig_score": ..., "output": "x [RESULT] 7"}, r"^output: score 7 is not on the grid"),
+        ({"orig_score": ..., "output": "x"}, r"^orig_score: missing, and output has no score"),
+        ({"orig_score": ..., "output": ...}, r"^orig_score: missing"),
+        ({"output": "x So the overall score is 4. [RESULT] 3"}, r"^output: several scores at the end"),
+        ({"orig_feedback": ..., "output": "Fine."}, r"^output: no 'So the overall score is' or '\[RESULT\]' to cut at: 'Fine\.'"),
+        ({"orig_feedback": ..., "output": " [RESULT] 4"}, r"^output: found ''; text that is not empty"),
+        ({"orig_feedback": " \n"}, r"^orig_feedback: found ' \\n'; text that is not empty"),
+        ({"orig_feedback": ["x"] * 99}, r"^orig_feedback: found \['x', 'x', .{30,60}\.\.\.; text is accepted"),
+        ({"instruction": ...}, r"^instruction: the row has no such column; it has \['orig_criteria'"),
+        ({"instruction": None}, r"^instruction: found None; text is accepted"),
+        ({"orig_response": "a\ud800"}, r"^orig_response: not valid Unicode at character 1"),
+        ({"idx": True}, r"^idx: found True; an id as text or as a whole number"),
+        ({"idx": ""}, r"^idx: found ''"),
+        ({"category": 5}, r"^category: found 5; text"),
+    ],
+)
+def test_feedback_rows_that_cannot_be_used(changes, match):
+    with pytest.raises(ValueError, match=match):
+        feedback_example(changes)
+
+
+@pytest.mark.parametrize("idx", [7, 7.0, "7"])
+def test_the_question_id_is_idx_where_given(idx):
+    assert feedback_example({"idx": idx}).question_id == "7"
+
+
+def test_a_row_that_is_no_object():
+    with pytest.raises(ValueError, match=r"^not an object: found \[1\]"):
+        FeedbackCollection("a.jsonl", "train").to_example(Row("a.jsonl:1", [1]), GRID)
+
+
+def test_benchmark_row():
+    example = benchmark_example({"human_score": [3]})
+    assert (example.prompt, example.instruction, example.response) == ("Judge: ", "", "")
+    assert example.annotations == (Annotation("Good.", 4.0), Annotation("Very good.", 5.0))
+    assert (example.target_score, example.question_id, example.meta) == (4.5, "7", {"human_score": "[3]"})
+    assert example.id == feedback_example({"idx": 7}).id  # the same prompt of the same question
+
+
+@pytest.mark.parametrize(
+    ("changes", "annotations", "target"),
+    [
+        ({"gpt4_feedback": ...}, 0, 4.5),
+        ({"gpt4_feedback": []}, 0, 4.5),
+        ({"gpt4_score": "4", "gpt4_feedback": "Good."}, 1, 4.0),
+        ({**FEEDBACK_ROW, "gpt4_score": ...}, 1, 4.0),
+    ],
+)
+def test_benchmark_variants(changes, annotations, target):
+    example = benchmark_example(changes)
+    assert (len(example.annotations), example.target) == (annotations, target)
+
+
+def test_benchmark_row_without_idx():
+    assert benchmark_example({"idx": None}).question_id == short_hash("Judge: ", length=16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"gpt4_score": []}, r"^gpt4_score: the list is empty"),
+        ({"gpt4_score": ...}, r"^gpt4_score: the row has no such column"),
+        ({"gpt4_score": [4, None]}, r"^gpt4_score: found None; a finite number"),
+        ({"gpt4_score": [4, 9]}, r"^gpt4_score: score 9 is not on the grid"),
+        ({"gpt4_score": [4]}, r"^gpt4_feedback: 2 texts stand beside 1 scores"),
+        ({"gpt4_feedback": ["Good.", " "]}, r"^gpt4_feedback: found ' '; text that is not empty"),
+        ({"instruction": ""}, r"^instruction: found ''; text that is not empty"),
+    ],
+)
+def test_benchmark_rows_that_cannot_be_used(changes, match):
+    with pytest.raises(ValueError, match=match):
+        benchmark_example(changes)
+
+
+def test_mapped_csv(fixtures):
+    columns = {"instruction": "question", "response": "answer", "cot": "comment", "score": "points", "split": "group", "id": None}
+    source = MappedColumns(str(fixtures / "own_columns.csv"), columns, {"criteria": "Is it right?", "descriptions": {5: "yes", 1: "no"}})
+    examples = [source.to_example(row, GRID) for row in source.rows()]
+    assert [example.annotations[0].score for example in examples] == [5.0, 4.0, 1.0]
+    assert [example.split for example in examples] == ["train", "train", "test"]
+    assert examples[0].rubric == Rubric("Is it right?", (("1", "no"), ("5", "yes")))
+    assert examples[1].annotations[0].cot == "Right, but an example\nwould help.\n"
+    assert examples[1].question_id == examples[2].question_id != examples[0].question_id
+    assert len({example.id for example in examples}) == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "annotations", "target"),
+    [
+        ({"cot": "c", "score": "s"}, {}, (Annotation("Right.", 4.0),), 4.0),
+        ({"cot": "c", "score": "s", "target_score": "t"}, {}, (Annotation("Right.", 4.0),), 3.5),
+        ({"score": "s"}, {}, (), 4.0),
+        ({"cot": "c", "score": "s"}, {"c": None}, (), 4.0),
+        ({"score": "s", "target_score": "t"}, {}, (), 3.5),
+        ({"score": "s", "target_score": "t"}, {"t": ""}, (), 4.0),
+        ({}, {}, (), None),
+    ],
+)
+def test_mapped_judgements(columns, changes, annotations, target):
+    example = mapped_example({**TEXT_COLUMNS, **columns}, changes)
+    assert (example.annotations, example.target) == (annotations, target)
+
+
+def test_mapped_columns_of_all_kinds():
+    columns = {**TEXT_COLUMNS, "prompt": "p", "reference_answer": "r", "criteria": "k", "score_descriptions": {5: "d5", "1": "d1"}}
+    columns |= {"question_id": "n", "id": "i"}
+    example = mapped_example(columns, {"p": "Judge: ", "r": "", "k": "Right?", "d1": "no", "d5": None, "n": 3.0, "i": "x-1", "a": ""})
+    assert (example.prompt, example.response, example.reference_answer) == ("Judge: ", "", None)
+    assert example.rubric == Rubric("Right?", (("1", "no"),))
+    assert (example.question_id, example.id) == ("3", "x-1")
+    only_prompt = mapped_example({"prompt": "p"}, {"p": "Judge: "})
+    assert (only_prompt.instruction, only_prompt.response, only_prompt.rubric) == ("", "", None)
+    assert only_prompt.question_id == short_hash("Judge: ", length=16)
+
+
+def test_content_ids_tell_all_parts_apart():
+    columns = {**TEXT_COLUMNS, "reference_answer": "r", "criteria": "k", "question_id": "n"}
+    base = {"r": "R", "k": "K", "n": 1}
+    changes = [{}, {"q": "x"}, {"a": "x"}, {"r": "x"}, {"k": "x"}, {"n": 2}, {"a": "A.R", "r": None}]
+    assert len({mapped_example(columns, {**base, **change}).id for change in changes}) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "match"),
+    [
+        ({"cot": "why", "score": "s"}, {}, r"^why: the row has no such column; it has \['a', 'c', 'q', 's', 't'\]"),
+        ({"cot": "c", "score": "s"}, {"s": None}, r"^s: missing beside the CoT in 'c'"),
+        ({"cot": "c", "score": "s"}, {"c": " "}, r"^c: found ' '; text that is not empty"),
+        ({"cot": "c", "score": "s"}, {"s": 4.5}, r"^s: score 4\.5 is not on the grid"),
+        ({"target_score": "t"}, {"t": 5.5}, r"^t: found 5\.5; a number from 1 to 5 is accepted"),
+        ({"target_score": "t"}, {"t": "inf"}, r"^t: found 'inf'"),
+        ({}, {"q": None}, r"^q: found None; text is accepted"),
+        ({}, {"a": ""}, r"^a: found ''; text that is not empty"),
+        ({"split": "c"}, {}, r"^c: found 'Right\.'; train, val, test, ood or null"),
+        ({"question_id": "t"}, {}, r"^t: found 3\.5; an id as text"),
+        ({"criteria": "t"}, {}, r"^t: found 3\.5; text that|^t: found 3\.5; text is accepted"),
+    ],
+)
+def test_mapped_rows_that_cannot_be_used(columns, changes, match):
+    with pytest.raises(ValueError, match=match):
+        mapped_example({**TEXT_COLUMNS, **columns}, changes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rubric", "match"),
+    [
+        ({"respons": "a"}, None, r"data\.source\.columns\.respons: unknown; did you mean 'response'\? accepted are instruction, response"),
+        ({"zzz": "a"}, None, r"data\.source\.columns\.zzz: unknown; accepted are"),
+        ({"cot": 5}, None, r"data\.source\.columns\.cot: found 5; the name of a column"),
+        (
+            {"response": None},
+            None,
+            r"data\.source\.columns: a finished prompt, or instruction and response, are required; mapped are instruc",
+        ),
+        ({"cot": "c"}, None, r"data\.source\.columns\.cot: is mapped without data\.source\.columns\.score"),
+        ({"score_descriptions": {1: "d"}}, None, r"score_descriptions: is mapped without .*criteria"),
+        ({"criteria": "k", "score_descriptions": "d"}, None, r"score_descriptions: found 'd'; a mapping of score label to column"),
+        ({"criteria": "k", "score_descriptions": {"low": "d"}}, None, r"score_descriptions\.low: is no score label"),
+        ({"criteria": "k", "score_descriptions": {1: 2}}, None, r"score_descriptions\.1: found 2; a column is accepted"),
+        ({"criteria": "k"}, {"criteria": "K"}, r"data\.source\.rubric: is given beside data\.source\.columns\.criteria"),
+        ({}, {"criteria": "K", "description": {}}, r"data\.source\.rubric\.description: unknown"),
+        ({}, {"criteria": None}, r"data\.source\.rubric\.criteria: found None"),
+        ({}, {"criteria": "K", "descriptions": {1: None}}, r"data\.source\.rubric\.descriptions\.1: found None; a text is accepted"),
+        ({"respons": "a", "cot": 5}, None, r"respons: unknown.*; data\.source\.columns\.cot: found 5"),
+    ],
+)
+def test_mappings_that_cannot_be_used(columns, rubric, match):
+    with pytest.raises(ConfigError, match=match):
+        MappedColumns("a.jsonl", {**TEXT_COLUMNS, **columns}, rubric)
+
+
+@pytest.mark.parametrize("rubric", [{"criteria": "K", "descriptions": {"9": "d"}}, None])
+def test_descriptions_of_scores_that_the_grid_lacks(rubric):
+    columns = TEXT_COLUMNS if rubric else {**TEXT_COLUMNS, "criteria": "c", "score_descriptions": {"9": "a"}}
+    with pytest.raises(ConfigError, match=r"data\.source: score descriptions are given for 9, but grid\.labels has 1, 2"):
+        mapped_example(columns, {}, rubric)
+
+
+def test_fingerprints_follow_arguments_and_content(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n")
+    other = {**TEXT_COLUMNS, "score": "s"}
+    made = lambda: [  # noqa: E731
+        FeedbackCollection(str(path), "train").fingerprint(),
+        PrometheusEval(str(path)).fingerprint(),
+        MappedColumns(str(path), TEXT_COLUMNS).fingerprint(),
+        MappedColumns(str(path), other).fingerprint(),
+        MappedColumns(str(path), TEXT_COLUMNS, {"criteria": "K"}).fingerprint(),
+    ]
+    first = made()
+    assert made() == first
+    path.write_text("{} \n")
+    assert len({*first, *made()}) == 10
+
+
+def test_hub_dataset(monkeypatch):
+    asked = []
+
+    def load(path, split):
+        asked.append((path, split))
+        return datasets.Dataset.from_list([FEEDBACK_ROW, FEEDBACK_ROW])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = FeedbackCollection("someone/feedback", "train")
+    rows = list(source.rows())
+    assert [row.place for row in rows] == ["someone/feedback[train][0]", "someone/feedback[train][1]"]
+    assert source.to_example(rows[1], GRID) == feedback_example({})
+    assert source.fingerprint() == source.fingerprint() != FeedbackCollection("someone/feedback", "test").fingerprint()
+    assert asked == [("someone/feedback", "train"), ("someone/feedback", "test")]
+    assert source.describe() == "Feedback-Collection rows of someone/feedback (hub, split train)"
+
+
+def test_hub_dataset_that_cannot_be_loaded(monkeypatch):
+    def load(path, split):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(
+        DataError, match=r"^data\.path: 'someone/feedback' \(split 'train'\) is neither .*: ConnectionError: no route to host$"
+    ):
+        FeedbackCollection("someone/feedback", "train").rows()
+
+
+@pytest.mark.parametrize("path", ["./feedback", "/nowhere/feedback", "feedback.jsonl"])
+def test_what_looks_like_a_path_is_not_sought_on_the_hub(path):
+    with pytest.raises(DataError, match=r"data\.path: .*feedback.* does not exist"):
+        FeedbackCollection(path, "train").rows()
+
+
+@pytest.mark.parametrize(
+    "source", [FeedbackCollection("a.jsonl", "train"), PrometheusEval("a.jsonl"), MappedColumns("a.jsonl", TEXT_COLUMNS)]
+)
+def test_descriptions_name_the_path(source):
+    assert source.describe().endswith("of a.jsonl")
+
+
+def test_cutting_the_real_outputs_gives_their_feedback(shared_data):
+    rows = [row.data for row in read_rows(shared_data("vicuna_feedback.jsonl"))]
+    whole = [row for row in rows if not row["stray_tail_removed"]]
+    assert len(whole) == 952
+    for row in whole:
+        assert cut_output(row["output"]) == (row["orig_feedback"].rstrip(), float(row["orig_score"]))
+
+
+def test_real_rows_are_the_same_whether_read_as_feedback_or_benchmark(shared_data):
+    source = FeedbackCollection(str(shared_data("vicuna_feedback.jsonl")), "train")
+    benchmark = PrometheusEval(str(shared_data("vicuna_eval.json")))
+    ids = {source.to_example(row, GRID).id for row in source.rows()}
+    assert ids == {benchmark.to_example(row, GRID).id for row in benchmark.rows()}
+    assert json.dumps(sorted(ids)).isascii()
