@@ -99,7 +99,7 @@ def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int) -> nn.Mod
     """
     model = _seed_model(cfg, adapter, seed)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
-    model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
+    model.name_or_path = model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
         model.requires_grad_(True)
     if cfg.gradient_checkpointing:

@@ -1,0 +1,169 @@
+"""Loading, adapters, logits at chosen positions, and saving."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from judge_items import make_items
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from tract.config import AdapterConfig, ModelConfig
+from tract.data.batches import attention_mask
+from tract.errors import ConfigError
+from tract.layout import SequenceLayout
+from tract.modeling import load_model, load_tokenizer, locate, logits_at, save_judge
+
+LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
+SIZES = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "initializer_range": 0.3, "pad_token_id": 1,
+}  # fmt: skip
+# Families of conf/model, small and random. The windows are shorter than the test's sequences.
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "mistral-with-window": {"sliding_window": 7},
+    "qwen3": {},
+    "gemma3_text": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+}
+
+
+def _family(name: str) -> Any:
+    config = AutoConfig.for_model(name.removesuffix("-with-window"), **{"sliding_window": None, **SIZES, **FAMILIES[name]})
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_token_tree_gives_the_logits_of_separate_sequences(family: str, tiny_layout: SequenceLayout) -> None:
+    """Two continuations below one prompt: every supervised logit equals that of the sequence alone (float32)."""
+    model = _family(family)
+    item = make_items(tiny_layout, 2, annotations=2)[1]
+    tree = tiny_layout.tree(item.prompt_ids, item.continuations)
+    shared = _supervised_logits(model, tree)
+    alone = torch.cat([_supervised_logits(model, tiny_layout.tree(item.prompt_ids, [continuation])) for continuation in item.continuations])
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-4)
+
+
+def _supervised_logits(model: Any, tree: Any) -> torch.Tensor:
+    with torch.no_grad():
+        mask = attention_mask([tree], len(tree.input_ids))
+        unique = sorted(set(tree.target_from))
+        logits = logits_at(model, torch.tensor([tree.input_ids]), torch.tensor([tree.position_ids]), mask, torch.tensor(unique))
+    return logits[[unique.index(position) for position in tree.target_from]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_at_positions_are_those_of_the_plain_forward(family: str) -> None:
+    model = _family(family)
+    ids = torch.randint(10, 500, (2, 12), generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([0, 5, 13, 23])
+    with torch.no_grad():
+        plain = model(input_ids=ids).logits.flatten(0, 1)[positions]
+        found = logits_at(model, ids, torch.arange(12).expand(2, 12), torch.ones_like(ids), positions)
+    assert found.shape == (4, 512)
+    torch.testing.assert_close(found, plain)
+
+
+def test_the_head_computes_the_asked_positions_only_and_is_left_as_it_was(tiny_model_config: ModelConfig) -> None:
+    model: Any = load_model(tiny_model_config, LORA, seed=0)
+    rows: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _, args, output: rows.append(output.shape[-2]))
+    ids = torch.arange(10, 30)[None]
+    logits_at(model, ids, torch.arange(20)[None], torch.ones_like(ids), torch.tensor([3, 4]))
+    assert rows == [2]
+    assert model(input_ids=ids).logits.shape[1] == 20
+
+
+def test_lora_trains_all_linear_layers_but_the_head(tiny_model_config: ModelConfig) -> None:
+    model = load_model(tiny_model_config, LORA, seed=0)
+    trained = {name.split(".lora_")[0].rsplit(".", 1)[1] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_first_weights_depend_on_the_seed_alone(tiny_model_config: ModelConfig) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.rand(seed + 1)  # another state of the global random numbers must not matter
+        return torch.cat([p.detach().flatten() for p in load_model(tiny_model_config, LORA, seed=seed).parameters()])
+
+    torch.testing.assert_close(weights(1), weights(1), rtol=0, atol=0)
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_saved_adapter_is_safetensors_and_gives_the_same_logits(tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any) -> None:
+    model: Any = load_model(tiny_model_config, LORA, seed=0)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.1)
+    save_judge(model, tiny_tokenizer, tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    assert not list(tmp_path.glob("*.bin"))
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "tract/assets/tiny"
+    base: Any = load_model(tiny_model_config, dataclasses.replace(LORA, kind="full"), seed=0)
+    again = PeftModel.from_pretrained(base, str(tmp_path))
+    ids = torch.arange(10, 30)[None]
+    torch.testing.assert_close(again(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert AutoTokenizer.from_pretrained(tmp_path)("a b").input_ids == tiny_tokenizer("a b").input_ids
+
+
+def test_saved_full_weights_are_a_hugging_face_folder(tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any) -> None:
+    model: Any = load_model(tiny_model_config, dataclasses.replace(LORA, kind="full"), seed=0)
+    assert all(p.requires_grad for p in model.parameters())
+    save_judge(model, tiny_tokenizer, tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    ids = torch.arange(10, 30)[None]
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+
+
+def test_bfloat16_base_keeps_float32_adapters(tiny_model_config: ModelConfig) -> None:
+    model = load_model(dataclasses.replace(tiny_model_config, dtype="bfloat16"), LORA, seed=0)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+
+
+def test_a_local_gguf_file_is_found_by_its_path(tiny_model_config: ModelConfig) -> None:
+    found = locate(dataclasses.replace(tiny_model_config, package=None, name_or_path="models/judge.gguf"))
+    assert (found.location, found.gguf_file) == ("models", "judge.gguf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"package": "no_such_package"}, "model.package: 'no_such_package' is not installed; run `make setup`"),
+        ({"name_or_path": "assets/nothing"}, "model.name_or_path: 'assets/nothing' matches 0 files in package 'tract', not one"),
+        ({"package": None, "name_or_path": "nobody/nothing"}, "model.name_or_path: cannot load 'nobody/nothing'"),
+        ({"chat_template": "no/such.jinja"}, "model.chat_template: no file 'no/such.jinja'"),
+        ({"pad_token": "<nope>"}, "model.pad_token: '<nope>' is no token of"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(tiny_model_config: ModelConfig, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_tokenizer(dataclasses.replace(tiny_model_config, **changes))
+
+
+def test_a_missing_pad_token_is_named(tmp_path: Path, tiny_tokenizer: Any, tiny_model_config: ModelConfig) -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer, eos_token="<|end|>")
+    bare.save_pretrained(tmp_path)
+    cfg = dataclasses.replace(tiny_model_config, package=None, name_or_path=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"model.pad_token: the tokenizer of .* has no pad token; set model.pad_token .* '<\|end\|>'"):
+        load_tokenizer(cfg)
+    assert load_tokenizer(dataclasses.replace(cfg, pad_token="<|end|>")).pad_token == "<|end|>"
+
+
+def test_qlora_without_bitsandbytes_says_how_to_mend_it(tiny_model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tract.modeling.importlib.util.find_spec", lambda name: None)
+    cfg = dataclasses.replace(tiny_model_config, package=None, random_init=False)
+    with pytest.raises(ConfigError, match="adapter.kind: qlora needs the package bitsandbytes; run `pip install bitsandbytes`"):
+        load_model(cfg, dataclasses.replace(LORA, kind="qlora"), seed=0)
+
+
+def test_lora_targets_that_do_not_exist_are_named(tiny_model_config: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match=r"adapter.target_modules: \['nothing'\] do not fit LlamaForCausalLM"):
+        load_model(tiny_model_config, dataclasses.replace(LORA, target_modules=["nothing"]), seed=0)

@@ -1,0 +1,112 @@
+"""The objective: hand-computed values, plain Hugging Face cross-entropy, and normalisation over the whole step."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from tract.errors import ConfigError
+from tract.layout import TokenKind
+from tract.objective import Objective, ObjectiveParts, StepTotals, objective_loss, objective_parts
+from tract.score_grid import ScoreTrie
+
+TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
+TRIE = ScoreTrie.build("12", [[0], [1]])
+
+
+def _parts(logits: torch.Tensor, rows: list[int], ids: list[int], reads: list[list[int]], scores: list[float]) -> ObjectiveParts:
+    return objective_parts(
+        logits, torch.tensor(rows), torch.tensor(ids), torch.tensor(reads), torch.tensor(scores), TRIE, torch.tensor([1.0, 2.0]), normalize=False
+    )  # fmt: skip
+
+
+def test_hand_computed_value() -> None:
+    """One CoT token with p = 1/4, then p(1) = 1/2 and p(2) = 1/4 where the truth is 2.
+
+    y_hat = 1 * 1/2 + 2 * 1/4 = 1; squared error (2 - 1)^2 = 1; CE = ln 4; with lambda = 0.5 the loss is ln 4 + 0.5.
+    """
+    logits = torch.log(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.125, 0.125]]))
+    parts = _parts(logits, rows=[0], ids=[3], reads=[[1]], scores=[2.0])
+    assert parts.expected_score.item() == pytest.approx(1.0)
+    assert parts.squared_error.item() == pytest.approx(1.0)
+    assert parts.score_mass.item() == pytest.approx(0.75)
+    loss = objective_loss(parts, StepTotals(ce_tokens=1, examples=1), dataclasses.replace(TRACT, score_loss_weight=0.5))
+    assert loss.item() == pytest.approx(math.log(4) + 0.5)
+
+
+def test_squared_error_is_the_slow_reference_over_the_full_softmax() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 7) * 4
+    scores = [1.0, 2.0, 2.0]
+    parts = _parts(logits, rows=[0], ids=[0], reads=[[4], [2], [0]], scores=scores)
+    for example, row in enumerate((4, 2, 0)):
+        weights = [math.exp(x) for x in logits[row].double().tolist()]
+        predicted = sum(y * weights[token] for y, token in ((1, 0), (2, 1))) / sum(weights)
+        assert parts.squared_error[example].item() == pytest.approx((scores[example] - predicted) ** 2, rel=1e-5)
+
+
+def test_loss_divides_by_the_totals_of_the_step_not_of_the_micro_batch() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(4, 7)
+    totals = StepTotals(ce_tokens=5, examples=3)
+    first = _parts(logits, rows=[0, 1], ids=[2, 3], reads=[[1]], scores=[1.0])
+    second = _parts(logits, rows=[1, 2, 3], ids=[4, 5, 6], reads=[[2], [3]], scores=[2.0, 1.0])
+    both = _parts(logits, rows=[0, 1, 1, 2, 3], ids=[2, 3, 4, 5, 6], reads=[[1], [2], [3]], scores=[1.0, 2.0, 1.0])
+    cut = objective_loss(first, totals, TRACT) + objective_loss(second, totals, TRACT)
+    torch.testing.assert_close(cut, objective_loss(both, totals, TRACT))
+    mean_ce = torch.nn.functional.cross_entropy(logits[[0, 1, 1, 2, 3]], torch.tensor([2, 3, 4, 5, 6]))
+    torch.testing.assert_close(objective_loss(both, totals, TRACT), mean_ce + both.squared_error.mean())
+
+
+def test_official_scaling_divides_lambda_by_the_micro_batch() -> None:
+    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(2))
+    parts = _parts(logits, rows=[0], ids=[2], reads=[[1], [2], [3], [0]], scores=[1.0, 2.0, 1.0, 2.0])
+    totals = StepTotals(ce_tokens=1, examples=4)
+    official = dataclasses.replace(TRACT, score_loss_scaling="micro_batch")
+    ce = objective_loss(parts, totals, dataclasses.replace(TRACT, score_loss_weight=0.0))
+    torch.testing.assert_close(objective_loss(parts, totals, official) - ce, parts.squared_error.sum() / 4**2)
+
+
+def test_parts_are_float32_for_half_precision_logits() -> None:
+    logits = torch.randn(3, 7).bfloat16()
+    parts = _parts(logits, rows=[0, 1], ids=[2, 3], reads=[[2]], scores=[1.0])
+    assert {parts.ce_sum.dtype, parts.squared_error.dtype, parts.expected_score.dtype} == {torch.float32}
+    exact = torch.nn.functional.cross_entropy(logits[:2].float(), torch.tensor([2, 3]), reduction="sum")
+    torch.testing.assert_close(parts.ce_sum, exact)
+
+
+def test_no_tokens_under_cross_entropy() -> None:
+    logits = torch.randn(1, 7, requires_grad=True)
+    empty = torch.zeros(0, dtype=torch.int64)
+    parts = objective_parts(logits, empty, empty, torch.tensor([[0]]), torch.tensor([2.0]), TRIE, torch.tensor([1.0, 2.0]), normalize=False)
+    loss = objective_loss(parts, StepTotals(ce_tokens=0, examples=1), dataclasses.replace(TRACT, ce_weight=0.0))
+    torch.testing.assert_close(loss, parts.squared_error[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({}, {TokenKind.COT, TokenKind.CUE, TokenKind.END}),
+        ({"ce_on_score": True, "score_loss_weight": 0.0}, {TokenKind.COT, TokenKind.CUE, TokenKind.SCORE, TokenKind.END}),
+        ({"ce_weight": 0.0}, set()),
+    ],
+)
+def test_supervised_kinds(changes: dict[str, float], kinds: set[TokenKind]) -> None:
+    assert dataclasses.replace(TRACT, **changes).supervised_kinds == kinds  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"score_loss_scaling": "batch"}, "score_loss_scaling: 'batch' is not one of step, micro_batch"),
+        ({"score_loss_weight": -1.0}, "score_loss_weight: -1.0"),
+        ({"ce_weight": float("nan")}, "ce_weight: nan"),
+        ({"ce_weight": 0.0, "score_loss_weight": 0.0}, "both 0"),
+    ],
+)
+def test_bad_objectives_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(TRACT, **changes)  # type: ignore[arg-type]
