@@ -30,21 +30,32 @@ def main() -> None:
     )  # fmt: skip
     texts = (text for e in islice(source.examples(), 440) for text in (e.instruction, e.response, e.annotations[0].cot))
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    )
     FOLDER.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(FOLDER / "tokenizer.json"))
     (FOLDER / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     write(
         "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<|begin|>", "eos_token": "<|end|>"},
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": "<unk>",
+            "pad_token": "<pad>",
+            "bos_token": "<|begin|>",
+            "eos_token": "<|end|>",
+        },
     )
     write(
         "config.json",
         {
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128,
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCABULARY,
+            "hidden_size": 64, "intermediate_size": 128,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
             "tie_word_embeddings": True, "bos_token_id": 2, "eos_token_id": 6, "pad_token_id": 1, "initializer_range": 0.08,
         },

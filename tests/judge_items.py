@@ -29,7 +29,9 @@ def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list
         cots = [annotation.cot[: 40 if number % 3 == 0 else None] for annotation in example.annotations]
         scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
         prompt_ids = layout.prompt_ids(PromptText("", (Part(text),)))
-        items.append(Item(example.id, prompt_ids, [(layout.cot_ids(c), s) for c, s in zip(cots, scores, strict=True)], float(example.target or 0)))
+        items.append(
+            Item(example.id, prompt_ids, [(layout.cot_ids(c), s) for c, s in zip(cots, scores, strict=True)], float(example.target or 0))
+        )
     return items
 
 

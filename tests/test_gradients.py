@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 def make_module(cfg: ModelConfig, layout: SequenceLayout, objective: Objective = TRACT, adapter: AdapterConfig = FULL) -> TractLitModule:
     module = TractLitModule(
         lambda: load_model(cfg, adapter, seed=3), layout.trie, layout.grid, objective, lambda groups: torch.optim.SGD(groups, lr=0.1),
-        lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer), accumulate=1,
+        lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer), accumulate=1, total_steps=1,
     )  # fmt: skip
     module.configure_model()
     return module
@@ -102,13 +102,18 @@ def test_lambda_0_with_ce_on_the_score_is_plain_hugging_face_ce(tiny_model_confi
     assert relative_error(ours, theirs) <= TOLERANCE
 
 
-@pytest.mark.parametrize("labels", [("1", "2", "3", "4", "5"), tuple(str(n) for n in range(1, 11)), ("1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5")])
+@pytest.mark.parametrize(
+    "labels", [("1", "2", "3", "4", "5"), tuple(str(n) for n in range(1, 11)), ("1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5")]
+)
 def test_expected_score_in_the_model_is_that_of_whole_sequences(
     tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, labels: tuple[str, ...]
 ) -> None:
     """Multi-token grids: y_hat from one token tree equals y_hat from a separate full forward for each node of the trie."""
     layout = SequenceLayout(tiny_layout.tokenizer, tiny_layout.scaffold, tiny_layout.end_id, tiny_layout.cue, ScoreGrid(labels))
-    items = [dataclasses.replace(item, continuations=[(cot, 2 + k) for cot, _ in item.continuations]) for k, item in enumerate(make_items(layout, 3))]
+    items = [
+        dataclasses.replace(item, continuations=[(cot, 2 + k) for cot, _ in item.continuations])
+        for k, item in enumerate(make_items(layout, 3))
+    ]
     module = make_module(tiny_model_config, layout)
     parts = module.shared_step(batch_of(items, layout, TRACT))
     for number, item in enumerate(items):

@@ -23,7 +23,12 @@ from tract.objective import Objective
 
 
 def fit(
-    module: TractLitModule, batches: Sequence[JudgeBatch], *, epochs: int = 1, clip: float | None = None, val: Sequence[JudgeBatch] | None = None
+    module: TractLitModule,
+    batches: Sequence[JudgeBatch],
+    *,
+    epochs: int = 1,
+    clip: float | None = None,
+    val: Sequence[JudgeBatch] | None = None,
 ) -> L.Trainer:
     """Trains on the given micro-batches, all of them in one optimizer step an epoch."""
     module.accumulate = len(batches)
@@ -90,7 +95,9 @@ def test_logged_values_are_raw_and_weighted_and_add_up(tiny_model_config: ModelC
 
 
 def test_regression_only_logs_no_cross_entropy(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -> None:
-    logged = fit(make_module(tiny_model_config, tiny_layout, REGRESSION_ONLY), _cut(make_items(tiny_layout, 2), tiny_layout, REGRESSION_ONLY, 2))
+    logged = fit(
+        make_module(tiny_model_config, tiny_layout, REGRESSION_ONLY), _cut(make_items(tiny_layout, 2), tiny_layout, REGRESSION_ONLY, 2)
+    )
     assert "train/squared_error" in logged.callback_metrics
     assert not [key for key in logged.callback_metrics if key.startswith("train/ce")]
 
@@ -132,7 +139,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny_model_co
     batches = _cut(items, tiny_layout, TRACT, 2)
     batches[1] = dataclasses.replace(batches[1], scores=torch.full_like(batches[1].scores, float("nan")))
     before = [p.detach().clone() for p in module.parameters()]
-    with pytest.raises(TrainingError, match="optimizer step 1: loss or gradient is not finite .*squared_error nan.*rubric_check-7-q2-r0, rubric_check-7-q3-r0"):
+    with pytest.raises(
+        TrainingError,
+        match="optimizer step 1: loss or gradient is not finite .*squared_error nan.*rubric_check-7-q2-r0, rubric_check-7-q3-r0",
+    ):
         fit(module, batches)
     assert all(torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
 
@@ -154,6 +164,7 @@ def test_random_numbers_go_on_after_a_checkpoint(tiny_model_config: ModelConfig,
     module.on_save_checkpoint(checkpoint)
     expected = torch.rand(3)
     module.on_load_checkpoint(checkpoint)
+    module.on_train_start()
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -96,7 +96,9 @@ def test_first_weights_depend_on_the_seed_alone(tiny_model_config: ModelConfig) 
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_saved_adapter_is_safetensors_and_gives_the_same_logits(tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any) -> None:
+def test_saved_adapter_is_safetensors_and_gives_the_same_logits(
+    tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any
+) -> None:
     model: Any = load_model(tiny_model_config, LORA, seed=0)
     for name, p in model.named_parameters():
         if "lora_B" in name:
@@ -152,7 +154,7 @@ def test_a_missing_pad_token_is_named(tmp_path: Path, tiny_tokenizer: Any, tiny_
     bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer, eos_token="<|end|>")
     bare.save_pretrained(tmp_path)
     cfg = dataclasses.replace(tiny_model_config, package=None, name_or_path=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"model.pad_token: the tokenizer of .* has no pad token; set model.pad_token .* '<\|end\|>'"):
+    with pytest.raises(ConfigError, match=r"model.pad_token: the tokenizer of .* has no pad token; set model.pad_token .*'<\|end\|>'"):
         load_tokenizer(cfg)
     assert load_tokenizer(dataclasses.replace(cfg, pad_token="<|end|>")).pad_token == "<|end|>"
 

@@ -18,9 +18,8 @@ TRIE = ScoreTrie.build("12", [[0], [1]])
 
 
 def _parts(logits: torch.Tensor, rows: list[int], ids: list[int], reads: list[list[int]], scores: list[float]) -> ObjectiveParts:
-    return objective_parts(
-        logits, torch.tensor(rows), torch.tensor(ids), torch.tensor(reads), torch.tensor(scores), TRIE, torch.tensor([1.0, 2.0]), normalize=False
-    )  # fmt: skip
+    tensors = (torch.tensor(rows), torch.tensor(ids), torch.tensor(reads), torch.tensor(scores))
+    return objective_parts(logits, *tensors, TRIE, torch.tensor([1.0, 2.0]), normalize=False)
 
 
 def test_hand_computed_value() -> None:

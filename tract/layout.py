@@ -46,14 +46,14 @@ class Scaffold:
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
-    """One prompt with one or more continuations as a tree of token segments, flattened.
+    r"""One prompt with one or more continuations as a tree of token segments, flattened.
 
     A token attends to the tokens before it in its own segment and to all tokens of the segments above. With a single
     continuation and a grid of one-token scores the tree is a chain, and that is plain causal attention.
 
         prompt -- CoT + cue -- score + end
-              \\            \\- branch: other tokens whose successors decide between scores ("1" beside "10")
-               \\- CoT + cue -- ...
+              \            \- branch: other tokens whose successors decide between scores ("1" beside "10")
+               \- CoT + cue -- ...
 
     Attributes:
         input_ids: [T] token ids.
@@ -128,14 +128,12 @@ class SequenceLayout:
 
     def prompt_ids(self, prompt: PromptText) -> list[int]:
         """Token ids of the chat-templated prompt; no control token stems from the prompt's text."""
-        user = prompt.user
-        if prompt.system and self.scaffold.system_in_user_turn:
-            user = f"{prompt.system}\n\n{user}"
-        before, after = self.scaffold.before, self.scaffold.after
-        if not prompt.system or self.scaffold.system_in_user_turn:
-            return self.encoder.encode([Span(before, True), Span(user), Span(after, True)])
-        head, _, tail = before.partition(_SYSTEM_MARK)
-        return self.encoder.encode([Span(head, True), Span(prompt.system), Span(tail, True), Span(user), Span(after, True)])
+        before, after = Span(self.scaffold.before, True), Span(self.scaffold.after, True)
+        if self.scaffold.system_in_user_turn:
+            system = f"{prompt.system}\n\n" if prompt.system else ""
+            return self.encoder.encode([before, Span(system + prompt.user), after])
+        head, _, tail = before.text.partition(_SYSTEM_MARK)
+        return self.encoder.encode([Span(head, True), Span(prompt.system), Span(tail, True), Span(prompt.user), after])
 
     def cot_ids(self, cot: str) -> list[int]:
         """Token ids of a CoT as it follows the prompt; no control token stems from its text."""
@@ -152,7 +150,8 @@ class SequenceLayout:
         """Changes when the layout can give other token ids: tokenizer, chat template, cue or grid."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(self.tokenizer.get_vocab().items()))
-        return hashlib.sha256(json.dumps([self.to_dict(), type(self.tokenizer).__name__, vocabulary]).encode()).hexdigest()
+        parts = [self.to_dict(), type(self.tokenizer).__name__, sorted(self.encoder.control_ids), vocabulary]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def tree(self, prompt_ids: Sequence[int], continuations: Sequence[tuple[Sequence[int], int]]) -> TokenTree:
         """The token tree of a prompt and its continuations.
@@ -199,7 +198,9 @@ class SequenceLayout:
         found = layout.to_dict()
         for key in ("cue_ids", "score_ids"):
             if found[key] != saved[key]:
-                raise ConfigError(f"layout.json: {key} {saved[key]} were saved but the tokenizer gives {found[key]}; restore the run's own tokenizer")
+                raise ConfigError(
+                    f"layout.json: {key} {saved[key]} were saved but the tokenizer gives {found[key]}; restore the run's own tokenizer"
+                )
         return layout
 
 
@@ -278,18 +279,27 @@ def _find_end_of_turn(tokenizer: Any, kwargs: dict[str, Any]) -> int:
     """The first control token that the chat template writes after an assistant turn, else the end-of-sequence token."""
     mark = f"tract-assistant-{secrets.token_hex(8)}"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **kwargs))
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **kwargs))
+    except Exception as error:
+        raise ConfigError(f"model.chat_template: it cannot render an assistant turn: {error}") from error
+    if mark not in text:
+        raise ConfigError("model.chat_template: it does not show the assistant turn, so what ends it is unknown; fix the template")
     tail = text.rpartition(mark)[2]
     controls = control_tokens(tokenizer)
     present = [(tail.index(content), -len(content), token_id) for content, token_id in controls.items() if content and content in tail]
     if present:
         return min(present)[2]
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"model.chat_template: no token ends the assistant's turn, and {tokenizer.name_or_path!r} has no end-of-sequence token")
+        raise ConfigError(
+            f"model.chat_template: no token ends the assistant's turn, and {tokenizer.name_or_path!r} has no end-of-sequence token"
+        )
     return int(tokenizer.eos_token_id)
 
 
-def _cue_and_score_ids(encoder: TextEncoder, cue: str, grid: ScoreGrid, unk_id: int | None) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+def _cue_and_score_ids(
+    encoder: TextEncoder, cue: str, grid: ScoreGrid, unk_id: int | None
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
     """Ids of the cue and of each score, as they stand in running text.
 
     The cue's ids are what the cue alone and the cue before any score have in common; so a tokenizer that joins the
@@ -310,5 +320,7 @@ def _cue_and_score_ids(encoder: TextEncoder, cue: str, grid: ScoreGrid, unk_id: 
     if not cue_ids:
         raise ConfigError(f"prompt.cue: {cue!r} has no token of its own before the score; use a longer cue")
     if unk_id is not None and any(unk_id in ids for ids in (cue_ids, *score_ids)):
-        raise ConfigError(f"prompt.cue: the tokenizer cannot write {cue!r} with the scores {', '.join(grid.labels)} (unknown token); change cue or grid")
+        raise ConfigError(
+            f"prompt.cue: the tokenizer cannot write {cue!r} with the scores {', '.join(grid.labels)} (unknown token); change cue or grid"
+        )
     return cue_ids, score_ids

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -36,6 +37,8 @@ class TractLitModule(L.LightningModule):
         build_optimizer: makes the optimizer from parameter groups.
         build_scheduler: makes the schedule from (optimizer, number of optimizer steps); stepped every optimizer step.
         accumulate: micro-batches of an optimizer step.
+        total_steps: optimizer steps of the whole training. Asking the trainer for it would set its loaders up before a
+            checkpoint is restored, and the place in the epoch would be lost.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class TractLitModule(L.LightningModule):
         build_optimizer: Callable[[ParamGroups], Optimizer],
         build_scheduler: Callable[[Optimizer, int], LRScheduler],
         accumulate: int,
+        total_steps: int,
     ) -> None:
         super().__init__()
         self._build_model = build_model
@@ -55,14 +59,19 @@ class TractLitModule(L.LightningModule):
         self._build_optimizer = build_optimizer
         self._build_scheduler = build_scheduler
         self.accumulate = accumulate
+        self.total_steps = total_steps
         self.register_buffer("grid_values", torch.tensor(grid.values, dtype=torch.float32), persistent=False)
         self.model: nn.Module | None = None
         self._step_parts: list[dict[str, Tensor]] = []  # of the micro-batches since the last optimizer step
         self._step_items: list[str] = []
+        self.validation_metrics: dict[str, float] = {}
+        self.validated_at = -1  # optimizer steps before the last validation
+        self._random_state: dict[str, Tensor] | None = None  # of a checkpoint, until training starts
         self._evaluated = nn.ModuleDict({name: _EvaluationMetrics(name) for name in ("val", "test")})
 
     # The base weights come from the seed LLM again, so a checkpoint holds the trained ones alone.
-    strict_loading = False  # type: ignore[assignment]
+    strict_loading = False
+    grid_values: Tensor
 
     def configure_model(self) -> None:
         """Builds the weights, once; sharding strategies shard them here."""
@@ -133,8 +142,9 @@ class TractLitModule(L.LightningModule):
         self._evaluated["val"].update(self.shared_step(batch), batch)  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation metrics."""
-        self._log_evaluated("val")
+        """Logs the validation metrics, and keeps them with the step that they belong to."""
+        self.validation_metrics = {key: value.item() for key, value in self._log_evaluated("val").items()}
+        self.validated_at = self.global_step
 
     def on_test_epoch_start(self) -> None:
         """Begins a test run."""
@@ -148,17 +158,21 @@ class TractLitModule(L.LightningModule):
         """Logs the test metrics."""
         self._log_evaluated("test")
 
-    def _log_evaluated(self, name: str) -> None:
-        values = self._evaluated[name].compute()  # type: ignore[operator]
+    def _log_evaluated(self, name: str) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = self._evaluated[name].compute()  # type: ignore[operator]
         for key, value in values.items():  # torchmetrics has already gathered over ranks
             self.log(key, value, prog_bar=key.endswith(("pearson_r", "/rmse")))
+        return values
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer over what is trained; weight decay for matrices only."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [{"params": [p for p in trained if p.dim() >= 2]}, {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if p.dim() >= 2]},
+            {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        ]
         optimizer = self._build_optimizer([group for group in groups if group["params"]])
-        scheduler = self._build_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self._build_scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def trained_names(self) -> list[str]:
@@ -174,7 +188,7 @@ class TractLitModule(L.LightningModule):
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the random numbers.
+        """Checks the weights and remembers the state of the random numbers.
 
         Raises:
             TrainingError: if the checkpoint lacks a trained weight.
@@ -182,9 +196,16 @@ class TractLitModule(L.LightningModule):
         missing = set(self.trained_names()) - set(checkpoint["state_dict"])
         if missing:
             raise TrainingError(f"checkpoint: lacks {len(missing)} trained weights, e.g. {min(missing)}; it belongs to another run")
-        torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
-        if torch.cuda.is_available() and "cuda" in checkpoint["random_state"]:
-            torch.cuda.set_rng_state(checkpoint["random_state"]["cuda"].cpu())
+        self._random_state = checkpoint["random_state"]
+
+    def on_train_start(self) -> None:
+        """Sets the random numbers to where the checkpoint left them; what is set up before may draw some."""
+        if self._random_state is None:
+            return
+        torch.set_rng_state(self._random_state["cpu"].cpu())
+        if torch.cuda.is_available() and "cuda" in self._random_state:
+            torch.cuda.set_rng_state(self._random_state["cuda"].cpu())
+        self._random_state = None
 
 
 class _EvaluationMetrics(nn.Module):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torchmetrics import KendallRankCorrCoef, MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics.utilities import dim_zero_cat
 
 
 class ConstantRMSE(Metric):
@@ -14,6 +14,7 @@ class ConstantRMSE(Metric):
     """
 
     full_state_update = False
+    targets: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,9 +26,8 @@ class ConstantRMSE(Metric):
 
     def compute(self) -> Tensor:
         """[] float32, points."""
-        # After synchronisation torchmetrics holds one tensor instead of a list.
-        targets = torch.cat(list(self.targets)) if isinstance(self.targets, list) else self.targets
-        return targets.float().std(correction=0)
+        # dim_zero_cat: after synchronisation between ranks the state is one tensor instead of a list.
+        return dim_zero_cat(self.targets).float().std(correction=0)
 
 
 def judge_metrics(prefix: str) -> MetricCollection:

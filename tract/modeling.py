@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,16 +80,20 @@ def load_tokenizer(cfg: ModelConfig) -> Any:
             raise ConfigError(f"model.chat_template: no file {cfg.chat_template!r}; give the path of a Jinja chat template")
         tokenizer.chat_template = path.read_text(encoding="utf-8")
     if cfg.pad_token is not None:
-        if tokenizer.convert_tokens_to_ids(cfg.pad_token) in (None, tokenizer.unk_token_id) and cfg.pad_token != tokenizer.unk_token:
-            raise ConfigError(f"model.pad_token: {cfg.pad_token!r} is no token of {cfg.name_or_path!r}; choose one of its own, e.g. {_pad_candidates(tokenizer)}")
+        if cfg.pad_token not in tokenizer.get_vocab():
+            raise ConfigError(
+                f"model.pad_token: {cfg.pad_token!r} is no token of {cfg.name_or_path!r}; choose {_pad_candidates(tokenizer)}"
+            )
         tokenizer.pad_token = cfg.pad_token
     if tokenizer.pad_token_id is None:
-        raise ConfigError(f"model.pad_token: the tokenizer of {cfg.name_or_path!r} has no pad token; set model.pad_token to one of its tokens, e.g. {_pad_candidates(tokenizer)}")
+        found = f"the tokenizer of {cfg.name_or_path!r} has no pad token"
+        raise ConfigError(f"model.pad_token: {found}; set model.pad_token to {_pad_candidates(tokenizer)}")
     return tokenizer
 
 
 def _pad_candidates(tokenizer: Any) -> str:
-    return ", ".join(repr(token) for token in dict.fromkeys([tokenizer.unk_token, tokenizer.eos_token]) if token) or "none found"
+    own = [repr(token) for token in dict.fromkeys([tokenizer.unk_token, tokenizer.eos_token]) if token]
+    return f"one of its tokens, e.g. {' or '.join(own)}" if own else "one of its tokens"
 
 
 def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int) -> nn.Module:
@@ -149,16 +154,24 @@ def _with_lora(model: nn.Module, adapter: AdapterConfig, seed: int) -> nn.Module
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=targets[0] if len(targets) == 1 and targets[0] == "all-linear" else list(targets),
-        exclude_modules=adapter.exclude_modules,
+        exclude_modules=_excluded(model, adapter),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         # The adapter's first weights depend on the seed alone, not on what drew random numbers before.
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)  # type: ignore[arg-type]
+            return get_peft_model(model, config)
         except ValueError as error:
-            raise ConfigError(f"adapter.target_modules: {list(targets)} do not fit {type(model).__name__}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(
+                f"adapter.target_modules: {list(targets)} do not fit {type(model).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def _excluded(model: nn.Module, adapter: AdapterConfig) -> str | None:
+    """The pattern of modules to leave alone, if the model has any; PEFT warns of one that matches nothing."""
+    pattern = adapter.exclude_modules
+    return pattern if pattern and any(re.fullmatch(pattern, name) for name, _ in model.named_modules()) else None
 
 
 def logits_at(model: nn.Module, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
@@ -175,7 +188,7 @@ def logits_at(model: nn.Module, input_ids: Tensor, position_ids: Tensor, attenti
     """
     mask: Any = attention_mask
     if attention_mask.dim() == 4:
-        mask = tree_masks(attention_mask, position_ids, model.config, next(model.parameters()).dtype)  # type: ignore[arg-type]
+        mask = tree_masks(attention_mask, position_ids, model.config, next(model.parameters()).dtype)
     head = model.get_output_embeddings()  # type: ignore[operator]
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

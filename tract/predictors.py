@@ -35,10 +35,12 @@ def _trie_tensors(trie: ScoreTrie, device: torch.device) -> tuple[Tensor, Tensor
     steps = [[place[pair] for pair in s] + [certain] * (depth - len(s)) for s in trie.steps]
     width = max((len(stop[1]) for stop in trie.stops if stop), default=0)
     stops = [
-        [place[stop[0], t] for t in stop[1]] + [impossible] * (width - len(stop[1])) if stop else [impossible] * width for stop in trie.stops
+        [place[stop[0], t] for t in stop[1]] + [impossible] * (width - len(stop[1])) if stop else [impossible] * width
+        for stop in trie.stops
     ]
     nodes, tokens = (torch.tensor(column, device=device) for column in zip(*pairs, strict=True))
-    return nodes, tokens, torch.tensor(steps, device=device), torch.tensor(stops, device=device, dtype=torch.long).reshape(len(stops), width)
+    stop_pairs = torch.tensor(stops, device=device, dtype=torch.long).reshape(len(stops), width)
+    return nodes, tokens, torch.tensor(steps, device=device), stop_pairs
 
 
 def score_probabilities(logits: Tensor, log_z: Tensor, score_reads: Tensor, trie: ScoreTrie) -> Tensor:

@@ -12,7 +12,7 @@ from tract.score_grid import ScoreGrid
 # Stands where the middle of an overlong field was left out.
 GAP = " [...] "
 
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions")
 GRID_FIELDS = ("lowest", "highest", "scores", "cue")
 
@@ -41,7 +41,7 @@ class PromptText:
         """The prompt with the middle of a field left out, so that about ``keep_chars`` of its characters stay."""
 
         def cut(text: str) -> str:
-            if len(text) <= keep_chars:
+            if len(text) <= keep_chars + len(GAP):  # a gap would not make it shorter
                 return text
             head = (keep_chars + 1) // 2
             return text[:head] + GAP + text[len(text) - (keep_chars - head) :]
@@ -79,8 +79,8 @@ class PromptTemplate:
             raise ConfigError(f"prompt.source: {self.source!r} is not accepted; use 'template' or 'finished'")
         if not self.cue.strip():
             raise ConfigError(f"prompt.cue: {self.cue!r} is blank; give the text between CoT and score, e.g. ' So the overall score is '")
-        known = EXAMPLE_FIELDS + GRID_FIELDS
-        for key, text in [("prompt.system", self.system), *((f"prompt.blocks[{k}]", block) for k, block in enumerate(self.blocks))]:
+        blocks = [(f"prompt.blocks[{k}]", block, EXAMPLE_FIELDS + GRID_FIELDS) for k, block in enumerate(self.blocks)]
+        for key, text, known in [("prompt.system", self.system, GRID_FIELDS), *blocks]:
             for name in _PLACEHOLDER.findall(text):
                 if name not in known:
                     raise ConfigError(f"{key}: unknown placeholder {{{name}}}; accepted are {', '.join(known)}")
@@ -97,7 +97,9 @@ class PromptTemplate:
         system = _PLACEHOLDER.sub(lambda match: grid_values[match[1]], self.system)
         parts = self._finished(example) if self.source == "finished" else self._filled(example, grid_values)
         prompt = PromptText(system, parts)
-        if self.require_cue_in_prompt and self.cue.strip() not in system + prompt.user:
+        # What the response says does not count.
+        wording = "".join(part.text for part in parts if part.field is None)
+        if self.require_cue_in_prompt and self.cue.strip() not in system + wording:
             raise DataError(
                 f"{example.id}: its prompt does not ask for the answer cue {self.cue.strip()!r} that is trained; set prompt.cue to "
                 "what the prompt asks for, use prompt=rubric, or set prompt.require_cue_in_prompt=false"
@@ -105,20 +107,21 @@ class PromptTemplate:
         return prompt
 
     def _filled(self, example: JudgeExample, grid_values: dict[str, str]) -> tuple[Part, ...]:
-        if not example.instruction or not example.response:
+        # An empty response is one that can be judged; a source without separate fields has no instruction either.
+        if not example.instruction:
             raise DataError(f"{example.id}: has no separate instruction and response to fill the template with; use prompt=finished")
         rubric = example.rubric
-        values = {
+        values: dict[str, str | None] = {
             "instruction": example.instruction,
             "response": example.response,
-            "reference_answer": example.reference_answer if self.use_reference else None,
-            "criteria": rubric.criteria if rubric else None,
-            "score_descriptions": "\n".join(f"Score {label}: {text}" for label, text in rubric.descriptions) if rubric else None,
+            "reference_answer": (example.reference_answer or None) if self.use_reference else None,
+            "criteria": (rubric.criteria or None) if rubric else None,
+            "score_descriptions": "\n".join(f"Score {label}: {text}" for label, text in rubric.descriptions) or None if rubric else None,
         }
         parts: list[Part] = []
         for block in self.blocks:
             pieces = _PLACEHOLDER.split(block)  # wording, name, wording, name, ..., wording
-            if not all(values[name] for name in pieces[1::2] if name in values):
+            if any(values[name] is None for name in pieces[1::2] if name in values):
                 continue
             parts.append(Part("\n\n" if parts else ""))
             for k, piece in enumerate(pieces):
@@ -128,6 +131,11 @@ class PromptTemplate:
                     parts.append(Part(grid_values[piece]))
                 else:
                     parts.append(Part(values[piece] or "", field=piece))
+        if not any(part.field == "response" for part in parts):
+            raise DataError(
+                f"{example.id}: the prompt would not show the response, because its block also holds a field that the example lacks; "
+                "give {response} a block of its own in prompt.blocks"
+            )
         return tuple(part for part in parts if part.text)
 
     def _finished(self, example: JudgeExample) -> tuple[Part, ...]:

@@ -101,7 +101,9 @@ class ScoreTrie:
                 raise ConfigError(f"grid.labels: {labels[k]!r} has no token after the answer cue; end prompt.cue in a blank or change it")
             if ids in sequences[:k]:
                 other = labels[sequences.index(ids)]
-                raise ConfigError(f"grid.labels: {other!r} and {labels[k]!r} have the same token ids {list(ids)}; the tokenizer cannot tell them apart")
+                raise ConfigError(
+                    f"grid.labels: {other!r} and {labels[k]!r} have the same token ids {list(ids)}; the tokenizer cannot tell them apart"
+                )
 
         def below(path: tuple[int, ...]) -> list[tuple[int, ...]]:
             return [ids for ids in sequences if ids[: len(path)] == path]

@@ -8,6 +8,7 @@ nothing to the encoders here; the scaffold is the only place where control token
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def build_encoder(tokenizer: Any) -> TextEncoder:
     controls = control_tokens(tokenizer)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
-        return FastEncoder(backend, controls, unk_id=tokenizer.unk_token_id)
+        return FastEncoder(backend, controls)
     return PiecewiseEncoder(tokenizer, controls)
 
 
@@ -67,50 +68,53 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
 class FastEncoder:
     """Encodes with a copy of a fast tokenizer that does not know the texts of the control tokens.
 
-    In the copy each control token is spelled with a random name, which is put into trusted spans in place of the
-    token's text. The tokenizer then splits and encodes the whole text as it always does, so that ids equal those of
-    ``apply_chat_template`` for harmless text, blanks and prefixes included.
+    In the copy each control token has a random name, among the added tokens and in the model's own vocabulary, and
+    that name is put into trusted spans in place of the token's text. The copy then splits and encodes the whole text
+    as the tokenizer always does, so that ids equal those of ``apply_chat_template`` for harmless text, blanks and
+    prefixes included. Every token keeps its id.
     """
 
-    def __init__(self, backend: Tokenizer, controls: dict[str, int], unk_id: int | None) -> None:
-        state = json.loads(backend.to_str())
-        added = {token["content"]: token for token in state["added_tokens"]}
-        state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in controls]
-        self._encoder = Tokenizer.from_str(json.dumps(state))
+    def __init__(self, backend: Tokenizer, controls: dict[str, int]) -> None:
+        nonce = secrets.token_hex(16)
+        self._names = {text: f"<{nonce}-{token_id}>" for text, token_id in controls.items() if text}
+        self._encoder = Tokenizer.from_str(json.dumps(_renamed(json.loads(backend.to_str()), self._names)))
         self._encoder.no_padding()
         self._encoder.no_truncation()
-        nonce = secrets.token_hex(16)
-        # Longest first, so that no control token's text is replaced inside that of a longer one.
-        texts = sorted(controls, key=len, reverse=True)
-        self._names = {text: f"<{nonce}-{k}>" for k, text in enumerate(texts)}
-        flags = {text: {side: bool(added.get(text, {}).get(side, False)) for side in ("lstrip", "rstrip", "single_word")} for text in texts}
-        self._encoder.add_special_tokens(
-            [AddedToken(self._names[text], normalized=False, special=True, **flags[text]) for text in texts]
-        )
-        self._real_id = {self._encoder.token_to_id(name): controls[text] for text, name in self._names.items()}
+        # Control tokens that stood in the model's vocabulary alone; they keep the id that they have there.
+        known = {token.content for token in self._encoder.get_added_tokens_decoder().values()}
+        self._encoder.add_special_tokens([AddedToken(name, normalized=False) for name in self._names.values() if name not in known])
+        moved = [text for text, name in self._names.items() if self._encoder.token_to_id(name) != controls[text]]
+        if moved:
+            raise ConfigError(f"model.name_or_path: the tokenizer gives {', '.join(moved)} other ids than its tokenizer.json; save it anew")
         self.control_ids = frozenset(controls.values())
-        # A tokenizer may answer a character that it does not know with <unk>; that is no control token in the text.
-        self._forbidden = self.control_ids - {unk_id}
+        # Longest first, so that no control token's text is replaced inside that of a longer one.
+        self._control_text = re.compile("|".join(re.escape(text) for text in sorted(self._names, key=len, reverse=True)) or r"(?!)")
 
     def encode(self, spans: Sequence[Span]) -> list[int]:
         """Token ids of the concatenated spans; ids of control tokens stem from trusted spans only."""
         text = "".join(self._rename(span.text) if span.trusted else span.text for span in spans)
-        encoding = self._encoder.encode(text, add_special_tokens=False)
-        ids: list[int] = []
-        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id in self._real_id:
-                ids.append(self._real_id[token_id])
-            elif token_id in self._forbidden:
-                # The model's own vocabulary holds the control token's text (unigram and word-level models): spell it out.
-                ids.extend(i for c in text[start:end] for i in self._encoder.encode(c, add_special_tokens=False).ids if i not in self._forbidden)
-            else:
-                ids.append(token_id)
-        return ids
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def _rename(self, text: str) -> str:
-        for control, name in self._names.items():
-            text = text.replace(control, name)
-        return text
+        return self._control_text.sub(lambda match: self._names[match[0]], text)
+
+
+def _renamed(state: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The content of a tokenizer.json with tokens renamed wherever text could be matched with them; ids stay."""
+    for token in state["added_tokens"]:
+        if token["content"] in names:
+            token.update(content=names[token["content"]], normalized=False, special=True)
+    model = state["model"]
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {names.get(piece, piece): token_id for piece, token_id in vocabulary.items()}
+    else:  # unigram: (piece, log-probability) pairs
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        model["merges"] = [[a, b] for a, b in model["merges"] if not names.keys() & {a, b, a + b}]
+    return state
 
 
 class PiecewiseEncoder:

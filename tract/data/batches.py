@@ -88,7 +88,7 @@ class MicroBatches(Dataset[JudgeBatch]):
         self._supervised = supervised
         self._pad_id = pad_id
 
-    def __getitem__(self, micro: MicroBatch) -> JudgeBatch:  # type: ignore[override]
+    def __getitem__(self, micro: MicroBatch) -> JudgeBatch:
         """The tensors of one micro-batch."""
         items = [self.item(i) for i in micro.items]
         return collate(items, micro.totals, self._layout, self._supervised, self._pad_id)

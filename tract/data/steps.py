@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tract.errors import ConfigError
@@ -58,7 +59,7 @@ class StepSampler(Sampler[MicroBatch]):
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
-        self.start = 0  # micro-batches of this epoch to pass over, when a run is resumed
+        self.start = 0  # micro-batches that the next iteration passes over, when a run is resumed
 
     def __len__(self) -> int:
         """Micro-batches of an epoch."""
@@ -75,15 +76,17 @@ class StepSampler(Sampler[MicroBatch]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """The micro-batches of the current epoch, from ``start`` on."""
+        """The micro-batches of the current epoch; those before ``start`` are passed over, once."""
         n = len(self.ce_tokens)
         order = np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
+        # Used up at once: a trainer may leave an iterator before its end, and the next epoch begins at its start.
+        start, self.start = self.start, 0
         number = 0
         for first in range(0, n, self.items_per_step):
             step = order[first : first + self.items_per_step]
             totals = StepTotals(int(self.ce_tokens[step].sum()), int(self.examples[step].sum()))
             for cut in range(0, len(step), self.micro_batch_size):
-                if number >= self.start:
+                if number >= start:
                     yield MicroBatch(tuple(int(i) for i in step[cut : cut + self.micro_batch_size]), totals)
                 number += 1
 
@@ -95,7 +98,16 @@ class StepLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: StepSampler, num_workers: int) -> None:
-        super().__init__(dataset, batch_size=None, sampler=sampler, num_workers=num_workers, persistent_workers=num_workers > 0)  # type: ignore[arg-type]
+        # A generator of its own: an iterator draws a number when it begins, and from the global generator that would shift
+        # dropout in a run that is continued in the middle of an epoch.
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),
+        )
         self._steps = sampler
         self._done = 0
 
@@ -105,8 +117,6 @@ class StepLoader(DataLoader[Any]):
         for batch in super().__iter__():
             self._done += 1
             yield batch
-        self._done = 0
-        self._steps.start = 0
 
     def state_dict(self) -> dict[str, int]:
         """How many micro-batches of the epoch were taken."""

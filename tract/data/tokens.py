@@ -84,11 +84,13 @@ class TokenStore:
 
     def usable(self, rows: list[int]) -> list[int]:
         """Those of the given rows that were not dropped."""
-        keep = np.char.startswith(np.asarray(self.dataset["status"]).astype(str), "dropped")
-        return [row for row in rows if not keep[row]]
+        dropped = np.char.startswith(np.asarray(self.dataset["status"]).astype(str), "dropped")
+        return [row for row in rows if not dropped[row]]
 
 
-def tokenize(store: ExampleStore, template: PromptTemplate, layout: SequenceLayout, options: TokenizeOptions, cache_dir: Path) -> TokenStore:
+def tokenize(
+    store: ExampleStore, template: PromptTemplate, layout: SequenceLayout, options: TokenizeOptions, cache_dir: Path
+) -> TokenStore:
     """Token ids of all examples of a store, from the cache if they were made before.
 
     Raises:
@@ -127,9 +129,7 @@ class _Tokenizer:
         cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in example.annotations]
         scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
         longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
-        prompt_ids, status = self._fit_prompt(example, longest)
-        if not cots:
-            status = "dropped_unannotated"
+        prompt_ids, status = self._fit_prompt(example, longest) if cots else ([], "dropped_unannotated")
         return {
             "row": row,
             "id": example.id,
@@ -152,8 +152,8 @@ class _Tokenizer:
             return ids, "ok"
         if self.options.overlong == "raise":
             raise DataError(
-                f"data.max_length: {self.options.max_length} tokens cannot hold example {example.id} (prompt {len(ids)} + CoT, cue and score "
-                f"{longest}); raise it, or set data.overlong=drop or data.overlong=shorten"
+                f"data.max_length: {self.options.max_length} tokens cannot hold example {example.id} (prompt {len(ids)} + CoT, cue and "
+                f"score {longest}); raise it, or set data.overlong=drop or data.overlong=shorten"
             )
         if self.options.overlong == "shorten":
             shorter = self._shorten(prompt, room)

@@ -39,7 +39,7 @@ class Throughput(Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Logs, when this step is logged."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = max(time.perf_counter() - self._begun, 1e-9)
             pl_module.log_dict({"train/tokens_per_s": self._tokens / seconds, "train/examples_per_s": self._examples / seconds})
             self._restart()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -14,15 +15,17 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from tract.config import Config, SchedulerConfig
+from tract.config import Config, SchedulerConfig, TrainConfig
 from tract.data.datamodule import JudgeDataModule
-from tract.errors import ConfigError, TrainingError
+from tract.errors import ConfigError
 from tract.lit_module import TractLitModule
 from tract.modeling import load_model, save_judge
 from tract.objective import Objective
@@ -85,6 +88,8 @@ def build(cfg: Config, data: Prepared) -> tuple[TractLitModule, JudgeDataModule]
         seed=cfg.seed,
         num_workers=cfg.data.num_workers,
     )
+    steps = total_steps(cfg.train, datamodule.train_sampler.steps_per_epoch)
+    warmup_steps(cfg.scheduler, steps)  # fails here, before the weights are loaded, if it is too long
     module = TractLitModule(
         build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed),
         trie=data.layout.trie,
@@ -93,23 +98,42 @@ def build(cfg: Config, data: Prepared) -> tuple[TractLitModule, JudgeDataModule]
         build_optimizer=instantiate(cfg.optimizer),
         build_scheduler=partial(build_scheduler, cfg=cfg.scheduler),
         accumulate=cfg.batch.items_per_step // cfg.batch.micro_batch_size,
+        total_steps=steps,
     )
     return module, datamodule
+
+
+def total_steps(cfg: TrainConfig, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole training: all epochs, unless ``max_steps`` ends it before."""
+    steps = steps_per_epoch * cfg.max_epochs
+    return steps if cfg.max_steps == -1 else min(steps, cfg.max_steps)
+
+
+def warmup_steps(cfg: SchedulerConfig, total_steps: int) -> int:
+    """Optimizer steps of the warm-up.
+
+    Raises:
+        ConfigError: if they are more than the steps of training.
+    """
+    steps = cfg.warmup_steps if cfg.warmup_steps is not None else math.ceil((cfg.warmup_fraction or 0.0) * total_steps)
+    if steps > total_steps:
+        raise ConfigError(f"scheduler.warmup_steps: {steps} steps of warm-up are more than the {total_steps} steps of training; lower it")
+    return steps
 
 
 def build_scheduler(optimizer: Optimizer, total_steps: int, cfg: SchedulerConfig) -> LRScheduler:
     """The learning-rate schedule over ``total_steps`` optimizer steps.
 
     Raises:
-        ConfigError: if the schedule is unknown or the warm-up is longer than the training.
+        ConfigError: if the warm-up is longer than the training, or ``scheduler.kwargs`` do not fit.
     """
-    warmup = cfg.warmup_steps if cfg.warmup_steps is not None else math.ceil((cfg.warmup_fraction or 0.0) * total_steps)
-    if warmup > total_steps:
-        raise ConfigError(f"scheduler.warmup_steps: {warmup} steps of warm-up are more than the {total_steps} steps of training; lower it")
+    warmup = warmup_steps(cfg, total_steps)
     try:
-        return get_scheduler(cfg.name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps, scheduler_specific_kwargs=cfg.kwargs)
-    except ValueError as error:
-        raise ConfigError(f"scheduler.name: {' '.join(str(error).split())}") from error
+        return get_scheduler(
+            cfg.name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps, scheduler_specific_kwargs=cfg.kwargs
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"scheduler: {cfg.name} does not accept kwargs {cfg.kwargs}: {' '.join(str(error).split())}") from error
 
 
 def _train(cfg: Config, resolved: DictConfig, data: Prepared, folder: StageFolder) -> None:
@@ -119,18 +143,9 @@ def _train(cfg: Config, resolved: DictConfig, data: Prepared, folder: StageFolde
     (folder.working / "preview.txt").write_text(preview(datamodule.train_set.item(0), data.layout), encoding="utf-8")
     config: Any = OmegaConf.to_container(resolved, resolve=True)
     loggers = build_loggers(cfg, folder.working, folder.key, config)
-    validates = bool(data.rows["val"])
-    newest, best = checkpoints(cfg.train, folder.working / "checkpoints", validates=validates)
-    trainer = _trainer(cfg, [Throughput(), newest, *([best] if best else [])], loggers, folder.working, module.accumulate, validates)
     status = "failed"
     try:
-        resume = newest_checkpoint(folder.working / "checkpoints")
-        _announce(cfg, module, datamodule, resume)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=None if resume is None else False)
-        if trainer.interrupted:
-            raise TrainingError(f"interrupted at optimizer step {trainer.global_step}; the same command goes on from the last checkpoint")
-        final = _final_metrics(trainer, module, datamodule) if validates else {}
-        exported = _export(cfg, module, best, final, trainer.global_step)
+        training = _run_trainer(cfg, module, datamodule, loggers, folder.working)
         status = "success"
     finally:
         close_loggers(loggers, status)
@@ -144,55 +159,84 @@ def _train(cfg: Config, resolved: DictConfig, data: Prepared, folder: StageFolde
         "seed": cfg.seed,
         **provenance(),
         "data": {"source": data.store.fingerprint, "tokens": data.tokens.fingerprint, "counts": data.counts},
-        "training": {
-            "optimizer_steps": trainer.global_step,
-            "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
-            "seconds_of_last_process": round(time.perf_counter() - begun, 1),
-            "resumed": resume is not None,
-            "exported": exported,
-            "final_metrics": final,
-        },
+        "training": {**training, "seconds_of_last_process": round(time.perf_counter() - begun, 1)},
     }
     folder.finish(manifest)
 
 
-def _trainer(cfg: Config, callbacks: list[Any], loggers: list[Any], root: Path, accumulate: int, validates: bool) -> L.Trainer:
-    build_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    trainer: L.Trainer = build_trainer(
-        callbacks=callbacks,
-        logger=loggers or False,
-        default_root_dir=str(root),
-        max_epochs=cfg.train.max_epochs,
-        max_steps=cfg.train.max_steps,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=cfg.train.gradient_clip_norm,
-        # In micro-batches, counted over epochs.
-        val_check_interval=cfg.train.validate_every_steps * accumulate if validates else None,
-        check_val_every_n_epoch=None,
-        limit_val_batches=cfg.trainer.get("limit_val_batches", 1.0) if validates else 0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
+def _run_trainer(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, loggers: list[Logger], folder: Path) -> dict[str, Any]:
+    """Trains from the start or the newest checkpoint; the module ends with the weights to export. Returns facts for the manifest."""
+    validates = len(datamodule.val_sampler) > 0
+    newest, best = checkpoints(cfg.train, folder / "checkpoints", validates=validates)
+    trainer = _trainer(cfg, [Throughput(), newest, *([best] if best else [])], loggers, folder, module.accumulate, validates)
+    resume = newest_checkpoint(folder / "checkpoints")
+    _announce(cfg, module, datamodule, resume)
+    seed_metrics = (
+        _seed_metrics(trainer, module, datamodule, folder / "seed_metrics.json") if validates and cfg.train.validate_seed_model else {}
     )
+    trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    if validates and module.validated_at != trainer.global_step:
+        trainer.validate(module, datamodule=datamodule, verbose=False)
+    final = dict(module.validation_metrics)
+    _report(seed_metrics, final)
+    return {
+        "optimizer_steps": trainer.global_step,
+        "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "resumed": resume is not None,
+        "exported": _export(cfg, module, best, final, trainer.global_step),
+        "seed_metrics": seed_metrics,
+        "final_metrics": final,
+    }
+
+
+def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root: Path, accumulate: int, validates: bool) -> L.Trainer:
+    build_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    arguments: dict[str, Any] = {
+        "callbacks": callbacks,
+        "logger": loggers or False,
+        "default_root_dir": str(root),
+        "max_epochs": cfg.train.max_epochs,
+        "max_steps": cfg.train.max_steps,
+        "accumulate_grad_batches": accumulate,
+        "gradient_clip_val": cfg.train.gradient_clip_norm,
+        # In micro-batches, counted over epochs.
+        "val_check_interval": cfg.train.validate_every_steps * accumulate if validates else None,
+        "check_val_every_n_epoch": None,
+        "limit_val_batches": cfg.trainer.get("limit_val_batches", 1.0) if validates else 0,
+        "num_sanity_val_steps": 0,
+        # The seed LLM is validated first, and weights that are built in inference mode could not be trained.
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    }
+    try:
+        trainer: L.Trainer = build_trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(f"trainer: cannot be built with {cfg.trainer}: {' '.join(str(error).split())}") from error
     return trainer
 
 
 def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, resume: Path | None) -> None:
-    sampler = datamodule.train_sampler
-    steps = sampler.steps_per_epoch * cfg.train.max_epochs
-    if cfg.train.max_steps > 0:
-        steps = min(steps, cfg.train.max_steps)
-    tokens = sampler.ce_tokens.mean() * cfg.batch.items_per_step
-    log.info(
-        "fit: %d optimizer steps of %d items (%d micro-batches of %d), about %.0f supervised tokens a step; %s",
-        steps, cfg.batch.items_per_step, module.accumulate, cfg.batch.micro_batch_size, tokens, f"resuming from {resume}" if resume else "from the start",
-    )  # fmt: skip
+    batch = f"{cfg.batch.items_per_step} items ({module.accumulate} micro-batches of {cfg.batch.micro_batch_size})"
+    tokens = datamodule.train_sampler.ce_tokens.mean() * cfg.batch.items_per_step
+    begin = f"resuming from {resume}" if resume else "from the start"
+    log.info("fit: %d optimizer steps of %s, about %.0f supervised tokens a step; %s", module.total_steps, batch, tokens, begin)
 
 
-def _final_metrics(trainer: L.Trainer, module: TractLitModule, datamodule: JudgeDataModule) -> dict[str, float]:
-    """Validation metrics of the last weights."""
-    values = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
-    return {key: float(value) for key, value in values.items()}
+def _seed_metrics(trainer: L.Trainer, module: TractLitModule, datamodule: JudgeDataModule, path: Path) -> dict[str, float]:
+    """Validation metrics of the seed LLM; made once, so that a resumed run has them too."""
+    if not path.is_file():
+        trainer.validate(module, datamodule=datamodule, verbose=False)
+        write_json(path, module.validation_metrics)
+    values: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def _report(seed: dict[str, float], final: dict[str, float]) -> None:
+    """Says how the trained judge compares with the seed LLM, on the validation split's annotated CoTs."""
+    for key, value in final.items():
+        before = f"{seed[key]:8.4f} -> " if key in seed else ""
+        log.info("  %-18s %s%8.4f", key, before, value)
 
 
 def _export(cfg: Config, module: TractLitModule, best: ModelCheckpoint | None, final: dict[str, float], step: int) -> dict[str, Any]:

@@ -9,16 +9,18 @@ from typing import Any
 from urllib.parse import urlparse
 
 import wandb
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from tract.config import Config
+from tract.errors import ConfigError
 
 
 def build_loggers(cfg: Config, folder: Path, key: str, resolved: dict[str, Any]) -> list[Logger]:
     """The configured loggers, writing below ``folder``."""
     loggers: list[Logger] = []
-    for node in cfg.logger.values():
+    for name, node in cfg.logger.items():
         if node is None:
             continue
         node = dict(node)
@@ -29,8 +31,11 @@ def build_loggers(cfg: Config, folder: Path, key: str, resolved: dict[str, Any])
             node["settings"] = wandb.Settings(silent=True)
             # The same run goes on after a resume; its id is that of the run folder.
             node.update(id=f"{cfg.run.name}-s{cfg.seed}-{cfg.stage}-{key}", resume="allow", config=resolved)
-        # The configuration that W&B keeps has targets of its own; they stay text.
-        loggers.append(instantiate(node, save_dir=str(folder), _recursive_=False, _convert_="all"))
+        try:
+            # The configuration that W&B keeps has targets of its own; they stay text.
+            loggers.append(instantiate(node, save_dir=str(folder), _recursive_=False, _convert_="all"))
+        except InstantiationException as error:
+            raise ConfigError(f"logger.{name}: cannot be built: {' '.join(str(error.__cause__ or error).split())}") from error
     return loggers
 
 

@@ -83,7 +83,8 @@ def _build_source(cfg: Config) -> Any:
 
 def _report(counts: dict[str, Any], store: ExampleStore) -> None:
     status = counts["examples_by_status"]
-    log.info("data: %s; items by split %s", ", ".join(f"{number} {name}" for name, number in sorted(status.items())), counts["items_by_split"])
+    by_status = ", ".join(f"{number} {name}" for name, number in sorted(status.items()))
+    log.info("data: %s; items by split %s", by_status, counts["items_by_split"])
     if counts.get("rows_rejected"):
         log.warning("data: %d rows were left out, listed with reasons in %s", counts["rows_rejected"], store.rejected_path)
     dropped = {name: number for name, number in status.items() if name != "ok"}

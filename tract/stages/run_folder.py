@@ -73,12 +73,18 @@ class StageFolder:
             lock.release()
 
     def begin(self, *, overwrite: bool) -> None:
-        """Makes the working folder; what an earlier try left there stays for resuming, unless ``overwrite``."""
+        """Makes the working folder; what an earlier try left there stays for resuming, unless ``overwrite``.
+
+        Raises:
+            ConfigError: if something that is no finished stage stands in the place of the product.
+        """
         if overwrite:
             for old in (self.path, self.working):
                 if old.exists():
                     log.info("run.overwrite: removing %s", old)
                     shutil.rmtree(old)
+        elif self.path.exists() and not self.is_complete:
+            raise ConfigError(f"run: {self.path} holds no {MANIFEST}, so no stage finished it; remove it, or set run.overwrite=true")
         self.working.mkdir(parents=True, exist_ok=True)
 
     def finish(self, manifest: dict[str, Any]) -> None:
@@ -89,8 +95,8 @@ class StageFolder:
 
 def stage_folder(cfg: Config, resolved: DictConfig, data_fingerprint: str) -> StageFolder:
     """The folder of this stage with this configuration and data."""
-    material = OmegaConf.to_container(resolved, resolve=True)
-    assert isinstance(material, dict)
+    # Typed, so that 1, 1.0 and "1" are the same value where the configuration says what it is.
+    material: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), resolved), resolve=True)
     for dotted in _IMMATERIAL:
         *sections, last = dotted.split(".")
         node: Any = material
@@ -98,8 +104,17 @@ def stage_folder(cfg: Config, resolved: DictConfig, data_fingerprint: str) -> St
             node = node.get(section, {})
         node.pop(last, None)
     material["data"]["source"] = data_fingerprint  # content counts, not the place where it lies
-    key = hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:10]
+    key = hashlib.sha256(json.dumps(_canonical(material), sort_keys=True).encode()).hexdigest()[:10]
     return StageFolder(Path(cfg.paths.runs) / cfg.run.name / f"seed{cfg.seed}" / f"{cfg.stage}-{key}", key)
+
+
+def _canonical(value: Any) -> Any:
+    """The value with whole floats as integers: in sections without types, 1 and 1.0 are the same."""
+    if isinstance(value, dict):
+        return {str(name): _canonical(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_canonical(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def provenance() -> dict[str, Any]:

@@ -1,0 +1,180 @@
+"""The fit stage: what it writes, when it does nothing, and that a killed run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from tract.config import Config
+from tract.errors import ConfigError
+from tract.layout import SequenceLayout
+from tract.stages.fit import fit
+
+ROOT = Path(__file__).resolve().parents[2]
+TinyConfig = Callable[..., tuple[Config, Any]]
+RESUMABLE = [
+    "model=tiny", "logger=csv", "trainer.enable_progress_bar=false", "data.source.n_questions=40", "data.source.n_ood_questions=1",
+    "batch.items_per_step=4", "batch.micro_batch_size=2", "train.max_epochs=3", "train.validate_every_steps=5",
+    "train.checkpoint_every_steps=3", "train.export=last", "adapter.dropout=0.1", "optimizer.lr=0.01",
+]  # fmt: skip
+
+
+def test_a_finished_run_folder_is_complete(tiny_config: TinyConfig) -> None:
+    cfg, resolved = tiny_config("train.max_steps=5")
+    folder = fit(cfg, resolved)
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "config.yaml",
+        "manifest.json",
+        "layout.json",
+        "preview.txt",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "checkpoints",
+    } <= names
+    manifest = json.loads((folder / "manifest.json").read_text())
+    counts = manifest["data"]["counts"]
+    assert counts["rows_read"] == 26
+    assert counts["rows_rejected"] == 0
+    assert counts["examples_by_status"] == {"ok": 26}
+    assert sum(counts["items_by_split"].values()) == 26
+    assert manifest["training"]["optimizer_steps"] == 5
+    assert manifest["seed"] == 0
+    assert manifest["parents"] == []
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert OmegaConf.load(folder / "config.yaml").model.name_or_path == "assets/tiny"
+    assert not list(folder.parent.glob("*.partial"))
+    assert list(folder.glob("checkpoints/last-step=*.ckpt"))
+
+
+def test_the_layout_can_be_read_back_from_the_run_folder(tiny_config: TinyConfig) -> None:
+    folder = fit(*tiny_config("train.max_steps=1"))
+    saved = json.loads((folder / "layout.json").read_text())
+    layout = SequenceLayout.from_dict(AutoTokenizer.from_pretrained(folder), saved)
+    assert layout.cue == saved["prompt"]["cue"]
+    assert [list(ids) for ids in layout.score_ids] == saved["score_ids"]
+
+
+def test_every_metric_reaches_the_csv_log(tiny_config: TinyConfig) -> None:
+    folder = fit(*tiny_config())
+    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    filled = {key for row in rows for key, value in row.items() if value}
+    assert {
+        "train/loss", "train/ce", "train/ce_loss", "train/squared_error", "train/score_loss", "train/score_mass", "train/grad_norm",
+        "train/lr", "train/tokens_per_s", "train/examples_per_s", "val/pearson_r", "val/spearman_rho", "val/kendall_tau", "val/rmse",
+        "val/rmse_constant",
+        "val/squared_error", "val/score_mass", "val/ce",
+    } <= filled  # fmt: skip
+    assert [row["step"] for row in rows if row["train/loss"]] == ["0", "1", "2", "3"]
+
+
+def test_the_same_command_again_does_nothing_and_another_configuration_gets_its_own_folder(tiny_config: TinyConfig) -> None:
+    first = fit(*tiny_config("train.max_steps=1"))
+    stamp = (first / "manifest.json").stat().st_mtime_ns
+    assert fit(*tiny_config("train.max_steps=1")) == first
+    assert (first / "manifest.json").stat().st_mtime_ns == stamp
+    assert fit(*tiny_config("train.max_steps=2")) != first
+    again = fit(*tiny_config("train.max_steps=1", "run.overwrite=true"))
+    assert again == first
+    assert (first / "manifest.json").stat().st_mtime_ns > stamp
+
+
+@pytest.mark.parametrize(("export", "mode"), [("last", "min"), ("best", "min"), ("best", "max")])
+def test_what_is_exported_is_what_the_manifest_says(tiny_config: TinyConfig, export: str, mode: str) -> None:
+    """With mode=max on the RMSE the worst checkpoint is "best": that is the first or last one, never another's weights."""
+    folder = fit(
+        *tiny_config(f"train.export={export}", f"train.monitor_mode={mode}", "optimizer.lr=0.05", "train.max_steps=6", "train.max_epochs=2")
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())["training"]
+    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+        rmse = {int(row["step"]) + 1: float(row["val/rmse"]) for row in csv.DictReader(file) if row["val/rmse"]}
+    exported = manifest["exported"]
+    if export == "last":
+        assert exported["step"] == 6
+    else:
+        expected = (min if mode == "min" else max)(rmse.values())
+        assert exported["val/rmse"] == pytest.approx(expected)
+    weights = load_file(folder / "adapter_model.safetensors")
+    source = folder / "checkpoints" / (f"best-step={exported['step']}.ckpt" if exported["weights"] == "best" else "last-step=6.ckpt")
+    saved = torch.load(source, weights_only=True)["state_dict"]
+    name = next(name for name in weights if "lora_B" in name)
+    torch.testing.assert_close(weights[name], saved["model." + name.replace("lora_B.weight", "lora_B.default.weight")], rtol=0, atol=0)
+
+
+def test_without_a_validation_split_it_trains_and_exports_the_last_weights(tiny_config: TinyConfig) -> None:
+    folder = fit(*tiny_config("data.val_fraction=0", "train.export=last", "train.max_steps=1"))
+    assert json.loads((folder / "manifest.json").read_text())["training"]["exported"]["weights"] == "last"
+
+
+def test_a_monitor_that_is_no_metric_is_named(tiny_config: TinyConfig) -> None:
+    with pytest.raises(ConfigError, match=r"train.monitor: 'val/nothing'.*val/rmse"):
+        fit(*tiny_config("train.monitor=val/nothing", "train.max_steps=1"))
+
+
+def test_a_warm_up_longer_than_the_training_is_named(tiny_config: TinyConfig) -> None:
+    """One epoch has 5 steps; known before the weights are loaded."""
+    with pytest.raises(ConfigError, match=r"scheduler.warmup_steps: 11 .* 5 steps of training"):
+        fit(*tiny_config("train.max_steps=-1", "scheduler.warmup_steps=11", "scheduler.warmup_fraction=null"))
+
+
+def test_real_feedback_trains(tiny_config: TinyConfig, shared_data: Path) -> None:
+    """GPT-4's feedback on Vicuna Bench: 960 annotations of 320 responses, split by question."""
+    data = [f"data.path={shared_data}/vicuna_feedback.jsonl", "data.max_length=6000", "data.max_val_items=4"]
+    folder = fit(*tiny_config("data=feedback_jsonl", *data))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    counts = manifest["data"]["counts"]
+    assert counts["rows_read"] == 960
+    assert counts["examples"] == 320
+    assert manifest["training"]["optimizer_steps"] == 4
+    assert "The" in (folder / "preview.txt").read_text()
+
+
+def _command(runs: Path) -> list[str]:
+    return [sys.executable, "train.py", *RESUMABLE, f"paths.runs={runs}", f"paths.cache={runs}/cache"]
+
+
+def _product(runs: Path) -> dict[str, torch.Tensor]:
+    (folder,) = runs.glob("train/seed0/stage1-*/")
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_end_with_the_same_weights(tmp_path: Path) -> None:
+    """Two kills, in the middle of different epochs, with dropout and accumulation: bitwise the uninterrupted weights."""
+    subprocess.run(_command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
+    cut = tmp_path / "cut"
+    for step in (6, 24):
+        process = subprocess.Popen(_command(cut), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not _reached(cut, step):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not list(cut.glob("train/seed0/stage1-*/manifest.json"))
+    last = subprocess.run(_command(cut), cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "resuming from" in last.stdout
+    whole, resumed = _product(tmp_path / "whole"), _product(cut)
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+
+
+def _reached(runs: Path, step: int) -> bool:
+    return any(int(path.stem.partition("=")[2]) >= step for path in runs.glob("train/seed0/*/checkpoints/last-step=*.ckpt"))

@@ -1,0 +1,197 @@
+"""The typed configuration: what is refused, and what the message says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from transformers.trainer_utils import SchedulerType
+
+from tract.config import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS, Config, accepted_keys, unknown_key_message, validate
+from tract.errors import ConfigError
+from tract.metrics import judge_metrics
+
+Compose = Callable[..., DictConfig]
+
+# Overrides, and pieces that the message must hold: the key, what was found, what is accepted.
+REFUSED = {
+    "not a whole number": (["seed=abc"], ["seed: found 'abc'; a whole number is accepted"]),
+    "half a number": (["batch.items_per_step=2.5"], ["batch.items_per_step: found 2.5; a whole number is accepted"]),
+    "list for a number": (["objective.score_loss_weight=[1]"], ["objective.score_loss_weight: found [1]; a number is accepted"]),
+    "null for a number": (["seed=null"], ["seed: found None; a whole number is accepted"]),
+    "number for a switch": (["objective.use_cot=often"], ["objective.use_cot: found 'often'; true or false is accepted"]),
+    "text for a list": (["run.tags=x"], ["run.tags: found 'x'; a list of text"]),
+    "text for an optional number": (["data.max_val_items=x"], ["data.max_val_items: found 'x'; a whole number or null is accepted"]),
+    "number for a mapping": (["scheduler.kwargs=3"], ["scheduler.kwargs: found 3; a mapping is accepted"]),
+    "value for a section": (["run=5"], ["run: found 5; a section with the keys name, tags, overwrite is accepted"]),
+    "missing value": (["data=feedback_jsonl"], ["data.path: a value is missing; give data.path=..."]),
+    "missing section": (["~data"], ["data: the whole section is missing"]),
+    "missing key": (["~train.export"], ["train.export: the key is missing; give +train.export=..."]),
+    "unknown section": (["+foo=1"], ["foo: unknown key; accepted are seed, stage, run"]),
+    "unknown key": (["+objective.lambda=2"], ["objective.lambda: unknown key (did you mean score_loss_weight?); accepted are ce_weight"]),
+    "interpolation": (["seed=${nope}"], ["seed: Interpolation key 'nope' not found"]),
+    "adapter": (["adapter.kind=full_rank"], ["adapter.kind: 'full_rank' is not one of lora, qlora, full"]),
+    "dtype": (["model.dtype=float8"], ["model.dtype: 'float8' is not one of float32, bfloat16, float16"]),
+    "on_bad_row": (["data.on_bad_row=ignore"], ["data.on_bad_row: 'ignore' is not one of raise, skip"]),
+    "overlong": (["data.overlong=cut"], ["data.overlong: 'cut' is not one of drop, shorten, raise"]),
+    "export": (["train.export=first"], ["train.export: 'first' is not one of best, last"]),
+    "monitor": (["train.monitor=val/pearson"], ["train.monitor: 'val/pearson' is not one of", "val/pearson_r"]),
+    "monitor mode": (["train.monitor_mode=lowest"], ["train.monitor_mode: 'lowest' is not one of min, max"]),
+    "scheduler": (["scheduler.name=cosin"], ["scheduler.name: 'cosin' is not one of", "cosine_with_restarts"]),
+    "precision": (["trainer.precision=8"], ["trainer.precision: '8' is not one of 32-true, bf16-mixed"]),
+    "accelerator": (["trainer.accelerator=quantum"], ["trainer.accelerator: 'quantum' is not one of cpu, gpu"]),
+    "devices": (["trainer.devices=2"], ["trainer.devices: 2 is more than the one device that is supported"]),
+    "seed below 0": (["seed=-1"], ["seed: -1 is not a number >= 0"]),
+    "nothing to quantise": (["adapter=qlora"], ["adapter.kind: qlora quantises trained weights, but model.random_init is true"]),
+    "rank": (["adapter.rank=0"], ["adapter.rank: 0 is not a number >= 1"]),
+    "dropout": (["adapter.dropout=1"], ["adapter.dropout: 1.0 is outside [0, 1)"]),
+    "micro-batch": (["batch.micro_batch_size=0"], ["batch.micro_batch_size: 0 is not a number >= 1"]),
+    "not a multiple": (["batch.items_per_step=6"], ["batch.items_per_step: 6 is not a multiple of batch.micro_batch_size=4"]),
+    "max_steps": (["train.max_steps=0"], ["train.max_steps: 0 is neither -1 (no limit) nor >= 1"]),
+    "max_items": (["data.max_train_items=0"], ["data.max_train_items: 0 is not a number >= 1"]),
+    "clipping": (["train.gradient_clip_norm=0"], ["train.gradient_clip_norm: 0.0 is not a number > 0; null turns clipping off"]),
+    "no validation": (["data.val_fraction=0"], ["train.export: 'best' needs a validation split"]),
+    "no cross-entropy": (["train.monitor=val/ce", "objective=regression_only"], ["train.monitor: 'val/ce' is not computed"]),
+    "both warm-ups": (["scheduler.warmup_steps=5"], ["scheduler: warmup_steps=5 and warmup_fraction=0.1; set exactly one"]),
+    "no warm-up": (["scheduler.warmup_fraction=null"], ["scheduler: warmup_steps=None and warmup_fraction=None; set exactly one"]),
+    "warm-up fraction": (["scheduler.warmup_fraction=1.5"], ["scheduler.warmup_fraction: 1.5 is outside [0, 1]"]),
+    "warm-up": (
+        ["scheduler.warmup_steps=9", "scheduler.warmup_fraction=null", "train.max_steps=8"],
+        ["scheduler.warmup_steps: 9 steps of warm-up are more than train.max_steps=8"],
+    ),
+    "name": (["run.name=a/b"], ["run.name: 'a/b' names no folder"]),
+    "objective": (["objective.score_loss_weight=-1"], ["objective.score_loss_weight: -1.0 is not a finite weight >= 0"]),
+    "nothing trained": (
+        ["objective.score_loss_weight=0", "objective.ce_weight=0"],
+        ["objective: ce_weight and score_loss_weight are both 0"],
+    ),
+    "grid": (["grid.labels=[1,2,two]"], ["grid.labels: 'two' is not a number"]),
+    "prompt": (["prompt.blocks=['{answer} {response}']"], ["prompt.blocks[0]: unknown placeholder {answer}"]),
+    "optimizer class": (["optimizer._target_=torch.optim.Foo"], ["optimizer._target_: 'torch.optim.Foo' cannot be imported"]),
+    "optimizer module": (
+        ["optimizer._target_=nowhere.Foo"],
+        ["optimizer._target_: 'nowhere.Foo' cannot be imported", "no module 'nowhere'"],
+    ),
+    "optimizer argument": (["+optimizer.learning_rate=1"], ["optimizer.learning_rate: unknown key", "accepted are params, lr, betas"]),
+    "optimizer value": (["optimizer.lr=-1"], ["optimizer: torch.optim.AdamW does not accept", "Invalid learning rate: -1"]),
+    "optimizer type": (["optimizer.lr=fast"], ["optimizer: torch.optim.AdamW does not accept", "'lr': 'fast'"]),
+    "no optimizer class": (["~optimizer._target_"], ["optimizer: found {", "a mapping with the key _target_"]),
+    "trainer argument": (["+trainer.acelerator=cpu"], ["trainer.acelerator: unknown key (did you mean accelerator?)"]),
+    "trainer argument elsewhere": (["+trainer.max_steps=4"], ["trainer.max_steps: is set by the stage; use train.max_steps instead"]),
+    "source argument": (["+data.source.n=3"], ["data.source.n: unknown key", "n_questions"]),
+    "logger argument": (["+logger.csv.folder=x"], ["logger.csv.folder: unknown key", "save_dir"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_naming_key_found_and_accepted(case: str, compose_config: Compose) -> None:
+    overrides, pieces = REFUSED[case]
+    with pytest.raises(ConfigError) as caught:
+        validate(compose_config("model=tiny", *overrides))
+    message = str(caught.value)
+    assert all(piece in message for piece in pieces), message
+    assert "\n" not in message
+    assert message.count("; ") < 3, f"one fault, several problems: {message}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (["seed=abc", "batch.micro_batch_size=x", "+foo=1", "~data"], ["seed:", "batch.micro_batch_size:", "foo:", "data:"]),
+        (
+            [
+                "batch.items_per_step=7",
+                "train.monitor=x",
+                "trainer.precision=8",
+                "objective.ce_weight=-1",
+                "+optimizer.l=1",
+                "grid.labels=[1]",
+            ],
+            ["batch.items_per_step:", "train.monitor:", "trainer.precision:", "objective.ce_weight:", "optimizer.l:", "grid.labels:"],
+        ),
+    ],
+)
+def test_several_problems_are_reported_at_once(overrides: list[str], keys: list[str], compose_config: Compose) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(compose_config(*overrides))
+    assert [key for key in keys if key not in str(caught.value)] == []
+
+
+def test_types_are_converted_where_nothing_is_lost(compose_config: Compose) -> None:
+    cfg = validate(compose_config("model=tiny", "objective.score_loss_weight=2", "grid.labels=[1,2,3,4,5]", "run.name=7"))
+    assert isinstance(cfg.objective.score_loss_weight, float)
+    assert cfg.grid.labels == ["1", "2", "3", "4", "5"]
+    assert cfg.run.name == "7"
+
+
+def test_validation_leaves_the_composed_configuration_as_it_is(compose_config: Compose) -> None:
+    cfg = compose_config("model=tiny")
+    before = OmegaConf.to_yaml(cfg)
+    validate(cfg)
+    assert OmegaConf.to_yaml(cfg) == before
+
+
+def test_no_field_has_a_default_of_its_own() -> None:
+    """YAML is the one place for defaults: what is left out there must fail, not get a value from Python."""
+
+    def missing(kind: Any) -> list[str]:
+        own = [f.name for f in fields(kind) if f.default != "???"]
+        return own + [name for hint in get_type_hints(kind).values() if is_dataclass(hint) for name in missing(hint)]
+
+    assert missing(Config) == []
+
+
+def test_any_field_that_is_left_out_fails(compose_config: Compose) -> None:
+    whole = compose_config("model=tiny")
+    sections = {"": Config, **{name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}}
+    for section, kind in sections.items():
+        for name in accepted_keys(section):
+            cfg = whole.copy()
+            with open_dict(cfg):
+                del (cfg[section] if section else cfg)[name]
+            key = f"{section}.{name}".lstrip(".")
+            with pytest.raises(ConfigError, match=f"(^|; ){key}: the (key|whole section) is missing"):
+                validate(cfg)
+        assert accepted_keys(section) == [f.name for f in fields(kind)]
+
+
+def test_the_nearest_key_is_suggested() -> None:
+    assert "did you mean max_steps?" in unknown_key_message("train.max_step", accepted_keys("train"))
+    assert "did you mean" not in unknown_key_message("train.zzz", accepted_keys("train"))
+
+
+def test_choices_exist_in_the_libraries() -> None:
+    assert set(SCHEDULERS) <= {kind.value for kind in SchedulerType}
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+    from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
+
+    for precision in PRECISIONS:
+        if not precision.startswith("16"):  # float16 needs a GPU
+            _AcceleratorConnector(accelerator="cpu", devices=1, precision=precision)
+    assert set(AcceleratorRegistry.available_accelerators()) & set(ACCELERATORS) >= {"cpu", "cuda", "mps"}
+
+
+def test_monitors_are_the_metrics_of_the_module() -> None:
+    from tract.lit_module import _EvaluationMetrics
+
+    metrics = _EvaluationMetrics("val")
+    computed = {f"val/{name}" for name in metrics.means} | set(judge_metrics("val/").keys())
+    assert set(MONITORS) == computed - {"val/rmse_constant"}  # a property of the data, not of the model
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_accepted_schedule_can_be_built(name: str) -> None:
+    from tract.config import SchedulerConfig
+    from tract.stages.fit import build_scheduler
+
+    kwargs: dict[str, Any] = {
+        "cosine_with_min_lr": {"min_lr": 1e-6},
+        "cosine_warmup_with_min_lr": {"min_lr": 1e-6},
+        "warmup_stable_decay": {"num_decay_steps": 2},
+    }.get(name, {})
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    build_scheduler(optimizer, 10, SchedulerConfig(name=name, warmup_steps=2, warmup_fraction=None, kwargs=kwargs))

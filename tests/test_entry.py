@@ -1,0 +1,212 @@
+"""The entry scripts: one line for each fault of the user's, a traceback for ours, and a quick --help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from tract.config import validate
+from tract.entry import launch
+from tract.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[1]
+Launch = Callable[..., str]
+
+
+def check_only(cfg: DictConfig) -> None:
+    """A task that does all that precedes the stage."""
+    validate(cfg)
+
+
+@pytest.fixture
+def launch_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Launch:
+    """Runs the entry with arguments; returns the error line after checking status, stream and form."""
+
+    def run(*arguments: str, task: Callable[[DictConfig], None] = check_only) -> str:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as ended:
+            launch(task, "train")
+        output = capsys.readouterr()
+        assert ended.value.code == 2
+        lines = output.err.splitlines()
+        assert len(lines) == 1, output.err
+        assert lines[0].startswith("error: ")
+        assert "error: " not in output.out
+        assert "Traceback" not in output.err + output.out
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+def write_experiment(folder: Path, text: str) -> list[str]:
+    """Arguments that choose a user's own experiment file."""
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    return ["experiment=mine", "--config-dir", str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "objective.lambda=2",
+            "objective.lambda: unknown key (did you mean score_loss_weight?); accepted are ce_weight, score_loss_weight,",
+        ),
+        ("train.max_step=2", "train.max_step: unknown key (did you mean max_steps?); accepted are max_epochs, max_steps,"),
+        ("objektive=tract", "objektive: unknown key (did you mean objective?); accepted are seed, stage, run,"),
+        ("a.b.c=1", "a: unknown key; accepted are seed, stage, run,"),
+        ("objective.use_cot.x=1", "objective.use_cot.x: cannot be set (Key 'x' is not in struct)"),
+        (
+            "trainer.bogus=1",
+            "trainer.bogus: unknown key of trainer; keys of it that the configuration does not hold yet are added with a plus",
+        ),
+        ("model=foo", "model: there is no option 'foo'; accepted are gemma3_12b, gemma3_1b,"),
+        ("experiment=foo", "experiment: there is no option 'foo'; accepted are ce_only_mistral,"),
+        ("--config-name=foo", "foo: there is no such configuration file or group in conf"),
+        ("seed", "override 'seed': cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE"),
+        ("run.tags=[a", "override 'run.tags=[a': cannot be read (no viable alternative at input '[a'); write KEY=VALUE"),
+        ("model.pad_token=<unk>", "override 'model.pad_token=<unk>': cannot be read (LexerNoViableAltException: "),
+        ("seed=abc", "seed: found 'abc'; a whole number is accepted"),
+        ("data=feedback_jsonl", "data.path: a value is missing; give data.path=..."),
+        ("~data", "data: the whole section is missing"),
+        ("seed=${nope}", "seed: Interpolation key 'nope' not found"),
+    ],
+)
+def test_one_line_and_status_2(arguments: str, message: str, launch_with: Launch) -> None:
+    assert launch_with(*arguments.split()).startswith(message)
+
+
+def test_options_that_start_with_an_underscore_are_not_offered(launch_with: Launch) -> None:
+    assert "_base" not in launch_with("model=foo")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("- a\n- b\n", ["experiment/mine", "Cannot merge DictConfig with ListConfig"]),
+        ("seed: [1\nstage: x\n", ["YAML: ", "mine.yaml", "line 2"]),
+        ("seed: 1\n\tstage: x\n", ["YAML: ", "mine.yaml", "line 3"]),
+        ("objective: 3\n", ["objective: found 3; a section with the keys ce_weight"]),
+        ("objective:\n  tract:\n    ce_weight: 1\n", ["objective.tract: unknown key", "accepted are ce_weight"]),
+        ("runn:\n  name: x\n", ["runn: unknown key (did you mean run?)"]),
+        ("defaults:\n  - override /objektive: tract\n", ["objektive"]),
+        ("defaults:\n  - override /objective: nope\n  - _self_\n", ["objective: there is no option 'nope'; accepted are ce_only"]),
+    ],
+)
+def test_own_yaml_of_the_wrong_shape(text: str, pieces: list[str], launch_with: Launch, tmp_path: Path) -> None:
+    message = launch_with(*write_experiment(tmp_path, text))
+    assert [piece for piece in pieces if piece not in message] == [], message
+
+
+def test_several_problems_in_one_line(launch_with: Launch) -> None:
+    message = launch_with("seed=abc", "train.max_steps=many", "+extra=1")
+    assert [key for key in ("seed: ", "train.max_steps: ", "extra: ") if key not in message] == []
+
+
+def test_message_of_a_stage_is_joined_to_one_line(launch_with: Launch) -> None:
+    def task(cfg: DictConfig) -> None:
+        raise DataError("file.jsonl:3: not\n  JSON")
+
+    assert launch_with(task=task) == "file.jsonl:3: not JSON"
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, KeyError, AssertionError])
+def test_an_error_of_ours_is_not_hidden(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(cfg: DictConfig) -> None:
+        raise kind("a bug")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(kind, match="a bug"):
+        launch(task, "train")
+
+
+def test_a_configuration_error_after_validation_is_ours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(cfg: DictConfig) -> None:
+        OmegaConf.set_struct(cfg, True)
+        cfg.no_such_key  # noqa: B018
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(Exception, match="no_such_key"):
+        launch(task, "train")
+
+
+def test_the_task_gets_the_composed_configuration_and_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny", "seed=5"])
+    monkeypatch.chdir(tmp_path)
+    launch(lambda cfg: seen.append((cfg.model.name_or_path, cfg.seed)), "train")
+    assert seen == [("assets/tiny", 5)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_multirun_runs_each_job_and_its_folder_has_no_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    arguments = ["-m", "model=tiny", "objective=tract,ce_only", "seed=0,1", f"paths.runs={tmp_path}/runs", "run.name=sweep"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    launch(lambda cfg: seen.append((cfg.objective.ce_on_score, cfg.seed)), "train")
+    assert seen == [(False, 0), (False, 1), (True, 0), (True, 1)]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        "runs/sweep/multirun/multirun.yaml"
+    ]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_real_script_prints_one_line_and_exits_with_2() -> None:
+    done = python("train.py", "model=foo")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: model: there is no option 'foo'; accepted are ")
+
+
+def test_the_real_script_shows_a_traceback_for_a_bug() -> None:
+    program = "import sys; sys.argv = ['train.py']; from tract.entry import launch\ndef task(cfg): 1 / 0\nlaunch(task, 'train')"
+    done = python("-c", program)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_help_is_quick_and_lists_groups_and_keys() -> None:
+    """Quick because it imports nothing heavy; checked by the imports themselves, since a clock would depend on the machine."""
+    done = python("-X", "importtime", "train.py", "--help")
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {"hydra", "omegaconf"} <= imported
+    assert imported & {"torch", "transformers", "lightning", "wandb", "datasets", "numpy", "pyarrow", "peft"} == set()
+    for group in sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
+        assert f"\n{group}: " in done.stdout, f"--help does not list the group {group}"
+    assert "python train.py experiment=tract_quickstart" in done.stdout
+    assert "score_loss_weight: 1.0" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Path) -> None:
+    small = [
+        "data.source.n_questions=12",
+        "data.source.n_ood_questions=0",
+        "logger=csv",
+        "trainer.enable_progress_bar=false",
+        "batch.items_per_step=2",
+    ]
+    places = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]
+    done = python(
+        "train.py", "-m", "experiment=tract_quickstart", "model=tiny", "objective=tract,ce_only", "train.max_steps=2", *small, *places
+    )
+    assert done.returncode == 0, done.stderr
+    manifests = sorted((tmp_path / "runs" / "tract_quickstart" / "seed0").glob("*/manifest.json"))
+    assert len(manifests) == 2
+    assert {json.loads(path.read_text())["training"]["optimizer_steps"] for path in manifests} == {2}
+    assert not list((tmp_path / "runs").rglob("*.partial"))
+    assert done.stdout.count("run: finished, product in ") == 2, "each job logs to the terminal, once"

@@ -1,0 +1,127 @@
+"""Imports go one way, as docs/design.md draws it; a new module must be placed in exactly one row."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Row -> (its modules, the rows that it may use beside itself). A module belongs to the one row that it matches.
+ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "package": (("tract",), ()),
+    "schema": (("tract.errors", "tract.schema"), ()),
+    "text": (("tract.score_grid", "tract.prompts", "tract.text_encoder", "tract.layout"), ("schema",)),
+    "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
+    "config": (("tract.config",), ("schema", "text", "tensors")),
+    "data": (("tract.data", "tract.data.*"), ("schema", "text")),
+    "modeling": (("tract.modeling",), ("schema", "text", "tensors", "config")),
+    "preview": (("tract.preview",), ("schema", "text", "data")),
+    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "data", "modeling")),
+    "stages": (
+        ("tract.stages", "tract.stages.*"),
+        ("package", "schema", "text", "tensors", "config", "data", "modeling", "preview", "lit_module"),
+    ),
+    "entry": (("tract.entry",), ("schema", "config")),
+}
+# (module, the only module of a forbidden row that it may import)
+SINGLE_MODULES = {
+    ("tract.data.steps", "tract.objective"): "micro-batches carry StepTotals",
+    ("tract.data.batches", "tract.objective"): "batches carry StepTotals",
+}
+# Who alone may import a library.
+LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages",)}
+SCRIPTS = ("train", "generate_cot", "evaluate")
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "tract").rglob("*.py"))}
+
+
+def rows_of(module: str) -> list[str]:
+    return [row for row, (patterns, _) in ROWS.items() if any(fnmatchcase(module, pattern) for pattern in patterns)]
+
+
+def imports_of(source: str, module: str, is_package: bool) -> set[str]:
+    """Every module that is imported anywhere in the source: at the top, inside functions, under TYPE_CHECKING."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+                if node.level
+                else node.module or ""
+            )
+            # `from tract.data import fields` imports a module, `from tract.errors import ConfigError` a name.
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
+    return found
+
+
+def violations(module: str, imported: set[str]) -> list[str]:
+    row = rows_of(module)[0]
+    problems = []
+    for name in sorted(imported):
+        library = name.split(".")[0]
+        if library in LIBRARIES and row not in LIBRARIES[library]:
+            problems.append(f"{module} imports {name}; only {', '.join(LIBRARIES[library])} may")
+        if library in SCRIPTS:
+            problems.append(f"{module} imports the script {name}")
+        if library != "tract" or (module, name) in SINGLE_MODULES:
+            continue
+        other = rows_of(name)
+        if not other or other[0] not in (row, *ROWS[row][1]):
+            problems.append(f"{module} (row {row}) imports {name} (row {', '.join(other) or 'none'})")
+    return problems
+
+
+def test_modules_are_found() -> None:
+    assert {"tract.entry", "tract.data.rubric_check", "tract.stages.fit"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_is_in_one_row_and_imports_downwards(module: str) -> None:
+    assert len(rows_of(module)) == 1, (
+        f"{module} is in the rows {rows_of(module)}; place it in exactly one row of ROWS and of docs/design.md"
+    )
+    path = MODULES[module]
+    imported = imports_of(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+    assert violations(module, imported) == []
+
+
+def test_every_single_exception_is_still_needed() -> None:
+    for module, name in SINGLE_MODULES:
+        path = MODULES[module]
+        assert name in imports_of(path.read_text(encoding="utf-8"), module, False), f"{module} does not import {name} any more"
+
+
+def test_rows_have_no_cycle() -> None:
+    names = list(ROWS)
+    assert all(names.index(below) < names.index(row) for row, (_, uses) in ROWS.items() for below in uses)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        ("tract.objective", "def f():\n    from tract.stages.fit import fit", "tract.objective (row tensors) imports tract.stages.fit"),
+        ("tract.score_grid", "if TYPE_CHECKING:\n    import tract.objective", "tract.score_grid (row text) imports tract.objective"),
+        ("tract.data.tokens", "from tract.objective import Objective", "tract.data.tokens (row data) imports tract.objective"),
+        ("tract.data.store", "from ..modeling import load_model", "tract.data.store (row data) imports tract.modeling"),
+        ("tract.data.rubric_check.writer", "from ...stages import fit", "imports tract.stages.fit"),
+        ("tract.modeling", "import hydra.utils", "tract.modeling imports hydra.utils; only stages, entry may"),
+        ("tract.lit_module", "import wandb", "tract.lit_module imports wandb; only stages may"),
+        ("tract.stages.fit", "from train import main", "tract.stages.fit imports the script train"),
+    ],
+)
+def test_an_upward_import_is_seen(module: str, source: str, expected: str) -> None:
+    found = violations(module, imports_of(source, module, is_package=False))
+    assert len(found) == 1
+    assert expected in found[0]
