@@ -30,6 +30,9 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     # Hydra prints errors over several lines and without the accepted keys; with this it raises them instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
+    if not sys.stderr.isatty():
+        # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     began = False
 
     @functools.wraps(task)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import wandb
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -28,7 +27,7 @@ def build_loggers(cfg: Config, folder: Path, key: str, resolved: dict[str, Any])
             if node.get("mode") == "auto":
                 node["mode"] = wandb_mode()
             # W&B's own closing words name a folder that is renamed when the stage is complete.
-            node["settings"] = wandb.Settings(silent=True)
+            os.environ.setdefault("WANDB_SILENT", "true")
             # The same run goes on after a resume; its id is that of the run folder.
             node.update(id=f"{cfg.run.name}-s{cfg.seed}-{cfg.stage}-{key}", resume="allow", config=resolved)
         try:
