@@ -7,7 +7,7 @@ from tract.entry import launch
 
 def main(cfg: DictConfig) -> None:
     """Runs the configured training stage."""
-    from tract.config import validate
+    from tract.validation import validate
 
     typed = validate(cfg)
     from tract.stages.fit import fit

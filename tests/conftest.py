@@ -14,10 +14,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from tract.config import Config, ModelConfig, validate
+from tract.config import Config, ModelConfig
 from tract.layout import SequenceLayout
 from tract.modeling import load_tokenizer
 from tract.score_grid import ScoreGrid
+from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 CUE = " So the overall score is "

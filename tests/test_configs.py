@@ -13,9 +13,10 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tract.config import Config, validate
+from tract.config import Config
 from tract.stages.fit import build
 from tract.stages.prepare import prepare
+from tract.validation import validate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 Compose = Callable[..., DictConfig]

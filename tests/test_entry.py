@@ -12,9 +12,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from tract.config import validate
 from tract.entry import launch
 from tract.errors import DataError
+from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 Launch = Callable[..., str]

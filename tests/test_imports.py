@@ -16,7 +16,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "schema": (("tract.errors", "tract.schema"), ()),
     "text": (("tract.score_grid", "tract.prompts", "tract.text_encoder", "tract.layout"), ("schema",)),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
-    "config": (("tract.config",), ("schema", "text", "tensors")),
+    "config": (("tract.config", "tract.config_rules", "tract.validation"), ("schema", "text", "tensors")),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
     "modeling": (("tract.modeling",), ("schema", "text", "tensors", "config")),
     "preview": (("tract.preview",), ("schema", "text", "data")),

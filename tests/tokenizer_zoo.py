@@ -16,8 +16,8 @@ from hydra import compose, initialize_config_dir
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from tract.config import validate
 from tract.modeling import load_tokenizer
+from tract.validation import validate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

@@ -79,7 +79,8 @@ def _missing_config(error: MissingConfigException) -> str:
 
 
 def _not_overridden(key: str, error: Exception) -> str:
-    from tract.config import accepted_keys, unknown_key_message
+    from tract.config_rules import unknown_key_message
+    from tract.validation import accepted_keys
 
     if section := next((name for name in _OPEN_SECTIONS if f"{key}.".startswith(f"{name}.")), None):
         return f"{key}: unknown key of {section}; keys of it that the configuration does not hold yet are added with a plus, +{key}=..."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_a_finished_run_folder_is_complete(tiny_config: TinyConfig) -> None:
     assert manifest["training"]["optimizer_steps"] == 5
     assert manifest["seed"] == 0
     assert manifest["parents"] == []
-    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["versions"]["torch"] == version("torch")
     assert OmegaConf.load(folder / "config.yaml").model.name_or_path == "assets/tiny"
     assert not list(folder.parent.glob("*.partial"))
     assert list(folder.glob("checkpoints/last-step=*.ckpt"))

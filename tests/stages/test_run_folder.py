@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from tract.config import validate
 from tract.errors import ConfigError
 from tract.stages import run_folder
 from tract.stages.run_folder import MANIFEST, StageFolder, provenance, stage_folder, write_json
+from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 Compose = Callable[..., DictConfig]

@@ -11,9 +11,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from transformers.trainer_utils import SchedulerType
 
-from tract.config import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS, Config, accepted_keys, unknown_key_message, validate
+from tract.config import Config
+from tract.config_rules import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS, unknown_key_message
 from tract.errors import ConfigError
 from tract.metrics import judge_metrics
+from tract.validation import accepted_keys, validate
 
 Compose = Callable[..., DictConfig]
 

@@ -1,0 +1,43 @@
+"""Memory does not grow with the data set: examples and token ids stay on disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Peak resident memory in MiB after reading, splitting and tokenising, and after looking every training item up once.
+SCRIPT = """
+import resource, sys
+from hydra import compose, initialize_config_dir
+from tract.stages.fit import build
+from tract.stages.prepare import prepare
+from tract.validation import validate
+with initialize_config_dir(version_base="1.3", config_dir=sys.argv[1]):
+    cfg = validate(compose("train", ["model=tiny", f"paths.cache={sys.argv[2]}", f"data.source.n_questions={sys.argv[3]}"]))
+data = prepare(cfg)
+module, loaders = build(cfg, data)
+for batch in loaders.train_dataloader():
+    assert batch.tokens > 0
+print(len(data.store), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def peak_mib(cache: Path, questions: int) -> float:
+    """Peak resident memory of a process that prepares and reads 2 * questions + 100 examples."""
+    command = [sys.executable, "-c", SCRIPT, str(ROOT / "conf"), str(cache), str(questions)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    examples, peak = done.stdout.splitlines()[-1].split()
+    assert int(examples) == 2 * questions + 100
+    return float(peak)
+
+
+@pytest.mark.slow
+def test_resident_memory_is_flat_in_the_number_of_examples(tmp_path: Path) -> None:
+    """From 1,000 to 20,000 examples."""
+    small = peak_mib(tmp_path, 450)
+    large = peak_mib(tmp_path, 9_950)
+    assert large - small < 100

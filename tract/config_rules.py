@@ -1,0 +1,223 @@
+"""What the typed configuration must fulfil beyond types: choices, ranges, contradictions between fields, classes that exist."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tract.config import Config
+from tract.errors import ConfigError
+from tract.objective import Objective
+from tract.prompts import PromptTemplate
+from tract.score_grid import ScoreGrid
+
+ADAPTER_KINDS = ("lora", "qlora", "full")
+DTYPES = ("float32", "bfloat16", "float16")
+ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
+# Those of ``transformers.get_scheduler`` that need nothing but the number of steps.
+SCHEDULERS = (
+    "constant",
+    "constant_with_warmup",
+    "cosine",
+    "cosine_warmup_with_min_lr",
+    "cosine_with_min_lr",
+    "cosine_with_restarts",
+    "inverse_sqrt",
+    "linear",
+    "polynomial",
+    "warmup_stable_decay",
+)
+MONITORS = (
+    "val/ce",
+    "val/kendall_tau",
+    "val/pearson_r",
+    "val/rmse",
+    "val/score_mass",
+    "val/spearman_rho",
+    "val/squared_error",
+)
+# Arguments of lightning.Trainer that the stage sets, and the key to set instead.
+_TRAINER_ARGUMENTS_ELSEWHERE = {
+    "accumulate_grad_batches": "batch.items_per_step and batch.micro_batch_size",
+    "callbacks": "train",
+    "check_val_every_n_epoch": "train.validate_every_steps",
+    "default_root_dir": "paths.runs",
+    "gradient_clip_val": "train.gradient_clip_norm",
+    "logger": "logger",
+    "max_epochs": "train.max_epochs",
+    "max_steps": "train.max_steps",
+    "val_check_interval": "train.validate_every_steps",
+}
+# A folder, and part of W&B's run id, which takes none of /\\#?%:
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
+_HYDRA_NAME = re.compile(r"_\w+_")  # _target_, _partial_
+
+
+def problems_of(cfg: Config) -> list[str]:
+    """One line for each rule that is broken."""
+    return [*_field_problems(cfg), *_built_problems(cfg), *_target_problems(cfg)]
+
+
+def unknown_key_message(key: str, accepted: list[str]) -> str:
+    """One line about a key that does not exist, with the nearest one that does."""
+    name = key.rpartition(".")[2]
+    hint = " (did you mean score_loss_weight?)" if name in ("lambda", "lambda_") and "score_loss_weight" in accepted else ""
+    if near := difflib.get_close_matches(name, accepted, n=1):
+        hint = f" (did you mean {near[0]}?)"
+    return f"{key}: unknown key{hint}; accepted are {', '.join(accepted)}"
+
+
+def _field_problems(cfg: Config) -> Iterator[str]:
+    """Choices, ranges and contradictions between fields; one line each."""
+    for key, found, accepted in [
+        ("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS),
+        ("model.dtype", cfg.model.dtype, DTYPES),
+        ("data.on_bad_row", cfg.data.on_bad_row, ("raise", "skip")),
+        ("data.overlong", cfg.data.overlong, ("drop", "shorten", "raise")),
+        ("train.export", cfg.train.export, ("best", "last")),
+        ("train.monitor", cfg.train.monitor, MONITORS),
+        ("train.monitor_mode", cfg.train.monitor_mode, ("min", "max")),
+        ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
+        ("trainer.accelerator", str(cfg.trainer.get("accelerator", "auto")), ACCELERATORS),
+        ("trainer.precision", str(cfg.trainer.get("precision", PRECISIONS[0])), PRECISIONS),
+    ]:
+        if found not in accepted:
+            yield f"{key}: {found!r} is not one of {', '.join(accepted)}"
+    for key, number, least in [
+        ("seed", cfg.seed, 0),
+        ("adapter.rank", cfg.adapter.rank, 1),
+        ("batch.items_per_step", cfg.batch.items_per_step, 1),
+        ("batch.micro_batch_size", cfg.batch.micro_batch_size, 1),
+        ("batch.val_micro_batch_size", cfg.batch.val_micro_batch_size, 1),
+        ("train.max_epochs", cfg.train.max_epochs, 1),
+        ("train.validate_every_steps", cfg.train.validate_every_steps, 1),
+        ("train.checkpoint_every_steps", cfg.train.checkpoint_every_steps, 1),
+        ("data.max_length", cfg.data.max_length, 1),
+        ("data.num_workers", cfg.data.num_workers, 0),
+        ("data.max_train_items", cfg.data.max_train_items, 1),
+        ("data.max_val_items", cfg.data.max_val_items, 1),
+        ("scheduler.warmup_steps", cfg.scheduler.warmup_steps, 0),
+    ]:
+        if number is not None and number < least:
+            yield f"{key}: {number} is not a number >= {least}"
+    for key, text in (("run.name", cfg.run.name), ("stage", cfg.stage)):
+        if not _FOLDER_NAME.fullmatch(text):
+            yield f"{key}: {text!r} names no folder; letters, digits and _ . + = , - are accepted"
+    yield from _training_problems(cfg)
+    for name in cfg.trainer:
+        if name in _TRAINER_ARGUMENTS_ELSEWHERE:
+            yield f"trainer.{name}: is set by the stage; use {_TRAINER_ARGUMENTS_ELSEWHERE[name]} instead"
+    devices = cfg.trainer.get("devices", 1)
+    if devices not in (1, "1", [0]) or cfg.trainer.get("num_nodes", 1) != 1:
+        yield f"trainer.devices: {devices!r} is more than the one device that is supported"
+
+
+def _training_problems(cfg: Config) -> Iterator[str]:
+    batch, train, schedule = cfg.batch, cfg.train, cfg.scheduler
+    if batch.items_per_step >= 1 and batch.micro_batch_size >= 1 and batch.items_per_step % batch.micro_batch_size:
+        yield (
+            f"batch.items_per_step: {batch.items_per_step} is not a multiple of batch.micro_batch_size={batch.micro_batch_size}; "
+            "change one of them"
+        )
+    if train.max_steps != -1 and train.max_steps < 1:
+        yield f"train.max_steps: {train.max_steps} is neither -1 (no limit) nor >= 1"
+    if train.gradient_clip_norm is not None and not train.gradient_clip_norm > 0:
+        yield f"train.gradient_clip_norm: {train.gradient_clip_norm} is not a number > 0; null turns clipping off"
+    if train.export == "best" and cfg.data.val_fraction == 0:
+        yield "train.export: 'best' needs a validation split; set data.val_fraction above 0 or train.export=last"
+    if train.monitor == "val/ce" and cfg.objective.ce_weight == 0:
+        yield "train.monitor: 'val/ce' is not computed with objective.ce_weight=0; choose another, e.g. val/rmse"
+    warmups = [schedule.warmup_steps, schedule.warmup_fraction]
+    if warmups.count(None) != 1:
+        yield f"scheduler: warmup_steps={warmups[0]} and warmup_fraction={warmups[1]}; set exactly one, the other null"
+    elif schedule.warmup_fraction is not None and not 0 <= schedule.warmup_fraction <= 1:
+        yield f"scheduler.warmup_fraction: {schedule.warmup_fraction} is outside [0, 1]"
+    elif schedule.warmup_steps is not None and 1 <= train.max_steps < schedule.warmup_steps:
+        yield f"scheduler.warmup_steps: {schedule.warmup_steps} steps of warm-up are more than train.max_steps={train.max_steps}; lower it"
+    if cfg.adapter.kind == "qlora" and cfg.model.random_init:
+        yield "adapter.kind: qlora quantises trained weights, but model.random_init is true; set adapter=lora or another model"
+    if not 0 <= cfg.adapter.dropout < 1:
+        yield f"adapter.dropout: {cfg.adapter.dropout} is outside [0, 1)"
+
+
+def _built_problems(cfg: Config) -> Iterator[str]:
+    """What the classes that take a whole section refuse."""
+    builders: list[Callable[[], Any]] = [
+        lambda: Objective(**vars(cfg.objective)),
+        lambda: ScoreGrid(tuple(cfg.grid.labels)),
+        lambda: PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)}),
+    ]
+    for build in builders:
+        try:
+            build()
+        except ConfigError as error:
+            yield str(error)
+
+
+def _target_problems(cfg: Config) -> Iterator[str]:
+    """Classes named by ``_target_`` that are not there, arguments that they do not take, and values that an optimizer refuses."""
+    sections: dict[str, dict[str, Any]] = {"optimizer": cfg.optimizer, "trainer": cfg.trainer, "data.source": cfg.data.source}
+    sections |= {f"logger.{name}": node for name, node in cfg.logger.items() if node is not None}
+    sound = set()
+    for key, node in sections.items():
+        if not isinstance(node, dict) or "_target_" not in node:
+            yield f"{key}: found {str(node)[:80]}; a mapping with the key _target_, the dotted path of a class, is accepted"
+        elif problems := list(_targets_below(key, node)):
+            yield from problems
+        else:
+            sound.add(key)
+    if "optimizer" in sound:
+        yield from _optimizer_problems(cfg.optimizer)
+
+
+def _optimizer_problems(node: dict[str, Any]) -> Iterator[str]:
+    """What the optimizer itself says of its arguments, tried on one number; otherwise it would speak after the weights are loaded."""
+    import torch
+
+    arguments = {name: value for name, value in node.items() if not _HYDRA_NAME.fullmatch(name)}
+    try:
+        _located(node["_target_"])([torch.nn.Parameter(torch.zeros(1))], **arguments)
+    except (TypeError, ValueError) as error:
+        yield f"optimizer: {node['_target_']} does not accept {arguments}: {' '.join(str(error).split())}"
+
+
+def _targets_below(key: str, node: Any) -> Iterator[str]:
+    if not isinstance(node, Mapping):
+        return
+    for name, value in node.items():
+        yield from _targets_below(f"{key}.{name}", value)
+    if "_target_" not in node:
+        return
+    try:
+        takes = inspect.signature(_located(str(node["_target_"]))).parameters
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        yield f"{key}._target_: {node['_target_']!r} cannot be imported ({error}); give the dotted path of a class, e.g. torch.optim.AdamW"
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return
+    accepted = [name for name in takes if name not in ("self", "args")]
+    for name in node:
+        if name not in accepted and not _HYDRA_NAME.fullmatch(str(name)):
+            yield unknown_key_message(f"{key}.{name}", accepted)
+
+
+def _located(target: str) -> Any:
+    """The class or function at a dotted path."""
+    parts = target.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and module.startswith(error.name):
+                continue  # a class, not a module, or nothing at all
+            raise
+        for name in parts[cut:]:
+            found = getattr(found, name)
+        return found
+    raise ImportError(f"no module {parts[0]!r}")

@@ -1,0 +1,124 @@
+"""Checks the composed YAML and makes the typed configuration of it.
+
+A key that is unknown, missing, of the wrong type or out of range fails here, in one line, before data or weights are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tract.config import Config
+from tract.config_rules import problems_of, unknown_key_message
+from tract.errors import ConfigError
+
+_TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a mapping"}
+
+
+def validate(cfg: DictConfig) -> Config:
+    """The composed YAML as typed configuration; all problems are collected and raised as one.
+
+    Raises:
+        ConfigError: naming each key, what was found and what is accepted.
+    """
+    if problems := list(_node_problems(cfg, Config, "")) or list(_interpolation_problems(cfg)):
+        raise ConfigError("; ".join(problems))
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    assert isinstance(typed, Config)
+    if problems := problems_of(typed):
+        raise ConfigError("; ".join(problems))
+    return typed
+
+
+def accepted_keys(key: str) -> list[str]:
+    """The keys below a dotted key of the typed configuration; empty where anything is accepted."""
+    kind = _type_of(key)
+    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
+
+
+def _type_of(key: str) -> Any:
+    """The type of a dotted key; Any where the typed configuration does not say."""
+    kind: Any = Config
+    for name in [part for part in key.split(".") if part]:
+        if not is_dataclass(kind):
+            return Any
+        kind = get_type_hints(kind).get(name, Any)
+    return kind
+
+
+def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
+    """Unknown, absent and missing keys, and values of the wrong type; one line each."""
+    hints, typed = get_type_hints(kind), OmegaConf.structured(kind)
+    for name in map(str, node):
+        if name not in hints:
+            yield unknown_key_message(f"{prefix}{name}", list(hints))
+    for name, hint in hints.items():
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name):
+            yield _missing_message(key)
+            continue
+        if name not in node:
+            yield f"{key}: the whole section is missing" if is_dataclass(hint) else f"{key}: the key is missing; give +{key}=..."
+            continue
+        try:
+            value = node[name]
+        except OmegaConfBaseException:
+            continue  # an interpolation that leads nowhere, or to a key that is reported itself
+        if is_dataclass(hint):
+            if isinstance(value, DictConfig):
+                yield from _node_problems(value, hint, f"{key}.")
+            else:
+                yield f"{key}: found {_shown(value)}; a section with the keys {', '.join(f.name for f in fields(hint))} is accepted"
+            continue
+        plain = _plain(value)
+        yield from (_missing_message(f"{key}{inner}") for inner in _missing_below(plain))
+        try:
+            typed[name] = plain
+        except (OmegaConfBaseException, ValueError, TypeError):
+            yield f"{key}: found {_shown(plain)}; {_in_words(hint)} is accepted"
+
+
+def _plain(value: Any) -> Any:
+    """Containers without their interpolations resolved."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _missing_below(plain: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(plain, dict):
+        for name, value in plain.items():
+            yield from _missing_below(value, f"{prefix}.{name}")
+    elif plain == MISSING and prefix:
+        yield prefix
+
+
+def _interpolation_problems(cfg: DictConfig) -> Iterator[str]:
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        yield f"{getattr(error, 'full_key', None) or 'interpolation'}: {_first_sentence(error)}"
+
+
+def _missing_message(key: str) -> str:
+    return f"{key}: a value is missing; give {key}=..."
+
+
+def _shown(value: Any) -> str:
+    return repr(_plain(value))[:80]
+
+
+def _in_words(hint: Any) -> str:
+    """A type as messages name it."""
+    optional = [arg for arg in get_args(hint) if arg is not type(None)] if type(None) in get_args(hint) else []
+    if optional:
+        return f"{_in_words(optional[0])} or null"
+    if hint == list[str]:
+        return "a list of text, e.g. [a,b],"
+    return _TYPE_WORDS.get(getattr(hint, "__origin__", hint), str(hint))
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
