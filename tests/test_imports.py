@@ -19,7 +19,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "config": (("tract.config", "tract.config_rules", "tract.validation"), ("schema", "text", "tensors")),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
     "modeling": (("tract.modeling",), ("schema", "text", "tensors", "config")),
-    "preview": (("tract.preview",), ("schema", "text", "data")),
+    "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
     "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "data", "modeling")),
     "stages": (
         ("tract.stages", "tract.stages.*"),

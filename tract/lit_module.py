@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,8 @@ from tract.metrics import judge_metrics
 from tract.modeling import logits_at
 from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts
 from tract.score_grid import ScoreGrid, ScoreTrie
+
+log = logging.getLogger(__name__)
 
 ParamGroups = Iterable[dict[str, Any]]
 
@@ -77,6 +80,8 @@ class TractLitModule(L.LightningModule):
         """Builds the weights, once; sharding strategies shard them here."""
         if self.model is None:
             self.model = self._build_model()
+            trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            log.info("model: %s of %s parameters are trained", f"{trained:,}", f"{sum(p.numel() for p in self.model.parameters()):,}")
 
     def shared_step(self, batch: JudgeBatch) -> ObjectiveParts:
         """Parts of the objective for a micro-batch, for training, validation and test alike."""

@@ -140,7 +140,9 @@ def _train(cfg: Config, resolved: DictConfig, data: Prepared, folder: StageFolde
     begun = time.perf_counter()
     OmegaConf.save(resolved, folder.working / "config.yaml", resolve=True)
     module, datamodule = build(cfg, data)
-    (folder.working / "preview.txt").write_text(preview(datamodule.train_set.item(0), data.layout), encoding="utf-8")
+    shown = preview(datamodule.train_set.item(0), data.layout, module.objective)
+    (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
+    log.info("fit: %s; preview.txt in the run folder shows it token by token", shown.partition("\n")[0])
     config: Any = OmegaConf.to_container(resolved, resolve=True)
     loggers = build_loggers(cfg, folder.working, folder.key, config)
     status = "failed"
