@@ -94,7 +94,7 @@ def leaves(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(choice) for choice in OPTIONS])
 def test_every_option_composes_and_validates(group: str, option: str, compose_config: Compose) -> None:
-    validate(compose_config(f"{group}={option}", *NEEDS.get((group, option), [])))
+    assert isinstance(validate(compose_config(f"{group}={option}", *NEEDS.get((group, option), []))), Config)
 
 
 @pytest.mark.parametrize("debug", names(CONF / "debug"))

@@ -196,4 +196,5 @@ def test_every_accepted_schedule_can_be_built(name: str) -> None:
         "warmup_stable_decay": {"num_decay_steps": 2},
     }.get(name, {})
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-    build_scheduler(optimizer, 10, SchedulerConfig(name=name, warmup_steps=2, warmup_fraction=None, kwargs=kwargs))
+    scheduler = build_scheduler(optimizer, 10, SchedulerConfig(name=name, warmup_steps=2, warmup_fraction=None, kwargs=kwargs))
+    assert scheduler.get_last_lr()[0] <= 1e-3

@@ -17,6 +17,8 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
+
 from tract.errors import ConfigError
 from tract.prompts import PromptText
 from tract.score_grid import ScoreGrid, ScoreTrie
@@ -245,6 +247,8 @@ class _TreeBuilder:
         self.out.score_reads.append([place[path] for path in paths])
 
 
+# What rendering raises: the template's own raise_exception, and faults in its expressions.
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 _SYSTEM_MARK = "\ue000tract-system\ue001"
 
 
@@ -263,11 +267,11 @@ def _find_scaffold(tokenizer: Any, system: bool, kwargs: dict[str, Any]) -> Scaf
             if text.count(_SYSTEM_MARK) == 1 and text.count(mark) == 1 and text.index(_SYSTEM_MARK) < text.index(mark):
                 before, after = text.split(mark)
                 return Scaffold(before, after, system_in_user_turn=False)
-        except Exception as error:  # noqa: BLE001  (templates raise what they like when they know no system role)
-            _ = error
+        except _TEMPLATE_ERRORS:
+            pass  # the template knows no system role
     try:
         text = render([user])
-    except Exception as error:
+    except _TEMPLATE_ERRORS as error:
         raise ConfigError(f"model.chat_template: it cannot render a user turn: {error}") from error
     if text.count(mark) != 1:
         raise ConfigError(f"model.chat_template: it shows the user turn {text.count(mark)} times instead of once; fix the template")
@@ -281,7 +285,7 @@ def _find_end_of_turn(tokenizer: Any, kwargs: dict[str, Any]) -> int:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
     try:
         text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **kwargs))
-    except Exception as error:
+    except _TEMPLATE_ERRORS as error:
         raise ConfigError(f"model.chat_template: it cannot render an assistant turn: {error}") from error
     if mark not in text:
         raise ConfigError("model.chat_template: it does not show the assistant turn, so what ends it is unknown; fix the template")

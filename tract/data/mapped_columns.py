@@ -75,9 +75,9 @@ class MappedColumns:
         values = {field: fields.value_of(columns, column) for field, column in self.columns.items()}
         prompt = fields.filled_text(values["prompt"], self.columns["prompt"]) if "prompt" in values else None
         instruction = fields.filled_text(values["instruction"], self.columns["instruction"]) if "instruction" in values else ""
-        # An empty response can be judged, but not be put in a template: so only beside a finished prompt.
-        read_response = fields.filled_text if prompt is None else fields.text
-        response = read_response(values["response"], self.columns["response"]) if "response" in values else ""
+        response = (
+            fields.text(values["response"], self.columns["response"]) if "response" in values else ""
+        )  # may be empty: that can be judged
         reference = fields.optional_text(values.get("reference_answer"), self.columns.get("reference_answer", ""))
         rubric = self._rubric(columns, values, grid)
         annotations, target_score = self._judgement(values, grid)

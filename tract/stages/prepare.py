@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from tract.config import Config
@@ -74,7 +75,7 @@ def prepare(cfg: Config) -> Prepared:
 def _build_source(cfg: Config) -> Any:
     try:
         return instantiate(cfg.data.source, _convert_="all")
-    except Exception as error:
+    except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError):
             raise cause from None
