@@ -1,6 +1,19 @@
-"""Evaluates judges on benchmarks. The evaluation stage is not part of this version; the script says so and ends."""
+"""Evaluates a judge: ``python evaluate.py judge=RUN_FOLDER_OR_MODEL evaluation.benchmarks=[FILE]``; ``--help`` shows more."""
 
-from tract.entry import not_in_this_version
+from omegaconf import DictConfig
+
+from tract.entry import launch
+
+
+def main(cfg: DictConfig) -> None:
+    """Runs the predict and evaluate stages."""
+    from tract.validation import validate
+
+    validate(cfg)  # before the heavy imports
+    from tract.stages.pipeline import run_pipeline
+
+    run_pipeline(cfg)
+
 
 if __name__ == "__main__":
-    not_in_this_version("evaluate.py", "evaluation on sampled CoTs")
+    launch(main, "evaluate")

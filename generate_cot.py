@@ -1,6 +1,19 @@
-"""Samples CoTs with a fine-tuned judge. The generation stage is not part of this version; the script says so and ends."""
+"""Samples CoTs with a judge, for stage 2: ``python generate_cot.py judge=RUN_FOLDER_OR_MODEL``; ``--help`` shows more."""
 
-from tract.entry import not_in_this_version
+from omegaconf import DictConfig
+
+from tract.entry import launch
+
+
+def main(cfg: DictConfig) -> None:
+    """Runs the generate stage."""
+    from tract.validation import validate
+
+    validate(cfg)  # before the heavy imports
+    from tract.stages.pipeline import run_pipeline
+
+    run_pipeline(cfg)
+
 
 if __name__ == "__main__":
-    not_in_this_version("generate_cot.py", "CoT generation for stage 2")
+    launch(main, "generate_cot")

@@ -1,19 +1,18 @@
-"""Fine-tunes a judge: ``python train.py experiment=tract_quickstart``; ``--help`` lists the configuration groups."""
+"""Trains and evaluates a judge, all of TRACT: ``python train.py experiment=tract_quickstart``; ``--help`` lists the groups."""
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tract.entry import launch
 
 
 def main(cfg: DictConfig) -> None:
-    """Runs the configured training stage."""
+    """Runs the stages of the configured pipeline."""
     from tract.validation import validate
 
-    typed = validate(cfg)
-    from tract.stages.fit import fit
+    validate(cfg)  # before the heavy imports
+    from tract.stages.pipeline import run_pipeline
 
-    OmegaConf.resolve(cfg)
-    fit(typed, cfg)
+    run_pipeline(cfg)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +13,10 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 
 from tract.entry import launch
-from tract.errors import DataError
+from tract.errors import DataError, TrainingError
 from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +128,110 @@ def test_an_error_of_ours_is_not_hidden(kind: type[Exception], monkeypatch: pyte
 
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(kind, match="a bug"):
+        launch(task, "train")
+
+
+NO_SPACE, OVER_QUOTA = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def full() -> OSError:
+    """What the system raises where a file does not fit."""
+    return OSError(errno.ENOSPC, NO_SPACE, "runs/last.ckpt")
+
+
+def raised(error: Exception, *, cause: Exception | None = None, context: Exception | None = None) -> Callable[[DictConfig], None]:
+    """A task that raises the error, from a cause or while another one is handled."""
+
+    def task(cfg: DictConfig) -> None:
+        if cause is not None:
+            raise error from cause
+        try:
+            if context is not None:
+                raise context
+        finally:
+            raise error
+
+    return task
+
+
+@pytest.mark.parametrize(
+    ("task", "what"),
+    [
+        (raised(full()), "runs/last.ckpt"),
+        (raised(OSError(errno.EDQUOT, OVER_QUOTA, b"runs/a.json")), "runs/a.json"),
+        (raised(OSError(errno.ENOSPC, NO_SPACE)), f"[Errno {errno.ENOSPC}] {NO_SPACE}"),
+        (raised(OSError(errno.ENOSPC, NO_SPACE, 7)), f"[Errno {errno.ENOSPC}] {NO_SPACE}: 7"),
+        (raised(OSError(f"Cannot write: {NO_SPACE}")), f"Cannot write: {NO_SPACE}"),
+        (raised(RuntimeError("unexpected pos 768 vs 662"), context=full()), "runs/last.ckpt"),
+        (raised(ValueError("cannot save"), cause=full()), "runs/last.ckpt"),
+        (raised(DataError("a.json: cannot be read"), cause=full()), "runs/last.ckpt"),
+        (raised(RuntimeError(f"write failed: {OVER_QUOTA}")), f"write failed: {OVER_QUOTA}"),
+        (
+            raised(SafetensorError(f"Error while serializing: I/O error: {NO_SPACE} (os error 28)")),
+            f"Error while serializing: I/O error: {NO_SPACE} (os error 28)",
+        ),
+        (raised(full(), cause=FileNotFoundError(errno.ENOENT, "absent", "other")), "runs/last.ckpt"),
+        (
+            raised(OSError(errno.ENOSPC, NO_SPACE), context=FileNotFoundError(errno.ENOENT, "absent", "other")),
+            f"[Errno {errno.ENOSPC}] {NO_SPACE}",
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line(task: Callable[[DictConfig], None], what: str, launch_with: Launch) -> None:
+    message = launch_with(task=task)
+    assert message == f"disk full: {what}; free space and run the same command again: it goes on where it stopped"
+
+
+def test_a_disk_that_is_really_full(launch_with: Launch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full, a device without space")
+
+    def task(cfg: DictConfig) -> None:
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert launch_with(task=task).startswith(f"disk full: [Errno {errno.ENOSPC}] {NO_SPACE}; free space")
+
+
+def test_a_message_that_quotes_the_words_of_a_full_disk_is_shown_as_it_is(launch_with: Launch) -> None:
+    message = f"a.jsonl:3: score: found {NO_SPACE!r}; a finite number is accepted"
+    assert launch_with(task=raised(DataError(message))) == message
+    assert launch_with(task=raised(TrainingError(message))) == message
+
+
+def ring() -> Exception:
+    """Two errors, each of which came from the other."""
+    first, second = RuntimeError("a bug"), RuntimeError("another")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+def from_none() -> Exception:
+    """An error that declares what came before it to be of no matter."""
+    error = RuntimeError("a bug")
+    error.__context__, error.__suppress_context__ = full(), True
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "a bug", NO_SPACE),
+        PermissionError(errno.EACCES, "a bug", "runs/last.ckpt"),
+        OSError(errno.EIO, "a bug"),
+        OSError("a bug"),
+        ValueError(f"a bug: {NO_SPACE}"),
+        ring(),
+        from_none(),
+    ],
+    ids=repr,
+)
+def test_other_errors_of_the_disk_are_not_taken_for_a_full_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(cfg: DictConfig) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(type(error), match="a bug"):
         launch(task, "train")
 
 

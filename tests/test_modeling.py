@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tract.errors import ConfigError
 from tract.layout import SequenceLayout
 from tract.modeling import load_model, load_tokenizer, locate, logits_at, save_judge
 
+ROOT = Path(__file__).resolve().parents[1]
 LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
 SIZES = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -122,6 +126,51 @@ def test_saved_full_weights_are_a_hugging_face_folder(tmp_path: Path, tiny_model
     ids = torch.arange(10, 30)[None]
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(again(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+
+
+def test_a_saved_adapter_lists_its_modules_in_order_and_has_no_empty_model_card(
+    tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any
+) -> None:
+    save_judge(load_model(tiny_model_config, LORA, seed=0), tiny_tokenizer, tmp_path)
+    targets = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert len(targets) == 14  # 7 linear layers in each of 2 blocks
+    assert targets == sorted(targets)
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".md", ".tmp")]
+
+
+SAVE = """
+import json, sys
+from pathlib import Path
+from tract.config import AdapterConfig, ModelConfig
+from tract.modeling import load_model, load_tokenizer, save_judge
+
+cfg = ModelConfig(**json.loads(sys.argv[1]))
+for adapter in json.loads(sys.argv[2]):
+    save_judge(load_model(cfg, AdapterConfig(**adapter), seed=0), load_tokenizer(cfg), Path(sys.argv[3]) / adapter["kind"])
+"""
+
+
+@pytest.mark.slow
+def test_equal_judges_are_saved_as_equal_bytes_by_every_process(tmp_path: Path, tiny_model_config: ModelConfig) -> None:
+    """Sets of strings have another order under another hash seed."""
+    adapters = [dataclasses.asdict(LORA), dataclasses.asdict(dataclasses.replace(LORA, kind="full"))]
+    arguments = [json.dumps(dataclasses.asdict(tiny_model_config)), json.dumps(adapters)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVE, *arguments, str(tmp_path / hash_seed)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        for hash_seed in ("1", "2")
+    ]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    first, second = (
+        {path.relative_to(tmp_path / seed).as_posix(): path.read_bytes() for path in (tmp_path / seed).rglob("*") if path.is_file()}
+        for seed in ("1", "2")
+    )
+    assert {"lora/adapter_config.json", "lora/adapter_model.safetensors", "full/model.safetensors", "full/config.json"} <= set(first)
+    assert [name for name in first if first[name] != second.get(name)] == []
+    assert set(first) == set(second)
 
 
 def test_bfloat16_base_keeps_float32_adapters(tiny_model_config: ModelConfig) -> None:

@@ -14,7 +14,9 @@ class RunConfig:
 
     name: str = MISSING  # with the seed, the run folder's name and the W&B group
     tags: list[str] = MISSING
-    overwrite: bool = MISSING  # start anew where a folder holds this very run, finished or not
+    isolate: bool = MISSING  # heavy stages in processes of their own
+    when_locked: str = MISSING  # "wait" or "refuse"
+    on_code_change: str = MISSING  # "redo" or "reuse"
 
 
 @dataclass
@@ -140,11 +142,72 @@ class TrainConfig:
 
 
 @dataclass
+class FilterConfig:
+    """Which self-generated CoTs stage 2 leaves out; see ``tract.data.cot_filter.CotFilter``."""
+
+    drop_truncated: bool = MISSING
+    drop_empty: bool = MISSING
+    drop_without_cue: bool = MISSING
+    keep_closest: int | None = MISSING
+
+
+@dataclass
+class Stage2Config:
+    """Where stage 2 starts, on which CoTs it trains, and what differs from the sections of stage 1."""
+
+    start_from: str = MISSING
+    cots: str = MISSING
+    filter: FilterConfig = MISSING
+    objective: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = MISSING
+    scheduler: dict[str, Any] = MISSING
+    batch: dict[str, Any] = MISSING
+    train: dict[str, Any] = MISSING
+
+
+@dataclass
+class GenerationConfig:
+    """How CoTs are sampled; see ``tract.generation.sampling.Sampling``."""
+
+    n_cot: int = MISSING  # of each training and validation prompt
+    temperature: float = MISSING
+    top_p: float = MISSING
+    repetition_penalty: float = MISSING
+    max_cot_tokens: int = MISSING
+    batch_size: int = MISSING  # sequences; moves speed and memory, no number
+    shard_size: int = MISSING  # judgements in a file while they are made
+
+
+@dataclass
+class EvaluationConfig:
+    """What a judge is evaluated on and how; predictors are those of ``tract.evaluation.predictors``."""
+
+    benchmarks: list[str] = MISSING  # splits of the data, or files and folders
+    prompt: str = MISSING  # "own": the judge's; "finished": the benchmark's
+    cots: str = MISSING  # "sampled", "annotated", or the folder of a generate stage
+    n_cot: int = MISSING
+    target: str = MISSING  # "true": a computed fact where the data has one; "annotated"
+    predictors: list[str] = MISSING
+    main_predictor: str = MISSING
+    fallback: str = MISSING  # score of a failed draw: "lowest", "middle", "highest"
+    max_items: int | None = MISSING
+    resamples: int = MISSING
+    confidence: float = MISSING
+    bins: int = MISSING
+
+
+@dataclass
 class Config:
-    """The whole configuration of a training stage."""
+    """The whole configuration of a pipeline; ``tract.stages.pipeline`` says what each stage takes of it."""
 
     seed: int = MISSING
+    pipeline: list[str] = MISSING  # the stages that make up the experiment
+    stages: list[str] | None = MISSING  # those of them to run now; null for all
+    from_stage: str | None = MISSING  # "from" in YAML: those before it must be complete
+    force: list[str] = MISSING  # made anew even if complete
     stage: str = MISSING
+    judge: str | None = MISSING
+    compare_to: str | None = MISSING
     run: RunConfig = MISSING
     paths: PathsConfig = MISSING
     model: ModelConfig = MISSING
@@ -159,3 +222,10 @@ class Config:
     train: TrainConfig = MISSING
     trainer: dict[str, Any] = MISSING
     logger: dict[str, Any] = MISSING
+    stage2: Stage2Config = MISSING
+    generation: GenerationConfig = MISSING
+    evaluation: EvaluationConfig = MISSING
+
+
+# Keys whose names in YAML are no names in Python.
+YAML_NAMES = {"from_stage": "from"}

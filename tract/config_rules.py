@@ -9,12 +9,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tract.config import Config
+from tract.config import Config, GenerationConfig
 from tract.errors import ConfigError
+from tract.generation.sampling import Sampling
 from tract.objective import Objective
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
 
+# The stages of a pipeline, in the order in which they run.
+STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
+PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
+FALLBACKS = ("lowest", "middle", "highest")
 ADAPTER_KINDS = ("lora", "qlora", "full")
 DTYPES = ("float32", "bfloat16", "float16")
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
@@ -83,6 +88,14 @@ def _field_problems(cfg: Config) -> Iterator[str]:
         ("train.monitor", cfg.train.monitor, MONITORS),
         ("train.monitor_mode", cfg.train.monitor_mode, ("min", "max")),
         ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
+        ("run.when_locked", cfg.run.when_locked, ("wait", "refuse")),
+        ("run.on_code_change", cfg.run.on_code_change, ("redo", "reuse")),
+        ("stage2.start_from", cfg.stage2.start_from, ("seed", "stage1")),
+        ("stage2.cots", cfg.stage2.cots, ("self", "mixed")),
+        ("evaluation.prompt", cfg.evaluation.prompt, ("own", "finished")),
+        ("evaluation.target", cfg.evaluation.target, ("true", "annotated")),
+        ("evaluation.fallback", cfg.evaluation.fallback, FALLBACKS),
+        ("evaluation.main_predictor", cfg.evaluation.main_predictor, PREDICTORS),
         ("trainer.accelerator", str(cfg.trainer.get("accelerator", "auto")), ACCELERATORS),
         ("trainer.precision", str(cfg.trainer.get("precision", PRECISIONS[0])), PRECISIONS),
     ]:
@@ -102,13 +115,25 @@ def _field_problems(cfg: Config) -> Iterator[str]:
         ("data.max_train_items", cfg.data.max_train_items, 1),
         ("data.max_val_items", cfg.data.max_val_items, 1),
         ("scheduler.warmup_steps", cfg.scheduler.warmup_steps, 0),
+        ("generation.n_cot", cfg.generation.n_cot, 1),
+        ("stage2.filter.keep_closest", cfg.stage2.filter.keep_closest, 1),
+        ("generation.batch_size", cfg.generation.batch_size, 1),
+        ("generation.shard_size", cfg.generation.shard_size, 1),
+        ("evaluation.n_cot", cfg.evaluation.n_cot, 0),
+        ("evaluation.max_items", cfg.evaluation.max_items, 1),
+        ("evaluation.resamples", cfg.evaluation.resamples, 0),
+        ("evaluation.bins", cfg.evaluation.bins, 1),
     ]:
         if number is not None and number < least:
             yield f"{key}: {number} is not a number >= {least}"
     for key, text in (("run.name", cfg.run.name), ("stage", cfg.stage)):
         if not _FOLDER_NAME.fullmatch(text):
             yield f"{key}: {text!r} names no folder; letters, digits and _ . + = , - are accepted"
+    if cfg.run.name == "stages":
+        yield "run.name: 'stages' is the folder of the stages' products; choose another name"
     yield from _training_problems(cfg)
+    yield from _pipeline_problems(cfg)
+    yield from _evaluation_problems(cfg)
     for name in cfg.trainer:
         if name in _TRAINER_ARGUMENTS_ELSEWHERE:
             yield f"trainer.{name}: is set by the stage; use {_TRAINER_ARGUMENTS_ELSEWHERE[name]} instead"
@@ -145,18 +170,65 @@ def _training_problems(cfg: Config) -> Iterator[str]:
         yield f"adapter.dropout: {cfg.adapter.dropout} is outside [0, 1)"
 
 
+def _pipeline_problems(cfg: Config) -> Iterator[str]:
+    if unknown := [name for name in cfg.pipeline if name not in STAGES]:
+        yield f"pipeline: {unknown} are no stages; accepted are {', '.join(STAGES)}"
+    elif not cfg.pipeline or cfg.pipeline != [name for name in STAGES if name in cfg.pipeline]:
+        yield f"pipeline: {cfg.pipeline} is not a list of stages in their order: {', '.join(STAGES)}"
+    else:
+        needs = {"generate": "stage1", "stage2": "generate", "evaluate": "predict"}
+        for stage in cfg.pipeline:
+            if stage in needs and needs[stage] not in cfg.pipeline and cfg.judge is None:
+                yield f"pipeline: {stage} needs {needs[stage]}, which is not in {cfg.pipeline}"
+    # A judge that is given needs no stage before it.
+    known = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
+    steering = [("stages", cfg.stages or [], known), ("from", [cfg.from_stage] if cfg.from_stage else [], known)]
+    for key, names, accepted in (*steering, ("force", cfg.force, (*known, "all"))):
+        for name in names:
+            if name not in accepted:
+                yield f"{key}: {name!r} is no stage of this pipeline; accepted are {', '.join(accepted)}"
+    if cfg.stages is not None and cfg.from_stage is not None:
+        yield f"from: {cfg.from_stage!r} goes not with stages={cfg.stages}; give one of them"
+
+
+def _evaluation_problems(cfg: Config) -> Iterator[str]:
+    evaluation = cfg.evaluation
+    if not evaluation.benchmarks:
+        yield "evaluation.benchmarks: the list is empty; give splits of the data (val, test, ood) or paths of benchmark files"
+    if not 0 < evaluation.confidence < 1:
+        yield f"evaluation.confidence: {evaluation.confidence} is outside (0, 1)"
+    if unknown := [name for name in evaluation.predictors if name not in PREDICTORS]:
+        yield f"evaluation.predictors: {unknown} are unknown; accepted are {', '.join(PREDICTORS)}"
+    if evaluation.main_predictor not in evaluation.predictors:
+        yield f"evaluation.main_predictor: {evaluation.main_predictor!r} is not among evaluation.predictors={evaluation.predictors}"
+    if evaluation.n_cot == 0 and evaluation.predictors != ["no_cot"]:
+        yield "evaluation.n_cot: 0 leaves no_cot as the only predictor; set evaluation.predictors=[no_cot], or n_cot above 0"
+    if cfg.evaluation.cots != "sampled" and "decode_free" in evaluation.predictors:
+        yield f"evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is {cfg.evaluation.cots!r}; leave it out"
+
+
 def _built_problems(cfg: Config) -> Iterator[str]:
     """What the classes that take a whole section refuse."""
     builders: list[Callable[[], Any]] = [
         lambda: Objective(**vars(cfg.objective)),
         lambda: ScoreGrid(tuple(cfg.grid.labels)),
         lambda: PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)}),
+        lambda: sampling_of(cfg.generation),
     ]
     for build in builders:
         try:
             build()
         except ConfigError as error:
             yield str(error)
+
+
+def sampling_of(cfg: GenerationConfig) -> Sampling:
+    """The sampling settings of a configuration.
+
+    Raises:
+        ConfigError: if one is out of range.
+    """
+    return Sampling(cfg.temperature, cfg.top_p, cfg.repetition_penalty, cfg.max_cot_tokens)
 
 
 def _target_problems(cfg: Config) -> Iterator[str]:

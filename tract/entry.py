@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 import yaml
@@ -24,9 +26,13 @@ _OPEN_SECTIONS = ("trainer", "optimizer", "logger", "data.source", "scheduler.kw
 # What Hydra and OmegaConf add to the first line of a message: no help to whom the configuration is all that is known.
 _NOISE = ("full_key", "object_type", "reference_type", "Set the environment", "Config search path", "To append", "provider=", "See https")
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What the C++ and Rust parts of libraries say instead of an error number.
+_DISK_FULL_TEXTS = tuple(os.strerror(number) for number in _DISK_FULL)
+
 
 def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
-    """Runs ``task`` on the composed configuration; an error of the user's ends as one line and exit status 2."""
+    """Runs ``task`` on the composed configuration; an error of the user's, or a full disk, ends as one line and exit status 2."""
     # Hydra prints errors over several lines and without the accepted keys; with this it raises them instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -36,21 +42,63 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     began = False
 
     @functools.wraps(task)
-    def guarded(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> None:
         nonlocal began
         began = True
-        # Caught here, inside Hydra's job: outside, Hydra has printed lines of its own before.
-        try:
-            task(cfg)
-        except TractError as error:
-            _fail(str(error))
+        # Guarded here, inside Hydra's job: outside, Hydra has printed lines of its own before.
+        guarded(task)(cfg)
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(guarded)()
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if began:  # the configuration was composed and checked, so this is a fault of ours
             raise
         _fail(explain(error))
+
+
+def guarded(task: Callable[..., None]) -> Callable[..., None]:
+    """The task with errors of the user's, and a full disk, ending the process as one line and exit status 2."""
+
+    @functools.wraps(task)
+    def run(*arguments: Any) -> None:
+        try:
+            task(*arguments)
+        except Exception as error:  # whatever its kind, a full disk may have caused it
+            if (full := disk_full(error)) is not None:
+                _fail(f"disk full: {full}; free space and run the same command again: it goes on where it stopped")
+            if isinstance(error, TractError):
+                _fail(str(error))
+            raise
+
+    return run
+
+
+def disk_full(error: BaseException) -> str | None:
+    """The file that did not fit on its disk or in its quota, else what the disk said; None for an error of another kind."""
+    chain = list(_chain(error))
+    found = next((link for link in chain if _says_disk_full(link)), None)
+    if found is None:
+        return None
+    names = [link.filename for link in chain if isinstance(link, OSError) and link.errno in _DISK_FULL]
+    paths = [name for name in names if isinstance(name, (str, bytes))]  # it can be absent, or the number of an open file
+    return os.fsdecode(paths[0]) if paths else str(found)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, then what it came from, as a traceback would show them."""
+    seen: set[int] = set()  # a chain can be a ring
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _says_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_FULL
+    # Told by its name, since safetensors is not imported here. Messages for users may quote any text.
+    speaks = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
+    return speaks and not isinstance(error, TractError) and any(text in str(error) for text in _DISK_FULL_TEXTS)
 
 
 def explain(error: Exception) -> str:
@@ -99,12 +147,8 @@ def _lines(error: BaseException) -> list[str]:
     return [line for line in lines if line and not line.startswith(_NOISE)]
 
 
-def not_in_this_version(script: str, what: str) -> NoReturn:
-    """Ends a script whose stage is not there yet."""
-    _fail(f"{script}: {what} is not part of this version; train.py fine-tunes a judge on annotated CoTs")
-
-
 def _fail(message: str) -> NoReturn:
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a log file on a full disk
+        sys.stdout.flush()
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     sys.exit(2)

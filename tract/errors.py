@@ -17,3 +17,7 @@ class DataError(TractError, ValueError):
 
 class TrainingError(TractError, RuntimeError):
     """Training cannot go on, for example because the loss is not finite."""
+
+
+class GenerationError(TractError, RuntimeError):
+    """A judge cannot go on, for example because its logits are not finite."""

@@ -148,6 +148,14 @@ class SequenceLayout:
         return len(self.cue_ids) + max(len(ids) for ids in self.score_ids) + 1 + branches
 
     @cached_property
+    def score_block(self) -> TokenTree:
+        """Cue and branches of the score trie, as a tree that is appended where a CoT ends; ``score_reads`` holds one row of reads."""
+        builder = _TreeBuilder()
+        cue = builder.add_segment(-1, list(self.cue_ids))
+        builder.read_scores(self.trie.paths, cue, cue, ())
+        return builder.out
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes when the layout can give other token ids: tokenizer, chat template, cue or grid."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)

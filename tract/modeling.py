@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
+import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,38 @@ def locate(cfg: ModelConfig) -> Checkpoint:
     return Checkpoint(str(matches[0].parent), matches[0].name)
 
 
+# Of a large file, blocks at so many places are read; other weights differ in each of them.
+_BLOCKS, _BLOCK_BYTES = 64, 65536
+
+
+def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
+    """SHA-256 (hex) over what decides a seed LLM's weights and tokenizer: its files, or its id and revision on the hub.
+
+    Args:
+        cfg: the seed LLM. seed: of randomly made weights.
+
+    Raises:
+        ConfigError: if it cannot be found.
+    """
+    source = locate(cfg)
+    digest = hashlib.sha256(json.dumps([asdict(cfg), seed if cfg.random_init else None]).encode())
+    folder = Path(source.location)
+    if not folder.is_dir():
+        with _from_source("model.name_or_path", source):
+            config = AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code)
+        digest.update(f"{source.location}@{getattr(config, '_commit_hash', None) or cfg.revision}".encode())
+        return digest.hexdigest()
+    names = [source.gguf_file] if source.gguf_file else [path.name for path in folder.iterdir() if path.is_file()]
+    for path in sorted(folder / name for name in names):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}\n".encode())
+        with path.open("rb") as file:
+            for block in range(_BLOCKS):
+                file.seek(block * max(size - _BLOCK_BYTES, 0) // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
 def load_tokenizer(cfg: ModelConfig) -> Any:
     """The tokenizer with the chat template and pad token of the config.
 
@@ -96,13 +130,18 @@ def _pad_candidates(tokenizer: Any) -> str:
     return f"one of its tokens, e.g. {' or '.join(own)}" if own else "one of its tokens"
 
 
-def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int) -> nn.Module:
+def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int, start_from: Path | None = None) -> nn.Module:
     """The seed LLM with its adapter; only what is trained requires gradients.
+
+    Args:
+        cfg: the seed LLM. adapter: what is trained. seed: of the adapter's first weights.
+        start_from: folder of a trained judge whose adapter, or whose full weights, training goes on from.
 
     Raises:
         ConfigError: if the weights cannot be loaded, or QLoRA lacks bitsandbytes.
     """
-    model = _seed_model(cfg, adapter, seed)
+    full_start = start_from is not None and adapter.kind == "full"
+    model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
     model.name_or_path = model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
@@ -112,10 +151,42 @@ def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int) -> nn.Mod
     if adapter.kind == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing)
     if adapter.kind in ("lora", "qlora"):
-        model = _with_lora(model, adapter, seed)
+        model = _with_lora(model, adapter, seed) if start_from is None else _with_trained_lora(model, start_from, trainable=True)
     model.config.use_cache = False
     # Loading leaves the model in evaluation mode, in which gradient checkpointing and dropout do nothing.
     return model.train()
+
+
+def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int) -> nn.Module:
+    """A judge to sample and read from, in evaluation mode.
+
+    Args:
+        cfg: the seed LLM. seed: of randomly made weights.
+        weights: folder with a trained adapter or full weights; None for the seed LLM itself.
+        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA).
+
+    Raises:
+        ConfigError: if the weights cannot be loaded.
+    """
+    plain = AdapterConfig(kind="qlora" if four_bit else "full", rank=1, alpha=1.0, dropout=0.0, target_modules=[], exclude_modules=None)
+    if weights is None:
+        model = _seed_model(cfg, plain, seed)
+    elif (weights / "adapter_config.json").is_file():
+        model = _with_trained_lora(_seed_model(cfg, plain, seed), weights, trainable=False)
+    else:
+        model = _seed_model(in_folder(cfg, weights), plain, seed)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def in_folder(cfg: ModelConfig, folder: Path | str) -> ModelConfig:
+    """The same model with weights and tokenizer of a folder, or of the hub."""
+    return replace(cfg, name_or_path=str(folder), package=None, revision=None, tokenizer_name_or_path=None, random_init=False)
+
+
+def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> Any:
+    with _from_source("judge", Checkpoint(str(folder), None)), _quiet_transformers():
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
 def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int) -> Any:
@@ -174,21 +245,33 @@ def _excluded(model: nn.Module, adapter: AdapterConfig) -> str | None:
     return pattern if pattern and any(re.fullmatch(pattern, name) for name, _ in model.named_modules()) else None
 
 
-def logits_at(model: nn.Module, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+def logits_at(
+    model: nn.Module,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    attention_mask: Tensor,
+    positions: Tensor,
+    *,
+    cache: Any = None,
+    key_positions: Tensor | None = None,
+) -> Tensor:
     """Logits at chosen positions only; the LM head never sees the others.
 
     Args:
         model: a causal LM, with or without an adapter.
         input_ids: [B, T] int64. position_ids: [B, T] int64.
-        attention_mask: [B, T] int64, or [B, 1, T, T] bool for token trees.
-        positions: [R] int64, ascending places in the flattened [B * T].
+        attention_mask: [B, T] int64, or [B, 1, T, S] bool for token trees and live caches.
+        positions: [R] int64, places in the flattened [B * T].
+        cache: a ``DynamicCache`` with S - T tokens, which grows by these T; None for none.
+        key_positions: [B, S] int64, positions of cached and new tokens; None where T = S.
 
     Returns:
         [R, V], in the model's dtype; scaling and soft-capping of the model's own forward included.
     """
     mask: Any = attention_mask
     if attention_mask.dim() == 4:
-        mask = tree_masks(attention_mask, position_ids, model.config, next(model.parameters()).dtype)
+        keys = position_ids if key_positions is None else key_positions
+        mask = tree_masks(attention_mask, position_ids, keys, model.config, next(model.parameters()).dtype)
     head = model.get_output_embeddings()  # type: ignore[operator]
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -197,23 +280,27 @@ def logits_at(model: nn.Module, input_ids: Tensor, position_ids: Tensor, attenti
 
     handle = head.register_forward_pre_hook(gather)
     try:
-        output = model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
+        cached = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+        output = model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, **cached)
     finally:
         handle.remove()
     return output.logits.squeeze(0)
 
 
-def tree_masks(visible: Tensor, position_ids: Tensor, model_config: Any, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+def tree_masks(
+    visible: Tensor, query_positions: Tensor, key_positions: Tensor, model_config: Any, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
     """Additive attention masks of a token tree for the model's kinds of layer.
 
     Args:
-        visible: [B, 1, T, T] bool, True where a query sees a key.
-        position_ids: [B, T] int64, along each token's own path; a sliding window counts in these.
+        visible: [B, 1, T, S] bool, True where a query sees a key.
+        query_positions: [B, T] int64, along each token's own path; a sliding window counts in these.
+        key_positions: [B, S] int64, the same for the keys.
         model_config: tells which layers see only the last tokens.
         dtype: of the mask.
 
     Returns:
-        [B, 1, T, T] in ``dtype``, 0 where a key is seen and the lowest finite number elsewhere; for models that mix kinds
+        [B, 1, T, S] in ``dtype``, 0 where a key is seen and the lowest finite number elsewhere; for models that mix kinds
         of layer one such mask by the name of each kind.
     """
 
@@ -225,16 +312,32 @@ def tree_masks(visible: Tensor, position_ids: Tensor, model_config: Any, dtype: 
     window = getattr(config, "sliding_window", None)
     if window is None or (kinds and "sliding_attention" not in kinds):
         return additive(visible)
-    distance = position_ids[:, None, :, None] - position_ids[:, None, None, :]  # [B, 1, query, key]
+    distance = query_positions[:, None, :, None] - key_positions[:, None, None, :]  # [B, 1, query, key]
     sliding = additive(visible & (distance < window))
     return {"full_attention": additive(visible), "sliding_attention": sliding} if len(kinds) > 1 else sliding
 
 
 def save_judge(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Writes the adapter (PEFT) or the full weights as safetensors, and the tokenizer."""
-    # No token is ever added, so adapters never need a copy of the embeddings.
-    model.save_pretrained(folder, **({"save_embedding_layers": False} if isinstance(model, PeftModel) else {}))  # type: ignore[operator]
+    """Writes the adapter (PEFT) or the full weights as safetensors, and the tokenizer; what is equal gives equal bytes."""
+    if isinstance(model, PeftModel):
+        _save_adapter(model, folder)
+    else:
+        model.save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
+
+
+def _save_adapter(model: PeftModel, folder: Path) -> None:
+    # No token is ever added, so adapters never need a copy of the embeddings.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card: a form that nobody has filled in
+    path = folder / "adapter_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in vars(model.active_peft_config).items():
+        if isinstance(value, set):  # PEFT writes it in the order of string hashes, another one in every process
+            content[name] = sorted(value)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
+    temporary.replace(path)
 
 
 @contextmanager

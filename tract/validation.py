@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tract.config import Config
+from tract.config import YAML_NAMES, Config
 from tract.config_rules import problems_of, unknown_key_message
 from tract.errors import ConfigError
 
@@ -27,17 +27,27 @@ def validate(cfg: DictConfig) -> Config:
     """
     if problems := list(_node_problems(cfg, Config, "")) or list(_interpolation_problems(cfg)):
         raise ConfigError("; ".join(problems))
-    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    typed = OmegaConf.to_object(typed_node(cfg))
     assert isinstance(typed, Config)
     if problems := problems_of(typed):
         raise ConfigError("; ".join(problems))
     return typed
 
 
+def typed_node(cfg: DictConfig) -> DictConfig:
+    """The composed YAML merged into the typed configuration, with Python's names of its keys."""
+    content: Any = OmegaConf.to_container(cfg)
+    own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
+    renamed = OmegaConf.create({own_names.get(str(name), name): value for name, value in content.items()})
+    merged = OmegaConf.merge(OmegaConf.structured(Config), renamed)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
 def accepted_keys(key: str) -> list[str]:
     """The keys below a dotted key of the typed configuration; empty where anything is accepted."""
     kind = _type_of(key)
-    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
+    return [YAML_NAMES.get(f.name, f.name) for f in fields(kind)] if is_dataclass(kind) else []
 
 
 def _type_of(key: str) -> Any:
@@ -52,7 +62,9 @@ def _type_of(key: str) -> Any:
 
 def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
     """Unknown, absent and missing keys, and values of the wrong type; one line each."""
-    hints, typed = get_type_hints(kind), OmegaConf.structured(kind)
+    typed = OmegaConf.structured(kind)
+    hints = {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
+    own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
     for name in map(str, node):
         if name not in hints:
             yield unknown_key_message(f"{prefix}{name}", list(hints))
@@ -77,7 +89,7 @@ def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
         plain = _plain(value)
         yield from (_missing_message(f"{key}{inner}") for inner in _missing_below(plain))
         try:
-            typed[name] = plain
+            typed[own_names.get(name, name)] = plain
         except (OmegaConfBaseException, ValueError, TypeError):
             yield f"{key}: found {_shown(plain)}; {_in_words(hint)} is accepted"
 

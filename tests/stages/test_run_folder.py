@@ -1,101 +1,64 @@
-"""Run folders: what the key depends on, and that a folder is complete or absent."""
+"""The store of stage products: complete or absent, verified, found again, and made by one process at a time."""
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
 
-from tract.errors import ConfigError
+from tract.errors import ConfigError, DataError
 from tract.stages import run_folder
-from tract.stages.run_folder import MANIFEST, StageFolder, provenance, stage_folder, write_json
-from tract.validation import validate
+from tract.stages.identity import StageIdentity
+from tract.stages.products import MANIFEST, open_product
+from tract.stages.run_folder import StageFolder, find, provenance, reason
 
 ROOT = Path(__file__).resolve().parents[2]
-Compose = Callable[..., DictConfig]
+IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.objective": "c1"})
+OTHER_CODE = replace(IDENTITY, code={"tract.objective": "c2"})
 
 
-def folder_of(compose: Compose, *overrides: str, data: str = "fingerprint") -> StageFolder:
-    cfg = compose("model=tiny", *overrides)
-    return stage_folder(validate(cfg), cfg, data)
+def weighted(weight: float, **changes: Any) -> StageIdentity:
+    return replace(IDENTITY, config={"objective": {"score_loss_weight": weight}, "seed": 0, **changes})
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> StageFolder:
-    return StageFolder(tmp_path / "run" / "seed0" / "stage1-abc", "abc")
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "run.name=other",
-        "run.tags=[x]",
-        "run.overwrite=true",
-        "paths.runs=elsewhere",
-        "paths.cache=elsewhere",
-        "logger=none",
-        "logger=wandb",
-        "data.num_workers=3",
-        "data.path=elsewhere.jsonl",
-        "trainer.enable_progress_bar=false",
-        "trainer.log_every_n_steps=7",
-        "data.source.n_questions=3",  # the data's fingerprint stands for the source
-        "objective.score_loss_weight=1",
-        "optimizer.weight_decay=0",
-        "grid.labels=[1,2,3,4,5]",  # the same values, written otherwise
-    ],
-)
-def test_key_ignores_what_moves_no_number(override: str, compose_config: Compose) -> None:
-    assert folder_of(compose_config, override).key == folder_of(compose_config).key
+@pytest.fixture
+def folder(runs: Path) -> StageFolder:
+    return find(runs, IDENTITY, "redo")
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "seed=1",
-        "stage=stage2",
-        "objective=ce_only",
-        "objective.score_loss_weight=2",
-        "optimizer.lr=2e-5",
-        "model.dtype=bfloat16",
-        "train.max_steps=3",
-        "batch.items_per_step=4",
-        "batch.micro_batch_size=2",
-        "data.max_length=100",
-        "data.val_fraction=0.2",
-        "grid=one_to_ten",
-        "prompt.cue=' Score: '",
-        "adapter.rank=4",
-        "scheduler=linear",
-        "trainer.precision=bf16-mixed",
-    ],
-)
-def test_key_depends_on_what_moves_a_number(override: str, compose_config: Compose) -> None:
-    assert folder_of(compose_config, override).key != folder_of(compose_config).key
+def make(folder: StageFolder, content: str = "weights", overwrite: bool = False) -> StageFolder:
+    folder.begin(overwrite=overwrite)
+    (folder.working / "model.safetensors").write_text(content)
+    (folder.working / "sub").mkdir(exist_ok=True)
+    (folder.working / "sub" / "layout.json").write_text("{}")
+    folder.finish({"commit": None})
+    return folder
 
 
-def test_key_depends_on_the_content_of_the_data(compose_config: Compose) -> None:
-    assert folder_of(compose_config, data="one").key != folder_of(compose_config, data="two").key
+# Complete or absent
 
 
-def test_key_stays_the_same_between_processes_and_leaves_the_configuration_alone(compose_config: Compose) -> None:
-    cfg = compose_config("model=tiny")
-    before = cfg.copy()
-    assert stage_folder(validate(cfg), cfg, "x").key == stage_folder(validate(cfg), cfg, "x").key
-    assert cfg == before
-
-
-def test_path_names_run_seed_stage_and_key(compose_config: Compose, tmp_path: Path) -> None:
-    folder = folder_of(compose_config, "run.name=judge", "seed=3")
-    assert folder.path == tmp_path / "runs" / "judge" / "seed3" / f"stage1-{folder.key}"
-    assert folder.working.name == f"stage1-{folder.key}.partial"
+def test_path_names_stage_and_key(folder: StageFolder, runs: Path) -> None:
+    assert folder.path == runs / "stages" / f"stage1-{IDENTITY.key}"
+    assert folder.working.name == f"stage1-{IDENTITY.key}.partial"
+    assert folder.key == IDENTITY.key
 
 
 def test_folder_is_absent_until_it_is_complete(folder: StageFolder) -> None:
@@ -103,31 +66,78 @@ def test_folder_is_absent_until_it_is_complete(folder: StageFolder) -> None:
     (folder.working / "weights").write_text("w")
     assert not folder.path.exists()
     assert not folder.is_complete
-    folder.finish({"key": "abc"})
+    folder.finish({"commit": "abc"})
     assert folder.is_complete
     assert not folder.working.exists()
     assert (folder.path / "weights").read_text() == "w"
-    assert json.loads((folder.path / MANIFEST).read_text()) == {"key": "abc"}
+    manifest = json.loads((folder.path / MANIFEST).read_text())
+    assert manifest["commit"] == "abc"
+    assert manifest["key"] == IDENTITY.key
+    assert StageIdentity.from_dict(manifest["identity"]) == IDENTITY
+
+
+def test_finish_returns_what_opening_reads(folder: StageFolder) -> None:
+    folder.begin(overwrite=False)
+    (folder.working / "x").write_text("x")
+    assert folder.finish({"counts": {"kept": 3}}) == open_product(folder.path)
 
 
 def test_crash_before_the_rename_leaves_the_partial_folder(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.begin(overwrite=False)
-    replace = os.replace
+    replace_ = os.replace
 
     def crash(source: Any, target: Any) -> None:
         if Path(target) == folder.path:
             raise OSError("power cut")
-        replace(source, target)
+        replace_(source, target)
 
     monkeypatch.setattr(run_folder.os, "replace", crash)
     with pytest.raises(OSError, match="power cut"):
         folder.finish({})
     assert not folder.path.exists()
-    assert folder.working.is_dir()
+    assert (folder.working / MANIFEST).is_file()
+    assert reason(folder.path.parents[1], IDENTITY) == "stage1: nothing to reuse"  # its manifest does not count
     monkeypatch.undo()
-    folder.begin(overwrite=False)  # the next try goes on there
-    folder.finish({})
+    make(folder)  # the next try goes on there
+    assert set(open_product(folder.path).manifest["files"]) == {"model.safetensors", "sub/layout.json"}
+
+
+def test_a_full_disk_is_let_through_and_leaves_no_complete_folder(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder.begin(overwrite=False)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        folder.finish({})
+    assert caught.value.errno == errno.ENOSPC
+    assert not folder.path.exists()
+    assert list(folder.working.iterdir()) == []  # no half-written file is taken for a part of the product
+    with pytest.raises(OSError, match="No space left"), folder.locked(wait=False):
+        pass
+    monkeypatch.undo()
+    with folder.locked(wait=False):
+        make(folder)
     assert folder.is_complete
+
+
+def test_files_and_folders_are_on_the_disk_before_the_rename(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("names of open files are known on Linux only")
+    monkeypatch.setattr(run_folder.os, "fsync", record)
+    make(folder)
+    assert {"model.safetensors", "layout.json", f"{MANIFEST}.tmp", "sub", folder.working.name} <= set(synced)
+    assert synced[-1] == "stages"
+
+
+# Begin
 
 
 def test_begin_keeps_what_an_earlier_try_left(folder: StageFolder) -> None:
@@ -138,53 +148,242 @@ def test_begin_keeps_what_an_earlier_try_left(folder: StageFolder) -> None:
 
 
 def test_overwrite_removes_partial_and_complete_folder(folder: StageFolder) -> None:
-    folder.begin(overwrite=False)
-    folder.finish({})
-    folder.begin(overwrite=False)
+    make(folder)
+    folder.working.mkdir()
     (folder.working / "checkpoint").write_text("c")
     folder.begin(overwrite=True)
     assert not folder.path.exists()
     assert list(folder.working.iterdir()) == []
+    assert [path.name for path in folder.path.parent.iterdir()] == [folder.working.name]
+
+
+def test_a_damaged_product_is_made_anew_by_overwriting(folder: StageFolder) -> None:
+    make(folder)
+    (folder.path / "model.safetensors").write_text("weight")
+    with pytest.raises(DataError, match="make it anew with force=stage1"):
+        open_product(folder.path)
+    make(folder, overwrite=True)
+    assert open_product(folder.path).path == folder.path
+
+
+def test_a_removal_that_is_cut_off_leaves_no_half_of_a_product(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(folder)
+
+    def cut_off(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder.shutil, "rmtree", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        folder.begin(overwrite=True)
+    assert not folder.path.exists()
+    assert reason(folder.path.parents[1], IDENTITY) == "stage1: nothing to reuse"
+    monkeypatch.undo()
+    make(folder, overwrite=True)
+    assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
 
 
 def test_a_folder_without_manifest_in_the_place_of_the_product_is_refused(folder: StageFolder) -> None:
     folder.path.mkdir(parents=True)
     (folder.path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"run: .*stage1-abc holds no manifest.json.*run.overwrite=true"):
+    with pytest.raises(ConfigError, match=rf"paths.runs: .*stage1-{IDENTITY.key} holds no manifest.json.*force=stage1"):
         folder.begin(overwrite=False)
     assert (folder.path / "notes.txt").exists()
 
 
-def test_lock_refuses_a_second_process_and_is_given_back(folder: StageFolder) -> None:
-    program = (
-        "import sys; from pathlib import Path; from tract.stages.run_folder import StageFolder; from tract.errors import ConfigError\n"
-        "try:\n    with StageFolder(Path(sys.argv[1]), 'abc').locked(): print('free')\n"
-        "except ConfigError as error: print(error)"
-    )
+# Finding and reasons
 
-    def other_process() -> str:
-        run = subprocess.run([sys.executable, "-c", program, str(folder.path)], cwd=ROOT, capture_output=True, text=True, check=True)
-        return run.stdout.strip()
 
-    with folder.locked():
-        message = other_process()
-    assert message == f"run: another process is working on {folder.working}; wait for it, or change run.name or seed"
-    assert other_process() == "free"
+def test_the_same_identity_finds_its_product(runs: Path, folder: StageFolder) -> None:
+    make(folder)
+    assert find(runs, IDENTITY, "redo").is_complete
+    assert find(runs, IDENTITY, "reuse") == folder
+    assert not find(runs, weighted(2.0), "reuse").is_complete
+    assert not find(runs, replace(IDENTITY, parents={"cots": "f2"}), "reuse").is_complete
+
+
+def test_other_code_is_redone_or_reused(runs: Path, folder: StageFolder, caplog: pytest.LogCaptureFixture) -> None:
+    make(folder)
+    with caplog.at_level(logging.INFO):
+        assert find(runs, OTHER_CODE, "redo").path != folder.path
+        assert caplog.messages == []
+        found = find(runs, OTHER_CODE, "reuse")
+    assert found.path == folder.path
+    assert caplog.messages == [f"stage1: reusing {folder.path} of other code (run.on_code_change=reuse): code of tract.objective changed"]
+    with pytest.raises(AssertionError, match="of other code is only read"):
+        found.begin(overwrite=True)
+
+
+def test_of_several_products_of_other_code_the_newest_is_reused_and_the_exact_one_is_preferred(runs: Path) -> None:
+    made = [make(find(runs, replace(IDENTITY, code={"tract.objective": f"d{number}"}), "redo")).path for number in range(4)]
+    assert find(runs, OTHER_CODE, "reuse").path == made[-1]
+    exact = make(find(runs, OTHER_CODE, "redo"))
+    make(find(runs, replace(IDENTITY, code={"tract.objective": "d9"}), "redo"))
+    assert find(runs, OTHER_CODE, "reuse") == exact
+
+
+def test_on_code_change_is_checked(runs: Path) -> None:
+    with pytest.raises(ConfigError, match="run.on_code_change: found 'ask'; redo or reuse is accepted"):
+        find(runs, IDENTITY, "ask")
+
+
+def test_reason_without_any_product(runs: Path, folder: StageFolder) -> None:
+    assert reason(runs, IDENTITY) == "stage1: nothing to reuse"
+    folder.begin(overwrite=False)
+    make(find(runs, replace(IDENTITY, stage="stage1-long"), "redo"))  # another stage with a similar name
+    assert reason(runs, IDENTITY) == "stage1: nothing to reuse"
+
+
+def test_reason_names_the_most_similar_product(runs: Path) -> None:
+    make(find(runs, weighted(5.0, seed=1), "redo"))
+    near = make(find(runs, IDENTITY, "redo"))
+    make(find(runs, weighted(4.0, seed=2), "redo"))
+    assert reason(runs, weighted(2.0)) == f"stage1: made anew, since {near.path} differs: objective.score_loss_weight: 1.0 -> 2.0"
+
+
+def test_reason_when_the_same_is_made_on_request(runs: Path, folder: StageFolder) -> None:
+    make(folder)
+    assert reason(runs, IDENTITY) == f"stage1: made anew, though {folder.path} has the same inputs"
+
+
+def test_a_product_that_cannot_be_read_is_left_out_with_a_line(runs: Path, folder: StageFolder, caplog: pytest.LogCaptureFixture) -> None:
+    make(folder)
+    (folder.path / MANIFEST).write_text("{")
+    assert reason(runs, OTHER_CODE) == "stage1: nothing to reuse"
+    assert find(runs, OTHER_CODE, "reuse").path != folder.path
+    assert [message.partition(" (")[0] for message in caplog.messages] == [f"{folder.path / MANIFEST}: the manifest cannot be used"] * 2
+
+
+# Links
+
+
+def test_link_is_relative_and_replaced_when_stale(runs: Path, folder: StageFolder, tmp_path: Path) -> None:
+    make(folder)
+    run = runs / "ablation" / "seed0"
+    link = run / folder.path.name
+    run.mkdir(parents=True)
+    link.symlink_to("../../stages/gone")
+    for _ in range(2):
+        folder.link(run)
+        assert os.readlink(link) == f"../../stages/{folder.path.name}"
+        assert (link / "model.safetensors").read_text() == "weights"
+        assert [path.name for path in run.iterdir()] == [link.name]
+    os.rename(runs, tmp_path / "moved")
+    assert open_product(tmp_path / "moved" / link.relative_to(runs)).manifest["key"] == folder.key
+
+
+def test_where_links_are_impossible_one_line_says_so(
+    runs: Path, folder: StageFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    make(folder)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder.link(runs / "run")
+    place = runs / "run" / folder.path.name
+    assert caplog.messages == [f"stage1: {place} cannot be made a link (Operation not permitted); the product is in {folder.path}"]
+
+
+def test_a_real_folder_in_the_place_of_the_link_is_kept(runs: Path, folder: StageFolder, caplog: pytest.LogCaptureFixture) -> None:
+    make(folder)
+    place = runs / "run" / folder.path.name
+    place.mkdir(parents=True)
+    (place / "mine").write_text("x")
+    folder.link(runs / "run")
+    assert (place / "mine").exists()
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert "cannot be made a link" in caplog.text
+
+
+# Two processes
+
+OTHER_PROCESS = """
+import json, logging, sys, time
+from pathlib import Path
+from tract.errors import ConfigError
+from tract.stages import run_folder
+from tract.stages.identity import StageIdentity
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+run_folder._REMIND_S, run_folder._POLL_S = 0.3, 0.02
+folder = run_folder.find(Path(sys.argv[1]), StageIdentity.from_dict(json.loads(sys.argv[2])), "redo")
+try:
+    with folder.locked(wait=sys.argv[3] == "wait"):
+        print("complete" if folder.is_complete else "free", flush=True)
+        if sys.argv[3] == "hold":
+            time.sleep(60)
+except ConfigError as error:
+    print(error)
+"""
+
+
+@contextmanager
+def other_process(runs: Path, action: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", OTHER_PROCESS, str(runs), json.dumps(IDENTITY.to_dict()), action]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def test_a_second_process_is_refused(runs: Path, folder: StageFolder) -> None:
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    with folder.locked(wait=False), other_process(runs, "refuse") as process:
+        expected = f"run.when_locked=refuse: {me} is working on {folder.working}; wait for it, or set run.when_locked=wait"
+        assert line_of(process) == expected
+    with other_process(runs, "refuse") as process:
+        assert line_of(process) == "free"
+
+
+def test_a_second_process_waits_says_for_whom_and_goes_on(runs: Path, folder: StageFolder) -> None:
+    with other_process(runs, "wait") as process:
+        with folder.locked(wait=True):
+            lines = [line_of(process) for _ in range(3)]  # at once, and again and again
+            make(folder)
+        me = f"stage1: process {os.getpid()} on {socket.gethostname()} is working on {folder.path}; waiting ("
+        assert all(line.startswith(me) for line in lines)
+        assert lines[0].endswith("(0 s)")
+        while (line := line_of(process)).startswith(me):
+            pass
+        assert line == "complete"
+        assert process.wait(timeout=30) == 0
+
+
+def test_the_lock_of_a_killed_process_does_not_block(runs: Path, folder: StageFolder) -> None:
+    with other_process(runs, "hold") as process:
+        assert line_of(process) == "free"
+        message = f"process {process.pid} on {socket.gethostname()} is working on"
+        with pytest.raises(ConfigError, match=message), folder.locked(wait=False):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+        with folder.locked(wait=False):
+            make(folder)
+    assert not [path for path in folder.path.parent.iterdir() if path.suffix == ".holder"]
+
+
+def test_who_holds_the_lock_may_be_unknown(runs: Path, folder: StageFolder) -> None:
+    with other_process(runs, "hold") as process:
+        assert line_of(process) == "free"
+        folder.path.with_name(folder.path.name + ".holder").write_text("{")
+        with pytest.raises(ConfigError, match="refuse: another process is working on"), folder.locked(wait=False):
+            pass
 
 
 def test_lock_is_given_back_after_an_error(folder: StageFolder) -> None:
-    with pytest.raises(RuntimeError), folder.locked():
+    with pytest.raises(RuntimeError), folder.locked(wait=False):
         raise RuntimeError
-    with folder.locked():
+    with folder.locked(wait=False):
         pass
 
 
-def test_json_is_whole_or_absent(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_json(path, {"a": "é"})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": "long text" * 9999, "b": object()})  # fails half-way
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "é"}
+# Provenance
 
 
 def test_provenance_names_commit_versions_and_machine() -> None:

@@ -150,16 +150,22 @@ def attention_mask(trees: Sequence[TokenTree], width: int) -> Tensor:
         return (torch.arange(width) < lengths[:, None]).long()
     mask = torch.zeros(len(trees), 1, width, width, dtype=torch.bool)
     for row, tree in enumerate(trees):
-        above = torch.zeros(len(tree.parents), len(tree.parents), dtype=torch.bool)
-        for segment, parent in enumerate(tree.parents):
-            if parent >= 0:
-                above[segment] = above[parent]
-            above[segment, segment] = True
-        segments, n = _int64(tree.segment_ids), len(tree.input_ids)
-        mask[row, 0, :n, :n] = above[segments][:, segments].tril()
+        n = len(tree.input_ids)
+        mask[row, 0, :n, :n] = visible_tokens(tree)
     # A padded query sees itself: a row of the softmax with nothing in it would be NaN.
     mask.diagonal(dim1=2, dim2=3).fill_(True)
     return mask
+
+
+def visible_tokens(tree: TokenTree) -> Tensor:
+    """[T, T] bool, True where a token of the tree (first axis) sees another one: those before it on its own path, and itself."""
+    above = torch.zeros(len(tree.parents), len(tree.parents), dtype=torch.bool)
+    for segment, parent in enumerate(tree.parents):
+        if parent >= 0:
+            above[segment] = above[parent]
+        above[segment, segment] = True
+    segments = _int64(tree.segment_ids)
+    return above[segments][:, segments].tril()
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:

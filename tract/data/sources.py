@@ -13,6 +13,7 @@ import datasets
 
 from tract.data import fields
 from tract.data.mapped_columns import MappedColumns
+from tract.data.prometheus_layout import recover_parts
 from tract.data.readers import SUFFIXES, local_fingerprint, read_rows
 from tract.data.rows import Row
 from tract.errors import DataError
@@ -21,7 +22,7 @@ from tract.score_grid import ScoreGrid
 
 __all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
 
-SOURCE_VERSION = 1  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 2  # raise it when rows are turned into other examples than before: cached examples are then built anew
 RESULT_CUE = "So the overall score is"
 RESULT_TAG = "[RESULT]"
 # "is 4", "is: 4.", "[RESULT] (4)"
@@ -105,7 +106,8 @@ class FeedbackCollection:
 class PrometheusEval:
     """Benchmark files of prometheus-eval: a finished prompt, and the scores and feedbacks that GPT-4 gave.
 
-    The prediction target is the mean of the scores. Human scores go to ``meta``, as JSON.
+    The prediction target is the mean of the scores. Human scores go to ``meta``, as JSON. The parts of the prompt are recovered
+    where its layout leaves no doubt (``prometheus_layout.recover_parts``); elsewhere the example has only the prompt.
 
     Args:
         path: a local file or folder, e.g. ``eval/benchmark/data/vicuna_eval.json`` of the prometheus-eval repository.
@@ -141,11 +143,15 @@ class PrometheusEval:
         if cots and len(cots) != len(scores):
             raise ValueError(f"gpt4_feedback: {len(cots)} texts stand beside {len(scores)} scores; one text per score is accepted")
         question_id = _question_id(columns, prompt)
+        parts = recover_parts(prompt)
         return JudgeExample(
+            # Of the prompt alone, as is the question id, so that neither depends on what can be recovered.
             id=fields.content_id(question_id, prompt, "", "", None, None),
             question_id=question_id,
-            instruction="",
-            response="",
+            instruction=parts.instruction if parts else "",
+            response=parts.response if parts else "",
+            reference_answer=parts.reference_answer if parts else None,
+            rubric=parts.rubric if parts else None,
             prompt=prompt,
             annotations=tuple(Annotation(cot, score) for cot, score in zip(cots, scores, strict=False)),
             target_score=sum(scores) / len(scores),

@@ -105,7 +105,7 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
     fingerprint = short_hash(source.fingerprint(), grid.labels, on_bad_row, group_annotations, STORE_VERSION, length=64)
     folder = Path(cache_dir) / f"examples-{fingerprint[:16]}"
     if (store := _open(folder, fingerprint)) is not None:
-        log.info("%s: %d examples from the cache, %s", source.describe(), len(store), folder)
+        log.debug("%s: %d examples from the cache, %s", source.describe(), len(store), folder)
         return store
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from tract.schema import JudgeExample
 log = logging.getLogger(__name__)
 
 # Raise when the meaning of the stored columns changes.
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
+UNANNOTATED_POLICIES = ("drop", "keep")
 # A field is not shortened below this many characters: what is left would tell the judge nothing.
 MIN_KEPT_CHARS = 64
 
@@ -53,12 +55,16 @@ class TokenizeOptions:
         overlong: "drop", "shorten" (leave out the middle of a field) or "raise"; CoT, cue and score are never cut.
         shorten: the fields to shorten, first one first.
         use_cot: whether the CoT stands in the sequence.
+        reserve: the most CoT tokens that will be sampled after a prompt, which is fitted to leave room for them; 0 for none.
+        unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation.
     """
 
     max_length: int
     overlong: str
     shorten: tuple[str, ...]
     use_cot: bool
+    reserve: int
+    unannotated: str
 
     def __post_init__(self) -> None:
         if self.overlong not in OVERLONG_POLICIES:
@@ -66,6 +72,10 @@ class TokenizeOptions:
         for field in self.shorten:
             if field not in ("response", "reference_answer"):
                 raise ConfigError(f"data.shorten: {field!r} cannot be shortened; accepted are response, reference_answer")
+        if self.reserve < 0:
+            raise ConfigError(f"generation.max_cot_tokens: {self.reserve} CoT tokens to leave room for is not a number >= 0")
+        if self.unannotated not in UNANNOTATED_POLICIES:
+            raise ValueError(f"unannotated: {self.unannotated!r} is not one of {', '.join(UNANNOTATED_POLICIES)}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class TokenStore:
 
     Attributes:
         dataset: columns of ``TOKEN_FEATURES``, memory-mapped, one row per example of the store, in its order.
-        counts: examples by status: ok, shortened, dropped_overlong, dropped_unannotated.
+        counts: examples by status: ok, shortened, dropped_overlong, dropped_unannotated; ``tract.data.cots`` adds
+            dropped_no_cot and dropped_not_generated.
         fingerprint: changes when any token id can change.
     """
 
@@ -97,22 +108,39 @@ def tokenize(
         DataError: if an example is too long and ``options.overlong`` is "raise", or a prompt cannot be rendered.
     """
     key_parts = [TOKENS_VERSION, store.fingerprint, layout.fingerprint, repr(template), repr(options)]
+    worker = _Tokenizer(template, layout, options)
+    return cached_tokens(store.dataset, worker, key_parts, cache_dir, desc="Tokenising")
+
+
+def cached_tokens(
+    dataset: Dataset, worker: Callable[..., Any], key_parts: Sequence[object], cache_dir: Path, *, desc: str, **how: Any
+) -> TokenStore:
+    """What ``worker`` makes of the rows of a data set, from the cache if it was made before.
+
+    Args:
+        dataset: the rows.
+        worker: takes what ``Dataset.map`` gives it, the indices too, and returns columns of ``TOKEN_FEATURES``.
+        key_parts: all that moves a token id; JSON values.
+        cache_dir: the tokens are kept in ``tokens-<key>.arrow`` below it.
+        desc: stands before the progress bar.
+        how: further arguments of ``Dataset.map``.
+    """
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]
     path = cache_dir / f"tokens-{key}.arrow"
     cache_dir.mkdir(parents=True, exist_ok=True)
-    worker = _Tokenizer(template, layout, options)
     with FileLock(f"{path}.lock"):
-        dataset = store.dataset.map(
+        made = dataset.map(
             worker,
             with_indices=True,
-            remove_columns=store.dataset.column_names,
+            remove_columns=dataset.column_names,
             features=TOKEN_FEATURES,
             cache_file_name=str(path),
             new_fingerprint=key,
             load_from_cache_file=True,
-            desc="Tokenising",
+            desc=desc,
+            **how,
         )
-    return TokenStore(dataset.with_format("numpy"), dict(Counter(dataset["status"])), key)
+    return TokenStore(made.with_format("numpy"), dict(Counter(made.with_format(None)["status"])), key)
 
 
 class _Tokenizer:
@@ -129,7 +157,10 @@ class _Tokenizer:
         cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in example.annotations]
         scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
         longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
-        prompt_ids, status = self._fit_prompt(example, longest) if cots else ([], "dropped_unannotated")
+        if cots or options.unannotated == "keep":
+            prompt_ids, status = self._fit_prompt(example, max(longest, options.reserve + layout.max_tail_tokens))
+        else:
+            prompt_ids, status = [], "dropped_unannotated"
         return {
             "row": row,
             "id": example.id,
@@ -144,16 +175,22 @@ class _Tokenizer:
         }
 
     def _fit_prompt(self, example: JudgeExample, longest: int) -> tuple[list[int], str]:
-        """Token ids of the prompt, shortened if need be and allowed, and the example's status."""
+        """Token ids of the prompt, shortened if need be and allowed, and the example's status.
+
+        Args:
+            example: what is judged.
+            longest: the most tokens that will follow the prompt: CoT, cue, score and end of turn.
+        """
         prompt = self.template.render(example, self.layout.grid)
         ids = self.layout.prompt_ids(prompt)
         room = self.options.max_length - longest
         if len(ids) <= room:
             return ids, "ok"
         if self.options.overlong == "raise":
+            lower = "lower generation.max_cot_tokens, " if self.options.reserve else ""
             raise DataError(
                 f"data.max_length: {self.options.max_length} tokens cannot hold example {example.id} (prompt {len(ids)} + CoT, cue and "
-                f"score {longest}); raise it, or set data.overlong=drop or data.overlong=shorten"
+                f"score {longest}); raise it, {lower}or set data.overlong=drop or data.overlong=shorten"
             )
         if self.options.overlong == "shorten":
             shorter = self._shorten(prompt, room)

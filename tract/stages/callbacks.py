@@ -1,16 +1,30 @@
-"""Callbacks of the fit stage: throughput and checkpoints."""
+"""Callbacks of the fit stage: throughput, and checkpoints that are whole when they are written and when they are read."""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import pickle
 import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.optim import Optimizer
 
 from tract.config import TrainConfig
 from tract.data.batches import JudgeBatch
+
+log = logging.getLogger(__name__)
+
+_PARTIAL = ".tmp"  # added to the name of a checkpoint that is being written
+_DAMAGED = ".damaged"  # and of one that cannot be read
+_ZIP_FOLDER = 0x10  # the mark of a folder among the attributes of a zip's part
 
 
 class Throughput(Callback):
@@ -76,7 +90,79 @@ def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[Mod
     return newest, best
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint so that its file is whole or absent, whenever the process is killed.
+
+    Lightning's own writes to the system's temporary folder and moves the file from there, which is a copy where that lies on
+    another disk, and holds the whole file in memory before. This one writes straight to a file beside the final one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        """Writes the checkpoint to ``path``, on a local disk.
+
+        Raises:
+            OSError: if it cannot be written, a full disk included; the error names ``path``.
+        """
+        assert storage_options is None, "a local file has no storage options"
+        final = Path(path)
+        partial = final.with_name(final.name + _PARTIAL)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, final)
+        except (OSError, RuntimeError) as error:
+            # torch's own error speaks of positions in the file; what the disk said is its context.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(cause.errno, cause.strerror, str(final)) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to resume from, if there is one."""
-    found = sorted(folder.glob("last-step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
-    return found[-1] if found else None
+    """The newest whole checkpoint to resume from, if there is one.
+
+    Damaged ones that are newer are moved aside, with a warning each. What a killed process left half-written is removed.
+    """
+    for left_over in folder.glob(f"*.ckpt{_PARTIAL}"):
+        left_over.unlink(missing_ok=True)
+    damaged: dict[Path, str] = {}
+    newest = None
+    for path in sorted(folder.glob("last-step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]), reverse=True):
+        damage = _damage(path)
+        if damage is None:
+            newest = path
+            break
+        damaged[path] = damage
+    instead = f"going on from {newest.name} instead" if newest else "training starts from the beginning"
+    for path, damage in damaged.items():
+        aside = path.with_name(path.name + _DAMAGED)
+        os.replace(path, aside)
+        log.warning("checkpoint %s is damaged (%s) and was renamed to %s; %s", path, damage, aside.name, instead)
+    return newest
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None if it is whole. Reads every byte, but never all at once."""
+    if path.is_dir():  # a sharded strategy's checkpoint, whose parts only that strategy knows
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # Outside the checksums, and torch would leave the tensors of such a part unset.
+            folders = [part.filename for part in archive.infolist() if part.external_attr & _ZIP_FOLDER]
+            broken = archive.testzip() or next(iter(folders), None)
+        if broken is not None:
+            return f"its part {broken} is not what was written"
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the disk's fault or a missing permission: nothing is known about the file
+            raise
+        return "it refers to a place outside itself"
+    missing = [key for key in ("global_step", "state_dict") if not isinstance(content, dict) or key not in content]
+    return f"it holds no {' and no '.join(missing)}" if missing else None

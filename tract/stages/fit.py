@@ -7,8 +7,8 @@ import logging
 import math
 import time
 import warnings
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,81 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from tract.config import Config, SchedulerConfig, TrainConfig
+from tract.data.cots import COTS_FILE
 from tract.data.datamodule import JudgeDataModule
 from tract.errors import ConfigError
 from tract.lit_module import TractLitModule
-from tract.modeling import load_model, save_judge
+from tract.modeling import load_model, model_fingerprint, save_judge
 from tract.objective import Objective
 from tract.preview import preview
-from tract.stages.callbacks import Throughput, checkpoints, newest_checkpoint
+from tract.stages.callbacks import AtomicCheckpointIO, Throughput, checkpoints, newest_checkpoint
+from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.loggers import build_loggers, close_loggers
-from tract.stages.prepare import Prepared, prepare
-from tract.stages.run_folder import StageFolder, provenance, stage_folder, write_json
+from tract.stages.prepare import Prepared, prepare, prepare_generated
+from tract.stages.products import Product, write_json
+from tract.stages.run_folder import StageFolder
+from tract.stages.stage import IMMATERIAL_CODE, run_stage
 
 log = logging.getLogger(__name__)
 
 
+# What a fit stage depends on beside its data and parents.
+_SECTIONS = (
+    "seed", "stage", "model", "adapter", "prompt", "grid", "data", "objective", "optimizer", "scheduler", "batch", "train", "trainer"
+)  # fmt: skip
+_IMMATERIAL = ("data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar", "trainer.log_every_n_steps")
+
+
+@dataclass
+class FitStage:
+    """Fine-tunes the seed LLM on judge examples: on their annotated CoTs (stage 1), or on generated ones (stage 2).
+
+    Attributes:
+        cfg: the typed configuration of this stage. resolved: the same as composed, for the run folder.
+        generated: product of a generate stage; None trains on annotated CoTs.
+        start: product of the fit stage whose weights training goes on from; None starts from the seed LLM.
+    """
+
+    cfg: Config
+    resolved: DictConfig
+    generated: Product | None = None
+    start: Product | None = None
+
+    @property
+    def name(self) -> str:
+        """stage1 or stage2."""
+        return self.cfg.stage
+
+    @cached_property
+    def data(self) -> Prepared:
+        """Examples, split and token ids."""
+        return prepare(self.cfg) if self.generated is None else prepare_generated(self.cfg, self.generated.path / COTS_FILE)
+
+    def identity(self) -> StageIdentity:
+        """Configuration, content of the data, seed LLM, parents and code."""
+        parents = {"generate": self.generated, "start": self.start}
+        config = material(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), _IMMATERIAL)
+        config["data"]["fingerprint"] = self.data.store.fingerprint
+        config["model"]["fingerprint"] = model_fingerprint(self.cfg.model, self.cfg.seed)
+        if self.generated is not None:
+            config["generation"] = {"max_cot_tokens": self.cfg.generation.max_cot_tokens}  # what prompts leave room for
+        return StageIdentity(
+            self.name,
+            config,
+            {role: product.fingerprint for role, product in parents.items() if product is not None},
+            code_digests("tract.stages.fit", immaterial=IMMATERIAL_CODE),
+        )
+
+    def make(self, folder: StageFolder) -> dict[str, Any]:
+        """Trains, or goes on with a training that was cut off."""
+        quieten()
+        self.data.report()
+        L.seed_everything(self.cfg.seed, workers=True, verbose=False)
+        return _train(self, folder)
+
+
 def fit(cfg: Config, resolved: DictConfig) -> Path:
-    """Trains, or goes on with a training that was cut off; returns the complete run folder.
+    """Runs stage 1 alone, here; returns the complete folder.
 
     Args:
         cfg: the typed configuration. resolved: the same as composed, for the run folder.
@@ -47,23 +106,10 @@ def fit(cfg: Config, resolved: DictConfig) -> Path:
     Raises:
         TractError: for anything that the user can mend.
     """
-    _quieten()
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = prepare(cfg)
-    folder = stage_folder(cfg, resolved, data.store.fingerprint)
-    with folder.locked():
-        if folder.is_complete and not cfg.run.overwrite:
-            log.info("run: %s is complete with this configuration and data; nothing to do (run.overwrite=true makes it anew)", folder.path)
-            return folder.path
-        folder.begin(overwrite=cfg.run.overwrite)
-        _train(cfg, resolved, data, folder)
-    log.info("run: finished, product in %s", folder.path)
-    for offline in sorted(folder.path.glob("wandb/offline-run-*")):
-        log.info("W&B: this run was logged offline; with a key, `wandb sync %s` uploads it", offline)
-    return folder.path
+    return run_stage(FitStage(cfg, resolved), cfg, force=bool({"stage1", "all"} & set(cfg.force))).path
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keeps out what libraries print at every start and no user can act on; warnings stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*will save all targets and predictions in.* buffer.*", category=UserWarning)
@@ -72,7 +118,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
-def build(cfg: Config, data: Prepared) -> tuple[TractLitModule, JudgeDataModule]:
+def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[TractLitModule, JudgeDataModule]:
     """The module and the loaders, before any weight is loaded."""
     objective = Objective(**vars(cfg.objective))
     datamodule = JudgeDataModule(
@@ -91,7 +137,7 @@ def build(cfg: Config, data: Prepared) -> tuple[TractLitModule, JudgeDataModule]
     steps = total_steps(cfg.train, datamodule.train_sampler.steps_per_epoch)
     warmup_steps(cfg.scheduler, steps)  # fails here, before the weights are loaded, if it is too long
     module = TractLitModule(
-        build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed),
+        build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed, start_from=start_from),
         trie=data.layout.trie,
         grid=data.layout.grid,
         objective=objective,
@@ -136,13 +182,14 @@ def build_scheduler(optimizer: Optimizer, total_steps: int, cfg: SchedulerConfig
         raise ConfigError(f"scheduler: {cfg.name} does not accept kwargs {cfg.kwargs}: {' '.join(str(error).split())}") from error
 
 
-def _train(cfg: Config, resolved: DictConfig, data: Prepared, folder: StageFolder) -> None:
+def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
+    cfg, resolved, data = stage.cfg, stage.resolved, stage.data
     begun = time.perf_counter()
     OmegaConf.save(resolved, folder.working / "config.yaml", resolve=True)
-    module, datamodule = build(cfg, data)
+    module, datamodule = build(cfg, data, stage.start.path if stage.start else None)
     shown = preview(datamodule.train_set.item(0), data.layout, module.objective)
     (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
-    log.info("fit: %s; preview.txt in the run folder shows it token by token", shown.partition("\n")[0])
+    log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
     config: Any = OmegaConf.to_container(resolved, resolve=True)
     loggers = build_loggers(cfg, folder.working, folder.key, config)
     status = "failed"
@@ -151,19 +198,16 @@ def _train(cfg: Config, resolved: DictConfig, data: Prepared, folder: StageFolde
         status = "success"
     finally:
         close_loggers(loggers, status)
+    for offline in sorted(folder.working.glob("wandb/offline-run-*")):
+        log.info("W&B: this run was logged offline; with a key, `wandb sync %s` uploads it", folder.path / "wandb" / offline.name)
     assert module.model is not None
     save_judge(module.model, data.tokenizer, folder.working)
     write_json(folder.working / "layout.json", {**data.layout.to_dict(), "prompt": asdict(data.template)})
-    manifest = {
-        "stage": cfg.stage,
-        "parents": [],
-        "key": folder.key,
-        "seed": cfg.seed,
-        **provenance(),
+    return {
+        "parents": {role: str(product.path) for role, product in (("generate", stage.generated), ("start", stage.start)) if product},
         "data": {"source": data.store.fingerprint, "tokens": data.tokens.fingerprint, "counts": data.counts},
         "training": {**training, "seconds_of_last_process": round(time.perf_counter() - begun, 1)},
     }
-    folder.finish(manifest)
 
 
 def _run_trainer(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, loggers: list[Logger], folder: Path) -> dict[str, Any]:
@@ -209,6 +253,7 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
         # The seed LLM is validated first, and weights that are built in inference mode could not be trained.
         "inference_mode": False,
         "use_distributed_sampler": False,
+        "plugins": [AtomicCheckpointIO()],
         "enable_model_summary": False,
     }
     try:
@@ -222,7 +267,7 @@ def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, 
     batch = f"{cfg.batch.items_per_step} items ({module.accumulate} micro-batches of {cfg.batch.micro_batch_size})"
     tokens = datamodule.train_sampler.ce_tokens.mean() * cfg.batch.items_per_step
     begin = f"resuming from {resume}" if resume else "from the start"
-    log.info("fit: %d optimizer steps of %s, about %.0f supervised tokens a step; %s", module.total_steps, batch, tokens, begin)
+    log.info("%d optimizer steps of %s, about %.0f supervised tokens a step; %s", module.total_steps, batch, tokens, begin)
 
 
 def _seed_metrics(trainer: L.Trainer, module: TractLitModule, datamodule: JudgeDataModule, path: Path) -> dict[str, float]:

@@ -1,120 +1,231 @@
-"""Run folders: where a stage's product goes, complete or absent, and what its manifest says.
+"""The store of stage products: each complete or absent, found again by what it was made from, shared by all runs.
 
-    <runs>/<run name>/seed<seed>/<stage>-<key>            complete
-    <runs>/<run name>/seed<seed>/<stage>-<key>.partial    being made; holds the checkpoints to resume from
+    <runs>/stages/<stage>-<key>                           complete
+    <runs>/stages/<stage>-<key>.partial                   being made; holds the checkpoints to resume from
+    <runs>/stages/<stage>-<key>.lock, .holder             who is making it
+    <runs>/<run name>/seed<seed>/<stage>-<key>            a link to the product, for people
 
-The key is a hash of everything that moves the result: configuration and data. The same command finds its own folder
-again; a changed one gets another.
+The key is a hash of everything that moves the result, see ``tract.stages.identity``. The same command finds its own product
+again; a changed one gets another, and runs that share a stage share its product.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import platform
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
 
-from tract.config import Config
-from tract.errors import ConfigError
+from tract.errors import ConfigError, DataError
+from tract.stages.identity import StageIdentity, differences
+from tract.stages.products import MANIFEST, Product, read_manifest, sync_folder, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+STORE = "stages"
 _LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "peft", "datasets", "torchmetrics", "hydra-core", "numpy")
-# Sections and keys that move no number.
-_IMMATERIAL = ("run", "paths", "logger", "data.num_workers", "data.path", "trainer.enable_progress_bar", "trainer.log_every_n_steps")
+_REMIND_S = 60.0  # between two lines that say who is waited for
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class StageFolder:
-    """One stage's folder. ``path`` exists only when the stage is complete; work goes to ``working``."""
+    """One stage's folder. ``path`` exists only when the stage is complete; work goes to ``working``.
+
+    Attributes:
+        path: the complete folder. identity: what the stage is to be made from.
+    """
 
     path: Path
-    key: str
+    identity: StageIdentity
+
+    @property
+    def key(self) -> str:
+        """The key of what the stage is to be made from."""
+        return self.identity.key
 
     @property
     def working(self) -> Path:
         """The folder while the stage is being made."""
-        return self.path.with_name(self.path.name + ".partial")
+        return self._beside(".partial")
 
     @property
     def is_complete(self) -> bool:
-        """Whether the product is there."""
+        """Whether the product is there; ``open_product`` tells whether it is whole."""
         return (self.path / MANIFEST).is_file()
 
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second process out.
+    def locked(self, *, wait: bool) -> Iterator[None]:
+        """Keeps other processes out; the system gives the lock back when a process ends, however it ends.
+
+        After a wait the product may be complete, so ask ``is_complete`` inside.
+
+        Args:
+            wait: wait while another process works on the folder, and say who it is; else refuse.
 
         Raises:
-            ConfigError: if another process works on the folder.
+            ConfigError: if another process works on the folder and ``wait`` is False.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(self.path.name + ".lock"))
+        lock = FileLock(self._beside(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise ConfigError(f"run: another process is working on {self.working}; wait for it, or change run.name or seed") from None
+            if not wait:
+                message = f"{self._holder()} is working on {self.working}; wait for it, or set run.when_locked=wait"
+                raise ConfigError(f"run.when_locked=refuse: {message}") from None
+            self._wait(lock)
         try:
+            write_json(self._beside(".holder"), {"pid": os.getpid(), "host": socket.gethostname()})
             yield
         finally:
+            self._beside(".holder").unlink(missing_ok=True)
             lock.release()
 
+    def _wait(self, lock: Any) -> None:
+        begun = time.monotonic()
+        while not lock.is_locked:
+            log.info("%s: %s is working on %s; waiting (%.0f s)", self.identity.stage, self._holder(), self.path, time.monotonic() - begun)
+            try:
+                lock.acquire(timeout=_REMIND_S, poll_interval=_POLL_S)
+            except Timeout:
+                continue
+
+    def _holder(self) -> str:
+        """Who holds the lock, as far as is known: the file is written just after the lock is taken."""
+        try:
+            holder = json.loads(self._beside(".holder").read_text(encoding="utf-8"))
+            return f"process {holder['pid']} on {holder['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
     def begin(self, *, overwrite: bool) -> None:
-        """Makes the working folder; what an earlier try left there stays for resuming, unless ``overwrite``.
+        """Makes the working folder, or keeps the one of an earlier try. To be called with the lock held.
+
+        Args:
+            overwrite: remove a complete product and an earlier try first.
 
         Raises:
             ConfigError: if something that is no finished stage stands in the place of the product.
         """
+        assert self.path.name == _name(self.identity), "a product of other code is only read; find it with on_code_change=redo to make it"
         if overwrite:
-            for old in (self.path, self.working):
-                if old.exists():
-                    log.info("run.overwrite: removing %s", old)
-                    shutil.rmtree(old)
-        elif self.path.exists() and not self.is_complete:
-            raise ConfigError(f"run: {self.path} holds no {MANIFEST}, so no stage finished it; remove it, or set run.overwrite=true")
+            self._discard()
+        elif self.path.exists():
+            assert not self.is_complete, "a complete product is only overwritten on request"
+            raise ConfigError(
+                f"paths.runs: {self.path} holds no {MANIFEST}, so no stage finished it; remove it, or set force={self.identity.stage}"
+            )
         self.working.mkdir(parents=True, exist_ok=True)
 
-    def finish(self, manifest: dict[str, Any]) -> None:
-        """Writes the manifest and makes the folder complete in one rename."""
-        write_json(self.working / MANIFEST, manifest)
+    def _discard(self) -> None:
+        discarded = self._beside(".discarded")
+        for old in (discarded, self.path, self.working):
+            if not old.exists():
+                continue
+            log.info("%s: removing %s", self.identity.stage, old)
+            if old != discarded:
+                os.replace(old, discarded)  # first, so that a removal that is cut off leaves no half of a complete folder
+            shutil.rmtree(discarded)
+
+    def finish(self, manifest: Mapping[str, Any]) -> Product:
+        """Writes the manifest and makes the folder complete in one rename.
+
+        Args:
+            manifest: facts to keep; ``write_manifest`` adds the rest.
+        """
+        content = write_manifest(self.working, manifest, self.identity)
         os.replace(self.working, self.path)
+        sync_folder(self.path.parent)
+        return Product(self.path, content, content["fingerprint"])
+
+    def link(self, run_folder: Path) -> None:
+        """Makes a relative link to the product in the folder of a run; where links are impossible, one line says so."""
+        place = run_folder / self.path.name
+        temporary = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            run_folder.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(os.path.relpath(self.path.resolve(), run_folder.resolve()), target_is_directory=True)
+            try:
+                os.replace(temporary, place)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: %s cannot be made a link (%s); the product is in %s", self.identity.stage, place, error.strerror, self.path)
 
 
-def stage_folder(cfg: Config, resolved: DictConfig, data_fingerprint: str) -> StageFolder:
-    """The folder of this stage with this configuration and data."""
-    # Typed, so that 1, 1.0 and "1" are the same value where the configuration says what it is.
-    material: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), resolved), resolve=True)
-    for dotted in _IMMATERIAL:
-        *sections, last = dotted.split(".")
-        node: Any = material
-        for section in sections:
-            node = node.get(section, {})
-        node.pop(last, None)
-    material["data"]["source"] = data_fingerprint  # content counts, not the place where it lies
-    key = hashlib.sha256(json.dumps(_canonical(material), sort_keys=True).encode()).hexdigest()[:10]
-    return StageFolder(Path(cfg.paths.runs) / cfg.run.name / f"seed{cfg.seed}" / f"{cfg.stage}-{key}", key)
+def find(runs: Path, identity: StageIdentity, on_code_change: str) -> StageFolder:
+    """The folder of the product with this identity, complete or not.
+
+    Args:
+        runs: the folder of all runs, which holds the store.
+        identity: what the product is made from.
+        on_code_change: "redo": the product must be of this very code. "reuse": where there is none, the newest complete
+            product of other code, the rest being equal, is taken, and one line says what code differs.
+
+    Raises:
+        ConfigError: if ``on_code_change`` is neither.
+    """
+    if on_code_change not in ("redo", "reuse"):
+        raise ConfigError(f"run.on_code_change: found {on_code_change!r}; redo or reuse is accepted")
+    own = StageFolder(runs / STORE / _name(identity), identity)
+    if own.is_complete or on_code_change == "redo":
+        return own
+    equal = [(path, old) for path, old in _complete(runs, identity.stage) if replace(old, code=identity.code).key == identity.key]
+    if not equal:
+        return own
+    path, old = equal[-1]
+    log.info("%s: reusing %s of other code (run.on_code_change=reuse): %s", identity.stage, path, "; ".join(differences(old, identity)))
+    return StageFolder(path, identity)
 
 
-def _canonical(value: Any) -> Any:
-    """The value with whole floats as integers: in sections without types, 1 and 1.0 are the same."""
-    if isinstance(value, dict):
-        return {str(name): _canonical(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_canonical(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def reason(runs: Path, identity: StageIdentity) -> str:
+    """Why the stage must be made: what differs from the most similar complete product in the store, in one line."""
+    others = _complete(runs, identity.stage)
+    if not others:
+        return f"{identity.stage}: nothing to reuse"
+    # The newest of equally similar ones.
+    path, old = min(reversed(others), key=lambda other: len(differences(other[1], identity, at_most=None)))
+    lines = differences(old, identity)
+    if not lines:
+        return f"{identity.stage}: made anew, though {path} has the same inputs"
+    return f"{identity.stage}: made anew, since {path} differs: {'; '.join(lines)}"
+
+
+def _name(identity: StageIdentity) -> str:
+    return f"{identity.stage}-{identity.key}"
+
+
+def _complete(runs: Path, stage: str) -> list[tuple[Path, StageIdentity]]:
+    """The complete products of a stage, oldest first; one that cannot be read is left out with a line."""
+    found = []
+    for path in (runs / STORE).glob(f"{stage}-*"):
+        if path.suffix or not (path / MANIFEST).is_file():  # .partial and .discarded may hold a manifest
+            continue
+        try:
+            manifest, identity = read_manifest(path)
+        except DataError as error:
+            log.warning("%s", error)
+            continue
+        if identity.stage == stage:
+            found.append((str(manifest.get("finished")), path, identity))
+    return [(path, identity) for _, path, identity in sorted(found, key=lambda entry: entry[:2])]
 
 
 def provenance() -> dict[str, Any]:
@@ -137,13 +248,3 @@ def _commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that the file is whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 
 from tract.data.rubric_check import texts
@@ -184,17 +185,31 @@ IN_DOMAIN: tuple[Kind, ...] = tuple(kind for kind in KINDS if not kind.held_out)
 HELD_OUT: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind.held_out)
 
 
-def draw_constraints(count: int, n_held_out: int, rng: Random) -> tuple[Constraint, ...]:
+def can_be_drawn(pool: Sequence[Kind], count: int, n_held_out: int) -> bool:
+    """Whether ``draw_constraints`` can find constraints that fit together."""
+    for held_out in combinations(HELD_OUT, n_held_out):
+        for inside in combinations(pool, count - n_held_out):
+            kinds = [*held_out, *inside]
+            families = [kind.family for kind in kinds if kind.family]
+            # The loosest limits; other values differ from each other.
+            values = [kind.values[-1 if kind.family == "length" else k % len(kind.values)] for k, kind in enumerate(kinds)]
+            if len(set(families)) == len(families) and fit_together([Constraint(*pair) for pair in zip(kinds, values, strict=True)]):
+                return True
+    return False
+
+
+def draw_constraints(pool: Sequence[Kind], count: int, n_held_out: int, rng: Random) -> tuple[Constraint, ...]:
     """Constraints that fit together, in random order.
 
     Args:
+        pool: the in-domain kinds to draw from.
         count: how many.
         n_held_out: how many of them are of held-out kinds.
         rng: where all draws come from.
     """
     while True:
         kinds = rng.sample(HELD_OUT, n_held_out)
-        for kind in rng.sample(IN_DOMAIN, len(IN_DOMAIN)):
+        for kind in rng.sample(pool, len(pool)):
             if len(kinds) < count and kind.family not in {other.family for other in kinds if other.family}:
                 kinds.append(kind)
         constraints = [Constraint(kind, rng.choice(kind.values)) for kind in rng.sample(kinds, len(kinds))]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
 from tract.data.rows import Row
 from tract.data.rubric_check import phrasing, texts
-from tract.data.rubric_check.constraints import Constraint, draw_constraints
+from tract.data.rubric_check.constraints import IN_DOMAIN, Constraint, Kind, can_be_drawn, draw_constraints
 from tract.data.rubric_check.writer import Plan, write
 from tract.errors import ConfigError
 from tract.schema import Annotation, JudgeExample, Rubric
@@ -63,6 +63,8 @@ class RubricCheck:
         cot_noise: probability that a verdict of an annotated CoT is flipped, each constraint by itself.
         score_noise: probability that an annotated score is replaced by a neighbour on the grid.
         seed: of everything that is drawn.
+        kinds: names of the in-domain kinds that tasks are made of, for an easier task; None for all of them.
+        wording: "varied": every text is drawn from several paraphrases; "plain": the first of them each time.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -76,6 +78,8 @@ class RubricCheck:
     cot_noise: float
     score_noise: float
     seed: int
+    kinds: Sequence[str] | None = None
+    wording: str = "varied"
 
     def __post_init__(self) -> None:
         problems = []
@@ -84,11 +88,41 @@ class RubricCheck:
                 problems.append(f"data.source.{name}: {getattr(self, name)} is below {least}")
         if not 2 <= self.n_constraints <= MOST_CONSTRAINTS:
             problems.append(f"data.source.n_constraints: {self.n_constraints} is outside [2, {MOST_CONSTRAINTS}]")
+        problems += self._kind_problems()
+        if self.wording not in phrasing.WORDING_CHOICES:
+            problems.append(f"data.source.wording: {self.wording!r} is not one of {', '.join(phrasing.WORDING_CHOICES)}")
         for name in ("cot_noise", "score_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"data.source.{name}: {getattr(self, name)} is outside [0, 1]")
         if problems:
             raise ConfigError("; ".join(problems))
+
+    def _kind_problems(self) -> list[str]:
+        """What is wrong with ``kinds``: names, or that they give no task of so many constraints."""
+        if self.kinds is None:
+            return []
+        accepted = [kind.name for kind in IN_DOMAIN]
+        wrong = [name for k, name in enumerate(self.kinds) if name not in accepted or name in self.kinds[:k]]
+        if wrong or not self.kinds:
+            found = f"{wrong} unknown or named twice" if wrong else "no kind"
+            return [f"data.source.kinds: {found}; name some of {', '.join(accepted)}, each once, or null for all"]
+        for n_held_out in {0, self._n_held_out if self.n_ood_questions > 0 else 0}:
+            if 2 <= self.n_constraints <= MOST_CONSTRAINTS and not can_be_drawn(self._pool, self.n_constraints, n_held_out):
+                held_out = f", {n_held_out} of them held out" if n_held_out else ""
+                return [
+                    f"data.source.kinds: {list(self.kinds)} give no {self.n_constraints} constraints that fit together{held_out} (two on the "
+                    "length or two on the ending do not); name more kinds or lower data.source.n_constraints"
+                ]
+        return []
+
+    @property
+    def _pool(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in IN_DOMAIN if self.kinds is None or kind.name in self.kinds)
+
+    @property
+    def _n_held_out(self) -> int:
+        """Held-out kinds of an ood question; a single in-domain one is left where there are two constraints in all."""
+        return min(2, self.n_constraints - 1)
 
     def fingerprint(self) -> str:
         """Hex sha256 of all that decides what is generated."""
@@ -100,7 +134,8 @@ class RubricCheck:
         """One line for logs."""
         return (
             f"rubric_check (seed {self.seed}): {self.n_questions} in-domain and {self.n_ood_questions} ood questions x "
-            f"{self.responses_per_question} responses x {self.annotations_per_response} annotations, {self.n_constraints} constraints, "
+            f"{self.responses_per_question} responses x {self.annotations_per_response} annotations, {self.n_constraints} constraints "
+            f"of {'all kinds' if self.kinds is None else ', '.join(self.kinds)}, {self.wording} wording, "
             f"cot_noise {self.cot_noise:g}, score_noise {self.score_noise:g}"
         )
 
@@ -135,10 +170,9 @@ class RubricCheck:
         """The question of this number, among the in-domain or the ood ones."""
         task_id = f"rubric_check-{self.seed}-{'ood-' if ood else ''}q{question}"
         rng = Random(task_id)
-        # A single in-domain constraint is left where there are two in all.
-        n_held_out = min(2, self.n_constraints - 1) if ood else 0
-        constraints = draw_constraints(self.n_constraints, n_held_out, rng)
-        requirements = tuple(constraint.describe(rng) for constraint in constraints)
+        wording = phrasing.wording_draws(self.wording, rng)
+        constraints = draw_constraints(self._pool, self.n_constraints, self._n_held_out if ood else 0, rng)
+        requirements = tuple(constraint.describe(wording) for constraint in constraints)
         topic, actions = rng.choice(texts.TOPICS)
         return Task(
             id=task_id,
@@ -146,8 +180,8 @@ class RubricCheck:
             actions=actions,
             constraints=constraints,
             requirements=requirements,
-            instruction=phrasing.instruction(topic, requirements, rng),
-            rubric=phrasing.rubric(self.n_constraints, rng),
+            instruction=phrasing.instruction(topic, requirements, wording),
+            rubric=phrasing.rubric(self.n_constraints, wording),
             reference_answer=respond(constraints, (True,) * self.n_constraints, actions, rng),
         )
 
@@ -158,8 +192,9 @@ class RubricCheck:
         met = set(rng.sample(range(self.n_constraints), rng.randint(0, self.n_constraints)))
         wanted = tuple(i in met for i in range(self.n_constraints))
         text = respond(task.constraints, wanted, task.actions, rng)
-        style = rng.randrange(len(texts.VERDICT_LINES))
-        annotations = tuple(self._annotation(task, example_id, wanted, i, style + i) for i in range(self.annotations_per_response))
+        first = rng.randrange(len(texts.VERDICT_LINES))
+        styles = [first + i if self.wording == "varied" else None for i in range(self.annotations_per_response)]
+        annotations = tuple(self._annotation(task, example_id, wanted, i, style) for i, style in enumerate(styles))
         score = 1 + len(met)
         return JudgeExample(
             id=example_id,
@@ -178,7 +213,7 @@ class RubricCheck:
             },
         )
 
-    def _annotation(self, task: Task, example_id: str, facts: tuple[bool, ...], index: int, style: int) -> Annotation:
+    def _annotation(self, task: Task, example_id: str, facts: tuple[bool, ...], index: int, style: int | None) -> Annotation:
         """One CoT and score, with noise unless the task is ood."""
         cot_noise, score_noise = (0.0, 0.0) if task.ood else (self.cot_noise, self.score_noise)
         # The same draws are made at any noise, so two noise levels flip nested sets of verdicts.
@@ -187,7 +222,7 @@ class RubricCheck:
         score = 1 + sum(facts)
         moved = rng.random() < score_noise
         neighbour = rng.choice([other for other in (score - 1, score + 1) if 1 <= other <= self.n_constraints + 1])
-        wording = Random(f"{example_id}-a{index}")
+        wording = phrasing.wording_draws(self.wording, Random(f"{example_id}-a{index}"))
         cot = phrasing.chain_of_thought(task.constraints, task.requirements, verdicts, style, wording)
         return Annotation(cot=cot, score=float(neighbour if moved else score))
 

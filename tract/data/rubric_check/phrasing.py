@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import TypeVar
 
 from tract.data.rubric_check import texts
 from tract.data.rubric_check.constraints import Constraint
 from tract.schema import Rubric
+
+WORDING_CHOICES = ("varied", "plain")
+
+_T = TypeVar("_T")
+
+
+class _First(Random):
+    """Takes the first of several wordings each time."""
+
+    def choice(self, seq: Sequence[_T]) -> _T:  # type: ignore[override]
+        return seq[0]
+
+
+def wording_draws(wording: str, rng: Random) -> Random:
+    """Where wordings are drawn from: ``rng`` if they are to vary, else what takes the first one each time."""
+    return rng if wording == "varied" else _First()
 
 
 def instruction(topic: str, requirements: Sequence[str], rng: Random) -> str:
@@ -34,7 +51,7 @@ def rubric(n_constraints: int, rng: Random) -> Rubric:
 
 
 def chain_of_thought(
-    constraints: Sequence[Constraint], requirements: Sequence[str], verdicts: Sequence[bool], style: int, rng: Random
+    constraints: Sequence[Constraint], requirements: Sequence[str], verdicts: Sequence[bool], style: int | None, rng: Random
 ) -> str:
     """The constraints judged one by one, in their order, and then their count.
 
@@ -42,10 +59,10 @@ def chain_of_thought(
         constraints: what is judged.
         requirements: the constraints as the task words them.
         verdicts: whether each is judged as met; the findings and the count follow them.
-        style: which frame the verdicts stand in, modulo the number of frames.
+        style: which frame the verdicts stand in, modulo the number of frames; None for the plain one.
         rng: where the other wordings come from.
     """
-    frame = texts.VERDICT_LINES[style % len(texts.VERDICT_LINES)]
+    frame = texts.PLAIN_VERDICT_LINE if style is None else texts.VERDICT_LINES[style % len(texts.VERDICT_LINES)]
     lines = []
     for i, (constraint, requirement, met) in enumerate(zip(constraints, requirements, verdicts, strict=True), start=1):
         heading = _capital(constraint.heading(rng))

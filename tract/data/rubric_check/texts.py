@@ -187,6 +187,8 @@ VERDICT_LINES = (
     "{i}. {h}: {finding}, {verdict}.",
     "It must {r}: {finding}, {verdict}.",
 )
+# In plain wording.
+PLAIN_VERDICT_LINE = "{h}: {verdict}."
 COT_ENDS = (
     "{c} of {n} constraints {are} met.",
     "In total, {c} of {n} constraints {are} met.",

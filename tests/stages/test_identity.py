@@ -1,0 +1,240 @@
+"""Identities of stages: what the key depends on, how differences read, and what counts as code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from tract.stages.identity import StageIdentity, code_digests, differences, material
+
+Compose = Callable[..., DictConfig]
+SECTIONS = ("seed", "model", "grid", "objective", "optimizer", "data", "trainer", "train.max_steps")
+IMMATERIAL = ("data.num_workers", "data.path", "trainer.log_every_n_steps", "trainer.no_such_key", "logger.name")
+BASE = StageIdentity("stage1", {"seed": 0, "optimizer": {"lr": 0.1}}, {"cots": "f1"}, {"tract.objective": "c1"})
+
+
+def material_of(compose: Compose, *overrides: str) -> dict[str, Any]:
+    return material(compose("model=tiny", *overrides), SECTIONS, IMMATERIAL)
+
+
+def key_of(config: dict[str, Any]) -> str:
+    return replace(BASE, config=config).key
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.name=other",
+        "train.max_epochs=7",  # not among the sections
+        "data.num_workers=3",
+        "data.path=elsewhere.jsonl",
+        "trainer.log_every_n_steps=7",
+        "objective.score_loss_weight=1",
+        "optimizer.weight_decay=0",
+        "grid.labels=[1,2,3,4,5]",  # the same values, written otherwise
+    ],
+)
+def test_key_ignores_what_is_immaterial_or_written_otherwise(override: str, compose_config: Compose) -> None:
+    assert key_of(material_of(compose_config, override)) == key_of(material_of(compose_config))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "objective.score_loss_weight=2",
+        "optimizer.lr=2e-5",
+        "model.dtype=bfloat16",
+        "train.max_steps=3",
+        "data.max_length=100",
+        "grid=one_to_ten",
+        "trainer.precision=bf16-mixed",
+    ],
+)
+def test_key_depends_on_what_is_material(override: str, compose_config: Compose) -> None:
+    assert key_of(material_of(compose_config, override)) != key_of(material_of(compose_config))
+
+
+def test_material_holds_the_sections_without_immaterial_keys_and_leaves_the_configuration_alone(compose_config: Compose) -> None:
+    cfg = compose_config("model=tiny")
+    before = cfg.copy()
+    found = material(cfg, SECTIONS, IMMATERIAL)
+    assert list(found) == ["seed", "model", "grid", "objective", "optimizer", "data", "trainer", "train"]
+    assert found["train"] == {"max_steps": cfg.train.max_steps}
+    assert "num_workers" not in found["data"]
+    assert "split_seed" in found["data"]
+    assert cfg == before
+
+
+def test_an_unknown_section_is_refused(compose_config: Compose) -> None:
+    with pytest.raises(KeyError, match="no_such_section"):
+        material(compose_config("model=tiny"), ["no_such_section"], [])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(BASE, stage="stage2"),
+        replace(BASE, config={"seed": 1, "optimizer": {"lr": 0.1}}),
+        replace(BASE, config={"seed": False, "optimizer": {"lr": 0.1}}),  # equal to 0 in Python
+        replace(BASE, parents={"cots": "f2"}),
+        replace(BASE, parents={}),
+        replace(BASE, code={"tract.objective": "c2"}),
+    ],
+)
+def test_key_depends_on_every_part(changed: StageIdentity) -> None:
+    assert changed.key != BASE.key
+    assert len(changed.key) == 10
+    assert len(differences(BASE, changed)) == 1
+
+
+def test_key_does_not_depend_on_order_or_on_whole_floats() -> None:
+    other = replace(BASE, config={"optimizer": {"lr": 0.1}, "seed": 0.0})
+    assert other.key == BASE.key
+    assert differences(BASE, other) == []
+
+
+def test_key_is_the_same_in_every_process() -> None:
+    assert StageIdentity("stage1", {"seed": 0}, {}, {}).key == "f4c560af51"
+
+
+def test_identity_comes_back_from_the_manifest() -> None:
+    identity = replace(BASE, config={"a": 1.0, "b": (1, 2), 3: None, "c": {"d": []}})
+    back = StageIdentity.from_dict(json.loads(json.dumps(identity.to_dict())))
+    assert back.key == identity.key
+    assert differences(identity, back) == []
+    assert back.config["a"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ({"objective": {"score_loss_weight": 1.0}}, {"objective": {"score_loss_weight": 2.0}}, "objective.score_loss_weight: 1.0 -> 2.0"),
+        ({"prompt": {"cue": " Score: "}}, {"prompt": {"cue": None}}, 'prompt.cue: " Score: " -> null'),
+        ({"a": {}}, {"a": {"b": 1}}, None),
+        ({}, {"a": {"b": [1, 2]}}, "a.b: (absent) -> [1, 2]"),
+        ({"a": "x" * 99 + "y"}, {"a": "x" * 99 + "z"}, "a: changed"),
+        ({"a": "x" * 99}, {"a": "y"}, f'a: "{"x" * 36}... -> "y"'),
+    ],
+)
+def test_differences_of_the_configuration(old: dict[str, Any], new: dict[str, Any], line: str | None) -> None:
+    found = differences(replace(BASE, config=old), replace(BASE, config=new))
+    assert found == ([line] if line else ["a: {} -> (absent)", "a.b: (absent) -> 1"])
+
+
+def test_differences_of_stage_parents_and_code() -> None:
+    old = StageIdentity("a", {}, {"stage1": "1", "cots": "2"}, {"tract.objective": "1", "tract.old": "1"})
+    new = StageIdentity("b", {}, {"stage1": "9", "cots": "2"}, {"tract.objective": "9", "tract.new": "1"})
+    assert differences(old, new) == [
+        "stage: a -> b",
+        "parent stage1 changed",
+        "code of tract.new added",
+        "code of tract.objective changed",
+        "code of tract.old removed",
+    ]
+
+
+def test_many_differences_are_counted() -> None:
+    old, new = ({f"k{i}": i + step for i in range(8)} for step in (0, 1))
+    found = differences(replace(BASE, config=old), replace(BASE, config=new))
+    assert found[:2] == ["k0: 0 -> 1", "k1: 1 -> 2"]
+    assert found[5:] == ["and 3 more"]
+    assert len(differences(replace(BASE, config=old), replace(BASE, config=new), at_most=None)) == 8
+
+
+PACKAGE = {
+    "pkg/__init__.py": '"""A package."""',
+    "pkg/start.py": "import os\nimport pkg.plain as p\nfrom pkg.sub import module, name\n\ndef f():\n    from .later import g\n",
+    "pkg/plain.py": "import package_of_others",
+    "pkg/later.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import hints\n",
+    "pkg/hints.py": "import pkg.start",  # a circle
+    "pkg/sub/__init__.py": "from .inner.deep import x as name",
+    "pkg/sub/module.py": "from ..tool import *",
+    "pkg/sub/inner/__init__.py": "",
+    "pkg/sub/inner/deep.py": "x = 1",
+    "pkg/sub/unused.py": "import pkg.unused",
+    "pkg/tool.py": "import pkg.only_of_tool",
+    "pkg/only_of_tool.py": "",
+    "pkg/unused.py": "",
+    "pkg/absent_from_imports.py": "",
+}
+CLOSURE = {
+    "pkg", "pkg.start", "pkg.plain", "pkg.later", "pkg.hints", "pkg.sub", "pkg.sub.module", "pkg.sub.inner", "pkg.sub.inner.deep",
+    "pkg.tool", "pkg.only_of_tool",
+}  # fmt: skip
+
+
+def write_package(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def digest(root: Path, text: str) -> str:
+    write_package(root, {"pkg/__init__.py": text})
+    return code_digests("pkg", immaterial=(), root=root)["pkg"]
+
+
+def test_closure_is_exactly_what_is_imported(tmp_path: Path) -> None:
+    found = code_digests("pkg.start", immaterial=(), root=write_package(tmp_path, PACKAGE))
+    assert set(found) == CLOSURE
+    assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("immaterial", "left_out"),
+    [
+        (["pkg"], {"pkg"}),
+        (["pkg.tool"], {"pkg.tool", "pkg.only_of_tool"}),
+        (["pkg.sub.*"], {"pkg.sub.module", "pkg.sub.inner", "pkg.sub.inner.deep", "pkg.tool", "pkg.only_of_tool"}),
+        (["pkg.no_such_module"], set()),
+    ],
+)
+def test_immaterial_modules_and_what_only_they_import_are_left_out(immaterial: list[str], left_out: set[str], tmp_path: Path) -> None:
+    found = code_digests("pkg.start", immaterial=immaterial, root=write_package(tmp_path, PACKAGE))
+    assert set(found) == CLOSURE - left_out
+
+
+def test_a_module_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pkg\.nothing: there is no such module"):
+        code_digests("pkg.nothing", immaterial=(), root=write_package(tmp_path, PACKAGE))
+
+
+CODE = 'class A:\n    """Doc."""\n\n    x: int = 1\n\n    def f(self, a: int) -> str:\n        """Doc."""\n        return "text"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# comment\n" + CODE,
+        '"""Module."""\n\n\n' + CODE,
+        CODE.replace("Doc.", "Another."),
+        CODE.replace('        """Doc."""\n', ""),
+        CODE.replace("x: int = 1", 'x: int = (\n        1\n    )\n    """About x."""'),
+        CODE.replace('"text"', "'te' 'xt'"),
+    ],
+)
+def test_comments_docstrings_and_layout_are_no_code(text: str, tmp_path: Path) -> None:
+    assert text != CODE
+    assert digest(tmp_path / "a", text) == digest(tmp_path / "b", CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("= 1", "= 2"), ("a: int", "a: float"), ('"text"', '"Text"'), ("f(", "g("), ("return", "yield"), ('return "text"', '"text"')],
+)
+def test_everything_else_is_code(old: str, new: str, tmp_path: Path) -> None:
+    assert digest(tmp_path / "a", CODE.replace(old, new)) != digest(tmp_path / "b", CODE)
+
+
+def test_closure_of_the_fit_stage() -> None:
+    found = code_digests("tract.stages.fit", immaterial=("tract", "tract.preview"))
+    assert {"tract.objective", "tract.predictors", "tract.layout", "tract.data.steps", "tract.stages.prepare"} <= set(found)
+    assert not {"tract", "tract.preview", "tract.entry"} & set(found)

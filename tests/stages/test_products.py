@@ -1,0 +1,150 @@
+"""Products of stages: their files and manifest, verified whenever one is read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tract.errors import ConfigError, DataError
+from tract.stages import products
+from tract.stages.identity import StageIdentity
+from tract.stages.products import MANIFEST, open_product, read_manifest, write_json, write_manifest
+
+IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.objective": "c1"})
+OTHER_CODE = replace(IDENTITY, code={"tract.objective": "c2"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A complete product."""
+    return make(tmp_path / f"stage1-{IDENTITY.key}")
+
+
+def make(folder: Path, content: str = "weights", weights: str = "model.safetensors", identity: StageIdentity = IDENTITY) -> Path:
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
+    (folder / weights).write_text(content)
+    (folder / "sub" / "layout.json").write_text("{}")
+    write_manifest(folder, {"commit": None}, identity)
+    return folder
+
+
+# Writing and digests
+
+
+def test_the_manifest_has_facts_identity_and_files(folder: Path) -> None:
+    content = write_manifest(folder, {"commit": "abc", "counts": {"kept": 3}}, IDENTITY)
+    assert (content["commit"], content["counts"], content["key"]) == ("abc", {"kept": 3}, IDENTITY.key)
+    assert read_manifest(folder) == (content, IDENTITY)
+    product = open_product(folder)
+    assert (product.path, product.manifest, product.fingerprint) == (folder, content, content["fingerprint"])
+
+
+def test_files_and_fingerprint_are_of_the_product_alone(folder: Path) -> None:
+    before = open_product(folder)
+    for name in ("config.yaml", "preview.txt", "stage.log", "checkpoints/last.ckpt", "csv/v0/metrics.csv", "wandb/x", f"{MANIFEST}.tmp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    product = open_product(make(folder))
+    assert product.manifest["files"] == {
+        "model.safetensors": [7, "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"],
+        "sub/layout.json": [2, "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"],
+    }
+    assert product.fingerprint == before.fingerprint
+
+
+def test_fingerprint_follows_contents_and_names_but_neither_time_nor_identity(folder: Path, tmp_path: Path) -> None:
+    first = open_product(folder)
+    same = open_product(make(tmp_path / "same", identity=OTHER_CODE))
+    other = open_product(make(tmp_path / "other", content="WEIGHTS"))
+    renamed = open_product(make(tmp_path / "renamed", weights="adapter.safetensors"))
+    assert first.fingerprint == same.fingerprint
+    assert first.manifest["finished"] != same.manifest["finished"]
+    assert len({first.fingerprint, other.fingerprint, renamed.fingerprint}) == 3
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(products.os, "fsync", refuse_folders)
+    assert open_product(make(tmp_path / "product")).manifest["commit"] is None
+
+
+def test_another_fault_of_a_folder_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(products.os, "fsync", fault)
+    with pytest.raises(OSError, match="Input/output error"):
+        products.sync_folder(tmp_path)
+
+
+# Opening
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("model.safetensors", None, "the file is missing"),
+        ("model.safetensors", "weight", "the file has 6 bytes, 7 were written"),
+        ("sub/layout.json", "[]", "the content is not what was written"),
+    ],
+)
+def test_a_damaged_product_is_refused(name: str, content: str | None, problem: str, folder: Path) -> None:
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(DataError, match=rf"{name}: {problem}; the product is damaged: make it anew with force=stage1$"):
+        open_product(folder)
+    assert open_product(make(folder)).path == folder
+
+
+def test_immaterial_files_may_change(folder: Path) -> None:
+    (folder / "preview.txt").write_text("other")
+    assert open_product(folder).manifest["commit"] is None
+
+
+@pytest.mark.parametrize(
+    "content", ['{"identity": ', "[]", "{}", '{"identity": 3}', '{"identity": {"stage": "stage1", "config": 3}}', "\ud800"]
+)
+def test_an_unreadable_manifest_is_refused(content: str, folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DataError, match=r"manifest.json: the manifest cannot be used \(\w+: .*force=stage1, or remove the folder$"):
+        open_product(folder)
+
+
+@pytest.mark.parametrize("part", ["files", "fingerprint", "key", "identity"])
+def test_a_manifest_that_was_changed_is_refused(part: str, folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest[part] = {"files": {}, "fingerprint": "0", "key": "0", "identity": OTHER_CODE.to_dict()}[part]
+    write_json(folder / MANIFEST, manifest)
+    with pytest.raises(DataError, match=r"manifest.json: the manifest was changed.*force=stage1"):
+        open_product(folder)
+
+
+def test_a_stage_that_is_not_complete_is_no_parent(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no complete stage at .*stage1-0a \(it holds no manifest.json\); run stage1 first"):
+        open_product(tmp_path / "stage1-0a")
+
+
+# JSON
+
+
+def test_json_is_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": "é"})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": "long text" * 9999, "b": object()})  # fails half-way
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "é"}
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]

@@ -1,0 +1,205 @@
+"""The figure of one benchmark: four panels that show where a judge is wrong. No global state of matplotlib is left changed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+
+from tract.evaluation.results import Array, BenchmarkReport
+from tract.evaluation.tables import counts, printable
+
+Judges = Sequence[tuple[str, BenchmarkReport]]
+
+# Okabe and Ito's palette, told apart by colour-blind readers; markers and line styles repeat the difference.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":", "-", "--")
+_GREY = "#8c8c8c"
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "font.size": 10,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def benchmark_png(judges: Judges, predictor: str) -> bytes:
+    """PNG with four panels: predicted against true, reliability, residuals by response length, histogram of scores.
+
+    Args:
+        judges: (name, report) on one benchmark, this judge first; each colour is one judge. At least one.
+        predictor: whose scores are shown; every report has it.
+
+    Returns:
+        Bytes that depend on the input and the version of matplotlib alone.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc does not change reports
+        matplotlib.rcParams.update(_STYLE)
+        figure = _figure(judges, predictor)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """The image as the value of an ``src`` attribute."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _figure(judges: Judges, predictor: str) -> Figure:
+    figure = Figure(figsize=(11, 8.8), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    (scatter, reliability), (residuals, histogram) = figure.subplots(2, 2)
+    _draw_scores(scatter, judges, predictor)
+    _draw_reliability(reliability, judges, predictor)
+    _draw_residuals(residuals, judges, predictor)
+    _draw_histogram(histogram, judges, predictor)
+    report = judges[0][1]
+    title = f"{_drawable(report.scored.benchmark)}: {counts(report)}, predictor {_drawable(predictor)}"
+    _draw_legend(figure, title, [name for name, _ in judges])
+    return figure
+
+
+def _drawable(text: str) -> str:
+    # The font has no glyphs for most scripts; the full name stands in the tables.
+    line = printable(text).encode("latin-1", "replace").decode("latin-1")
+    return line if len(line) <= 48 else line[:45] + "..."
+
+
+def _draw_legend(figure: Figure, title: str, names: Sequence[str]) -> None:
+    handles: list[Artist] = [
+        Line2D([], [], color=_colour(k), marker=_marker(k), linestyle=_line(k), markersize=6) for k in range(len(names))
+    ]
+    handles.append(Patch(color=_GREY, alpha=0.45, linewidth=0))
+    texts = [*map(_drawable, names), "true scores"]
+    legend = figure.legend(handles, ["-"] * len(texts), title="-", loc="outside upper center", ncols=min(len(texts), 3))
+    legend.get_title().set_fontsize(12)
+    for artist, text in zip([legend.get_title(), *legend.get_texts()], [title, *texts], strict=True):
+        artist.set_parse_math(False)  # a $ in a name is a dollar
+        artist.set_text(text)  # not given as labels: matplotlib leaves out those that begin with an underscore
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _marker(number: int) -> str:
+    return MARKERS[number % len(MARKERS)]
+
+
+def _line(number: int) -> str:
+    return LINES[number % len(LINES)]
+
+
+def _layers(judges: Judges) -> list[tuple[int, BenchmarkReport]]:
+    """(number of the judge, its report), this judge last and so on top."""
+    return [(k, report) for k, (_, report) in enumerate(judges)][::-1]
+
+
+def _alpha(count: int) -> float:
+    """Opacity that keeps many points readable."""
+    return float(np.clip(8.0 / np.sqrt(count), 0.08, 0.6))
+
+
+def _limits(judges: Judges, predictor: str) -> tuple[float, float]:
+    """Lowest and highest score, true or predicted by any judge, with a margin, in points."""
+    scores = np.concatenate([part for _, r in judges for part in (r.scored.targets, r.scored.scores[predictor])])
+    low, high = float(scores.min()), float(scores.max())
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _identity(axes: Axes, limits: tuple[float, float]) -> None:
+    axes.plot(limits, limits, color=_GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.set(xlim=limits, ylim=limits)
+
+
+def _draw_scores(axes: Axes, judges: Judges, predictor: str) -> None:
+    limits = _limits(judges, predictor)
+    _identity(axes, limits)
+    spread = 0.015 * (limits[1] - limits[0])
+    for k, report in _layers(judges):
+        targets, scores = report.scored.targets, report.scored.scores[predictor]
+        noise = np.random.default_rng(k).uniform(-spread, spread, size=(2, len(targets)))
+        axes.scatter(
+            targets + noise[0], scores + noise[1], s=16, color=_colour(k), marker=_marker(k),
+            alpha=_alpha(len(targets)), linewidths=0, zorder=2,
+        )  # fmt: skip
+    axes.set(title="Predicted and true score", xlabel="true score (points, jittered)", ylabel="predicted score (points, jittered)")
+
+
+def _draw_reliability(axes: Axes, judges: Judges, predictor: str) -> None:
+    low, high = _limits(judges, predictor)
+    _identity(axes, (low, high))
+    # The counts stand below the lines, one row per judge, each under its point.
+    row_height = 0.06 * (high - low)
+    axes.set_ylim(low - row_height * len(judges), high)
+    for k, report in _layers(judges):
+        bins = report.reliability.get(predictor, ())
+        axes.plot(
+            [b.predicted for b in bins], [b.true for b in bins],
+            color=_colour(k), marker=_marker(k), linestyle=_line(k), linewidth=1.4, markersize=6, zorder=2,
+        )  # fmt: skip
+        for b in bins:
+            place = (b.predicted, low - row_height * (k + 0.5))
+            axes.text(*place, str(b.count), color=_colour(k), fontsize=8, ha="center", va="center", clip_on=True)
+    axes.set(title="Reliability (below: items per bin)", xlabel="mean predicted score of the bin (points)")
+    axes.set_ylabel("mean true score of the bin (points)")
+
+
+def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:
+    axes.axhline(0.0, color=_GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_xscale("log")
+    for k, report in _layers(judges):
+        words = 1.0 + report.scored.response_words  # an empty response has a place on the log axis too
+        residuals = report.scored.scores[predictor] - report.scored.targets
+        axes.scatter(words, residuals, s=16, color=_colour(k), marker=_marker(k), alpha=_alpha(len(words)), linewidths=0, zorder=2)
+        _draw_trend(axes, words, residuals, k)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(title="Residual by response length, with least-squares line", xlabel="response length (words + 1, log scale)")
+    axes.set_ylabel("predicted minus true (points)")
+
+
+def _draw_trend(axes: Axes, words: Array, residuals: Array, number: int) -> None:
+    """Least-squares line of the residual on the log of the length; none where all lengths are equal."""
+    x = np.log(words)
+    spread = float(((x - x.mean()) ** 2).sum())
+    if spread <= 1e-12:
+        return
+    slope = float(((x - x.mean()) * residuals).sum()) / spread
+    ends = np.array([x.min(), x.max()])
+    axes.plot(
+        np.exp(ends), residuals.mean() + slope * (ends - x.mean()),
+        color=_colour(number), linewidth=2.2, linestyle=_line(number), zorder=3,
+    )  # fmt: skip
+
+
+def _draw_histogram(axes: Axes, judges: Judges, predictor: str) -> None:
+    ticks = np.asarray(MaxNLocator(nbins=20, steps=[1, 2, 2.5, 5, 10]).tick_values(*_limits(judges, predictor)))
+    half = (ticks[1] - ticks[0]) / 2
+    edges = np.append(ticks - half, ticks[-1] + half).tolist()  # whole scores lie in the middle of a bin
+    targets = judges[0][1].scored.targets
+    axes.hist(targets, bins=edges, color=_GREY, alpha=0.45, zorder=1)
+    for k, report in _layers(judges):
+        scores = report.scored.scores[predictor]
+        axes.hist(scores, bins=edges, histtype="step", linewidth=1.8, color=_colour(k), linestyle=_line(k), zorder=2)
+    axes.set(title="Distribution of scores", xlabel="score (points)", ylabel="items")

@@ -1,0 +1,93 @@
+"""The HTML report of an evaluation: one file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from tract.evaluation.plots import benchmark_png, data_uri
+from tract.evaluation.results import BenchmarkReport, Evaluation
+from tract.evaluation.tables import (
+    METRIC_LABELS,
+    absent_on,
+    counts,
+    difference_rows,
+    interval_name,
+    judges_on,
+    metric_rows,
+    summary_rows,
+)
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+# One sentence each; a reader need not know the paper.
+METRIC_MEANINGS = {
+    "pearson_r": "linear correlation of predicted and true scores; 1 is a straight rising line.",
+    "spearman_rho": "Pearson correlation of the ranks, ties sharing their mean rank: only the order counts.",
+    "kendall_tau": "share of pairs in the right order minus the share in the wrong one, corrected for ties.",
+    "rmse": "root of the mean squared error, in points; large errors weigh more.",
+    "mae": "mean absolute error, in points.",
+    "accuracy_within_half": "share of items whose predicted score is at most 0.5 points from the true one.",
+    "score_mass": "probability that the model gives to all scores of the grid together where the score is read; "
+    "far below 1 it wanted to write something else there.",
+    "failure_rate": "share of the draws that gave no score of their own; they count with the declared fallback.",
+}
+PREDICTOR_MEANINGS = {
+    "rail": "mean of the grid's scores, each weighted with its probability after the answer cue; probability outside the grid "
+    "counts as zero points (the paper's predictor).",
+    "rail_normalized": "the same mean, divided by the probability of the whole grid.",
+    "argmax": "the most probable score of the grid after the answer cue.",
+    "median": "the score at which the cumulated probability of the grid, after the answer cue, passes one half.",
+    "decode_forced": "the score that the model writes when the answer cue is put after its CoT.",
+    "decode_free": "the score parsed from what the model writes freely, cue and score included.",
+    "no_cot": "rail read right after the prompt and the answer cue, without any CoT.",
+}
+BASELINE_MEANINGS = {
+    "constant": "the mean of the true scores for every item.",
+    "length": "the log of the response's number of words: its correlations, and the errors of the least-squares line on it.",
+}
+
+
+def write_report(path: Path, evaluation: Evaluation) -> None:
+    """Writes ``html(evaluation)`` as UTF-8."""
+    path.write_text(html(evaluation), encoding="utf-8")
+
+
+def html(evaluation: Evaluation) -> str:
+    """The report as one HTML page: facts, tables, plots and a legend; styles and images are inside, nothing is loaded.
+
+    The same evaluation gives the same text. All names and values are escaped.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    sections = [_section(evaluation, report) for report in evaluation.reports]
+    used = {name for report in evaluation.reports for _, shown in judges_on(evaluation, report) for name in shown.metrics}
+    return template.render(
+        evaluation=evaluation,
+        sections=sections,
+        summary=summary_rows(evaluation),
+        interval=interval_name(evaluation),
+        metric_labels=METRIC_LABELS,
+        metric_meanings={label: METRIC_MEANINGS[metric] for metric, label in METRIC_LABELS.items()},
+        predictor_meanings={name: meaning for name, meaning in PREDICTOR_MEANINGS.items() if name in used},
+        baseline_meanings=BASELINE_MEANINGS,
+    )
+
+
+def _section(evaluation: Evaluation, report: BenchmarkReport) -> dict[str, Any]:
+    """What the template shows of one benchmark."""
+    judges = judges_on(evaluation, report)
+    drawn = [(name, shown) for name, shown in judges if evaluation.main_predictor in shown.scored.scores]
+    return {
+        "benchmark": report.scored.benchmark,
+        "counts": counts(report),
+        "groups": metric_rows(evaluation, report),
+        "absent": absent_on(evaluation, report),
+        "differences": difference_rows(evaluation, report),
+        "compared_to": report.compared_to,
+        "image": data_uri(benchmark_png(drawn, evaluation.main_predictor)) if drawn else None,
+        "drawn": [name for name, _ in drawn],
+        "not_drawn": [name for name, shown in judges if evaluation.main_predictor not in shown.scored.scores],
+    }

@@ -1,0 +1,99 @@
+"""What an evaluation knows: one judge's scores on one benchmark, and the numbers drawn from them. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one judge says about the n items of one benchmark, in the benchmark's order; the same rows for every predictor.
+
+    Attributes:
+        benchmark: its name.
+        ids: [n] item ids. questions: [n] question ids; intervals are clustered by them.
+        targets: [n] true scores, in points.
+        response_words: [n] words of the response, for the length baseline.
+        scores: predictor -> [n] points, finite; an item's failed draws count with the declared fallback.
+        failures: predictor -> [n] share of the item's draws that failed, in [0, 1].
+        score_mass: predictor -> [n] probability of the whole grid where the predictor reads it, mean over the item's draws.
+    """
+
+    benchmark: str
+    ids: tuple[str, ...]
+    questions: tuple[str, ...]
+    targets: Array
+    response_words: Array
+    scores: Mapping[str, Array]
+    failures: Mapping[str, Array]
+    score_mass: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval; None where it is not defined (a correlation with constant predictions, say)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of the reliability diagram: items whose predicted score lies in [low, high)."""
+
+    low: float
+    high: float
+    count: int
+    predicted: float
+    true: float
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """The numbers of one judge on one benchmark.
+
+    Attributes:
+        scored: what they were computed from.
+        metrics: predictor -> metric -> estimate; metrics are ``statistics.METRICS``.
+        baselines: "constant", "length" -> metric -> estimate; only the metrics that a baseline has.
+        reliability: predictor -> bins.
+        differences: predictor -> metric -> this judge minus the other one, paired; empty without another judge.
+        compared_to: the other judge's name, or None.
+    """
+
+    scored: Scored
+    metrics: Mapping[str, Mapping[str, Estimate]]
+    baselines: Mapping[str, Mapping[str, Estimate]]
+    reliability: Mapping[str, tuple[Bin, ...]]
+    differences: Mapping[str, Mapping[str, Estimate]]
+    compared_to: str | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One judge on all benchmarks.
+
+    Attributes:
+        judge: what it is called in tables. reports: one per benchmark.
+        others: further judges on the same benchmarks (the one compared to), shown beside it.
+        facts: (name, value) pairs for the head of a report: run folder, model, CoTs per item, sampling, fallback, seed.
+        main_predictor: the predictor that plots and the short table show.
+    """
+
+    judge: str
+    reports: tuple[BenchmarkReport, ...]
+    others: tuple[tuple[str, tuple[BenchmarkReport, ...]], ...]
+    facts: tuple[tuple[str, Any], ...]
+    main_predictor: str

@@ -1,0 +1,156 @@
+"""From judgements to scores: every predictor on every item, with failures counted and never dropped. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tract.evaluation.parsing import parse_score
+from tract.evaluation.results import Array, Scored
+from tract.generation.judgement import NO_COT, Judgement
+from tract.score_grid import ScoreGrid
+
+# A score mass below this cannot be normalised by: what is left is rounding.
+_LEAST_MASS = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A judged item of a benchmark.
+
+    Attributes:
+        id, row: the example and its row in its store. question_id: intervals are clustered by it.
+        target: true score in points. words: of the response, else of the whole prompt.
+        status: "ok", "shortened" or why its prompt could not be judged ("dropped_...").
+        meta: further facts, for the predictions file.
+    """
+
+    id: str
+    row: int
+    question_id: str
+    target: float
+    words: int
+    status: str
+    meta: Mapping[str, str]
+
+
+def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, float | None]:
+    """The score in points of each predictor on one judgement; None where it failed.
+
+    Returns:
+        "rail" (TRACT section 3.1), "rail_normalized", "argmax" (first of equals), "median" (the lowest score with at least
+        half of the mass at or below it), "decode_forced" (drawn behind the forced cue), "decode_free" (parsed from what was
+        written; left out where nothing was).
+    """
+    values = np.asarray(grid.values)
+    p = np.asarray(judgement.probabilities, dtype=np.float64)
+    mass, rail = float(p.sum()), float((p * values).sum())
+    has_mass = mass > _LEAST_MASS
+    found: dict[str, float | None] = {
+        "rail": rail,
+        "rail_normalized": rail / mass if has_mass else None,
+        "argmax": float(values[int(p.argmax())]) if has_mass else None,
+        "median": float(values[int(np.searchsorted(p.cumsum(), mass / 2))]) if has_mass else None,
+        "decode_forced": None if judgement.forced is None else grid.values[judgement.forced],
+    }
+    if judgement.free_text is not None:
+        found["decode_free"] = parse_score(judgement.free_text, cue, grid)
+    return found
+
+
+def score_items(
+    benchmark: str,
+    items: Sequence[Item],
+    judgements: Iterable[Judgement],
+    predictors: Sequence[str],
+    grid: ScoreGrid,
+    cue: str,
+    fallback: float,
+) -> Scored:
+    """The scores of all items under all predictors.
+
+    Args:
+        benchmark: its name. items: all of them, judged or not. judgements: in any order.
+        predictors: names; "no_cot" is RAIL right behind the prompt, the others are means over the item's CoTs.
+        grid: the scores. cue: the answer cue.
+        fallback: points that a failed draw counts with; an item that could not be judged is one failed draw.
+    """
+    by_row: dict[int, list[Judgement]] = {}
+    for judgement in judgements:
+        by_row.setdefault(judgement.row, []).append(judgement)
+    columns: dict[str, dict[str, Array]] = {kind: {} for kind in ("scores", "failures", "mass")}
+    for predictor in predictors:
+        cells = [_cell(by_row.get(item.row, []), predictor, grid, cue, fallback) for item in items]
+        for place, kind in enumerate(columns):
+            columns[kind][predictor] = np.asarray([cell[place] for cell in cells], dtype=np.float64)
+    return Scored(
+        benchmark=benchmark,
+        ids=tuple(item.id for item in items),
+        questions=tuple(item.question_id for item in items),
+        targets=np.asarray([item.target for item in items], dtype=np.float64),
+        response_words=np.asarray([item.words for item in items], dtype=np.float64),
+        scores=columns["scores"],
+        failures=columns["failures"],
+        score_mass=columns["mass"],
+    )
+
+
+def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue: str, fallback: float) -> tuple[float, float, float]:
+    """(score in points, share of failed draws, score mass) of one item under one predictor."""
+    without = predictor == "no_cot"
+    chosen = [judgement for judgement in judgements if (judgement.sample == NO_COT) == without]
+    if not chosen:
+        return fallback, 1.0, 0.0
+    draws = [predictions(judgement, grid, cue).get("rail" if without else predictor) for judgement in chosen]
+    mass = float(np.mean([sum(judgement.probabilities) for judgement in chosen]))
+    failed = sum(draw is None for draw in draws)
+    return float(np.mean([fallback if draw is None else draw for draw in draws])), failed / len(draws), mass
+
+
+def prediction_rows(
+    benchmark: str, items: Sequence[Item], judgements: Iterable[Judgement], grid: ScoreGrid, cue: str
+) -> list[dict[str, Any]]:
+    """One row per item and CoT (and per reading without one): text, distribution, scores, finish reason.
+
+    An item that could not be judged has one row, with its status and nulls.
+    """
+    by_row: dict[int, list[Judgement]] = {}
+    for judgement in judgements:
+        by_row.setdefault(judgement.row, []).append(judgement)
+    rows = []
+    for item in items:
+        about = {
+            "benchmark": benchmark,
+            "id": item.id,
+            "question_id": item.question_id,
+            "target": item.target,
+            "status": item.status,
+            "meta": dict(item.meta),
+        }
+        for judgement in by_row.get(item.row, []):
+            rows.append({**about, **_judgement_columns(judgement, grid, cue)})
+        if item.row not in by_row:
+            rows.append({**about, **dict.fromkeys(_COLUMNS)})
+    return rows
+
+
+_COLUMNS = (
+    "sample", "cot", "cot_tokens", "finish", "probabilities", "score_mass", "rail", "rail_normalized", "argmax", "median",
+    "decode_forced", "decode_free", "free_text",
+)  # fmt: skip
+
+
+def _judgement_columns(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, Any]:
+    return {
+        "sample": None if judgement.sample == NO_COT else judgement.sample,
+        "cot": judgement.cot,
+        "cot_tokens": len(judgement.cot_ids),
+        "finish": judgement.finish,
+        "probabilities": dict(zip(grid.labels, judgement.probabilities, strict=True)),
+        "score_mass": sum(judgement.probabilities),
+        **{"decode_free": None, **predictions(judgement, grid, cue)},
+        "free_text": judgement.free_text,
+    }

@@ -1,0 +1,195 @@
+"""One judge's numbers on one benchmark: metrics with intervals, baselines, reliability, paired differences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tract.errors import DataError
+from tract.evaluation.bootstrap import estimates
+from tract.evaluation.results import Array, BenchmarkReport, Bin, Estimate, Scored
+from tract.evaluation.weighted import (
+    TieGroups,
+    deviations,
+    line_residuals,
+    weighted_kendall,
+    weighted_mean,
+    weighted_pearson,
+    weighted_spearman,
+)
+
+METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_within_half", "score_mass", "failure_rate")
+BASELINE_METRICS = METRICS[:6]
+HALF_A_POINT = 0.5 + 1e-9  # 4.4 - 3.9 is a little more than 0.5 in float64
+
+Metrics = dict[str, Array]  # metric -> [R], NaN where undefined
+Table = dict[tuple[str, str], Metrics]  # (field of BenchmarkReport, predictor or baseline) -> metrics
+
+
+def metrics_of(scored: Scored, predictor: str) -> dict[str, float | None]:
+    """The metrics of one predictor, in the order of ``METRICS``.
+
+    Correlations are Pearson r, Spearman rho (midranks) and Kendall tau-b; they are None where predictions or targets are
+    constant. ``rmse`` and ``mae`` are in points. ``accuracy_within_half`` is the share of items at most half a point off.
+    ``score_mass`` is None for a predictor that does not read it.
+
+    Raises:
+        DataError: without items or the predictor, or if a number is not finite.
+    """
+    check_scored(scored, [predictor])
+    values = _judge_metrics(scored, predictor, np.ones((1, len(scored.ids))))
+    return {metric: None if np.isnan(value[0]) else float(value[0]) for metric, value in values.items()}
+
+
+def report_of(
+    scored: Scored,
+    predictors: Sequence[str],
+    *,
+    grid: tuple[float, float],
+    seed: int,
+    resamples: int,
+    confidence: float,
+    bins: int,
+    other: Scored | None,
+    other_name: str | None,
+) -> BenchmarkReport:
+    """All numbers of one judge on one benchmark, with bootstrap percentile intervals clustered by question.
+
+    Differences are this judge minus the other on the same resamples, for those ``predictors`` that both have; one is None
+    where either value is. Its interval counts a resample as undefined where either judge's value is.
+
+    The baselines know the targets of these very items, which makes them generous; a judge has to beat them all the same.
+    "constant" is the mean target, so its RMSE is the standard deviation of the targets; its correlations are None. "length" is
+    log(1 + words of the response): its correlations, and the errors of the least-squares line of the targets on it. Both are
+    fitted again in every resample.
+
+    Args:
+        scored: arrays are float64. predictors: which of its predictors to report, in this order.
+        grid: lowest and highest score, in points. bins: of the reliability diagram.
+        seed: of the resamples. resamples: how many; 0 for no intervals. confidence: of the intervals, in (0, 1).
+        other: another judge on the same items in the same order, or None. other_name: what it is called.
+
+    Raises:
+        DataError: without items or one of the predictors, if a number is not finite, or if ``other`` has other items.
+    """
+    check_scored(scored, predictors)
+    shared = [predictor for predictor in predictors if other is not None and predictor in other.scores]
+    if other is not None:
+        check_scored(other, shared)
+        check_same_items(scored, other)
+
+    def compute(weights: Array) -> Table:
+        table: Table = {("metrics", predictor): _judge_metrics(scored, predictor, weights) for predictor in predictors}
+        table |= {("baselines", name): values for name, values in _baseline_metrics(scored, weights).items()}
+        if other is not None:
+            for predictor in shared:
+                this, that = table["metrics", predictor], _judge_metrics(other, predictor, weights)
+                table["differences", predictor] = {metric: this[metric] - that[metric] for metric in METRICS}
+        return table
+
+    table = estimates(compute, scored.questions, seed=seed, resamples=resamples, confidence=confidence)
+
+    def part(field: str) -> dict[str, dict[str, Estimate]]:
+        return {name: values for (owner, name), values in table.items() if owner == field}
+
+    return BenchmarkReport(
+        scored=scored,
+        metrics=part("metrics"),
+        baselines=part("baselines"),
+        reliability={name: reliability_bins(scored.scores[name], scored.targets, *grid, bins) for name in predictors},
+        differences=part("differences"),
+        compared_to=None if other is None else other_name,
+    )
+
+
+def reliability_bins(scores: Array, targets: Array, lowest: float, highest: float, bins: int) -> tuple[Bin, ...]:
+    """Mean predicted and mean true score in ``bins`` bins of equal width over [lowest, highest], by predicted score.
+
+    Args:
+        scores, targets: [n] float64, in points. Scores outside the range count in the first or last bin.
+        lowest, highest: of the score grid, in points; ``highest`` itself is in the last bin.
+
+    Returns:
+        The bins that hold items, ascending.
+    """
+    edges = np.linspace(lowest, highest, bins + 1)
+    index = np.searchsorted(edges[1:-1], scores, side="right")
+    return tuple(
+        Bin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            count=int(np.sum(index == i)),
+            predicted=float(scores[index == i].mean()),
+            true=float(targets[index == i].mean()),
+        )
+        for i in np.unique(index)
+    )
+
+
+def check_scored(scored: Scored, predictors: Sequence[str]) -> None:
+    """Raises DataError without items or one of the predictors, or if a number of theirs is not finite."""
+    name = f"benchmark {scored.benchmark}"
+    if not scored.ids:
+        raise DataError(f"{name}: no items; at least one is needed, check the benchmark's file and filters")
+    columns = {"target": scored.targets, "response_words": scored.response_words}
+    for predictor in predictors:
+        if predictor not in scored.scores:
+            raise DataError(f"{name}: no scores of predictor {predictor!r}; there are {', '.join(scored.scores)}; choose among these")
+        columns |= {f"{predictor} score": scored.scores[predictor], f"{predictor} failures": scored.failures[predictor]}
+        if predictor in scored.score_mass:
+            columns[f"{predictor} score mass"] = scored.score_mass[predictor]
+    for column, values in columns.items():
+        if values.shape != (len(scored.ids),):
+            raise DataError(f"{name}: {column} has shape {values.shape}, the items {(len(scored.ids),)}; judge the benchmark again")
+        for i in np.flatnonzero(~np.isfinite(values))[:1]:
+            raise DataError(f"{name}, item {scored.ids[i]}: {column} is {values[i]}; it must be finite, judge the benchmark again")
+
+
+def check_same_items(scored: Scored, other: Scored) -> None:
+    """Raises DataError naming the first item of two judges on one benchmark that differs in id or target."""
+    name, hint = f"benchmark {scored.benchmark}", "compare judges on the same benchmark file"
+    for i, (this, that) in enumerate(zip(scored.ids, other.ids, strict=False)):
+        if this != that:
+            raise DataError(f"{name}: item {i} is {this} here and {that} for the other judge; {hint}")
+        if scored.targets[i] != other.targets[i]:
+            raise DataError(f"{name}, item {this}: target {scored.targets[i]} here and {other.targets[i]} for the other judge; {hint}")
+    if len(scored.ids) != len(other.ids):
+        shorter = min(len(scored.ids), len(other.ids))
+        first = max(scored.ids, other.ids, key=len)[shorter]
+        raise DataError(f"{name}: {len(scored.ids)} items here and {len(other.ids)} for the other judge (first: {first}); {hint}")
+
+
+def _judge_metrics(scored: Scored, predictor: str, weights: Array) -> Metrics:
+    scores, mass = scored.scores[predictor], scored.score_mass.get(predictor)
+    values = _correlations(weights, scores, scored.targets) | _errors(weights, scores - scored.targets)
+    values["score_mass"] = np.full(len(weights), np.nan) if mass is None else weighted_mean(weights, mass)
+    values["failure_rate"] = weighted_mean(weights, scored.failures[predictor])
+    return {metric: values[metric] for metric in METRICS}
+
+
+def _baseline_metrics(scored: Scored, weights: Array) -> dict[str, Metrics]:
+    log_words = np.log1p(scored.response_words)
+    constant_residuals, _ = deviations(weights, scored.targets)
+    undefined = np.full(len(weights), np.nan)
+    constant = {metric: undefined for metric in BASELINE_METRICS} | _errors(weights, constant_residuals)
+    length = _correlations(weights, log_words, scored.targets) | _errors(weights, line_residuals(weights, log_words, scored.targets))
+    return {"constant": constant, "length": length}
+
+
+def _correlations(weights: Array, x: Array, y: Array) -> Metrics:
+    x_ties, y_ties = TieGroups.of(x), TieGroups.of(y)
+    return {
+        "pearson_r": weighted_pearson(weights, x, y),
+        "spearman_rho": weighted_spearman(weights, x_ties, y_ties),
+        "kendall_tau": weighted_kendall(weights, x_ties, y_ties),
+    }
+
+
+def _errors(weights: Array, residuals: Array) -> Metrics:
+    """Residuals: [n] or [R, n] float64, in points."""
+    return {
+        "rmse": np.sqrt(weighted_mean(weights, residuals**2)),
+        "mae": weighted_mean(weights, np.abs(residuals)),
+        "accuracy_within_half": weighted_mean(weights, (np.abs(residuals) <= HALF_A_POINT).astype(np.float64)),
+    }

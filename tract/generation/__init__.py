@@ -1,0 +1,1 @@
+"""Generation: from prompts to CoTs and the score distributions behind them."""

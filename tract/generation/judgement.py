@@ -1,0 +1,68 @@
+"""What a judge says about one response: a CoT and what was read behind it. Pure data, kept as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Why a CoT ended.
+CUE = "cue"  # the judge began the answer cue
+END = "end"  # it ended its turn without a cue
+LENGTH = "length"  # it ran into the limit of tokens
+GIVEN = "given"  # it was not sampled but given
+NONE = "none"  # there is none: the cue follows the prompt
+FINISHES = (CUE, END, LENGTH, GIVEN, NONE)
+
+# The sample number of the judgement without a CoT.
+NO_COT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt to judge: id of the example, its row in the token store, token ids of the chat-templated prompt."""
+
+    id: str
+    row: int
+    prompt_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One CoT of one example, and what was read behind it.
+
+    Attributes:
+        id, row: the example and its row in the token store.
+        sample: number of the CoT among those of the example; ``NO_COT`` for the reading right behind the prompt.
+        cot_ids: token ids of the CoT, cut before the cue. cot: their text.
+        finish: why the CoT ended, one of ``FINISHES``.
+        probabilities: p(score | prompt, CoT, cue) for each score of the grid, from the full softmax.
+        forced: place in the grid of the score drawn behind the forced cue; None if what was drawn is no score.
+        free_text: all that was written freely, cue and score included; None where nothing was.
+    """
+
+    id: str
+    row: int
+    sample: int
+    cot_ids: tuple[int, ...]
+    cot: str
+    finish: str
+    probabilities: tuple[float, ...]
+    forced: int | None
+    free_text: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; ``from_dict`` gives it back, floats included to the last bit."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Judgement:
+        """The judgement of a JSON object.
+
+        Raises:
+            TypeError, ValueError: if keys are missing or unknown, or ``finish`` is.
+        """
+        judgement = cls(**{**record, "cot_ids": tuple(record["cot_ids"]), "probabilities": tuple(record["probabilities"])})
+        if judgement.finish not in FINISHES:
+            raise ValueError(f"finish: {judgement.finish!r} is not one of {', '.join(FINISHES)}")
+        return judgement

@@ -1,0 +1,100 @@
+"""Drawing tokens: temperature, nucleus, repetition penalty, and random numbers that belong to (run, example, sample). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tract.errors import ConfigError
+
+# Most nuclei lie within so many tokens; finding them there spares sorting the whole vocabulary.
+_NUCLEUS_GUESS = 256
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How CoTs are drawn.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token (greedy).
+        top_p: share of the probability from which is drawn, the most likely tokens first.
+        repetition_penalty: divides positive logits, and multiplies negative ones, of tokens that prompt or CoT hold already.
+        max_cot_tokens: a CoT that is longer is cut there ("length").
+    """
+
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    max_cot_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"generation.temperature: {self.temperature} is not a finite number >= 0; 0 takes the most likely token")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"generation.top_p: {self.top_p} is outside (0, 1]; 1 turns it off")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ConfigError(f"generation.repetition_penalty: {self.repetition_penalty} is not a finite number > 0; 1 turns it off")
+        if self.max_cot_tokens < 1:
+            raise ConfigError(f"generation.max_cot_tokens: {self.max_cot_tokens} is not a number >= 1")
+
+
+def uniforms(seed: int, example_id: str, sample: int, purpose: str, count: int) -> NDArray[np.float64]:
+    """[count] random numbers in [0, 1) that depend on these arguments alone: not on batch, order, shard or machine."""
+    key = hashlib.blake2b(f"{seed}\n{example_id}\n{sample}\n{purpose}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).random(count)
+
+
+def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """One token per row.
+
+    The token is where the running sum of the probabilities, in the order of the vocabulary, passes the uniform number. That
+    order never changes, so rounding that differs between batches moves the borders by a millionth and no token otherwise.
+
+    Args:
+        logits: [R, V], any float dtype.
+        seen: [R, V] bool, True for tokens that the row's prompt or CoT hold.
+        uniform: [R] float64 in [0, 1).
+        sampling: how to draw.
+
+    Returns:
+        [R] int64.
+    """
+    logits = logits.float()
+    if sampling.repetition_penalty != 1:
+        penalty = sampling.repetition_penalty
+        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        probabilities = torch.where(probabilities >= nucleus_floor(probabilities, sampling.top_p)[:, None], probabilities, 0.0)
+    running = probabilities.double().cumsum(dim=-1)
+    chosen = torch.searchsorted(running, (uniform.to(running) * running[:, -1])[:, None], right=True).squeeze(-1)
+    # A product that rounds up to the whole sum would point behind the last token.
+    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).to(torch.int8).argmax(dim=-1)
+    return torch.minimum(chosen, last)
+
+
+def nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
+    """The least probability in the nucleus: the smallest set of most likely tokens that holds ``top_p`` of the mass.
+
+    Args:
+        probabilities: [R, V] float32. top_p: in (0, 1).
+
+    Returns:
+        [R] float32; tokens that are as likely as the last one of the nucleus belong to it.
+    """
+    size = probabilities.shape[-1]
+    for count in (min(_NUCLEUS_GUESS, size), size):
+        top = probabilities.topk(count, dim=-1).values  # descending
+        before = top.cumsum(dim=-1) - top
+        if count == size or bool((before[:, -1] >= top_p).all()):
+            break
+    # The first token is always inside; so is each one with less than top_p before it.
+    last = (before < top_p).sum(dim=-1).clamp_min(1) - 1
+    return top.gather(-1, last[:, None]).squeeze(-1)

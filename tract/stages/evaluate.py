@@ -1,0 +1,196 @@
+"""The evaluate stage: from predictions to metrics with intervals, tables and a report. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
+
+from tract.config import Config
+from tract.errors import ConfigError
+from tract.evaluation.report import write_report
+from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation, Scored
+from tract.evaluation.scoring import prediction_rows, score_items
+from tract.evaluation.statistics import report_of
+from tract.evaluation.tables import markdown_table, short_table
+from tract.score_grid import ScoreGrid
+from tract.stages.identity import StageIdentity, code_digests, material
+from tract.stages.predict import read_predictions
+from tract.stages.products import Product, write_json
+from tract.stages.run_folder import StageFolder
+from tract.stages.stage import IMMATERIAL_CODE
+
+log = logging.getLogger(__name__)
+
+_SECTIONS = (
+    "seed", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
+    "evaluation.confidence", "evaluation.bins",
+)  # fmt: skip
+REPORT_FILE, TABLE_FILE, METRICS_FILE = "report.html", "results.md", "metrics.json"
+
+
+@dataclass
+class EvaluateStage:
+    """Compares the predictions of a judge with the true scores, and with another judge's.
+
+    Attributes:
+        cfg: the typed configuration. resolved: the same as composed, for the run folder.
+        predicted: product of the judge's predict stage. other: that of the judge compared to, or None.
+    """
+
+    cfg: Config
+    resolved: DictConfig
+    predicted: Product
+    other: Product | None
+
+    @property
+    def name(self) -> str:
+        """Evaluate."""
+        return "evaluate"
+
+    def identity(self) -> StageIdentity:
+        """Configuration, predictions and code."""
+        parents = {"predict": self.predicted.fingerprint}
+        if self.other is not None:
+            parents["compare_to"] = self.other.fingerprint
+        return StageIdentity(
+            self.name, material(self.resolved, _SECTIONS, ()), parents, code_digests("tract.stages.evaluate", immaterial=IMMATERIAL_CODE)
+        )
+
+    def make(self, folder: StageFolder) -> dict[str, Any]:
+        """Writes predictions, metrics, table and report."""
+        OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+        own = self._scored(self.predicted)
+        others = {} if self.other is None else self._scored(self.other)
+        names = self._names()
+        reports = tuple(self._report(scored, others.get(benchmark), names[1]) for benchmark, scored in own.items())
+        shown = ((str(names[1]), tuple(self._report(scored, None, None) for scored in others.values())),) if others else ()
+        evaluation = Evaluation(names[0], reports, shown, self._facts(), self.cfg.evaluation.main_predictor)
+        self._write_predictions(folder.working)
+        write_json(folder.working / METRICS_FILE, _to_dict(evaluation))
+        (folder.working / TABLE_FILE).write_text(markdown_table(evaluation), encoding="utf-8")
+        write_report(folder.working / REPORT_FILE, evaluation)
+        (folder.working / "short_table.txt").write_text(short_table(evaluation) + "\n", encoding="utf-8")
+        return {"parents": {"predict": str(self.predicted.path), **({"compare_to": str(self.other.path)} if self.other else {})}}
+
+    def _names(self) -> tuple[str, str | None]:
+        """Names of the two judges; told apart if they are called alike."""
+        name = str(self.predicted.manifest["judge"]["name"])
+        if self.other is None:
+            return name, None
+        other = str(self.other.manifest["judge"]["name"])
+        return name, other if other != name else f"{other} ({self.other.path.name})"
+
+    def _scored(self, product: Product) -> dict[str, Scored]:
+        about = json.loads((product.path / "judge.json").read_text(encoding="utf-8"))
+        grid = ScoreGrid(tuple(about["grid"]))
+        evaluation = self.cfg.evaluation
+        return {
+            name: score_items(name, items, judgements, evaluation.predictors, grid, about["cue"], _fallback(grid, evaluation.fallback))
+            for name, (items, judgements) in read_predictions(product).items()
+        }
+
+    def _report(self, scored: Scored, other: Scored | None, other_name: str | None) -> BenchmarkReport:
+        evaluation = self.cfg.evaluation
+        grid = ScoreGrid(tuple(json.loads((self.predicted.path / "judge.json").read_text(encoding="utf-8"))["grid"]))
+        return report_of(
+            scored,
+            evaluation.predictors,
+            grid=(grid.lowest, grid.highest),
+            seed=self.cfg.seed,
+            resamples=evaluation.resamples,
+            confidence=evaluation.confidence,
+            bins=evaluation.bins,
+            other=other,
+            other_name=other_name if other is not None else None,
+        )
+
+    def _facts(self) -> tuple[tuple[str, Any], ...]:
+        config, judge = self.predicted.manifest["identity"]["config"], self.predicted.manifest["judge"]
+        generation, given = config["generation"], config["evaluation"]["cots"]
+        sampling = ", ".join(f"{name} {generation[name]:g}" for name in ("temperature", "top_p", "repetition_penalty", "max_cot_tokens"))
+        facts = [
+            ("model", judge["model"]),
+            ("run folder", judge["weights"] or "none: the seed LLM"),
+            ("CoTs", f"{config['evaluation']['n_cot']} per item, {sampling}" if given == "sampled" else given),
+            ("score of a failed draw", self.cfg.evaluation.fallback),
+            ("seed", self.cfg.seed),
+            ("confidence", self.cfg.evaluation.confidence),
+            ("bootstrap resamples", self.cfg.evaluation.resamples),
+        ]
+        for name, counts in self.predicted.manifest["benchmarks"].items():
+            ends = ", ".join(f"{number} {finish}" for finish, number in counts["cots_by_finish"].items())
+            facts.append((f"{name}: how CoTs ended", ends))
+            unusual = {status: number for status, number in counts["by_status"].items() if status != "ok"}
+            if unusual or counts["without_target"] or counts["without_given_cot"]:
+                left_out = {"without true score": counts["without_target"], "without given CoT": counts["without_given_cot"]}
+                facts.append((f"{name}: prompts", f"{unusual or 'all ok'}; left out {left_out}"))
+        return tuple(facts)
+
+    def _write_predictions(self, folder: Path) -> None:
+        about = json.loads((self.predicted.path / "judge.json").read_text(encoding="utf-8"))
+        grid = ScoreGrid(tuple(about["grid"]))
+        rows = [
+            row
+            for name, (items, judgements) in read_predictions(self.predicted).items()
+            for row in prediction_rows(name, items, judgements, grid, about["cue"])
+        ]
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": json.dumps(row["probabilities"])} for row in rows]
+        pq.write_table(pa.Table.from_pylist(flat), folder / "predictions.parquet")
+
+
+def _fallback(grid: ScoreGrid, name: str) -> float:
+    """The declared score of a failed draw, in points."""
+    return {"lowest": grid.lowest, "middle": (grid.lowest + grid.highest) / 2, "highest": grid.highest}[name]
+
+
+def _to_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation for ``metrics.json``."""
+    return {
+        "judge": evaluation.judge,
+        "facts": dict(evaluation.facts),
+        "main_predictor": evaluation.main_predictor,
+        "benchmarks": {report.scored.benchmark: _report_dict(report) for report in evaluation.reports},
+        "others": {name: {report.scored.benchmark: _report_dict(report) for report in reports} for name, reports in evaluation.others},
+    }
+
+
+def _report_dict(report: BenchmarkReport) -> dict[str, Any]:
+    def plain(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+        return {name: {metric: estimate.to_dict() for metric, estimate in row.items()} for name, row in table.items()}
+
+    return {
+        "items": len(report.scored.ids),
+        "questions": len(set(report.scored.questions)),
+        "predictors": plain(report.metrics),
+        "baselines": plain(report.baselines),
+        "reliability": {
+            name: [{"low": b.low, "high": b.high, "count": b.count, "predicted": b.predicted, "true": b.true} for b in bins]
+            for name, bins in report.reliability.items()
+        },
+        **({"compared_to": report.compared_to, "differences": plain(report.differences)} if report.compared_to else {}),
+    }
+
+
+def read_short_table(product: Product) -> str:
+    """The table for the terminal."""
+    return (product.path / "short_table.txt").read_text(encoding="utf-8").rstrip()
+
+
+def check_comparable(own: Product, other: Product) -> None:
+    """Refuses to compare judges on different benchmarks.
+
+    Raises:
+        ConfigError: if the benchmarks differ.
+    """
+    if list(own.manifest["benchmarks"]) != list(other.manifest["benchmarks"]):
+        raise ConfigError(f"compare_to: {other.path} holds predictions on {list(other.manifest['benchmarks'])}, not on the same benchmarks")

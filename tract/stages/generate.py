@@ -1,0 +1,140 @@
+"""The generate stage: a judge samples CoTs on the training and validation prompts, and the true score is attached to each."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from tract.config import Config
+from tract.data.cots import COTS_FILE, attached_score, write_cots
+from tract.data.store import ExampleStore
+from tract.data.tokens import TokenStore
+from tract.errors import DataError
+from tract.generation.judgement import Judgement, Prompt
+from tract.predictors import expected_score
+from tract.stages.identity import StageIdentity, code_digests, material
+from tract.stages.judgement_log import JudgementLog
+from tract.stages.judges import Judge
+from tract.stages.judging import sample_judgements
+from tract.stages.prepare import examples_of, limited, sampling_tokens, splits_of
+from tract.stages.run_folder import StageFolder
+from tract.stages.stage import IMMATERIAL_CODE
+
+log = logging.getLogger(__name__)
+
+_SECTIONS = ("seed", "data", "generation", "trainer.precision")
+_IMMATERIAL = ("data.num_workers", "data.path", "data.source", "generation.batch_size", "generation.shard_size")
+_SPLITS = ("train", "val")
+_LOG = "judgements"
+
+
+@dataclass
+class GenerateStage:
+    """Samples ``generation.n_cot`` CoTs on each prompt of the training and validation splits.
+
+    Attributes:
+        cfg: the typed configuration. resolved: the same as composed, for the run folder. judge: who samples.
+    """
+
+    cfg: Config
+    resolved: DictConfig
+    judge: Judge
+
+    @property
+    def name(self) -> str:
+        """Generate."""
+        return "generate"
+
+    @cached_property
+    def _store(self) -> ExampleStore:
+        return examples_of(self.cfg, self.judge.layout.grid)
+
+    @cached_property
+    def _tokens(self) -> TokenStore:
+        return sampling_tokens(self.cfg, self._store, self.judge.template, self.judge.layout)
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        return limited(self.cfg, self._tokens, splits_of(self.cfg, self._store))
+
+    def identity(self) -> StageIdentity:
+        """Configuration, content of the data, judge and code."""
+        config = material(self.resolved, _SECTIONS, _IMMATERIAL)
+        config["data"]["fingerprint"] = self._store.fingerprint
+        return StageIdentity(
+            self.name, config, {"judge": self.judge.fingerprint}, code_digests("tract.stages.generate", immaterial=IMMATERIAL_CODE)
+        )
+
+    def make(self, folder: StageFolder) -> dict[str, Any]:
+        """Samples what an earlier try left undone, then writes all CoTs in the order of the examples."""
+        cfg = self.cfg
+        OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+        split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._tokens.dataset[row]["score_index"])}
+        if not split_of:
+            raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
+        journal = JudgementLog(folder.working / _LOG, cfg.generation.shard_size)
+        sample_judgements(
+            self.judge.load(cfg),
+            prompts_at(self._tokens, sorted(split_of)),
+            journal,
+            what=self.name,
+            n_cot=cfg.generation.n_cot,
+            without_cot=False,
+            free=False,
+            batch_size=cfg.generation.batch_size,
+        )
+        finishes: Counter[str] = Counter()
+        write_cots(folder.working / COTS_FILE, self._records(journal, split_of, finishes))
+        journal.delete()
+        by_split = dict(Counter(split_of.values()))
+        ends = ", ".join(f"{number} by {name}" for name, number in sorted(finishes.items()))
+        log.info("generate: %d CoTs of %s prompts; ended %s", finishes.total(), by_split, ends)
+        return {
+            "parents": {"judge": str(self.judge.weights or self.judge.model.name_or_path)},
+            "layout": self.judge.layout.fingerprint,
+            "data": {"source": self._store.fingerprint, "counts": {**self._store.counts, "prompts_by_split": by_split}},
+            "cots": {"count": finishes.total(), "by_finish": dict(sorted(finishes.items()))},
+        }
+
+    def _records(self, journal: JudgementLog, split_of: dict[int, str], finishes: Counter[str]) -> Iterator[dict[str, Any]]:
+        grid = torch.tensor(self.judge.layout.grid.values, dtype=torch.float32)
+        for judgement in journal.ordered():
+            if judgement.row not in split_of:
+                continue
+            finishes[judgement.finish] += 1
+            yield self._record(judgement, split_of[judgement.row], grid)
+
+    def _record(self, judgement: Judgement, split: str, grid: torch.Tensor) -> dict[str, Any]:
+        annotated = [int(index) for index in self._tokens.dataset[judgement.row]["score_index"]]
+        score = attached_score(annotated, judgement.id, judgement.sample)
+        probabilities = torch.tensor(judgement.probabilities, dtype=torch.float32)
+        return {
+            "row": judgement.row,
+            "id": judgement.id,
+            "split": split,
+            "sample": judgement.sample,
+            "cot_ids": list(judgement.cot_ids),
+            "cot": judgement.cot,
+            "finish": judgement.finish,
+            "score": self.judge.layout.grid.values[score],
+            "score_index": score,
+            "probabilities": list(judgement.probabilities),
+            "rail": expected_score(probabilities[None], grid, normalize=False).item(),
+            "score_mass": probabilities.sum().item(),
+        }
+
+
+def prompts_at(tokens: TokenStore, rows: list[int]) -> list[Prompt]:
+    """The prompts in the given rows of a token store."""
+    prompts = []
+    for row in rows:
+        record = tokens.dataset[row]
+        prompts.append(Prompt(str(record["id"]), row, tuple(int(token) for token in record["prompt_ids"])))
+    return prompts

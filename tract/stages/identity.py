@@ -1,0 +1,219 @@
+"""What a stage's product depends on: its configuration, the products that it reads, and the code.
+
+The key of an identity names the folder of the product, so that what is equal is found again and what differs is made anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tract.validation import typed_node
+
+_ROOT = Path(__file__).resolve().parents[2]
+_ABSENT = object()
+_SHOWN_CHARACTERS = 40  # of a value in a line about a difference
+
+
+@dataclass(frozen=True)
+class StageIdentity:
+    """Everything that can change a product.
+
+    Attributes:
+        stage: its name.
+        config: the configuration that moves a number, see ``material``, with the fingerprints of the data.
+        parents: role -> fingerprint of the product that is read in this role.
+        code: module -> digest, see ``code_digests``.
+    """
+
+    stage: str
+    config: dict[str, Any]
+    parents: dict[str, str]
+    code: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """10 hex characters of the SHA-256 over all of it."""
+        return hashlib.sha256(_text(self.to_dict()).encode()).hexdigest()[:10]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> StageIdentity:
+        """The identity that ``to_dict`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: if the content is none.
+        """
+        return cls(str(content["stage"]), dict(content["config"]), dict(content["parents"]), dict(content["code"]))
+
+
+def _text(value: Any) -> str:
+    """Canonical JSON: equal for values that mean the same."""
+    return json.dumps(_canonical(value), sort_keys=True)
+
+
+def _canonical(value: Any) -> Any:
+    """The value with whole floats as integers: in sections without types, 1 and 1.0 are the same."""
+    if isinstance(value, dict):
+        return {str(name): _canonical(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence[str]) -> dict[str, Any]:
+    """The part of a configuration that a stage's product depends on.
+
+    Args:
+        resolved: the configuration as composed. It is read through ``Config``, so that 1, 1.0 and "1" are the same where
+            the configuration has a type.
+        sections: dotted names of sections or keys to take. immaterial: dotted names to leave out of these; they may be absent.
+
+    Raises:
+        KeyError: if a section does not exist.
+    """
+    typed: Any = OmegaConf.to_container(typed_node(resolved), resolve=True)
+    picked: dict[str, Any] = {}
+    for dotted in sections:
+        *outer, last = dotted.split(".")
+        source, target = typed, picked
+        for name in outer:
+            source, target = source[name], target.setdefault(name, {})
+        target[last] = source[last]
+    for dotted in immaterial:
+        *outer, last = dotted.split(".")
+        node: Any = picked
+        for name in outer:
+            node = node.get(name) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return picked
+
+
+def differences(old: StageIdentity, new: StageIdentity, at_most: int | None = 5) -> list[str]:
+    """What changed from ``old`` to ``new``, a short line each; beyond ``at_most`` lines, the last one counts the rest."""
+    lines = list(_differences(old, new))
+    if at_most is None or len(lines) <= at_most:
+        return lines
+    return [*lines[:at_most], f"and {len(lines) - at_most} more"]
+
+
+def _differences(old: StageIdentity, new: StageIdentity) -> Iterator[str]:
+    if old.stage != new.stage:
+        yield f"stage: {old.stage} -> {new.stage}"
+    before, after = dict(_leaves(old.config)), dict(_leaves(new.config))
+    for path in sorted({*before, *after}):
+        was, now = before.get(path, _ABSENT), after.get(path, _ABSENT)
+        if was is _ABSENT or now is _ABSENT or _text(was) != _text(now):
+            shown = _shown(was), _shown(now)
+            yield f"{'.'.join(path)}: " + ("changed" if shown[0] == shown[1] else " -> ".join(shown))
+    yield from (f"parent {role} {how}" for role, how in _changes(old.parents, new.parents))
+    yield from (f"code of {module} {how}" for module, how in _changes(old.code, new.code))
+
+
+def _leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*path, str(name)))
+        else:
+            yield (*path, str(name)), value
+
+
+def _shown(value: Any) -> str:
+    text = "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _changes(old: dict[str, str], new: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield name, "added" if name not in old else "removed" if name not in new else "changed"
+
+
+def code_digests(module: str, *, immaterial: Sequence[str], root: Path = _ROOT) -> dict[str, str]:
+    """The code that a module runs: itself and all that it imports from its own top package, directly or not.
+
+    Imports inside functions and under ``TYPE_CHECKING`` count; a package's ``__init__`` belongs to its modules, as Python
+    runs it first. What is named only as text, such as a ``_target_`` of the configuration, is not seen. A digest leaves out
+    comments, docstrings and layout of the text; it depends on the minor version of Python, whose syntax tree it is made of.
+
+    Args:
+        module: dotted name. root: the folder that holds its top package.
+        immaterial: names, or patterns such as ``tract.evaluation.*``, of modules that can move no number; they and what
+            only they import are left out.
+
+    Returns:
+        Module -> 16 hex characters, sorted.
+
+    Raises:
+        ValueError: if there is no such module.
+    """
+    return dict(_closure(module, tuple(immaterial), root))
+
+
+@lru_cache
+def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tuple[str, str], ...]:
+    files = _module_files(root, module.partition(".")[0])
+    if module not in files:
+        raise ValueError(f"{module}: there is no such module")
+    digests: dict[str, str] = {}
+    waiting = {name for name in _with_packages(module) if name in files}
+    while waiting:
+        name = waiting.pop()
+        if any(fnmatchcase(name, pattern) for pattern in immaterial):
+            continue
+        tree = ast.parse(files[name].read_bytes())
+        nodes = list(ast.walk(tree))  # once: the trees are large
+        digests[name] = _digest(tree, nodes)
+        imported = _imported(nodes, name, is_package=files[name].name == "__init__.py")
+        waiting |= {found for found in imported if found in files and found not in digests}
+    return tuple(sorted(digests.items()))
+
+
+def _module_files(root: Path, package: str) -> dict[str, Path]:
+    files = [*(root / package).rglob("*.py"), *root.glob(f"{package}.py")]
+    return {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def _with_packages(name: str) -> Iterator[str]:
+    """``a.b.c`` -> a, a.b, a.b.c."""
+    parts = name.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def _digest(tree: ast.Module, nodes: Sequence[ast.AST]) -> str:
+    """The digest of a syntax tree, from whose bodies docstrings and other strings that stand alone are removed."""
+    for node in nodes:
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [statement for statement in node.body if not _is_text(statement)]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+
+
+def _imported(nodes: Sequence[ast.AST], module: str, is_package: bool) -> Iterator[str]:
+    """Every dotted name that may be a module which the source imports; an imported function or class is among them too."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_packages(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            relative = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*relative, *([node.module] if node.module else [])])
+            yield from _with_packages(base)
+            yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -1,0 +1,147 @@
+"""Which judge a stage works with: a run folder, a Hugging Face model or the seed LLM, with its own prompt, cue and grid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from tract.config import Config, ModelConfig
+from tract.config_rules import sampling_of
+from tract.errors import ConfigError, DataError
+from tract.generation.hf import HFJudge
+from tract.layout import SequenceLayout
+from tract.modeling import in_folder, load_judge, load_tokenizer, model_fingerprint
+from tract.prompts import PromptTemplate
+from tract.stages.prepare import seed_layout
+from tract.stages.products import MANIFEST, open_product
+
+# Which dtype the arithmetic has where it is not that of the weights, by Lightning's name of the precision.
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge, not loaded yet.
+
+    Attributes:
+        name: what it is called in tables.
+        fingerprint: changes when its weights, tokenizer or layout do.
+        model: the seed LLM. weights: folder of what was trained, or None. four_bit: whether the seed LLM is quantised (QLoRA).
+        tokenizer, layout, template: how prompts are worded and scores are written; those that it was trained with.
+        use_cot: whether it was trained to write feedback before the score.
+    """
+
+    name: str
+    fingerprint: str
+    model: ModelConfig
+    weights: Path | None
+    four_bit: bool
+    tokenizer: Any
+    layout: SequenceLayout
+    template: PromptTemplate
+    use_cot: bool = True
+
+    def load(self, cfg: Config) -> HFJudge:
+        """Loads the weights to the configured device."""
+        precision = str(cfg.trainer.get("precision", "32-true"))
+        model: nn.Module = load_judge(self.model, self.weights, four_bit=self.four_bit, seed=cfg.seed)
+        if precision in _STORED:
+            model = model.to(_STORED[precision])
+        if not self.four_bit:  # quantised weights are put on their device when they are loaded
+            model = model.to(_device(cfg))
+        return HFJudge(
+            model, self.layout, self.tokenizer.pad_token_id, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision)
+        )
+
+
+def _device(cfg: Config) -> torch.device:
+    accelerator = str(cfg.trainer.get("accelerator", "auto"))
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("gpu", "cuda"):
+        raise ConfigError(f"trainer.accelerator: {accelerator!r} is set but torch finds no GPU; set trainer=cpu")
+    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def find_judge(spec: str, cfg: Config) -> Judge:
+    """The judge of a run folder, a Hugging Face model, or the configured seed LLM (``seed``).
+
+    Raises:
+        ConfigError, DataError: if there is none, or its files are damaged.
+    """
+    if spec == SEED:
+        return _seed_judge(cfg)
+    folder = Path(spec)
+    if (folder / MANIFEST).is_file() or folder.name.endswith(".partial"):
+        return _trained_judge(folder, cfg)
+    if (folder / "adapter_config.json").is_file():
+        return _adapter_judge(folder, cfg)
+    if spec.startswith((".", "/", "runs/")) and not folder.is_dir():
+        raise ConfigError(f"judge: there is no folder {spec!r}; give the folder of a complete stage, a Hugging Face model, or seed")
+    model = replace(
+        cfg.model, name_or_path=spec, package=None, revision=None, tokenizer_name_or_path=None, random_init=False, pad_token=None
+    )
+    return replace(_seed_judge(replace(cfg, model=_with_pad(model, cfg))), name=folder.name)
+
+
+def _with_pad(model: ModelConfig, cfg: Config) -> ModelConfig:
+    """The model with its own pad token, or the configured one where it has none."""
+    try:
+        load_tokenizer(model)
+    except ConfigError as error:
+        if not str(error).startswith("model.pad_token") or cfg.model.pad_token is None:
+            raise
+        return replace(model, pad_token=cfg.model.pad_token)
+    return model
+
+
+def _seed_judge(cfg: Config) -> Judge:
+    tokenizer, layout, template = seed_layout(cfg)
+    fingerprint = _joined(model_fingerprint(cfg.model, cfg.seed), layout.fingerprint, repr(template))
+    return Judge(SEED, fingerprint, cfg.model, None, False, tokenizer, layout, template)
+
+
+def _adapter_judge(folder: Path, cfg: Config) -> Judge:
+    """An adapter that PEFT wrote elsewhere, on the configured seed LLM, with the configured prompt."""
+    seed = _seed_judge(cfg)
+    weights = b"".join(path.read_bytes() for path in sorted(folder.glob("adapter_*")))
+    return replace(seed, name=folder.name, weights=folder, fingerprint=_joined(seed.fingerprint, hashlib.sha256(weights).hexdigest()))
+
+
+def _trained_judge(folder: Path, cfg: Config) -> Judge:
+    product = open_product(folder)
+    try:
+        saved = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
+        trained = OmegaConf.load(folder / "config.yaml")
+        assert isinstance(trained, DictConfig)
+        model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), trained.model))
+        assert isinstance(model, ModelConfig)
+        template = PromptTemplate(**{**saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
+        kind, use_cot = str(trained.adapter.kind), bool(trained.objective.use_cot)
+    except (OSError, KeyError, TypeError, AssertionError, OmegaConfBaseException, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"judge: {folder} is no folder of a fit stage: {type(error).__name__}: {reason}; give that of stage1 or stage2"
+        ) from error
+    tokenizer = load_tokenizer(in_folder(model, folder))
+    layout = SequenceLayout.from_dict(tokenizer, saved)
+    # The seed LLM is no file of the folder where an adapter was trained.
+    fingerprint = _joined(product.fingerprint, model_fingerprint(model, cfg.seed))
+    name = str(product.manifest.get("stage", folder.name))
+    return Judge(name, fingerprint, model, folder, kind == "qlora", tokenizer, layout, template, use_cot)
+
+
+def _joined(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,238 @@
+"""The pipeline: stage 1, CoT generation, stage 2, prediction, evaluation; complete stages are reused, heavy ones run apart.
+
+    stage1   -> adapter or weights          from the seed LLM and annotated CoTs
+    generate -> cots.parquet                from stage1 (or the judge that is given)
+    stage2   -> adapter or weights          from the seed LLM and generated CoTs
+    predict  -> judgements                  from the last fit stage (or the judge that is given), and the judge compared to
+    evaluate -> metrics, tables, report     from predictions
+
+Each reads the folders of its parents and writes its own; nothing else passes between them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tract.config import Config
+from tract.config_rules import STAGES
+from tract.errors import ConfigError
+from tract.stages.benchmarks import check_benchmarks
+from tract.stages.evaluate import REPORT_FILE, EvaluateStage, check_comparable, read_short_table
+from tract.stages.fit import FitStage
+from tract.stages.generate import GenerateStage
+from tract.stages.judges import SEED, find_judge
+from tract.stages.predict import PredictStage
+from tract.stages.products import Product, open_product
+from tract.stages.stage import Stage, complete_product, folder_of, run_stage
+from tract.validation import validate
+
+log = logging.getLogger(__name__)
+
+_FIT = ("stage1", "stage2")
+_CHANGEABLE = ("objective", "optimizer", "scheduler", "batch", "train")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage to run, in words that another process understands.
+
+    Attributes:
+        stage: its name. inputs: role -> folder of a parent's product, or how a judge is called. force: make it anew.
+    """
+
+    stage: str
+    inputs: Mapping[str, str]
+    force: bool
+
+
+def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
+    """Runs the stages that the configuration asks for; returns the products of those that were needed.
+
+    Raises:
+        TractError: for anything that the user can mend.
+        SystemExit: if a stage in a process of its own failed; it has said why.
+    """
+    cfg = validate(resolved)
+    plan = _plan(cfg)
+    if "predict" in plan and cfg.judge is None:
+        check_benchmarks(cfg)  # now, not after the training
+    products: dict[str, Product] = {}
+    for name in plan:
+        if name == "evaluate":
+            products[name] = _evaluate(cfg, resolved, products)
+            continue
+        inputs = _inputs(name, cfg, products)
+        products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
+    return products
+
+
+def _plan(cfg: Config) -> list[str]:
+    """The stages that are wanted, and those whose products they need, in order."""
+    own = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
+    wanted = [name for name in own if _wanted(name, cfg) and (name != "stage1" or cfg.judge is None)]
+    needed = set(wanted)
+    for name in reversed(own):
+        if name in needed:
+            needed |= set(_parents(name, cfg, own))
+    return [name for name in own if name in needed]
+
+
+def _wanted(name: str, cfg: Config) -> bool:
+    if cfg.stages is not None:
+        return name in cfg.stages
+    if cfg.from_stage is not None:
+        return STAGES.index(name) >= STAGES.index(cfg.from_stage)
+    return name in cfg.pipeline
+
+
+def _parents(name: str, cfg: Config, own: tuple[str, ...]) -> list[str]:
+    if name == "predict" and cfg.compare_to == "stage1" and "stage1" in own:
+        return [*_parents("final", cfg, own), "stage1"]
+    if name in ("predict", "final"):
+        # A judge that is given is the one to evaluate, unless a stage 2 follows it.
+        fits = [stage for stage in own if stage in _FIT and (cfg.judge is None or (stage == "stage2" and _wanted(stage, cfg)))]
+        return fits[-1:]
+    needs = {"generate": ["stage1"], "stage2": ["generate"], "evaluate": ["predict"]}.get(name, [])
+    if name == "stage2" and cfg.stage2.start_from == "stage1":
+        needs = [*needs, "stage1"]
+    return [stage for stage in needs if stage != "stage1" or cfg.judge is None]
+
+
+def _forced(name: str, cfg: Config) -> bool:
+    return name in cfg.force or "all" in cfg.force
+
+
+def _inputs(name: str, cfg: Config, products: Mapping[str, Product]) -> dict[str, str]:
+    if name == "stage1":
+        return {}
+    if name == "generate":
+        return {"judge": cfg.judge or str(products["stage1"].path)}
+    if name == "stage2":
+        start = {} if cfg.stage2.start_from == SEED else {"start": cfg.judge or str(products["stage1"].path)}
+        return {"generated": str(products["generate"].path), **start}
+    return {"judge": _judged(cfg, products)}
+
+
+def _judged(cfg: Config, products: Mapping[str, Product]) -> str:
+    """The judge to evaluate: of the last fit stage, else the one that is given, else the seed LLM."""
+    fits = [stage for stage in _FIT if stage in products and (stage == "stage2" or cfg.judge is None)]
+    own = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
+    last = _parents("final", cfg, own)
+    if last and last[0] in fits:
+        return str(products[last[0]].path)
+    return cfg.judge or SEED
+
+
+def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -> Product:
+    """Evaluates the judge, beside the one it is compared to."""
+    other = None
+    if cfg.compare_to is not None:
+        spec = cfg.compare_to if cfg.compare_to != "stage1" or "stage1" not in products else str(products["stage1"].path)
+        task = Task("predict", {"judge": spec}, _forced("predict", cfg))
+        # The judge itself, where the seed LLM is evaluated and compared to.
+        if spec != _judged(cfg, products):
+            other = _obtain(task, resolved, wanted=_wanted("predict", cfg))
+            check_comparable(products["predict"], other)
+    inputs = {"predicted": str(products["predict"].path), **({"other": str(other.path)} if other else {})}
+    product = _obtain(Task("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
+    log.info("results:\n\n%s\n\n  report: %s", read_short_table(product), product.path / REPORT_FILE)
+    return product
+
+
+def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
+    """The configuration of one stage: that of the pipeline, with the sections that ``stage2`` changes.
+
+    Raises:
+        ConfigError: if the changed configuration is not sound.
+    """
+    changed = resolved.copy()
+    with open_dict(changed):
+        changed.stage = stage
+        if stage == "stage2":
+            for section in _CHANGEABLE:
+                changed[section] = OmegaConf.merge(changed[section], resolved.stage2[section])
+    return changed
+
+
+def build_stage(task: Task, resolved: DictConfig) -> Stage:
+    """The stage of a task; nothing heavy is loaded.
+
+    Raises:
+        TractError: if an input is missing or damaged, or the configuration of the stage is not sound.
+    """
+    config = stage_config(resolved, task.stage)
+    cfg = _validated(config, task.stage)
+    inputs = task.inputs
+    if task.stage in _FIT:
+        parents = {role: open_product(Path(inputs[role])) for role in ("generated", "start") if role in inputs}
+        return FitStage(cfg, config, parents.get("generated"), parents.get("start"))
+    if task.stage == "generate":
+        return GenerateStage(cfg, config, find_judge(inputs["judge"], cfg))
+    if task.stage == "predict":
+        return PredictStage(cfg, config, find_judge(inputs["judge"], cfg))
+    other = open_product(Path(inputs["other"])) if "other" in inputs else None
+    return EvaluateStage(cfg, config, open_product(Path(inputs["predicted"])), other)
+
+
+def _validated(config: DictConfig, stage: str) -> Config:
+    try:
+        return validate(config)
+    except ConfigError as error:
+        if stage != "stage2":
+            raise
+        raise ConfigError(f"with the changes of stage2: {error}") from None
+
+
+def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
+    """The product of a task: reused if it is there, else made, if that is wanted."""
+    stage = build_stage(task, resolved)
+    cfg = validate(resolved)
+    force = task.force and wanted
+    folder = folder_of(stage, cfg, force=force)
+    if not force and (product := complete_product(folder, cfg)) is not None:
+        log.info("%s: reused, %s (same configuration, inputs and code)", task.stage, folder.path)
+        return product
+    if not wanted:
+        raise ConfigError(
+            f"stages: {task.stage} is needed, but it is not complete ({folder.path} does not exist); add it, as in "
+            f"stages=[{task.stage},...], or run the whole pipeline first"
+        )
+    if task.stage == "evaluate" or not cfg.run.isolate:
+        return run_stage(stage, cfg, force=force)
+    _run_apart(task, resolved)
+    product = complete_product(folder, cfg)
+    assert product is not None, f"{folder.path} is missing though its process ended well"
+    return product
+
+
+def _run_apart(task: Task, resolved: DictConfig) -> None:
+    """Runs a task in a process of its own: its memory is gone when the next one begins."""
+    with tempfile.TemporaryDirectory(prefix="tract-") as place:
+        OmegaConf.save(resolved, Path(place) / "config.yaml", resolve=True)
+        (Path(place) / "task.json").write_text(json.dumps({**asdict(task), "parent": os.getpid()}), encoding="utf-8")
+        sys.stdout.flush()
+        process = subprocess.Popen([sys.executable, "-m", "tract.job", place], env=_environment())
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if code:
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, in which the package is found wherever the command was started."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}

@@ -1,0 +1,194 @@
+"""The predict stage: a judge samples CoTs on the items of all benchmarks and reads the scores behind them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tract.config import Config
+from tract.data.cots import COTS_FILE, read_cots
+from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
+from tract.errors import ConfigError, DataError
+from tract.evaluation.scoring import Item
+from tract.generation.hf import HFJudge
+from tract.generation.judgement import Judgement
+from tract.stages.benchmarks import Benchmark, find_benchmarks, target_of, worded_for
+from tract.stages.generate import prompts_at
+from tract.stages.identity import StageIdentity, code_digests, material
+from tract.stages.judgement_log import JudgementLog
+from tract.stages.judges import Judge
+from tract.stages.judging import read_judgements, sample_judgements
+from tract.stages.prepare import sampling_tokens
+from tract.stages.products import Product, open_product
+from tract.stages.run_folder import StageFolder
+from tract.stages.stage import IMMATERIAL_CODE
+
+log = logging.getLogger(__name__)
+
+_SECTIONS = (
+    "seed", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction", "data.test_fraction",
+    "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
+    "evaluation.max_items",
+)  # fmt: skip
+_IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_size")
+
+
+@dataclass
+class PredictStage:
+    """Judges every item of every benchmark: ``evaluation.n_cot`` CoTs of the judge's own, or given ones, and once without.
+
+    Attributes:
+        cfg: the typed configuration. resolved: the same as composed, for the run folder. judge: who judges.
+    """
+
+    cfg: Config
+    resolved: DictConfig
+    judge: Judge
+
+    @property
+    def name(self) -> str:
+        """Predict."""
+        return "predict"
+
+    @cached_property
+    def _benchmarks(self) -> list[Benchmark]:
+        return find_benchmarks(self.cfg, self.judge.layout.grid)
+
+    @property
+    def _free(self) -> bool:
+        return "decode_free" in self.cfg.evaluation.predictors
+
+    @cached_property
+    def _given(self) -> Product | None:
+        """The generate stage whose CoTs are read, if CoTs are given by one."""
+        where = self.cfg.evaluation.cots
+        return None if where in ("sampled", "annotated") else open_product(Path(where))
+
+    def identity(self) -> StageIdentity:
+        """Configuration, content of the benchmarks, judge and code."""
+        config = material(self.resolved, _SECTIONS, _IMMATERIAL)
+        config["free"] = self._free
+        config["benchmarks"] = {benchmark.name: benchmark.store.fingerprint for benchmark in self._benchmarks}
+        parents = {"judge": self.judge.fingerprint}
+        if self._given is not None:
+            config["evaluation"]["cots"] = "generated"
+            parents["cots"] = self._given.fingerprint
+        return StageIdentity(self.name, config, parents, code_digests("tract.stages.predict", immaterial=IMMATERIAL_CODE))
+
+    def make(self, folder: StageFolder) -> dict[str, Any]:
+        """Judges what an earlier try left undone, benchmark after benchmark."""
+        OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+        judge = self.judge.load(self.cfg)
+        counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
+        layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
+        (folder.working / "judge.json").write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
+        return {
+            "judge": {"name": self.judge.name, "model": self.judge.model.name_or_path, "weights": str(self.judge.weights or "")},
+            "benchmarks": counts,
+        }
+
+    def _judge_benchmark(self, benchmark: Benchmark, judge: HFJudge, folder: Path) -> dict[str, Any]:
+        cfg, rows = self.cfg, list(benchmark.rows)
+        cots: dict[int, Sequence[Sequence[int]]] = {}
+        left_out = 0
+        if cfg.evaluation.cots != "sampled":
+            cots = self._given_cots(benchmark)
+            left_out = sum(row not in cots for row in rows)
+            rows = [row for row in rows if row in cots]
+            if not rows:
+                raise DataError(f"evaluation.cots: {cfg.evaluation.cots!r} holds no CoT for any item of {benchmark.name}")
+        tokens = self._tokens(benchmark)
+        status = {row: str(tokens.dataset[row]["status"]) for row in rows}
+        prompts = prompts_at(tokens, [row for row in rows if not status[row].startswith("dropped")])
+        journal = JudgementLog(folder / f"log-{benchmark.name}", cfg.generation.shard_size)
+        what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.batch_size
+        if cfg.evaluation.cots == "sampled":
+            n_cot = cfg.evaluation.n_cot
+            sample_judgements(judge, prompts, journal, what=what, n_cot=n_cot, without_cot=True, free=self._free, batch_size=batch_size)
+        else:
+            read_judgements(judge, prompts, cots, journal, what=what, without_cot=True, batch_size=batch_size)
+        finishes: Counter[str] = Counter()
+        _write_lines(folder / f"items-{benchmark.name}.jsonl", (asdict(item) for item in self._items(benchmark, rows, status)))
+        _write_lines(folder / f"judgements-{benchmark.name}.jsonl", _counted(journal, set(rows), finishes))
+        journal.delete()
+        return {
+            "items": len(rows),
+            "by_status": dict(Counter(status.values())),
+            "without_target": benchmark.without_target,
+            "without_given_cot": left_out,
+            "cots_by_finish": dict(sorted(finishes.items())),
+        }
+
+    def _tokens(self, benchmark: Benchmark) -> TokenStore:
+        template = worded_for(self.cfg, self.judge.template)
+        if self.cfg.evaluation.cots == "annotated":
+            # Prompts as in training, where room is left for the annotated CoT alone.
+            options = TokenizeOptions(
+                self.cfg.data.max_length, self.cfg.data.overlong, tuple(self.cfg.data.shorten), self.judge.use_cot, 0, "drop"
+            )
+            return tokenize(benchmark.store, template, self.judge.layout, options, Path(self.cfg.paths.cache))
+        return sampling_tokens(self.cfg, benchmark.store, template, self.judge.layout)
+
+    def _given_cots(self, benchmark: Benchmark) -> dict[int, Sequence[Sequence[int]]]:
+        """Row -> token ids of the CoTs that are given for it."""
+        if self._given is None:
+            examples = ((row, benchmark.store.example(row)) for row in benchmark.rows)
+            encode = self.judge.layout.cot_ids
+            # A judge that was trained without CoTs reads its score right behind the prompt.
+            return {
+                row: [encode(annotation.cot) if self.judge.use_cot else [] for annotation in example.annotations]
+                for row, example in examples
+                if example.annotations
+            }
+        found: dict[int, list[Sequence[int]]] = {}
+        ids = {row: benchmark.store.dataset[row]["id"] for row in benchmark.rows}
+        for record in read_cots(self._given.path / COTS_FILE, Path(self.cfg.paths.cache)):
+            if record["row"] in ids:
+                if record["id"] != ids[record["row"]]:
+                    raise ConfigError(f"evaluation.cots: {self.cfg.evaluation.cots!r} was generated on other data than {benchmark.name}")
+                found.setdefault(record["row"], []).append(record["cot_ids"])
+        return dict(found)
+
+    def _items(self, benchmark: Benchmark, rows: Sequence[int], status: dict[int, str]) -> Iterator[Item]:
+        examples = [benchmark.store.example(row) for row in rows]
+        # Where some responses stand only inside a finished prompt, the words of all prompts are counted instead.
+        told_apart = all(example.instruction for example in examples)
+        for row, example in zip(rows, examples, strict=True):
+            target = target_of(example, self.cfg.evaluation.target)
+            assert target is not None
+            words = len((example.response if told_apart else example.prompt or "").split())
+            yield Item(example.id, row, example.question_id, target, words, status[row], example.meta)
+
+
+def _counted(journal: JudgementLog, rows: set[int], finishes: Counter[str]) -> Iterator[dict[str, Any]]:
+    for judgement in journal.ordered():
+        if judgement.row in rows:
+            finishes[judgement.finish] += 1
+            yield judgement.to_dict()
+
+
+def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judgement]]]:
+    """Benchmark -> (items, judgements) of a predict stage."""
+    found = {}
+    for name in product.manifest["benchmarks"]:
+        items = [Item(**json.loads(line)) for line in _lines(product.path / f"items-{name}.jsonl")]
+        found[name] = items, [Judgement.from_dict(json.loads(line)) for line in _lines(product.path / f"judgements-{name}.jsonl")]
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,158 @@
+"""What a stage made: its files, and the manifest that says what they were made from and how to tell that they are whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from tract.errors import ConfigError, DataError
+from tract.stages.identity import StageIdentity
+
+MANIFEST = "manifest.json"
+# Top-level names in a stage's folder that no other stage reads: neither verified nor part of the fingerprint.
+IMMATERIAL_FILES = ("checkpoints", "csv", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{MANIFEST}*")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a complete stage made.
+
+    Attributes:
+        path: its folder. manifest: the content of ``manifest.json``.
+        fingerprint: SHA-256 (hex) over names and contents of its files; a stage made anew with the same bytes has the same.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    fingerprint: str
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any], identity: StageIdentity) -> dict[str, Any]:
+    """Writes the manifest of a finished folder, whose files and names are on the disk then.
+
+    Args:
+        folder: holds all files of the product.
+        facts: to keep; identity, key, files (path -> [bytes, SHA-256]), fingerprint and time are added.
+        identity: what the product is made from.
+
+    Returns:
+        The content of the manifest.
+    """
+    files = _sync_and_digest(folder)
+    content = {
+        **facts,
+        "key": identity.key,
+        "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "fingerprint": _fingerprint(files),
+        "identity": identity.to_dict(),
+        "files": files,
+    }
+    write_json(folder / MANIFEST, content)
+    for inner in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        sync_folder(inner)
+    return content
+
+
+def read_manifest(path: Path) -> tuple[dict[str, Any], StageIdentity]:
+    """The manifest of a complete folder and the identity in it.
+
+    Raises:
+        DataError: if it cannot be read, or does not agree with itself.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        identity = StageIdentity.from_dict(manifest["identity"])
+        agrees = manifest["key"] == identity.key and manifest["fingerprint"] == _fingerprint(manifest["files"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        problem = f"the manifest cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
+    else:
+        if agrees:
+            return manifest, identity
+        problem = "the manifest was changed, key or fingerprint do not fit the rest"
+    raise DataError(f"{path / MANIFEST}: {problem}; make the product anew with force={_stage(path)}, or remove the folder")
+
+
+def open_product(path: Path) -> Product:
+    """Reads a complete stage for use by another one, after checking that its files are what the stage wrote.
+
+    Raises:
+        ConfigError: if there is no complete stage.
+        DataError: if a file is missing or not as it was finished, or the manifest cannot be used.
+    """
+    if not (path / MANIFEST).is_file():
+        raise ConfigError(f"no complete stage at {path} (it holds no {MANIFEST}); run {_stage(path)} first, or correct the path")
+    manifest, identity = read_manifest(path)
+    remedy = f"the product is damaged: make it anew with force={identity.stage}"
+    for check in (_size_problem, _content_problem):  # the quick one first, for all files
+        for name, expected in manifest["files"].items():
+            if problem := check(path / name, expected):
+                raise DataError(f"{path / name}: {problem}; {remedy}")
+    return Product(path, manifest, manifest["fingerprint"])
+
+
+def _size_problem(file: Path, expected: list[Any]) -> str | None:
+    if not file.is_file():
+        return "the file is missing"
+    size = file.stat().st_size
+    return None if size == expected[0] else f"the file has {size} bytes, {expected[0]} were written"
+
+
+def _content_problem(file: Path, expected: list[Any]) -> str | None:
+    with file.open("rb") as stream:
+        return None if hashlib.file_digest(stream, "sha256").hexdigest() == expected[1] else "the content is not what was written"
+
+
+def _stage(path: Path) -> str:
+    """The stage that a folder's name says."""
+    return path.name.rpartition("-")[0] or path.name
+
+
+def _sync_and_digest(folder: Path) -> dict[str, list[Any]]:
+    """Path below the folder -> [bytes, SHA-256] of the files that make the product, which are on the disk then."""
+    files: dict[str, list[Any]] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(fnmatchcase(relative.parts[0], pattern) for pattern in IMMATERIAL_FILES):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                files[relative.as_posix()] = [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+    return files
+
+
+def _fingerprint(files: Mapping[str, list[Any]]) -> str:
+    named = sorted((name, digest) for name, (_, digest) in files.items())
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that the file is whole or absent, and on the disk."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # of a failed try
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""What a stage is: it knows what it is made from, and makes its product in a folder that is complete or absent."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+from tract.config import Config
+from tract.stages.identity import StageIdentity
+from tract.stages.products import Product, open_product
+from tract.stages.run_folder import StageFolder, find, provenance, reason
+
+log = logging.getLogger(__name__)
+
+# Modules that move no number: what they do shows in the log, in messages, or in who may work when.
+IMMATERIAL_CODE = (
+    "tract",
+    "tract.config*",
+    "tract.errors",
+    "tract.preview",
+    "tract.validation",
+    "tract.stages",
+    "tract.stages.callbacks",
+    "tract.stages.identity",
+    "tract.stages.judgement_log",
+    "tract.stages.loggers",
+    "tract.stages.products",
+    "tract.stages.progress",
+    "tract.stages.run_folder",
+    "tract.stages.stage",
+)
+
+
+class Stage(Protocol):
+    """A stage with its inputs; nothing heavy is loaded before ``make``."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name, one of ``config_rules.STAGES``."""
+
+    def identity(self) -> StageIdentity:
+        """All that its product depends on."""
+
+    def make(self, folder: StageFolder) -> dict[str, Any]:
+        """Makes the product in ``folder.working``; returns facts for the manifest."""
+
+
+def folder_of(stage: Stage, cfg: Config, *, force: bool) -> StageFolder:
+    """The folder of a stage's product, whether it is there or not."""
+    return find(Path(cfg.paths.runs), stage.identity(), "redo" if force else cfg.run.on_code_change)
+
+
+def complete_product(folder: StageFolder, cfg: Config) -> Product | None:
+    """The product if it is there, linked into the run's folder.
+
+    Raises:
+        DataError: if it is there but damaged.
+    """
+    if not folder.is_complete:
+        return None
+    product = open_product(folder.path)
+    folder.link(run_folder(cfg))
+    return product
+
+
+def run_folder(cfg: Config) -> Path:
+    """Where a run's stages are linked."""
+    return Path(cfg.paths.runs) / cfg.run.name / f"seed{cfg.seed}"
+
+
+def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
+    """The stage's product: reused if it is there, else made here, going on where an earlier try was cut off.
+
+    Raises:
+        TractError: for anything that the user can mend.
+    """
+    folder = folder_of(stage, cfg, force=force)
+    with folder.locked(wait=cfg.run.when_locked == "wait"):
+        if not force and (product := complete_product(folder, cfg)) is not None:
+            log.info("%s: reused, %s (same configuration, inputs and code)", stage.name, folder.path)
+            return product
+        log.info("%s", f"{stage.name}: made anew, since force says so" if force else reason(Path(cfg.paths.runs), folder.identity))
+        if folder.working.exists() and not force:
+            log.info("%s: going on with what an earlier try left in %s", stage.name, folder.working)
+        folder.begin(overwrite=force)
+        facts = stage.make(folder)
+        product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
+    folder.link(run_folder(cfg))
+    log.info("%s: finished, %s", stage.name, folder.path)
+    return product
