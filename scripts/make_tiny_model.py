@@ -26,7 +26,7 @@ def main() -> None:
     """Writes the four files."""
     source = RubricCheck(
         n_questions=400, responses_per_question=1, n_ood_questions=40, annotations_per_response=1,
-        n_constraints=4, cot_noise=0.0, score_noise=0.0, seed=0,
+        n_constraints=4, cot_noise=0.0, score_noise=0.0, seed=0, kinds=None, wording="varied",
     )  # fmt: skip
     texts = (text for e in islice(source.examples(), 440) for text in (e.instruction, e.response, e.annotations[0].cot))
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))

@@ -21,7 +21,7 @@ def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list
     """Items of very different lengths: every second prompt has its rubric, every third CoT is cut short."""
     source = RubricCheck(
         n_questions=count, responses_per_question=1, n_ood_questions=0, annotations_per_response=annotations,
-        n_constraints=4, cot_noise=0.0, score_noise=0.0, seed=7,
+        n_constraints=4, cot_noise=0.0, score_noise=0.0, seed=7, kinds=None, wording="varied",
     )  # fmt: skip
     items = []
     for number, example in enumerate(source.examples()):

@@ -44,7 +44,7 @@ def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
         small = [] if own_data else ["data.source.n_questions=12", "data.source.n_ood_questions=0"]
         steps = ["batch.items_per_step=4", "batch.micro_batch_size=2", "train.max_steps=1"]
         places = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "logger=none", "trainer.enable_progress_bar=false"]
-        monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny", *small, *steps, *places, *overrides])
+        monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny", "run.isolate=false", *small, *steps, *places, *overrides])
         GlobalHydra.instance().clear()
         launch(load_main(), "train")
 
@@ -129,14 +129,14 @@ def test_bad_row_is_named_by_file_and_line(case: str, refused: Refused, rows_fil
 
 def test_bad_rows_are_skipped_listed_and_counted(run_train: Callable[..., None], rows_file: Callable[..., str], tmp_path: Path) -> None:
     lines = [line for line, _ in BAD_ROWS.values()]
-    run_train("data=feedback_jsonl", rows_file(*lines), "data.on_bad_row=skip")
+    run_train("stages=[stage1]", "data=feedback_jsonl", rows_file(*lines), "data.on_bad_row=skip")
     (rejected,) = (tmp_path / "cache").rglob("rejected.jsonl")
     found = [json.loads(line) for line in rejected.read_text().splitlines()]
     assert [entry["place"] for entry in found] == [f"judged.jsonl:{number}" for number in range(3, 3 + len(lines))]
     for entry, (_, pieces) in zip(found, BAD_ROWS.values(), strict=True):
         assert [piece for piece in pieces if piece not in entry["reason"]] == []
         assert entry["row"]
-    (manifest,) = (tmp_path / "runs").rglob("manifest.json")
+    (manifest,) = (tmp_path / "runs" / "stages").glob("stage1-*/manifest.json")
     counts = json.loads(manifest.read_text())["data"]["counts"]
     assert counts["rows_read"] == 12 + len(lines)
     assert counts["rows_rejected"] == len(lines)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tract.config import Config
+from tract.config import YAML_NAMES, Config
 from tract.stages.fit import build
+from tract.stages.pipeline import stage_config
 from tract.stages.prepare import prepare
 from tract.validation import validate
 
@@ -27,16 +29,30 @@ def names(folder: Path) -> list[str]:
 
 
 EXPERIMENTS = names(CONF / "experiment")
+# The configurations of the entry scripts.
+ROOTS = ("train", "generate_cot", "evaluate")
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [(group, option) for group in GROUPS for option in names(CONF / group)]
 # What an option needs from the user, or from another group.
 NEEDS = {
     ("data", "feedback_jsonl"): ["data.path=judged.jsonl"],
     ("data", "prometheus_eval"): ["data.path=benchmark.json", "prompt=finished"],
+    ("objective", "regression_only"): ["pipeline=[stage1,predict,evaluate]"],
     ("data", "columns"): ["data.path=judged.csv", "data.source.columns.instruction=question", "data.source.columns.response=answer"],
 }
 TINY = ["model=tiny", "data=rubric_check", "data.source.n_questions=12", "data.source.n_ood_questions=0", "trainer=cpu", "logger=none"]
 SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.items_per_step=4"]
+
+
+@pytest.fixture
+def compose_root(tmp_path: Path) -> Compose:
+    """Composes the configuration of an entry script."""
+
+    def run(root: str, *overrides: str) -> DictConfig:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            return compose(root, [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", *overrides])
+
+    return run
 
 
 def test_files_are_found() -> None:
@@ -46,7 +62,35 @@ def test_files_are_found() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_builds_and_takes_a_step(name: str, compose_config: Compose) -> None:
-    cfg = validate(compose_config(f"experiment={name}", *TINY, *SMALL))
+    takes_a_step(validate(compose_config(f"experiment={name}", *TINY, *SMALL)))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_stage2_of_an_experiment_validates_and_takes_a_step(name: str, compose_config: Compose) -> None:
+    """On annotated CoTs, which have the form of generated ones."""
+    resolved = compose_config(f"experiment={name}", *TINY, *SMALL)
+    if "stage2" not in resolved.pipeline:
+        pytest.skip("its pipeline has no stage 2")
+    cfg = validate(stage_config(resolved, "stage2"))
+    assert cfg.stage == "stage2"
+    assert cfg.objective.use_cot
+    if any(resolved.stage2[section] for section in ("objective", "optimizer", "scheduler", "batch", "train")):
+        takes_a_step(cfg)  # else all is as in stage 1
+
+
+@pytest.mark.parametrize("root", ["generate_cot", "evaluate"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_goes_with_every_entry_script(name: str, root: str, compose_root: Compose) -> None:
+    """The experiment decides on all but the stages to run, so that a stage alone makes the product of the whole pipeline."""
+    whole, alone = compose_root("train", f"experiment={name}"), compose_root(root, f"experiment={name}", "judge=runs/some/stage1")
+    cfg = validate(alone)
+    assert cfg.stages == {"generate_cot": ["generate"], "evaluate": ["predict", "evaluate"]}[root]
+    before = dict(leaves(OmegaConf.to_container(whole)))
+    differing = {key for key, value in leaves(OmegaConf.to_container(alone)) if before[key] != value}
+    assert differing <= {"judge", "stages", "compare_to"}
+
+
+def takes_a_step(cfg: Config) -> None:
     data = prepare(cfg)
     module, datamodule = build(cfg, data)
     module.configure_model()
@@ -66,10 +110,16 @@ def test_experiment_header_is_true(name: str, compose_config: Compose) -> None:
     assert f"\n# Run: python train.py experiment={name}\n" in header
     assert re.search(r"^# Cost: \S", header, re.MULTILINE)
     assert cfg.run.name == name, "run.name is the run folder's name"
+    if base := re.search(r"^# Batch: as (\w+)\.$", header, re.MULTILINE):
+        of_base = validate(compose_config(f"experiment={base[1]}"))
+        assert (cfg.batch, cfg.trainer) == (of_base.batch, of_base.trainer)
+        return
     found = re.search(
         r"# Batch: (\d+) items per micro-batch \* (\d+) accumulated \* (\d+) (CPU|GPU)s? = (\d+) items per optimizer step\.", header
     )
-    assert found, "no line 'Batch: A items per micro-batch * B accumulated * C GPU = D items per optimizer step.'"
+    assert found, (
+        "no line 'Batch: A items per micro-batch * B accumulated * C GPU = D items per optimizer step.' or 'Batch: as EXPERIMENT.'"
+    )
     micro, accumulated, devices, items = (int(found[k]) for k in (1, 2, 3, 5))
     assert micro * accumulated * devices == items
     assert (micro, items, devices) == (cfg.batch.micro_batch_size, cfg.batch.items_per_step, cfg.trainer["devices"])
@@ -94,7 +144,8 @@ def leaves(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(choice) for choice in OPTIONS])
 def test_every_option_composes_and_validates(group: str, option: str, compose_config: Compose) -> None:
-    assert isinstance(validate(compose_config(f"{group}={option}", *NEEDS.get((group, option), []))), Config)
+    plus = "+" if group == "ablation" else ""  # none is chosen by default
+    assert isinstance(validate(compose_config(f"{plus}{group}={option}", *NEEDS.get((group, option), []))), Config)
 
 
 @pytest.mark.parametrize("debug", names(CONF / "debug"))
@@ -103,6 +154,18 @@ def test_debug_presets_go_with_an_experiment(debug: str, experiment: str, compos
     cfg = validate(compose_config(f"experiment={experiment}", f"debug={debug}"))
     assert cfg.run.name == "debug"
     assert list(cfg.logger) == ["csv"]
+    assert cfg.stages == {"overfit": ["stage1"], "profile": ["stage1"]}.get(debug), "base and fdr run the whole pipeline"
+
+
+@pytest.mark.parametrize("experiment", ["tract_quickstart", "tract_mistral"])
+def test_the_quick_preset_is_quick_in_every_stage(experiment: str, compose_config: Compose) -> None:
+    resolved = compose_config(f"experiment={experiment}", "debug=fdr")
+    for stage in ("stage1", "stage2"):
+        assert validate(stage_config(resolved, stage)).train.max_steps == 2
+    cfg = validate(resolved)
+    assert cfg.pipeline == ["stage1", "generate", "stage2", "predict", "evaluate"]
+    assert cfg.batch.items_per_step <= cfg.data.max_train_items <= 16
+    assert (cfg.generation.max_cot_tokens, cfg.data.max_val_items, cfg.evaluation.max_items) == (16, 4, 4)
 
 
 def test_own_columns_are_read_as_mapped(compose_config: Compose) -> None:
@@ -129,19 +192,18 @@ def test_a_data_option_keeps_no_key_of_another(data: str, compose_config: Compos
     assert over.data == alone.data
 
 
-def test_yaml_and_dataclasses_hold_the_same_keys(compose_config: Compose) -> None:
+@pytest.mark.parametrize("root", ROOTS)
+def test_yaml_and_dataclasses_hold_the_same_keys(root: str, compose_root: Compose) -> None:
     def compare(node: Any, kind: Any, prefix: str) -> list[str]:
-        hints = get_type_hints(kind)
+        hints = {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
         problems = [f"{prefix}{name}: only in YAML" for name in map(str, node) if name not in hints]
         problems += [
-            f"{prefix}{f.name}: only in the dataclass"
-            for f in fields(kind)
-            if f.name not in node and not OmegaConf.is_missing(node, f.name)
+            f"{prefix}{name}: only in the dataclass" for name in hints if name not in node and not OmegaConf.is_missing(node, name)
         ]
         return problems + [p for name, hint in hints.items() if is_dataclass(hint) for p in compare(node[name], hint, f"{prefix}{name}.")]
 
     # For the other options, `validate` refuses keys that are unknown or absent; test_every_option_... runs it on each.
-    assert compare(compose_config(), Config, "") == []
+    assert compare(compose_root(root), Config, "") == []
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())

@@ -64,15 +64,20 @@ def write_experiment(folder: Path, text: str) -> list[str]:
             "objective.lambda: unknown key (did you mean score_loss_weight?); accepted are ce_weight, score_loss_weight,",
         ),
         ("train.max_step=2", "train.max_step: unknown key (did you mean max_steps?); accepted are max_epochs, max_steps,"),
-        ("objektive=tract", "objektive: unknown key (did you mean objective?); accepted are seed, stage, run,"),
-        ("a.b.c=1", "a: unknown key; accepted are seed, stage, run,"),
+        (
+            "objektive=tract",
+            "objektive: unknown key (did you mean objective?); accepted are seed, pipeline, stages, from, force, stage,",
+        ),
+        ("a.b.c=1", "a: unknown key; accepted are seed, pipeline, stages, from, force, stage,"),
         ("objective.use_cot.x=1", "objective.use_cot.x: cannot be set (Key 'x' is not in struct)"),
         (
             "trainer.bogus=1",
             "trainer.bogus: unknown key of trainer; keys of it that the configuration does not hold yet are added with a plus",
         ),
         ("model=foo", "model: there is no option 'foo'; accepted are gemma3_12b, gemma3_1b,"),
-        ("experiment=foo", "experiment: there is no option 'foo'; accepted are ce_only_mistral,"),
+        ("experiment=foo", "experiment: there is no option 'foo'; accepted are ce_both_mistral,"),
+        ("+ablation=foo", "ablation: there is no option 'foo'; accepted are ce_both, ce_only,"),
+        ("ablation=ce_both", "ablation: no option of this group is chosen yet; add one with a plus, +ablation=ce_both"),
         ("--config-name=foo", "foo: there is no such configuration file or group in conf"),
         ("seed", "override 'seed': cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE"),
         ("run.tags=[a", "override 'run.tags=[a': cannot be read (no viable alternative at input '[a'); write KEY=VALUE"),
@@ -296,6 +301,17 @@ def test_help_is_quick_and_lists_groups_and_keys() -> None:
         assert f"\n{group}: " in done.stdout, f"--help does not list the group {group}"
     assert "python train.py experiment=tract_quickstart" in done.stdout
     assert "score_loss_weight: 1.0" in done.stdout
+    for key in ("pipeline", "stages", "from", "force", "judge", "compare_to", "stage2", "generation", "evaluation"):
+        assert f"\n{key}:" in done.stdout, f"--help does not list the key {key}"
+
+
+@pytest.mark.parametrize(("script", "stages"), [("generate_cot", ["generate"]), ("evaluate", ["predict", "evaluate"])])
+def test_help_of_a_stage_alone(script: str, stages: list[str]) -> None:
+    done = python(f"{script}.py", "--help")
+    assert done.returncode == 0
+    assert f"python {script}.py " in done.stdout
+    assert "\nstages:\n" + "".join(f"- {stage}\n" for stage in stages) in done.stdout
+    assert "\nablation: ce_both, ce_only," in done.stdout
 
 
 @pytest.mark.slow
@@ -309,11 +325,19 @@ def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Pa
     ]
     places = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]
     done = python(
-        "train.py", "-m", "experiment=tract_quickstart", "model=tiny", "objective=tract,ce_only", "train.max_steps=2", *small, *places
+        "train.py",
+        "-m",
+        "experiment=tract_quickstart",
+        "model=tiny",
+        "objective=tract,ce_only",
+        "train.max_steps=2",
+        "stages=[stage1]",
+        *small,
+        *places,
     )
     assert done.returncode == 0, done.stderr
     manifests = sorted((tmp_path / "runs" / "tract_quickstart" / "seed0").glob("*/manifest.json"))
     assert len(manifests) == 2
     assert {json.loads(path.read_text())["training"]["optimizer_steps"] for path in manifests} == {2}
     assert not list((tmp_path / "runs").rglob("*.partial"))
-    assert done.stdout.count("run: finished, product in ") == 2, "each job logs to the terminal, once"
+    assert done.stdout.count("stage1: finished, ") == 2, "each job logs to the terminal, once"

@@ -81,6 +81,17 @@ def test_expected_score_refuses_another_grid() -> None:
         expected_score(torch.zeros(1, 3), torch.ones(2), normalize=False)
 
 
+def test_a_reading_in_inference_mode_leaves_nothing_that_hinders_training() -> None:
+    """A process that samples first and trains then, as when a pipeline goes on after a kill."""
+    trie = ScoreTrie.build("123", [[71], [72], [73]])  # no other test's, since its tensors are kept
+    reads = torch.tensor([[0]])
+    with torch.inference_mode():
+        score_probabilities(torch.zeros(1, 80), torch.zeros(1), reads, trie)
+    logits = torch.zeros(1, 80, requires_grad=True)
+    score_probabilities(logits, log_normalizer(logits), reads, trie).sum().backward()
+    assert logits.grad is not None
+
+
 def test_gradient_is_that_of_the_formula() -> None:
     """Against finite differences, multi-token grid included."""
     torch.manual_seed(3)

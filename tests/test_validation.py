@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
@@ -11,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from transformers.trainer_utils import SchedulerType
 
-from tract.config import Config
+from tract.config import YAML_NAMES, Config
 from tract.config_rules import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS, unknown_key_message
 from tract.errors import ConfigError
 from tract.metrics import judge_metrics
@@ -29,11 +30,14 @@ REFUSED = {
     "text for a list": (["run.tags=x"], ["run.tags: found 'x'; a list of text"]),
     "text for an optional number": (["data.max_val_items=x"], ["data.max_val_items: found 'x'; a whole number or null is accepted"]),
     "number for a mapping": (["scheduler.kwargs=3"], ["scheduler.kwargs: found 3; a mapping is accepted"]),
-    "value for a section": (["run=5"], ["run: found 5; a section with the keys name, tags, overwrite is accepted"]),
+    "value for a section": (
+        ["run=5"],
+        ["run: found 5; a section with the keys name, tags, isolate, when_locked, on_code_change is accepted"],
+    ),
     "missing value": (["data=feedback_jsonl"], ["data.path: a value is missing; give data.path=..."]),
     "missing section": (["~data"], ["data: the whole section is missing"]),
     "missing key": (["~train.export"], ["train.export: the key is missing; give +train.export=..."]),
-    "unknown section": (["+foo=1"], ["foo: unknown key; accepted are seed, stage, run"]),
+    "unknown section": (["+foo=1"], ["foo: unknown key; accepted are seed, pipeline, stages, from, force"]),
     "unknown key": (["+objective.lambda=2"], ["objective.lambda: unknown key (did you mean score_loss_weight?); accepted are ce_weight"]),
     "interpolation": (["seed=${nope}"], ["seed: Interpolation key 'nope' not found"]),
     "adapter": (["adapter.kind=full_rank"], ["adapter.kind: 'full_rank' is not one of lora, qlora, full"]),
@@ -57,7 +61,10 @@ REFUSED = {
     "max_items": (["data.max_train_items=0"], ["data.max_train_items: 0 is not a number >= 1"]),
     "clipping": (["train.gradient_clip_norm=0"], ["train.gradient_clip_norm: 0.0 is not a number > 0; null turns clipping off"]),
     "no validation": (["data.val_fraction=0"], ["train.export: 'best' needs a validation split"]),
-    "no cross-entropy": (["train.monitor=val/ce", "objective=regression_only"], ["train.monitor: 'val/ce' is not computed"]),
+    "no cross-entropy": (
+        ["train.monitor=val/ce", "objective=regression_only", "pipeline=[stage1]"],
+        ["train.monitor: 'val/ce' is not computed with objective.ce_weight=0; choose another"],
+    ),
     "both warm-ups": (["scheduler.warmup_steps=5"], ["scheduler: warmup_steps=5 and warmup_fraction=0.1; set exactly one"]),
     "no warm-up": (["scheduler.warmup_fraction=null"], ["scheduler: warmup_steps=None and warmup_fraction=None; set exactly one"]),
     "warm-up fraction": (["scheduler.warmup_fraction=1.5"], ["scheduler.warmup_fraction: 1.5 is outside [0, 1]"]),
@@ -66,6 +73,80 @@ REFUSED = {
         ["scheduler.warmup_steps: 9 steps of warm-up are more than train.max_steps=8"],
     ),
     "name": (["run.name=a/b"], ["run.name: 'a/b' names no folder"]),
+    "name of the store": (["run.name=stages"], ["run.name: 'stages' is the folder of the stages' products; choose another name"]),
+    "when locked": (["run.when_locked=steal"], ["run.when_locked: 'steal' is not one of wait, refuse"]),
+    "on code change": (["run.on_code_change=ignore"], ["run.on_code_change: 'ignore' is not one of redo, reuse"]),
+    "no stage": (
+        ["pipeline=[stage1,train]"],
+        ["pipeline: ['train'] are no stages; accepted are stage1, generate, stage2, predict, evaluate"],
+    ),
+    "stages out of order": (
+        ["pipeline=[generate,stage1]"],
+        ["pipeline: ['generate', 'stage1'] is not a list of stages in their order: stage1, generate, stage2"],
+    ),
+    "stage twice": (["pipeline=[stage1,stage1]"], ["pipeline: ['stage1', 'stage1'] is not a list of stages in their order"]),
+    "empty pipeline": (["pipeline=[]"], ["pipeline: [] is not a list of stages in their order"]),
+    "no judge that generates": (["pipeline=[generate]"], ["pipeline: generate needs stage1, which is not in ['generate']"]),
+    "no CoTs for stage 2": (["pipeline=[stage1,stage2]"], ["pipeline: stage2 needs generate, which is not in ['stage1', 'stage2']"]),
+    "nothing to evaluate": (["pipeline=[stage1,evaluate]"], ["pipeline: evaluate needs predict, which is not in ['stage1', 'evaluate']"]),
+    "a judge that writes no CoT": (
+        ["objective=regression_only"],
+        [
+            "objective.use_cot: false trains a judge that writes no CoT, which ['generate', 'stage2'] need",
+            "set pipeline=[stage1,predict,evaluate]",
+        ],
+    ),
+    "unknown stage to run": (["stages=[stage3]"], ["stages: 'stage3' is no stage of this pipeline; accepted are stage1, generate,"]),
+    "stage to run of another pipeline": (
+        ["pipeline=[stage1]", "stages=[stage2]"],
+        ["stages: 'stage2' is no stage of this pipeline; accepted are stage1"],
+    ),
+    "unknown stage to begin with": (["from=stage3"], ["from: 'stage3' is no stage of this pipeline; accepted are stage1, generate,"]),
+    "unknown stage to force": (["force=[train]"], ["force: 'train' is no stage of this pipeline", "evaluate, all"]),
+    "from and stages": (["from=stage2", "stages=[stage2]"], ["from: 'stage2' goes not with stages=['stage2']; give one of them"]),
+    "start of stage 2": (["stage2.start_from=scratch"], ["stage2.start_from: 'scratch' is not one of seed, stage1"]),
+    "CoTs of stage 2": (["stage2.cots=annotated"], ["stage2.cots: 'annotated' is not one of self, mixed"]),
+    "closest CoTs": (["stage2.filter.keep_closest=0"], ["stage2.filter.keep_closest: 0 is not a number >= 1"]),
+    "unknown filter": (["+stage2.filter.drop_long=true"], ["stage2.filter.drop_long: unknown key", "drop_truncated"]),
+    "CoTs to generate": (["generation.n_cot=0"], ["generation.n_cot: 0 is not a number >= 1"]),
+    "temperature": (["generation.temperature=-1"], ["generation.temperature: -1.0 is not a finite number >= 0"]),
+    "top_p": (["generation.top_p=0"], ["generation.top_p: 0.0 is outside (0, 1]; 1 turns it off"]),
+    "repetition penalty": (
+        ["generation.repetition_penalty=0"],
+        ["generation.repetition_penalty: 0.0 is not a finite number > 0; 1 turns it off"],
+    ),
+    "tokens of a CoT": (["generation.max_cot_tokens=0"], ["generation.max_cot_tokens: 0 is not a number >= 1"]),
+    "sequences together": (["generation.batch_size=0"], ["generation.batch_size: 0 is not a number >= 1"]),
+    "shard": (["generation.shard_size=0"], ["generation.shard_size: 0 is not a number >= 1"]),
+    "no benchmark": (["evaluation.benchmarks=[]"], ["evaluation.benchmarks: the list is empty; give splits of the data (val, test, ood)"]),
+    "prompt of the evaluation": (["evaluation.prompt=mine"], ["evaluation.prompt: 'mine' is not one of own, finished"]),
+    "target": (["evaluation.target=human"], ["evaluation.target: 'human' is not one of true, annotated"]),
+    "fallback": (["evaluation.fallback=0"], ["evaluation.fallback: '0' is not one of lowest, middle, highest"]),
+    "predictor": (
+        ["evaluation.predictors=[rail,mean]"],
+        ["evaluation.predictors: ['mean'] are unknown; accepted are rail, rail_normalized,"],
+    ),
+    "main predictor": (["evaluation.main_predictor=mean"], ["evaluation.main_predictor: 'mean' is not one of rail, rail_normalized"]),
+    "main predictor that is not computed": (
+        ["evaluation.predictors=[argmax]"],
+        ["evaluation.main_predictor: 'rail' is not among evaluation.predictors=['argmax']"],
+    ),
+    "CoTs to evaluate": (
+        ["evaluation.n_cot=-1"],
+        ["evaluation.n_cot: -1 is not a number >= 0"],
+    ),
+    "predictors without a CoT": (
+        ["evaluation.n_cot=0"],
+        ["evaluation.n_cot: 0 leaves no_cot as the only predictor; set evaluation.predictors=[no_cot], or n_cot above 0"],
+    ),
+    "given CoTs and free decoding": (
+        ["evaluation.cots=annotated"],
+        ["evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is 'annotated'; leave it out"],
+    ),
+    "items to evaluate": (["evaluation.max_items=0"], ["evaluation.max_items: 0 is not a number >= 1"]),
+    "resamples": (["evaluation.resamples=-1"], ["evaluation.resamples: -1 is not a number >= 0"]),
+    "bins": (["evaluation.bins=0"], ["evaluation.bins: 0 is not a number >= 1"]),
+    "confidence": (["evaluation.confidence=1"], ["evaluation.confidence: 1.0 is outside (0, 1)"]),
     "objective": (["objective.score_loss_weight=-1"], ["objective.score_loss_weight: -1.0 is not a finite weight >= 0"]),
     "nothing trained": (
         ["objective.score_loss_weight=0", "objective.ce_weight=0"],
@@ -147,18 +228,25 @@ def test_no_field_has_a_default_of_its_own() -> None:
     assert missing(Config) == []
 
 
+def sections_below(prefix: str, kind: Any) -> list[tuple[str, Any]]:
+    """(dotted name, dataclass) of a section and of all sections inside."""
+    inner = [(f"{prefix}.{name}".lstrip("."), hint) for name, hint in get_type_hints(kind).items() if is_dataclass(hint)]
+    return [(prefix, kind), *(found for name, hint in inner for found in sections_below(name, hint))]
+
+
 def test_any_field_that_is_left_out_fails(compose_config: Compose) -> None:
     whole = compose_config("model=tiny")
-    sections = {"": Config, **{name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}}
-    for section, kind in sections.items():
+    for section, kind in sections_below("", Config):
+        cfg = whole.copy()
+        with open_dict(cfg):
+            for name in accepted_keys(section):
+                del (OmegaConf.select(cfg, section) if section else cfg)[name]
+        with pytest.raises(ConfigError) as caught:
+            validate(cfg)
         for name in accepted_keys(section):
-            cfg = whole.copy()
-            with open_dict(cfg):
-                del (cfg[section] if section else cfg)[name]
             key = f"{section}.{name}".lstrip(".")
-            with pytest.raises(ConfigError, match=f"(^|; ){key}: the (key|whole section) is missing"):
-                validate(cfg)
-        assert accepted_keys(section) == [f.name for f in fields(kind)]
+            assert re.search(f"(^|; ){key}: the (key|whole section) is missing", str(caught.value)), key
+        assert accepted_keys(section) == [YAML_NAMES.get(f.name, f.name) for f in fields(kind)]
 
 
 def test_the_nearest_key_is_suggested() -> None:

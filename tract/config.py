@@ -138,6 +138,7 @@ class TrainConfig:
     monitor: str = MISSING
     monitor_mode: str = MISSING
     export: str = MISSING  # "best" by the monitor, or "last"
+    keep_checkpoints: bool = MISSING
     validate_seed_model: bool = MISSING
 
 

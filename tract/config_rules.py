@@ -180,6 +180,8 @@ def _pipeline_problems(cfg: Config) -> Iterator[str]:
         for stage in cfg.pipeline:
             if stage in needs and needs[stage] not in cfg.pipeline and cfg.judge is None:
                 yield f"pipeline: {stage} needs {needs[stage]}, which is not in {cfg.pipeline}"
+    if not cfg.objective.use_cot and (writing := [name for name in cfg.pipeline if name in ("generate", "stage2")]):
+        yield f"objective.use_cot: false trains a judge that writes no CoT, which {writing} need; set pipeline=[stage1,predict,evaluate]"
     # A judge that is given needs no stage before it.
     known = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
     steering = [("stages", cfg.stages or [], known), ("from", [cfg.from_stage] if cfg.from_stage else [], known)]

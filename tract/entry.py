@@ -132,6 +132,9 @@ def _not_overridden(key: str, error: Exception) -> str:
 
     if section := next((name for name in _OPEN_SECTIONS if f"{key}.".startswith(f"{name}.")), None):
         return f"{key}: unknown key of {section}; keys of it that the configuration does not hold yet are added with a plus, +{key}=..."
+    if (CONFIG_DIR / key).is_dir():
+        options = sorted(path.stem for path in (CONFIG_DIR / key).glob("[!_]*.yaml"))
+        return f"{key}: no option of this group is chosen yet; add one with a plus, +{key}={options[0]}"
     parent = key
     while parent:  # the innermost section that exists is where the path went wrong
         parent, _, name = parent.rpartition(".")

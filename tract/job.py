@@ -30,17 +30,18 @@ def main(folder: Path) -> None:
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
     logging.captureWarnings(True)
-    guarded(_run)(task, config)
+    guarded(_run)(task, config, folder)
 
 
-def _run(task: dict[str, Any], config: DictConfig) -> None:
+def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
-    from tract.stages.pipeline import Task, build_stage
+    from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage
     from tract.stages.stage import run_stage
     from tract.validation import validate
 
     wanted = Task(**task)
-    run_stage(build_stage(wanted, config), validate(config), force=wanted.force)
+    product = run_stage(build_stage(wanted, config), validate(config), force=wanted.force)
+    (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")
 
 
 def _end_with(parent: int) -> None:

@@ -98,11 +98,23 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
 
 
 def load_tokenizer(cfg: ModelConfig) -> Any:
-    """The tokenizer with the chat template and pad token of the config.
+    """The tokenizer with the chat template and pad token of the config; loaded once in a process.
 
     Raises:
         ConfigError: if it cannot be loaded, or has no pad token and ``model.pad_token`` names none.
     """
+    # A dataclass with a dictionary in it has no hash; its text says all there is.
+    key = repr(cfg)
+    if key not in _TOKENIZERS:
+        _TOKENIZERS[key] = _load_tokenizer(cfg)
+    return _TOKENIZERS[key]
+
+
+# Reading the tokenizer out of a GGUF file takes seconds, and every stage asks for it several times.
+_TOKENIZERS: dict[str, Any] = {}
+
+
+def _load_tokenizer(cfg: ModelConfig) -> Any:
     source = Checkpoint(cfg.tokenizer_name_or_path, None) if cfg.tokenizer_name_or_path else locate(cfg)
     with _from_source("model.tokenizer_name_or_path" if cfg.tokenizer_name_or_path else "model.name_or_path", source):
         tokenizer = AutoTokenizer.from_pretrained(

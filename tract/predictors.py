@@ -23,6 +23,7 @@ def log_normalizer(logits: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(mode=False)  # made while sampling, these are kept for training, which cannot use inference tensors
 def _trie_tensors(trie: ScoreTrie, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The trie as index tensors: the (node, token) pairs [P, 2] split in two [P], steps [Y, D] and stops [Y, E] into the pairs.
 

@@ -45,7 +45,7 @@ def tokens(layout: SequenceLayout, tmp_path_factory: pytest.TempPathFactory) -> 
 def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length: int = MAX_LENGTH) -> TokenStore:
     source = RubricCheck(
         n_questions=n_questions, responses_per_question=2, n_ood_questions=0, annotations_per_response=2, n_constraints=4, cot_noise=0.2,
-        score_noise=0.2, seed=3,
+        score_noise=0.2, seed=3, kinds=None, wording="varied",
     )  # fmt: skip
     template = PromptTemplate(
         source="template", system="", blocks=("{cue} {response}",), cue=" Score: ", use_reference=True, require_cue_in_prompt=True

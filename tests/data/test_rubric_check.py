@@ -13,6 +13,7 @@ import pytest
 from tract.data.rows import Row
 from tract.data.rubric_check import HELD_OUT, IN_DOMAIN, KINDS, Constraint, RubricCheck, Task, texts, writer
 from tract.data.rubric_check.constraints import fit_together
+from tract.data.rubric_check.evidence import evidence
 from tract.data.rubric_check.generator import MOST_CONSTRAINTS, respond
 from tract.errors import ConfigError
 from tract.schema import JudgeExample
@@ -29,6 +30,8 @@ BASE = RubricCheck(
     cot_noise=0.0,
     score_noise=0.0,
     seed=3,
+    kinds=None,
+    wording="varied",
 )
 
 # kind, value, texts that meet it, texts that do not
@@ -137,6 +140,123 @@ def test_constraints_fit_together_only_if_every_subset_can_be_met() -> None:
     wordy = [Constraint(KIND[name], "") for name in ("has_number", "quoted_phrase", "mentions_colour")]
     assert fit_together([*wordy, Constraint(KIND["max_words"], "17")])
     assert not fit_together([*wordy, Constraint(KIND["max_words"], "16")])
+
+
+EASY = ["ends_question", "has_number", "lower_case", "no_comma"]
+
+
+def test_tasks_are_made_of_the_named_kinds() -> None:
+    source = replace(BASE, n_questions=40, n_ood_questions=20, kinds=EASY)
+    held_out = {kind.name for kind in HELD_OUT}
+    orders = set()
+    for example in source.examples():
+        kinds = example.meta["kinds"].split(",")
+        if example.split is None:
+            assert sorted(kinds) == EASY
+            orders.add(tuple(kinds))
+        else:
+            assert len(set(kinds) & held_out) == len(set(kinds) & set(EASY)) == 2
+        assert example.meta["true_score"] == str(1 + sum(c.check(example.response) for c in task_of(example, source).constraints))
+    assert len(orders) > 10
+
+
+def test_all_kinds_named_are_the_default() -> None:
+    small = replace(BASE, n_questions=20, n_ood_questions=5)
+    named = replace(small, kinds=[kind.name for kind in reversed(IN_DOMAIN)])
+    assert list(named.examples()) == list(small.examples())
+
+
+def test_plain_wording_is_one_wording() -> None:
+    source = replace(BASE, n_questions=60, n_ood_questions=0, kinds=EASY, wording="plain")
+    topics = "|".join(re.escape(topic) for topic, _ in texts.TOPICS)
+    requirements = {"end with a question mark", "contain a number in digits", "be written in lower case only", "contain no commas"}
+    rubrics = set()
+    for example in source.examples():
+        assert re.match(rf"Write a short text about ({topics})\. The text must:\n- ", example.instruction)
+        assert set(example.instruction.split("\n- ")[1:]) == requirements
+        rubrics.add(example.rubric)
+    assert len(rubrics) == 1
+
+
+def test_plain_cots_show_the_evidence_and_keep_count() -> None:
+    source = replace(BASE, n_questions=60, n_ood_questions=20, wording="plain")
+    for example in source.examples():
+        constraints = task_of(example, source).constraints
+        facts = [constraint.check(example.response) for constraint in constraints]
+        cot = example.annotations[0].cot
+        found = re.findall(r"((?:The|There) .*?), (met|not met)\. Met so far: (\d)\.(?: |$)", cot)
+        assert [verdict == "met" for _, verdict, _ in found] == facts
+        assert [int(count) for _, _, count in found] == list(itertools.accumulate(facts))
+        assert [shown for shown, _, _ in found] == [evidence(c.kind.name, example.response, c.value) for c in constraints]
+
+
+def test_plain_cots_follow_noisy_verdicts() -> None:
+    noisy = replace(BASE, n_questions=30, n_ood_questions=0, wording="plain", cot_noise=1.0)
+    for example in noisy.examples():
+        assert example.annotations[0].cot.endswith(f"Met so far: {5 - int(example.meta['true_score'])}.")
+
+
+EVIDENCE = [
+    ("contains_word", "lamp", "A Lamp!", 'The word "lamp" is there'),
+    ("contains_word", "lamp", "A clamp.", 'The word "lamp" is not there'),
+    ("max_words", "3", "One, two.", "The number of words is 2"),
+    ("min_words", "3", "One two three four.", "The number of words is 4"),
+    ("ends_question", "", "Why? ", 'The last mark is "?"'),
+    ("ends_exclamation", "", "Yes.", 'The last mark is "."'),
+    ("has_number", "", "For 42 or 7 days.", "The number is 42"),
+    ("has_number", "", "For days.", "There is no number"),
+    ("lower_case", "", "So, do they?", 'The first word is "So"'),
+    ("begins_with", "so", "so, do they?", 'The first word is "so"'),
+    ("begins_with", "so", "", "There is no word"),
+    ("no_comma", "", "One, two.", "There is a comma"),
+    ("no_comma", "", "One.", "There is no comma"),
+    ("mentions_colour", "", "A Red hat.", "The colour is red"),
+    ("mentions_colour", "", "A hat.", "There is no colour"),
+    ("quoted_phrase", "", 'Say "hello there".', 'The quotation is "hello there"'),
+    ("quoted_phrase", "", "Say hello.", "There is no quotation"),
+    ("sentence_count", "two sentences", "One?! Two...", "The number of sentences is 2"),
+    ("avoids_word", "lamp", "A drum.", 'The word "lamp" is not there'),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "text", "shown"), EVIDENCE)
+def test_evidence(name: str, value: str, text: str, shown: str) -> None:
+    assert evidence(name, text, value) == shown
+
+
+def test_every_kind_has_evidence() -> None:
+    assert {row[0] for row in EVIDENCE} == set(KIND)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"kinds": ["no_comma", "nonsense"]},
+            r"kinds: \['nonsense'\] unknown or named twice; name some of contains_word, .*no_comma, each once",
+        ),
+        ({"kinds": ["no_comma", "no_comma"]}, r"kinds: \['no_comma'\] unknown or named twice"),
+        ({"kinds": ["quoted_phrase"]}, r"kinds: \['quoted_phrase'\] unknown or named twice"),
+        ({"kinds": []}, r"kinds: no kind; name some of"),
+        ({"kinds": EASY[:3]}, r"kinds: of ends_question, has_number, lower_case only 3 can stand together .*n_constraints = 4"),
+        ({"kinds": [*EASY[:3], "ends_exclamation"]}, r"kinds: of .*, ends_exclamation only 3 can stand together"),
+        ({"wording": "poetic"}, r"data\.source\.wording: 'poetic' is not one of varied, plain"),
+    ],
+)
+def test_bad_kinds_and_wordings_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(BASE, **changes)
+
+
+@pytest.mark.parametrize("n_constraints", [2, 4, MOST_CONSTRAINTS])
+def test_any_kinds_that_can_stand_together_can_be_drawn(n_constraints: int) -> None:
+    """Drawing ends: also with the wordiest kinds, a limit on the length and held-out kinds."""
+    for names in itertools.combinations([kind.name for kind in IN_DOMAIN], n_constraints):
+        families = {KIND[name].family or name for name in names}
+        if len(families) == n_constraints:
+            source = replace(BASE, kinds=names, n_constraints=n_constraints)
+            assert {constraint.kind.name for constraint in source.task(0).constraints} == set(names)
+            assert len(source.task(0, ood=True).constraints) == n_constraints
 
 
 def test_scores_and_kinds_are_about_uniform(examples: list[JudgeExample]) -> None:
@@ -360,9 +480,9 @@ def test_fingerprint_follows_every_argument() -> None:
         replace(BASE, **{name: value}) for name, value in (("seed", 4), ("n_questions", 9), ("cot_noise", 0.1), ("score_noise", 0.1))
     ]
     changed += [replace(BASE, n_constraints=3), replace(BASE, n_ood_questions=1), replace(BASE, annotations_per_response=2)]
-    changed.append(replace(BASE, responses_per_question=1))
+    changed += [replace(BASE, responses_per_question=1), replace(BASE, kinds=EASY), replace(BASE, wording="plain")]
     prints = {source.fingerprint() for source in [BASE, *changed]}
-    assert len(prints) == 9
+    assert len(prints) == 11
     assert all(re.fullmatch(r"[0-9a-f]{64}", one) for one in prints)
     assert replace(BASE, cot_noise=0).fingerprint() == BASE.fingerprint()
 

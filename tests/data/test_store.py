@@ -204,7 +204,7 @@ def test_unknown_policy(tmp_path):
 
 
 def test_a_complete_store_is_used_again(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, logger="tract.data.store")
     source = ListSource(example("p1", ("c", 1.0)))
     first, second = build(source, tmp_path / "cache"), build(source, tmp_path / "cache")
     assert source.times_read == 1

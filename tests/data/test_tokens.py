@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,26 @@ def records(tokens: TokenStore) -> list[dict[str, Any]]:
     return list(tokens.dataset.with_format(None))
 
 
+def test_a_try_that_failed_leaves_nothing_in_the_cache(tmp_path: Path, layout: SequenceLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Dataset.map` leaves its temporary file on a full disk, which is no place for it."""
+    store = store_of(tmp_path / "store", example(0), grid=layout.grid)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.arrow_writer.ArrowWriter.write", full)
+        patch.setattr("datasets.arrow_writer.ArrowWriter.write_batch", full)
+        patch.setattr("datasets.arrow_writer.ArrowWriter.finalize", full)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            tokenize(store, TEMPLATE, layout, OPTIONS, cache)
+    assert [path.name for path in cache.iterdir() if path.suffix != ".lock"] == []
+    found = tokenize(store, TEMPLATE, layout, OPTIONS, cache)
+    assert found.counts == {"ok": 1}
+    assert sorted(path.suffix for path in cache.iterdir()) == [".arrow", ".lock"]
+
+
 # --- what is stored
 
 
@@ -118,7 +140,7 @@ def test_a_record_holds_the_ids_of_the_layout(tmp_path: Path, layout: SequenceLa
 def test_counts_of_tokens_are_those_of_the_trees(tmp_path: Path) -> None:
     source = RubricCheck(
         n_questions=4, responses_per_question=2, n_ood_questions=1, annotations_per_response=2, n_constraints=4, cot_noise=0.0,
-        score_noise=0.0, seed=3,
+        score_noise=0.0, seed=3, kinds=None, wording="varied",
     )  # fmt: skip
     layout = layout_of(GRID)
     store = build_store(source, GRID, "raise", False, tmp_path)

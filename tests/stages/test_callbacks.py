@@ -95,13 +95,14 @@ def test_nothing_whole_means_the_beginning(tmp_path: Path, caplog: pytest.LogCap
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last-step=2.ckpt.damaged", "last-step=4.ckpt.damaged"]
 
 
-def test_the_newest_is_chosen_by_its_number_and_older_ones_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_newest_is_chosen_by_its_number_and_older_ones_are_removed_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     older, newest, _ = write(tmp_path, 9, 100, 20)
     older.write_bytes(b"")
     (tmp_path / "best-step=500.ckpt").write_bytes(b"")
     os.utime(newest, (0, 0))  # times say nothing: files may have been copied
+    (tmp_path / "last-step=8.ckpt").mkdir()  # of a sharded strategy
     assert newest_checkpoint(tmp_path) == newest
-    assert older.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {newest.name, "best-step=500.ckpt"}
     assert not caplog.records
 
 
@@ -236,7 +237,7 @@ def test_a_trainer_writes_through_it_and_resumes_after_damage(tmp_path: Path, ca
     resume = newest_checkpoint(tmp_path)
     assert resume == tmp_path / "last-step=2.ckpt"
     assert tiny_fit(tmp_path, 4, resume).global_step == 4
-    names = [f"last-step={step}.ckpt" for step in (1, 2, 3, 4)]
+    names = [f"last-step={step}.ckpt" for step in (2, 3, 4)]  # the first was older than the one to resume from
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "last-step=3.ckpt.damaged"])
     caplog.clear()
     assert newest_checkpoint(tmp_path) == tmp_path / "last-step=4.ckpt"

@@ -55,10 +55,13 @@ def test_a_finished_run_folder_is_complete(tiny_config: TinyConfig) -> None:
     assert sum(counts["items_by_split"].values()) == 26
     assert manifest["training"]["optimizer_steps"] == 5
     assert manifest["seed"] == 0
-    assert manifest["parents"] == []
+    assert manifest["parents"] == {}
     assert manifest["versions"]["torch"] == version("torch")
     assert OmegaConf.load(folder / "config.yaml").model.name_or_path == "assets/tiny"
     assert not list(folder.parent.glob("*.partial"))
+    link = Path(cfg.paths.runs) / "train" / "seed0" / folder.name
+    assert link.is_symlink()
+    assert link.resolve() == folder.resolve()
     assert list(folder.glob("checkpoints/last-step=*.ckpt"))
 
 
@@ -90,7 +93,7 @@ def test_the_same_command_again_does_nothing_and_another_configuration_gets_its_
     assert fit(*tiny_config("train.max_steps=1")) == first
     assert (first / "manifest.json").stat().st_mtime_ns == stamp
     assert fit(*tiny_config("train.max_steps=2")) != first
-    again = fit(*tiny_config("train.max_steps=1", "run.overwrite=true"))
+    again = fit(*tiny_config("train.max_steps=1", "force=[stage1]"))
     assert again == first
     assert (first / "manifest.json").stat().st_mtime_ns > stamp
 
@@ -146,7 +149,15 @@ def test_real_feedback_trains(tiny_config: TinyConfig, shared_data: Path) -> Non
 
 
 def _command(runs: Path) -> list[str]:
-    return [sys.executable, "train.py", *RESUMABLE, f"paths.runs={runs}", f"paths.cache={runs}/cache"]
+    return [
+        sys.executable,
+        "train.py",
+        "stages=[stage1]",
+        "run.isolate=false",
+        *RESUMABLE,
+        f"paths.runs={runs}",
+        f"paths.cache={runs}/cache",
+    ]
 
 
 def _product(runs: Path) -> dict[str, torch.Tensor]:
@@ -168,7 +179,8 @@ def test_kill_9_and_the_same_command_end_with_the_same_weights(tmp_path: Path) -
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        assert not list(cut.glob("train/seed0/stage1-*/manifest.json"))
+        assert not list(cut.glob("stages/stage1-??????????"))
+        assert not list(cut.glob("train/seed0/stage1-*"))
     last = subprocess.run(_command(cut), cwd=ROOT, check=True, capture_output=True, text=True)
     assert "resuming from" in last.stdout
     whole, resumed = _product(tmp_path / "whole"), _product(cut)
@@ -178,4 +190,4 @@ def test_kill_9_and_the_same_command_end_with_the_same_weights(tmp_path: Path) -
 
 
 def _reached(runs: Path, step: int) -> bool:
-    return any(int(path.stem.partition("=")[2]) >= step for path in runs.glob("train/seed0/*/checkpoints/last-step=*.ckpt"))
+    return any(int(path.stem.partition("=")[2]) >= step for path in runs.glob("stages/stage1-*.partial/checkpoints/last-step=*.ckpt"))

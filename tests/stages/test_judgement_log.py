@@ -145,14 +145,6 @@ def test_order_and_content_do_not_depend_on_shards_and_order_of_appending(shard_
     assert list(log.ordered()) == opened(folder, shard_size) == items
 
 
-def test_delete(folder: Path) -> None:
-    log = written(folder, judgements(3), shard_size=2)
-    log.delete()
-    assert not folder.exists()
-    assert folder.parent.exists()
-    assert len(log) == 0
-
-
 # The first of two counts
 
 

@@ -82,6 +82,21 @@ def test_finish_returns_what_opening_reads(folder: StageFolder) -> None:
     assert folder.finish({"counts": {"kept": 3}}) == open_product(folder.path)
 
 
+def test_journals_stay_until_the_product_is_complete_and_are_no_part_of_it(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.begin(overwrite=False)
+    (folder.working / "x").write_text("x")
+    (folder.working / "journal-test").mkdir()
+    (folder.working / "journal-test" / "00000.jsonl").write_text("half a line")
+    monkeypatch.setattr(run_folder.os, "replace", lambda *_: pytest.fail("power cut"))
+    with pytest.raises(pytest.fail.Exception, match="power cut"):
+        folder.finish({})
+    assert (folder.working / "journal-test" / "00000.jsonl").is_file()
+    monkeypatch.undo()
+    product = folder.finish({})
+    assert set(product.manifest["files"]) == {"x"}
+    assert {path.name for path in folder.path.iterdir()} == {"x", MANIFEST}
+
+
 def test_crash_before_the_rename_leaves_the_partial_folder(folder: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.begin(overwrite=False)
     replace_ = os.replace

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,18 +131,28 @@ def cached_tokens(
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]
     path = cache_dir / f"tokens-{key}.arrow"
     cache_dir.mkdir(parents=True, exist_ok=True)
+    run = partial(
+        dataset.map,
+        worker,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=TOKEN_FEATURES,
+        new_fingerprint=key,
+        load_from_cache_file=True,
+        desc=desc,
+        **how,
+    )
     with FileLock(f"{path}.lock"):
-        made = dataset.map(
-            worker,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            features=TOKEN_FEATURES,
-            cache_file_name=str(path),
-            new_fingerprint=key,
-            load_from_cache_file=True,
-            desc=desc,
-            **how,
-        )
+        if not path.exists():
+            # In a folder of its own: `map` leaves its temporary file behind when it is killed or the disk is full.
+            work = cache_dir / f".{path.name}.partial"
+            shutil.rmtree(work, ignore_errors=True)
+            try:
+                run(cache_file_name=str(work / path.name))
+                os.replace(work / path.name, path)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        made = run(cache_file_name=str(path))
     return TokenStore(made.with_format("numpy"), dict(Counter(made.with_format(None)["status"])), key)
 
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import pickle
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -126,24 +127,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint to resume from, if there is one.
 
-    Damaged ones that are newer are moved aside, with a warning each. What a killed process left half-written is removed.
+    Damaged ones that are newer are moved aside, with a warning each. Older ones, and what a killed process left half-written, are
+    removed.
     """
     for left_over in folder.glob(f"*.ckpt{_PARTIAL}"):
         left_over.unlink(missing_ok=True)
     damaged: dict[Path, str] = {}
     newest = None
     for path in sorted(folder.glob("last-step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]), reverse=True):
-        damage = _damage(path)
-        if damage is None:
+        if newest is not None:
+            _remove(path)  # Lightning never removes the one that it resumed from, so each resumption would leave one behind
+        elif (damage := _damage(path)) is None:
             newest = path
-            break
-        damaged[path] = damage
+        else:
+            damaged[path] = damage
     instead = f"going on from {newest.name} instead" if newest else "training starts from the beginning"
     for path, damage in damaged.items():
         aside = path.with_name(path.name + _DAMAGED)
         os.replace(path, aside)
         log.warning("checkpoint %s is damaged (%s) and was renamed to %s; %s", path, damage, aside.name, instead)
     return newest
+
+
+def _remove(checkpoint: Path) -> None:
+    # Other ranks remove it too, at the same moment.
+    if checkpoint.is_dir():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    else:
+        checkpoint.unlink(missing_ok=True)
 
 
 def _damage(path: Path) -> str | None:

@@ -144,8 +144,12 @@ class EvaluateStage:
         ]
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": json.dumps(row["probabilities"])} for row in rows]
+        flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
         pq.write_table(pa.Table.from_pylist(flat), folder / "predictions.parquet")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
 
 
 def _fallback(grid: ScoreGrid, name: str) -> float:

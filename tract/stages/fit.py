@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -46,7 +47,9 @@ log = logging.getLogger(__name__)
 _SECTIONS = (
     "seed", "stage", "model", "adapter", "prompt", "grid", "data", "objective", "optimizer", "scheduler", "batch", "train", "trainer"
 )  # fmt: skip
-_IMMATERIAL = ("data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar", "trainer.log_every_n_steps")
+_IMMATERIAL = (
+    "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar", "trainer.log_every_n_steps"
+)  # fmt: skip
 
 
 @dataclass
@@ -202,6 +205,8 @@ def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
         log.info("W&B: this run was logged offline; with a key, `wandb sync %s` uploads it", folder.path / "wandb" / offline.name)
     assert module.model is not None
     save_judge(module.model, data.tokenizer, folder.working)
+    if not cfg.train.keep_checkpoints:
+        shutil.rmtree(folder.working / "checkpoints", ignore_errors=True)
     write_json(folder.working / "layout.json", {**data.layout.to_dict(), "prompt": asdict(data.template)})
     return {
         "parents": {role: str(product.path) for role, product in (("generate", stage.generated), ("start", stage.start)) if product},

@@ -24,6 +24,7 @@ from tract.stages.judgement_log import JudgementLog
 from tract.stages.judges import Judge
 from tract.stages.judging import sample_judgements
 from tract.stages.prepare import examples_of, limited, sampling_tokens, splits_of
+from tract.stages.products import JOURNAL
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
 
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 _SECTIONS = ("seed", "data", "generation", "trainer.precision")
 _IMMATERIAL = ("data.num_workers", "data.path", "data.source", "generation.batch_size", "generation.shard_size")
 _SPLITS = ("train", "val")
-_LOG = "judgements"
 
 
 @dataclass
@@ -79,7 +79,7 @@ class GenerateStage:
         split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._tokens.dataset[row]["score_index"])}
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
-        journal = JudgementLog(folder.working / _LOG, cfg.generation.shard_size)
+        journal = JudgementLog(folder.working / JOURNAL, cfg.generation.shard_size)
         sample_judgements(
             self.judge.load(cfg),
             prompts_at(self._tokens, sorted(split_of)),
@@ -92,7 +92,6 @@ class GenerateStage:
         )
         finishes: Counter[str] = Counter()
         write_cots(folder.working / COTS_FILE, self._records(journal, split_of, finishes))
-        journal.delete()
         by_split = dict(Counter(split_of.values()))
         ends = ", ".join(f"{number} by {name}" for name, number in sorted(finishes.items()))
         log.info("generate: %d CoTs of %s prompts; ended %s", finishes.total(), by_split, ends)

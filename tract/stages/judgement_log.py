@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
@@ -144,12 +143,6 @@ class JudgementLog:
                             "run the same command again, it makes what is damaged anew"
                         )
                     yield judgement
-
-    def delete(self) -> None:
-        """Removes the folder; the log is not to be used any more."""
-        shutil.rmtree(self.folder)
-        self._shards.clear()
-        self._index.clear()
 
 
 def _line(judgement: Judgement) -> bytes:

@@ -38,6 +38,7 @@ class Judge:
         fingerprint: changes when its weights, tokenizer or layout do.
         model: the seed LLM. weights: folder of what was trained, or None. four_bit: whether the seed LLM is quantised (QLoRA).
         tokenizer, layout, template: how prompts are worded and scores are written; those that it was trained with.
+        seed: of the seed LLM's weights where they are made at random; the one that it was trained on, not today's.
         use_cot: whether it was trained to write feedback before the score.
     """
 
@@ -49,12 +50,13 @@ class Judge:
     tokenizer: Any
     layout: SequenceLayout
     template: PromptTemplate
+    seed: int
     use_cot: bool = True
 
     def load(self, cfg: Config) -> HFJudge:
         """Loads the weights to the configured device."""
         precision = str(cfg.trainer.get("precision", "32-true"))
-        model: nn.Module = load_judge(self.model, self.weights, four_bit=self.four_bit, seed=cfg.seed)
+        model: nn.Module = load_judge(self.model, self.weights, four_bit=self.four_bit, seed=self.seed)
         if precision in _STORED:
             model = model.to(_STORED[precision])
         if not self.four_bit:  # quantised weights are put on their device when they are loaded
@@ -110,7 +112,7 @@ def _with_pad(model: ModelConfig, cfg: Config) -> ModelConfig:
 def _seed_judge(cfg: Config) -> Judge:
     tokenizer, layout, template = seed_layout(cfg)
     fingerprint = _joined(model_fingerprint(cfg.model, cfg.seed), layout.fingerprint, repr(template))
-    return Judge(SEED, fingerprint, cfg.model, None, False, tokenizer, layout, template)
+    return Judge(SEED, fingerprint, cfg.model, None, False, tokenizer, layout, template, cfg.seed)
 
 
 def _adapter_judge(folder: Path, cfg: Config) -> Judge:
@@ -129,7 +131,7 @@ def _trained_judge(folder: Path, cfg: Config) -> Judge:
         model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), trained.model))
         assert isinstance(model, ModelConfig)
         template = PromptTemplate(**{**saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
-        kind, use_cot = str(trained.adapter.kind), bool(trained.objective.use_cot)
+        kind, use_cot, seed = str(trained.adapter.kind), bool(trained.objective.use_cot), int(trained.seed)
     except (OSError, KeyError, TypeError, AssertionError, OmegaConfBaseException, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
@@ -138,9 +140,9 @@ def _trained_judge(folder: Path, cfg: Config) -> Judge:
     tokenizer = load_tokenizer(in_folder(model, folder))
     layout = SequenceLayout.from_dict(tokenizer, saved)
     # The seed LLM is no file of the folder where an adapter was trained.
-    fingerprint = _joined(product.fingerprint, model_fingerprint(model, cfg.seed))
+    fingerprint = _joined(product.fingerprint, model_fingerprint(model, seed))
     name = str(product.manifest.get("stage", folder.name))
-    return Judge(name, fingerprint, model, folder, kind == "qlora", tokenizer, layout, template, use_cot)
+    return Judge(name, fingerprint, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot)
 
 
 def _joined(*parts: str) -> str:

@@ -39,12 +39,18 @@ def sample_judgements(
     missing = [prompt for prompt in prompts if journal.missing(prompt.row, samples)]
     if len(missing) < len(prompts):
         log.info("%s: %d of %d prompts were judged before; going on", what, len(prompts) - len(missing), len(prompts))
-    done = (len(prompts) - len(missing)) * len(samples)
+    done = sum((prompt.row, sample) in journal.done for prompt in prompts for sample in samples)
     progress = Progress(what, "judgements", len(prompts) * len(samples), done, log.info, every_s=_REPORT_EVERY_S)
-    for batch in batches_by_length(missing, batch_size, n_cot):
+    lacking = {prompt.row for prompt in missing}
+    # Cut as if nothing were done, and made anew as a whole where something is missing: rounding depends on who shares a batch,
+    # so a run that was cut off ends with the very numbers of one that was not.
+    for batch in batches_by_length(prompts, batch_size, n_cot):
+        if all(prompt.row not in lacking for prompt in batch):
+            continue
+        known = len(journal)
         judgements = judge.judge(batch, n_cot, without_cot=without_cot, free=free)
         journal.append(judgements)
-        progress.advance(len(judgements))
+        progress.advance(len(journal) - known)
 
 
 def read_judgements(
@@ -66,12 +72,15 @@ def read_judgements(
         (Prompt(prompt.id, prompt.row, prompt.prompt_ids), sample, cot)
         for prompt in prompts
         for sample, cot in ([(NO_COT, ())] if without_cot else []) + list(enumerate(cots.get(prompt.row, ())))
-        if journal.missing(prompt.row, [sample])
     ]
-    progress = Progress(what, "judgements", len(given), 0, log.info, every_s=_REPORT_EVERY_S)
+    done = sum(not journal.missing(prompt.row, [sample]) for prompt, sample, _ in given)
+    progress = Progress(what, "judgements", len(given), done, log.info, every_s=_REPORT_EVERY_S)
     given.sort(key=lambda item: -len(item[0].prompt_ids) - len(item[2]))
     for first in range(0, len(given), batch_size):
         batch = given[first : first + batch_size]
+        if not any(journal.missing(prompt.row, [sample]) for prompt, sample, _ in batch):
+            continue
+        known = len(journal)
         judgements = judge.read([prompt for prompt, _, _ in batch], [cot for _, _, cot in batch], [sample for _, sample, _ in batch])
         journal.append(judgements)
-        progress.advance(len(judgements))
+        progress.advance(len(journal) - known)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tract.config import Config
@@ -38,6 +40,7 @@ from tract.validation import validate
 
 log = logging.getLogger(__name__)
 
+PRODUCT_FILE = "product.txt"  # where a stage's own process says what it made
 _FIT = ("stage1", "stage2")
 _CHANGEABLE = ("objective", "optimizer", "scheduler", "batch", "train")
 
@@ -64,8 +67,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
     """
     cfg = validate(resolved)
     plan = _plan(cfg)
-    if "predict" in plan and cfg.judge is None:
-        check_benchmarks(cfg)  # now, not after the training
+    _check_ahead(cfg, resolved, plan)
     products: dict[str, Product] = {}
     for name in plan:
         if name == "evaluate":
@@ -74,6 +76,20 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         inputs = _inputs(name, cfg, products)
         products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
     return products
+
+
+def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
+    """Refuses what would otherwise be refused only after the training."""
+    if "stage2" in plan:
+        _validated(stage_config(resolved, "stage2"), "stage2")
+    if "predict" in plan and cfg.judge is None:
+        check_benchmarks(cfg)
+    if "evaluate" not in plan or cfg.compare_to is None:
+        return
+    if cfg.compare_to != "stage1":
+        find_judge(cfg.compare_to, cfg)
+    elif "stage1" not in plan:
+        raise ConfigError("compare_to: 'stage1' is no stage of this pipeline; give seed, a run folder, a Hugging Face model, or null")
 
 
 def _plan(cfg: Config) -> list[str]:
@@ -146,7 +162,21 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
     inputs = {"predicted": str(products["predict"].path), **({"other": str(other.path)} if other else {})}
     product = _obtain(Task("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
     log.info("results:\n\n%s\n\n  report: %s", read_short_table(product), product.path / REPORT_FILE)
+    if any(stage in products for stage in _FIT):
+        log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in _next_commands(cfg, _judged(cfg, products))))
     return product
+
+
+def _next_commands(cfg: Config, judge: str) -> list[str]:
+    """Three commands that go on from a trained judge."""
+    chosen = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    experiment = f" experiment={chosen}" if chosen else ""
+    weight = cfg.objective.score_loss_weight
+    return [
+        f"python evaluate.py{experiment} judge={judge} evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)} compare_to=seed",
+        f"python train.py{experiment} objective.score_loss_weight={weight / 10 if weight else 1:g}",
+        f"python train.py -m{experiment} seed={cfg.seed + 1},{cfg.seed + 2}",
+    ]
 
 
 def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
@@ -209,13 +239,10 @@ def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
         )
     if task.stage == "evaluate" or not cfg.run.isolate:
         return run_stage(stage, cfg, force=force)
-    _run_apart(task, resolved)
-    product = complete_product(folder, cfg)
-    assert product is not None, f"{folder.path} is missing though its process ended well"
-    return product
+    return _run_apart(task, resolved)
 
 
-def _run_apart(task: Task, resolved: DictConfig) -> None:
+def _run_apart(task: Task, resolved: DictConfig) -> Product:
     """Runs a task in a process of its own: its memory is gone when the next one begins."""
     with tempfile.TemporaryDirectory(prefix="tract-") as place:
         OmegaConf.save(resolved, Path(place) / "config.yaml", resolve=True)
@@ -228,8 +255,14 @@ def _run_apart(task: Task, resolved: DictConfig) -> None:
             process.terminate()
             process.wait()
             raise
-    if code:
-        sys.exit(code if code > 0 else 128 - code)
+        if code < 0:  # else it has said why itself
+            hint = "; memory may have run out" if code == -signal.SIGKILL else ""
+            again = "run the same command again: it goes on where it stopped"
+            log.error("%s: its process was ended by signal %d%s; %s", task.stage, -code, hint, again)
+        if code:
+            sys.exit(code if code > 0 else 128 - code)
+        # Where it is, only that process knows for sure: code may have been edited since this one began.
+        return open_product(Path((Path(place) / PRODUCT_FILE).read_text(encoding="utf-8")))
 
 
 def _environment() -> dict[str, str]:

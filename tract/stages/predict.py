@@ -27,7 +27,7 @@ from tract.stages.judgement_log import JudgementLog
 from tract.stages.judges import Judge
 from tract.stages.judging import read_judgements, sample_judgements
 from tract.stages.prepare import sampling_tokens
-from tract.stages.products import Product, open_product
+from tract.stages.products import JOURNAL, Product, open_product
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
 
@@ -108,7 +108,7 @@ class PredictStage:
         tokens = self._tokens(benchmark)
         status = {row: str(tokens.dataset[row]["status"]) for row in rows}
         prompts = prompts_at(tokens, [row for row in rows if not status[row].startswith("dropped")])
-        journal = JudgementLog(folder / f"log-{benchmark.name}", cfg.generation.shard_size)
+        journal = JudgementLog(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
         what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.batch_size
         if cfg.evaluation.cots == "sampled":
             n_cot = cfg.evaluation.n_cot
@@ -118,7 +118,6 @@ class PredictStage:
         finishes: Counter[str] = Counter()
         _write_lines(folder / f"items-{benchmark.name}.jsonl", (asdict(item) for item in self._items(benchmark, rows, status)))
         _write_lines(folder / f"judgements-{benchmark.name}.jsonl", _counted(journal, set(rows), finishes))
-        journal.delete()
         return {
             "items": len(rows),
             "by_status": dict(Counter(status.values())),

@@ -17,8 +17,13 @@ from tract.errors import ConfigError, DataError
 from tract.stages.identity import StageIdentity
 
 MANIFEST = "manifest.json"
+# How the folders begin that a stage goes on with after a kill. They go when the product is complete, not before: one that went
+# earlier would take hours of sampling with it if the last seconds of the stage were cut off.
+JOURNAL = "journal"
 # Top-level names in a stage's folder that no other stage reads: neither verified nor part of the fingerprint.
-IMMATERIAL_FILES = ("checkpoints", "csv", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{MANIFEST}*")
+IMMATERIAL_FILES = (
+    "checkpoints", "csv", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{JOURNAL}*", f"{MANIFEST}*"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from tract.errors import ConfigError, DataError
 from tract.stages.identity import StageIdentity, differences
-from tract.stages.products import MANIFEST, Product, read_manifest, sync_folder, write_json, write_manifest
+from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, sync_folder, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -121,30 +121,36 @@ class StageFolder:
             overwrite: remove a complete product and an earlier try first.
 
         Raises:
-            ConfigError: if something that is no finished stage stands in the place of the product.
+            ConfigError: if something that is no finished stage stands in the place of the product, or no folder in that of the work.
         """
         assert self.path.name == _name(self.identity), "a product of other code is only read; find it with on_code_change=redo to make it"
         if overwrite:
             self._discard()
-        elif self.path.exists():
+        elif os.path.lexists(self.path):  # a link to nowhere too: after hours of work it would still be in the way
             assert not self.is_complete, "a complete product is only overwritten on request"
             raise ConfigError(
                 f"paths.runs: {self.path} holds no {MANIFEST}, so no stage finished it; remove it, or set force={self.identity.stage}"
             )
-        self.working.mkdir(parents=True, exist_ok=True)
+        try:
+            self.working.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise ConfigError(f"paths.runs: {self.working} is no folder; remove it, or set force={self.identity.stage}") from None
 
     def _discard(self) -> None:
         discarded = self._beside(".discarded")
         for old in (discarded, self.path, self.working):
-            if not old.exists():
+            if not os.path.lexists(old):
                 continue
             log.info("%s: removing %s", self.identity.stage, old)
             if old != discarded:
                 os.replace(old, discarded)  # first, so that a removal that is cut off leaves no half of a complete folder
-            shutil.rmtree(discarded)
+            if discarded.is_dir() and not discarded.is_symlink():
+                shutil.rmtree(discarded)
+            else:
+                discarded.unlink()
 
     def finish(self, manifest: Mapping[str, Any]) -> Product:
-        """Writes the manifest and makes the folder complete in one rename.
+        """Writes the manifest and makes the folder complete in one rename; what was only kept to go on with is removed then.
 
         Args:
             manifest: facts to keep; ``write_manifest`` adds the rest.
@@ -152,6 +158,8 @@ class StageFolder:
         content = write_manifest(self.working, manifest, self.identity)
         os.replace(self.working, self.path)
         sync_folder(self.path.parent)
+        for journal in self.path.glob(f"{JOURNAL}*"):
+            shutil.rmtree(journal)
         return Product(self.path, content, content["fingerprint"])
 
     def link(self, run_folder: Path) -> None:
@@ -229,11 +237,12 @@ def _complete(runs: Path, stage: str) -> list[tuple[Path, StageIdentity]]:
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, library versions and machine, for the manifest."""
+    """Commit, library versions, machine and process, for the manifest."""
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "pid": os.getpid(),
     }
 
 

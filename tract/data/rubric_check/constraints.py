@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from random import Random
 
 from tract.data.rubric_check import texts
@@ -185,17 +184,9 @@ IN_DOMAIN: tuple[Kind, ...] = tuple(kind for kind in KINDS if not kind.held_out)
 HELD_OUT: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind.held_out)
 
 
-def can_be_drawn(pool: Sequence[Kind], count: int, n_held_out: int) -> bool:
-    """Whether ``draw_constraints`` can find constraints that fit together."""
-    for held_out in combinations(HELD_OUT, n_held_out):
-        for inside in combinations(pool, count - n_held_out):
-            kinds = [*held_out, *inside]
-            families = [kind.family for kind in kinds if kind.family]
-            # The loosest limits; other values differ from each other.
-            values = [kind.values[-1 if kind.family == "length" else k % len(kind.values)] for k, kind in enumerate(kinds)]
-            if len(set(families)) == len(families) and fit_together([Constraint(*pair) for pair in zip(kinds, values, strict=True)]):
-                return True
-    return False
+def most_together(pool: Sequence[Kind]) -> int:
+    """The most constraints of these in-domain kinds that one task can hold; all of them leave the words that they need."""
+    return len({kind.family or kind.name for kind in pool})
 
 
 def draw_constraints(pool: Sequence[Kind], count: int, n_held_out: int, rng: Random) -> tuple[Constraint, ...]:
@@ -203,7 +194,7 @@ def draw_constraints(pool: Sequence[Kind], count: int, n_held_out: int, rng: Ran
 
     Args:
         pool: the in-domain kinds to draw from.
-        count: how many.
+        count: how many, at most ``most_together(pool)``.
         n_held_out: how many of them are of held-out kinds.
         rng: where all draws come from.
     """

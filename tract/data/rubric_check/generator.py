@@ -10,7 +10,7 @@ from random import Random
 
 from tract.data.rows import Row
 from tract.data.rubric_check import phrasing, texts
-from tract.data.rubric_check.constraints import IN_DOMAIN, Constraint, Kind, can_be_drawn, draw_constraints
+from tract.data.rubric_check.constraints import IN_DOMAIN, Constraint, Kind, draw_constraints, most_together
 from tract.data.rubric_check.writer import Plan, write
 from tract.errors import ConfigError
 from tract.schema import Annotation, JudgeExample, Rubric
@@ -64,7 +64,8 @@ class RubricCheck:
         score_noise: probability that an annotated score is replaced by a neighbour on the grid.
         seed: of everything that is drawn.
         kinds: names of the in-domain kinds that tasks are made of, for an easier task; None for all of them.
-        wording: "varied": every text is drawn from several paraphrases; "plain": the first of them each time.
+        wording: "varied": every text is drawn from several paraphrases; "plain": the first of them each time, and CoTs that quote
+            what they judge by and keep count, all of one response alike.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -78,8 +79,8 @@ class RubricCheck:
     cot_noise: float
     score_noise: float
     seed: int
-    kinds: Sequence[str] | None = None
-    wording: str = "varied"
+    kinds: Sequence[str] | None
+    wording: str
 
     def __post_init__(self) -> None:
         problems = []
@@ -106,23 +107,16 @@ class RubricCheck:
         if wrong or not self.kinds:
             found = f"{wrong} unknown or named twice" if wrong else "no kind"
             return [f"data.source.kinds: {found}; name some of {', '.join(accepted)}, each once, or null for all"]
-        for n_held_out in {0, self._n_held_out if self.n_ood_questions > 0 else 0}:
-            if 2 <= self.n_constraints <= MOST_CONSTRAINTS and not can_be_drawn(self._pool, self.n_constraints, n_held_out):
-                held_out = f", {n_held_out} of them held out" if n_held_out else ""
-                return [
-                    f"data.source.kinds: {list(self.kinds)} give no {self.n_constraints} constraints that fit together{held_out} (two on the "
-                    "length or two on the ending do not); name more kinds or lower data.source.n_constraints"
-                ]
+        if (most := most_together(self._pool)) < self.n_constraints <= MOST_CONSTRAINTS:
+            return [
+                f"data.source.kinds: of {', '.join(self.kinds)} only {most} can stand together (of max_words and min_words one, of "
+                f"ends_question and ends_exclamation one); name more kinds or lower data.source.n_constraints = {self.n_constraints}"
+            ]
         return []
 
     @property
     def _pool(self) -> tuple[Kind, ...]:
         return tuple(kind for kind in IN_DOMAIN if self.kinds is None or kind.name in self.kinds)
-
-    @property
-    def _n_held_out(self) -> int:
-        """Held-out kinds of an ood question; a single in-domain one is left where there are two constraints in all."""
-        return min(2, self.n_constraints - 1)
 
     def fingerprint(self) -> str:
         """Hex sha256 of all that decides what is generated."""
@@ -171,7 +165,9 @@ class RubricCheck:
         task_id = f"rubric_check-{self.seed}-{'ood-' if ood else ''}q{question}"
         rng = Random(task_id)
         wording = phrasing.wording_draws(self.wording, rng)
-        constraints = draw_constraints(self._pool, self.n_constraints, self._n_held_out if ood else 0, rng)
+        # A single in-domain constraint is left where there are two in all.
+        n_held_out = min(2, self.n_constraints - 1) if ood else 0
+        constraints = draw_constraints(self._pool, self.n_constraints, n_held_out, rng)
         requirements = tuple(constraint.describe(wording) for constraint in constraints)
         topic, actions = rng.choice(texts.TOPICS)
         return Task(
@@ -192,9 +188,8 @@ class RubricCheck:
         met = set(rng.sample(range(self.n_constraints), rng.randint(0, self.n_constraints)))
         wanted = tuple(i in met for i in range(self.n_constraints))
         text = respond(task.constraints, wanted, task.actions, rng)
-        first = rng.randrange(len(texts.VERDICT_LINES))
-        styles = [first + i if self.wording == "varied" else None for i in range(self.annotations_per_response)]
-        annotations = tuple(self._annotation(task, example_id, wanted, i, style) for i, style in enumerate(styles))
+        style = rng.randrange(len(texts.VERDICT_LINES))
+        annotations = tuple(self._annotation(task, example_id, text, wanted, i, style + i) for i in range(self.annotations_per_response))
         score = 1 + len(met)
         return JudgeExample(
             id=example_id,
@@ -213,7 +208,7 @@ class RubricCheck:
             },
         )
 
-    def _annotation(self, task: Task, example_id: str, facts: tuple[bool, ...], index: int, style: int | None) -> Annotation:
+    def _annotation(self, task: Task, example_id: str, text: str, facts: tuple[bool, ...], index: int, style: int) -> Annotation:
         """One CoT and score, with noise unless the task is ood."""
         cot_noise, score_noise = (0.0, 0.0) if task.ood else (self.cot_noise, self.score_noise)
         # The same draws are made at any noise, so two noise levels flip nested sets of verdicts.
@@ -222,8 +217,10 @@ class RubricCheck:
         score = 1 + sum(facts)
         moved = rng.random() < score_noise
         neighbour = rng.choice([other for other in (score - 1, score + 1) if 1 <= other <= self.n_constraints + 1])
-        wording = phrasing.wording_draws(self.wording, Random(f"{example_id}-a{index}"))
-        cot = phrasing.chain_of_thought(task.constraints, task.requirements, verdicts, style, wording)
+        if self.wording == "plain":
+            cot = phrasing.plain_chain_of_thought(task.constraints, text, verdicts)
+        else:
+            cot = phrasing.chain_of_thought(task.constraints, task.requirements, verdicts, style, Random(f"{example_id}-a{index}"))
         return Annotation(cot=cot, score=float(neighbour if moved else score))
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tract.data.rubric_check import texts
 from tract.data.rubric_check.constraints import Constraint
+from tract.data.rubric_check.evidence import evidence
 from tract.schema import Rubric
 
 WORDING_CHOICES = ("varied", "plain")
@@ -51,7 +52,7 @@ def rubric(n_constraints: int, rng: Random) -> Rubric:
 
 
 def chain_of_thought(
-    constraints: Sequence[Constraint], requirements: Sequence[str], verdicts: Sequence[bool], style: int | None, rng: Random
+    constraints: Sequence[Constraint], requirements: Sequence[str], verdicts: Sequence[bool], style: int, rng: Random
 ) -> str:
     """The constraints judged one by one, in their order, and then their count.
 
@@ -59,10 +60,10 @@ def chain_of_thought(
         constraints: what is judged.
         requirements: the constraints as the task words them.
         verdicts: whether each is judged as met; the findings and the count follow them.
-        style: which frame the verdicts stand in, modulo the number of frames; None for the plain one.
+        style: which frame the verdicts stand in, modulo the number of frames.
         rng: where the other wordings come from.
     """
-    frame = texts.PLAIN_VERDICT_LINE if style is None else texts.VERDICT_LINES[style % len(texts.VERDICT_LINES)]
+    frame = texts.VERDICT_LINES[style % len(texts.VERDICT_LINES)]
     lines = []
     for i, (constraint, requirement, met) in enumerate(zip(constraints, requirements, verdicts, strict=True), start=1):
         heading = _capital(constraint.heading(rng))
@@ -70,6 +71,25 @@ def chain_of_thought(
         lines.append(line)
     count = sum(verdicts)
     lines.append(rng.choice(texts.COT_ENDS).format(c=count, n=len(verdicts), are=_are(count)))
+    return " ".join(lines)
+
+
+def plain_chain_of_thought(constraints: Sequence[Constraint], text: str, verdicts: Sequence[bool]) -> str:
+    """The constraints judged one by one: what the text shows, the verdict, and how many are met so far.
+
+    A small model that sees a few hundred items can neither judge without looking nor count verdicts in retrospect.
+
+    Args:
+        constraints: what is judged, in order.
+        text: the response, from which the evidence is taken.
+        verdicts: whether each is judged as met.
+    """
+    lines = []
+    count = 0
+    for constraint, met in zip(constraints, verdicts, strict=True):
+        count += met
+        shown = evidence(constraint.kind.name, text, constraint.value)
+        lines.append(texts.PLAIN_VERDICT_LINE.format(e=shown, verdict="met" if met else "not met", c=count))
     return " ".join(lines)
 
 

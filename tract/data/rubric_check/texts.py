@@ -187,8 +187,8 @@ VERDICT_LINES = (
     "{i}. {h}: {finding}, {verdict}.",
     "It must {r}: {finding}, {verdict}.",
 )
-# In plain wording.
-PLAIN_VERDICT_LINE = "{h}: {verdict}."
+# In plain wording; "{e}" is what the text shows, "{c}" how many constraints are met so far.
+PLAIN_VERDICT_LINE = "{e}, {verdict}. Met so far: {c}."
 COT_ENDS = (
     "{c} of {n} constraints {are} met.",
     "In total, {c} of {n} constraints {are} met.",

@@ -1,0 +1,194 @@
+"""Judges: a run folder, an adapter, a Hugging Face folder or the seed LLM, each with its own layout; errors in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tract.config import Config
+from tract.errors import ConfigError, DataError
+from tract.stages.identity import StageIdentity
+from tract.stages.judges import find_judge
+from tract.stages.products import write_manifest
+from tract.validation import validate
+
+
+@pytest.fixture(scope="module")
+def cfg(whole: Any) -> Config:
+    return validate(whole.tiny.compose())
+
+
+def copy_of(product: Any, to: Path) -> Path:
+    """The folder of a stage elsewhere; links and names play no part."""
+    shutil.copytree(product.path, to)
+    return to
+
+
+def sealed(folder: Path) -> Path:
+    """A folder that was changed, with a manifest that says so."""
+    old = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, {"stage": old["stage"]}, StageIdentity.from_dict(old["identity"]))
+    return folder
+
+
+def test_the_seed_model(cfg: Config, whole: Any) -> None:
+    judge = find_judge("seed", cfg)
+    assert (judge.name, judge.weights, judge.four_bit, judge.use_cot) == ("seed", None, False, True)
+    assert judge.layout.cue == cfg.prompt.cue
+    other = find_judge("seed", validate(whole.tiny.compose("seed=1")))
+    assert other.fingerprint != judge.fingerprint  # other random weights
+    reworded = find_judge("seed", validate(whole.tiny.compose("prompt=short")))
+    assert reworded.fingerprint != judge.fingerprint
+    assert find_judge("seed", validate(whole.tiny.compose("evaluation.n_cot=5"))).fingerprint == judge.fingerprint
+
+
+def test_a_run_folder_keeps_its_own_prompt_cue_grid_and_model(whole: Any) -> None:
+    other = validate(whole.tiny.compose("prompt=short", "grid=one_to_ten", "model=smollm2_packaged"))
+    judge = find_judge(str(whole.products["stage2"].path), other)
+    own = validate(whole.tiny.compose())
+    assert judge.name == "stage2"
+    assert judge.weights == whole.products["stage2"].path
+    assert judge.template.blocks == tuple(own.prompt.blocks)
+    assert judge.layout.grid.labels == ("1", "2", "3", "4", "5")
+    assert judge.model.name_or_path == "assets/tiny"
+    assert judge.fingerprint == find_judge(str(whole.products["stage2"].path), own).fingerprint
+    assert judge.fingerprint != find_judge(str(whole.products["stage1"].path), own).fingerprint
+
+
+def test_the_weights_of_a_run_folder_are_loaded(cfg: Config, whole: Any) -> None:
+    judge = find_judge(str(whole.products["stage1"].path), cfg)
+    model = judge.load(cfg).model
+    saved = load_file(whole.products["stage1"].path / "adapter_model.safetensors")
+    loaded = {name.replace(".default", ""): parameter for name, parameter in model.named_parameters()}
+    for name, tensor in saved.items():
+        assert torch.equal(loaded[name], tensor)
+    assert any(tensor.abs().max() > 0 for name, tensor in saved.items() if "lora_B" in name)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_full_weights_are_loaded(whole: Any) -> None:
+    full = ["adapter=full", "stages=[stage1]", "optimizer.lr=0.001"]
+    product = whole.tiny.run(*full)[0]["stage1"]
+    cfg = validate(whole.tiny.compose())
+    judge = find_judge(str(product.path), cfg)
+    loaded = dict(judge.load(cfg).model.named_parameters())
+    saved = load_file(product.path / "model.safetensors")
+    assert saved.keys() <= loaded.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
+    seed = dict(find_judge("seed", cfg).load(cfg).model.named_parameters())
+    assert any(not torch.equal(loaded[name], seed[name]) for name in loaded)
+
+
+def test_an_adapter_of_peft_goes_on_the_configured_seed_model(cfg: Config, whole: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(whole.products["stage1"].path / name, folder)
+    judge = find_judge(str(folder), cfg)
+    assert (judge.name, judge.weights) == ("adapter", folder)
+    trained = find_judge(str(whole.products["stage1"].path), cfg)
+    one, other = (dict(found.load(cfg).model.named_parameters()) for found in (judge, trained))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "adapter_model.safetensors")
+    assert find_judge(str(folder), cfg).fingerprint != judge.fingerprint
+
+
+def test_a_hugging_face_folder(cfg: Config, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "someone-judge"
+    find_judge("seed", cfg).load(cfg).model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    judge = find_judge(str(folder), cfg)
+    assert judge.name == "someone-judge"
+    assert judge.model.random_init is False
+    assert judge.model.package is None
+    loaded, seed = (dict(found.load(cfg).model.named_parameters()) for found in (judge, find_judge("seed", cfg)))
+    assert all(torch.equal(loaded[name], seed[name]) for name in seed)
+
+
+def test_the_pad_token_of_the_configuration_helps_out(cfg: Config, whole: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """A folder whose tokenizer has none."""
+    folder = tmp_path / "no-pad"
+    find_judge("seed", cfg).load(cfg).model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "pad_token"}))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"model.pad_token: the tokenizer of .*no-pad' has no pad token"):
+        find_judge(str(folder), cfg)
+    judge = find_judge(str(folder), validate(whole.tiny.compose(f"model.pad_token='{tiny_tokenizer.pad_token}'")))
+    assert judge.tokenizer.pad_token == tiny_tokenizer.pad_token
+
+
+@pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/judge", "runs/nowhere/seed0/stage1-0123456789"])
+def test_a_folder_that_is_absent(spec: str, cfg: Config) -> None:
+    with pytest.raises(ConfigError, match=f"judge: there is no folder '{spec}'; give the folder of a complete stage"):
+        find_judge(spec, cfg)
+
+
+def test_a_model_that_is_nowhere(cfg: Config) -> None:
+    with pytest.raises(ConfigError, match=r"model.name_or_path: .*someone/absent") as refused:
+        find_judge("someone/absent", cfg)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_stage_that_is_not_finished(cfg: Config, whole: Any, tmp_path: Path) -> None:
+    folder = copy_of(whole.products["stage1"], tmp_path / "stage1-abc.partial")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match=r"no complete stage at .*stage1-abc.partial"):
+        find_judge(str(folder), cfg)
+
+
+def test_a_stage_that_is_no_fit_stage(cfg: Config, whole: Any) -> None:
+    with pytest.raises(DataError, match=r"judge: .* is no folder of a fit stage: FileNotFoundError: .*; give that of stage1 or stage2"):
+        find_judge(str(whole.products["generate"].path), cfg)
+
+
+def test_damaged_weights_are_refused(cfg: Config, whole: Any, tmp_path: Path) -> None:
+    folder = copy_of(whole.products["stage1"], tmp_path / "stage1-abc")
+    weights = bytearray((folder / "adapter_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    with pytest.raises(DataError, match=r"the content is not what was written; .*force=stage1"):
+        find_judge(str(folder), cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("layout.json", "{", "JSONDecodeError"),
+        ("layout.json", "{}", "KeyError: 'prompt'"),
+        ("layout.json", '{"prompt": {"blocks": [], "colour": "red"}}', "TypeError"),
+        ("config.yaml", "- a list", "AssertionError"),
+        ("config.yaml", "model: {colour: red}", "colour"),
+    ],
+)
+def test_a_folder_with_other_content_is_no_fit_stage(
+    name: str, content: str, message: str, cfg: Config, whole: Any, tmp_path: Path
+) -> None:
+    folder = copy_of(whole.products["stage1"], tmp_path / "stage1-abc")
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match=f"judge: .* is no folder of a fit stage: .*{message}") as refused:
+        find_judge(str(sealed(folder)), cfg)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_gpu_that_is_not_there(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = validate(whole.tiny.compose("trainer.accelerator=gpu"))
+    with pytest.raises(ConfigError, match=r"trainer.accelerator: 'gpu' is set but torch finds no GPU; set trainer=cpu"):
+        find_judge("seed", cfg).load(cfg)
+
+
+def test_precision_is_that_of_the_trainer(whole: Any) -> None:
+    stored = validate(whole.tiny.compose("trainer.precision=bf16-true"))
+    assert {p.dtype for p in find_judge("seed", stored).load(stored).model.parameters()} == {torch.bfloat16}
+    mixed = validate(whole.tiny.compose("trainer.precision=bf16-mixed"))
+    assert {p.dtype for p in find_judge("seed", mixed).load(mixed).model.parameters()} == {torch.float32}

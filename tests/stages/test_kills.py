@@ -1,0 +1,227 @@
+"""kill -9 at random moments of the pipeline, and the same command again: the predictions are those of an undisturbed run.
+
+The moments are drawn from a seed, spread over all stages, and chosen by what is seen on the disk, so that some lie inside the
+writing of a checkpoint, a journal or a manifest. Three kills by default, 30 with ``make test-kills``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from crash_pipeline import predictions, start, undisturbed
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to tell whether processes are gone"),
+]
+KILLS = int(os.environ.get("TRACT_KILLS", "30"))
+SEED = int(os.environ.get("TRACT_KILLS_SEED", "0"))
+_POLL_S = 0.001
+_PATIENCE_S = 600.0  # for one start of the command, on a machine with other work too
+_GONE_S = 15.0
+Files = dict[str, tuple[int, int]]  # path below the store -> (bytes, time of the last change in ns)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill.
+
+    Attributes:
+        stage: the stage at work; "" for the start of the process, before any. writes: a pattern; a file of the stage whose name it
+            fits has just appeared or changed. delay_s: to wait then. isolate: each stage in a process of its own.
+        alone: kill only the process that was started; else its whole group.
+    """
+
+    stage: str
+    writes: str
+    delay_s: float
+    isolate: bool = False
+    alone: bool = False
+
+
+# In the order of the pipeline. Names of temporary files are those that are seen only while something is being written.
+PLACES = [
+    ("", ""),
+    ("stage1", r"csv/"),
+    ("stage1", r"last-.*\.ckpt\.tmp$"),
+    ("stage1", r"best-.*\.ckpt"),
+    ("stage1", r"last-.*\.ckpt$"),
+    ("stage1", r"adapter_model\.safetensors$"),
+    ("stage1", r"manifest\.json\.tmp$"),
+    ("generate", r"config\.yaml$"),
+    ("generate", r"journal.*\.jsonl$"),
+    ("generate", r"cots\.parquet"),
+    ("generate", r"manifest\.json"),
+    ("stage2", r"last-.*\.ckpt\.tmp$"),
+    ("stage2", r"last-.*\.ckpt$"),
+    ("stage2", r"adapter_config\.json"),
+    ("stage2", r"manifest\.json"),
+    ("predict", r"journal-test.*\.jsonl$"),
+    ("predict", r"journal-ood.*\.jsonl$"),
+    ("predict", r"judgements-.*\.jsonl$"),
+    ("predict", r"manifest\.json"),
+    ("evaluate", r"predictions\."),
+    ("evaluate", r"report\.html"),
+    ("evaluate", r"manifest\.json"),
+]
+
+
+@pytest.mark.timeout(1800)
+def test_three_kills(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    moments = [
+        Moment("stage1", r"last-.*\.ckpt\.tmp$", 0.0, isolate=True, alone=True),  # the job must die by itself
+        Moment("generate", r"journal.*\.jsonl$", 0.2),
+        Moment("predict", r"journal-ood.*\.jsonl$", 0.05),
+    ]
+    _kill_and_finish(tmp_path / "killed", moments, undisturbed(tmp_path_factory))
+
+
+@pytest.mark.kills
+@pytest.mark.timeout(0)  # each start has its own limit
+def test_many_kills(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    _kill_and_finish(tmp_path / "killed", draw_moments(KILLS, random.Random(SEED)), undisturbed(tmp_path_factory))
+
+
+def draw_moments(number: int, rng: random.Random) -> list[Moment]:
+    """Moments in the order of the pipeline: every place as often as any other, up to one; half of them at once, half a little later."""
+    places = [place for _ in range(number // len(PLACES)) for place in PLACES] + rng.sample(PLACES, number % len(PLACES))
+    moments = []
+    for stage, writes in sorted(places, key=PLACES.index):
+        at_once = rng.random() < 0.5 or stage == "evaluate"  # which is over in two seconds
+        delay_s = rng.uniform(0, 6) if not stage else rng.uniform(0, 0.003 if at_once else 0.4)
+        isolate = rng.random() < 0.3 and stage != "evaluate"
+        moments.append(Moment(stage, writes, delay_s, isolate, alone=isolate and rng.random() < 0.7))
+    return moments
+
+
+def test_moments_are_spread_over_all_places() -> None:
+    moments = draw_moments(30, random.Random(SEED))
+    assert len(moments) == 30
+    assert {(moment.stage, moment.writes) for moment in moments} == set(PLACES)
+    assert any(moment.alone for moment in moments)
+    assert draw_moments(30, random.Random(SEED)) == moments
+
+
+def _kill_and_finish(place: Path, moments: list[Moment], whole: Path) -> None:
+    """One kill for each moment, then the command until it ends by itself, and the comparison."""
+    hits: Counter[str] = Counter()
+    inside: Counter[str] = Counter()
+    for number, moment in enumerate(moments):
+        stage, left_over = _start_and_kill(place, moment)
+        hits[stage] += 1
+        inside.update(left_over)
+        print(f"kill {number + 1}: wanted {moment}, hit {stage}, left {left_over}", flush=True)
+    process = start(place)
+    assert process.wait(_PATIENCE_S) == 0, _output(place)
+    print(f"{hits.total()} kills: {dict(hits)}; left behind half-written: {dict(inside)}")
+    assert hits.total() == len(moments)
+    assert hits.keys() >= {moment.stage or "start" for moment in moments}
+    assert predictions(place) == predictions(whole)
+    leftovers = [path.name for path in (place / "runs" / "stages").iterdir() if path.suffix not in ("", ".lock")]
+    assert leftovers == []
+
+
+def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
+    """Starts the command and kills it; returns the stage that was at work and the half-written files it left."""
+    for path in (place / "runs" / "stages").glob("evaluate-*"):
+        if not path.suffix:  # complete: the last kill came too late to cut it off
+            shutil.rmtree(path)
+    before = _files(place)
+    process = start(place, f"run.isolate={str(moment.isolate).lower()}")
+    try:
+        stage = _wait_for(moment, before, place, process)
+        if moment.alone:
+            os.kill(process.pid, signal.SIGKILL)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        _expect_gone(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # of a failed test
+            os.killpg(process.pid, signal.SIGKILL)
+    after = _files(place)
+    left = after.keys() - before.keys()
+    if stage != "start":
+        changed = {name.partition("-")[0] for name, state in after.items() if before.get(name) != state}
+        stage = max(changed, key=_rank, default=f"after {stage}")
+    return stage, sorted(re.sub(r"[\d=]+", "N", name.partition("/")[2]) for name in left if name.endswith((".tmp", ".partial")))
+
+
+def _wait_for(moment: Moment, before: Files, place: Path, process: subprocess.Popen[str]) -> str:
+    """Waits until the moment has come; returns the stage at work."""
+    begun = time.monotonic()
+    while (stage := _due(moment, before, place)) is None:
+        assert process.poll() is None, f"the command ended with {process.returncode} before {moment}: {_output(place)}"
+        assert time.monotonic() - begun < _PATIENCE_S, f"{moment} never came: {_output(place)}"
+        time.sleep(_POLL_S)
+    time.sleep(moment.delay_s)
+    assert process.poll() is None, f"the command ended with {process.returncode} before {moment}: {_output(place)}"
+    return stage
+
+
+def _due(moment: Moment, before: Files, place: Path) -> str | None:
+    """The stage at work if the moment has come; a stage that is over already gives way to the next one."""
+    if not moment.stage:
+        return "start"
+    after = _files(place)
+    changed = [name for name, state in after.items() if before.get(name) != state and ".partial/" in name]
+    for name in changed:
+        if name.startswith(f"{moment.stage}-") and re.search(moment.writes, name):
+            return moment.stage
+    later = [stage for stage in ("stage1", "generate", "stage2", "predict", "evaluate") if _rank(stage) > _rank(moment.stage)]
+    return next((stage for name in changed for stage in later if name.startswith(f"{stage}-")), None)
+
+
+def _rank(stage: str) -> int:
+    return next(number for number, (name, _) in enumerate(PLACES) if name == stage)
+
+
+def _files(place: Path) -> Files:
+    """What the stages in work hold; files come and go while they are listed."""
+    found: Files = {}
+    store = place / "runs" / "stages"
+    for folder in store.glob("*.partial"):
+        for path in (Path(root) / name for root, _, names in os.walk(folder) for name in names):
+            try:
+                state = path.stat()
+            except FileNotFoundError:
+                continue
+            found[path.relative_to(store).as_posix()] = (state.st_size, state.st_mtime_ns)
+    return found
+
+
+def _expect_gone(process: subprocess.Popen[str]) -> None:
+    """Nothing of the command's session lives on, though in some cases only one process was killed."""
+    deadline = time.monotonic() + _GONE_S
+    while alive := _session(process.pid):
+        assert time.monotonic() < deadline, f"still at work: {alive}"
+        time.sleep(0.01)
+
+
+def _session(leader: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()  # state, parent, group, session, ...
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] != "Z" and int(fields[3]) == leader:
+            found.append(int(status.parent.name))
+    return found
+
+
+def _output(place: Path) -> str:
+    return (place / "output.txt").read_text(encoding="utf-8")[-3000:]

@@ -1,0 +1,310 @@
+"""The pipeline: what runs, what is reused, what is made anew and why, and how it is steered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pipeline import SMALL, Tiny, made, metrics, records, reused
+
+from tract.config_rules import STAGES
+from tract.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL_MADE = ["stage1", "generate", "stage2", "predict", "predict", "evaluate"]
+
+
+def modification_times(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.suffix not in (".lock", ".holder")}
+
+
+def key_of(whole: Any, stage: str) -> str:
+    return str(whole.products[stage].manifest["key"])
+
+
+# What the first run leaves.
+
+
+def test_all_stages_run_in_order_and_are_linked(whole: Any) -> None:
+    assert list(whole.products) == list(STAGES)
+    assert made(whole.lines) == ALL_MADE
+    for stage, product in whole.products.items():
+        assert product.path.name == f"{stage}-{key_of(whole, stage)}"
+        link = whole.tiny.root / "runs" / "tiny" / "seed0" / product.path.name
+        assert link.is_symlink()
+        assert link.resolve() == product.path.resolve()
+        assert product.manifest["stage"] == stage
+    assert any("results:" in line and str(whole.products["evaluate"].path) in line for line in whole.lines)
+    assert not list((whole.tiny.root / "runs" / "stages").glob("*.partial"))
+
+
+def test_each_stage_names_its_parents(whole: Any) -> None:
+    products = whole.products
+    assert products["generate"].manifest["parents"] == {"judge": str(products["stage1"].path)}
+    assert products["stage2"].manifest["parents"] == {"generate": str(products["generate"].path)}
+    assert products["predict"].manifest["judge"]["weights"] == str(products["stage2"].path)
+    assert products["evaluate"].manifest["parents"]["predict"] == str(products["predict"].path)
+
+
+def test_the_same_command_reuses_everything_and_touches_no_file(whole: Any) -> None:
+    before = modification_times(whole.tiny.root / "runs")
+    products, lines = whole.tiny.run()
+    assert made(lines) == []
+    assert reused(lines) == ALL_MADE
+    assert modification_times(whole.tiny.root / "runs") == before
+    assert {name: product.path for name, product in products.items()} == {name: product.path for name, product in whole.products.items()}
+
+
+# What a change makes anew; plans alone where the stages need not run.
+
+
+def test_a_changed_lambda_makes_stage1_and_all_after_it_anew(whole: Any) -> None:
+    _, lines = whole.tiny.run("objective.score_loss_weight=3", "compare_to=null")
+    assert made(lines) == ["stage1", "generate", "stage2", "predict", "evaluate"]
+    assert any(re.match(r"stage1: made anew, since \S+ differs: objective.score_loss_weight: 1(\.0)? -> 3", line) for line in lines), lines
+    assert any(re.match(r"generate: made anew, since .*parent judge changed", line) for line in lines), lines
+    assert any(re.match(r"stage2: made anew, since .*parent generate changed", line) for line in lines), lines
+
+
+def test_a_changed_temperature_makes_generate_and_all_after_it_anew(whole: Any) -> None:
+    _, lines = whole.tiny.run("generation.temperature=0.5", "compare_to=null")
+    assert reused(lines) == ["stage1"]
+    assert made(lines) == ["generate", "stage2", "predict", "evaluate"]
+    assert any(re.match(r"generate: made anew, since \S+ differs: generation.temperature: 1(\.0)? -> 0.5", line) for line in lines), lines
+
+
+def test_changed_resamples_make_only_evaluate_anew(whole: Any) -> None:
+    _, lines = whole.tiny.run("evaluation.resamples=10")
+    assert reused(lines) == ALL_MADE[:-1]
+    assert made(lines) == ["evaluate"]
+
+
+def test_batch_and_shard_size_make_nothing_anew(whole: Any) -> None:
+    _, lines = whole.tiny.run("generation.batch_size=3", "generation.shard_size=7", "run.tags=[x]", "data.num_workers=0")
+    assert made(lines) == []
+
+
+def test_two_runs_share_stage1_and_the_generated_cots(whole: Any) -> None:
+    products, lines = whole.tiny.run("run.name=other", "stage2.filter.keep_closest=1", "compare_to=null")
+    assert reused(lines) == ["stage1", "generate"]
+    assert products["generate"].path == whole.products["generate"].path
+    assert {"stage1-" + key_of(whole, "stage1"), "generate-" + key_of(whole, "generate")} <= whole.tiny.links("other")
+    counts = products["stage2"].manifest["data"]["counts"]["cots"]
+    assert counts["dropped_not_closest"] * 2 == counts["kept"] + counts["dropped_not_closest"]
+
+
+# Steering.
+
+
+def test_a_stage_whose_parent_is_missing_is_refused_in_one_line(tmp_path: Path) -> None:
+    tiny = Tiny(tmp_path)
+    with pytest.raises(ConfigError, match=r"stages: stage1 is needed, but it is not complete .*stages=\[stage1,\.\.\.\]"):
+        tiny.run("stages=[generate]")
+    with pytest.raises(ConfigError, match="stages: stage1 is needed"):
+        tiny.run("from=stage2")
+    assert tiny.store == set()
+
+
+def test_stages_and_from_run_their_part(whole: Any, tmp_path: Path) -> None:
+    tiny = Tiny(tmp_path)
+    products, lines = tiny.run("stages=[stage1,generate]")
+    assert list(products) == made(lines) == ["stage1", "generate"]
+    assert {path.name for path in (product.path for product in products.values())} == tiny.store
+    # Content and configuration are the same as elsewhere, so are the folders' names.
+    assert products["generate"].path.name == whole.products["generate"].path.name
+    assert products["generate"].fingerprint == whole.products["generate"].fingerprint
+    products, lines = tiny.run("from=stage2", "compare_to=null")
+    assert reused(lines) == ["stage1", "generate"]
+    assert made(lines) == ["stage2", "predict", "evaluate"]
+    assert products["predict"].fingerprint == whole.products["predict"].fingerprint
+
+
+def test_force_makes_anew_what_it_names(tmp_path: Path) -> None:
+    """It gives the same again, so that what follows is reused."""
+    tiny = Tiny(tmp_path)
+    short = ["pipeline=[stage1,predict,evaluate]", "compare_to=null"]
+    tiny.run(*short)
+    before = tiny.store
+    _, lines = tiny.run(*short, "force=[predict]")
+    assert made(lines) == ["predict"]
+    assert "predict: made anew, since force says so" in lines
+    assert reused(lines) == ["stage1", "evaluate"]
+    _, lines = tiny.run(*short, "force=[all]")
+    assert made(lines) == ["stage1", "predict", "evaluate"]
+    assert tiny.store == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages=[fit]"], r"stages: 'fit' is no stage of this pipeline; accepted are stage1, generate"),
+        (["from=stage2", "stages=[stage1]"], r"from: 'stage2' goes not with stages"),
+        (["pipeline=[stage1,predict,evaluate]", "stages=[generate]"], r"stages: 'generate' is no stage of this pipeline"),
+        (["pipeline=[generate,stage2]"], r"pipeline: generate needs stage1"),
+        (["force=[everything]"], r"force: 'everything' is no stage of this pipeline; accepted are .*all"),
+        (["evaluation.benchmarks=[nowhere]"], r"evaluation.benchmarks: 'nowhere' is neither a split .* nor a file or folder"),
+        (["evaluation.prompt=finished"], r"has no finished prompt"),
+        (["+stage2.objective.ce_weight=-1"], r"with the changes of stage2: objective.ce_weight"),
+        (["compare_to=./nowhere"], r"there is no folder './nowhere'"),
+        (["pipeline=[predict,evaluate]", "compare_to=stage1"], r"compare_to: 'stage1' is no stage of this pipeline"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(overrides: list[str], message: str, tmp_path: Path) -> None:
+    tiny = Tiny(tmp_path)
+    with pytest.raises(Exception, match=message) as refused:
+        tiny.run(*overrides)
+    assert "\n" not in str(refused.value)
+    assert tiny.store == set()
+
+
+# Other pipelines.
+
+
+def test_stage1_alone_is_evaluated(whole: Any) -> None:
+    products, lines = whole.tiny.run("pipeline=[stage1,predict,evaluate]", "run.name=stage1_only")
+    assert list(products) == ["stage1", "predict", "evaluate"]
+    assert made(lines) == ["predict", "evaluate"]
+    assert metrics(products["evaluate"])["judge"] == "stage1"
+
+
+def test_the_seed_model_alone_is_evaluated(whole: Any) -> None:
+    products, lines = whole.tiny.run("pipeline=[predict,evaluate]", "run.name=zero_shot")
+    assert reused(lines) == ["predict"]  # the whole pipeline compares with the seed LLM
+    found = metrics(products["evaluate"])
+    assert found["judge"] == "seed"
+    assert found["others"] == {}
+
+
+def test_stage2_can_go_on_from_stage1(whole: Any) -> None:
+    products, lines = whole.tiny.run("stage2.start_from=stage1", "stages=[stage1,generate,stage2]")
+    assert made(lines) == ["stage2"]
+    assert products["stage2"].manifest["parents"] == {
+        "generate": str(whole.products["generate"].path),
+        "start": str(whole.products["stage1"].path),
+    }
+    assert products["stage2"].fingerprint != whole.products["stage2"].fingerprint
+
+
+def test_stage2_can_mix_annotated_and_generated_cots(whole: Any) -> None:
+    products, lines = whole.tiny.run("stage2.cots=mixed", "from=stage2", "pipeline=[stage1,generate,stage2]")
+    assert made(lines) == ["stage2"]
+    assert any("3 continuation(s)" in line for line in lines), lines  # one annotated, two generated
+
+
+def test_stage2_can_have_another_objective(whole: Any) -> None:
+    changed = ["+stage2.objective.ce_on_score=true", "+stage2.objective.score_loss_weight=0"]
+    products, lines = whole.tiny.run(*changed, "from=stage2", "pipeline=[stage1,generate,stage2]")
+    assert made(lines) == ["stage2"]
+    objective = products["stage2"].manifest["identity"]["config"]["objective"]
+    assert objective["ce_on_score"] is True
+    assert objective["score_loss_weight"] == 0
+    assert products["stage1"].manifest["identity"]["config"]["objective"]["score_loss_weight"] == 1
+
+
+# Comparing.
+
+
+def test_the_seed_model_is_compared_to(whole: Any) -> None:
+    found = metrics(whole.products["evaluate"])
+    assert found["judge"] == "stage2"
+    assert list(found["others"]) == ["seed"]
+    assert found["benchmarks"]["test"]["compared_to"] == "seed"
+
+
+def test_stage1_a_folder_or_nothing_is_compared_to(whole: Any) -> None:
+    by_name, lines = whole.tiny.run("compare_to=stage1")
+    assert list(metrics(by_name["evaluate"])["others"]) == ["stage1"]
+    by_folder, lines = whole.tiny.run(f"compare_to={whole.products['stage1'].path}")
+    assert made(lines) == []
+    assert by_folder["evaluate"].path == by_name["evaluate"].path
+    alone, _ = whole.tiny.run("compare_to=null")
+    assert metrics(alone["evaluate"])["others"] == {}
+    itself, _ = whole.tiny.run(f"judge={whole.products['stage2'].path}", f"compare_to={whole.products['stage2'].path}", config="evaluate")
+    assert itself["evaluate"].path == alone["evaluate"].path
+
+
+# A judge that is given.
+
+
+def test_a_run_folder_is_evaluated_and_generates(whole: Any) -> None:
+    link = whole.tiny.root / "runs" / "tiny" / "seed0" / whole.products["stage1"].path.name
+    products, lines = whole.tiny.run(f"judge={link}", config="generate_cot")
+    assert list(products) == ["generate"]
+    assert made(lines) == []
+    assert products["generate"].path == whole.products["generate"].path
+    products, lines = whole.tiny.run(f"judge={whole.products['stage2'].path}", "compare_to=seed", config="evaluate")
+    assert made(lines) == []
+    assert products["evaluate"].path == whole.products["evaluate"].path
+
+
+def test_another_seed_does_not_change_the_weights_that_a_trained_judge_was_trained_on(whole: Any) -> None:
+    """The tiny model's weights are drawn by the seed; greedy sampling leaves the seed nothing else."""
+    chosen = ["generation.temperature=0", "stages=[predict]", "evaluation.max_items=2", f"judge={whole.products['stage1'].path}"]
+    products = [whole.tiny.run(*chosen, f"seed={seed}", config="evaluate")[0]["predict"] for seed in (0, 1)]
+    first, second = (records(product.path / "judgements-test.jsonl") for product in products)
+    assert products[0].path != products[1].path
+    assert [record["probabilities"] for record in first] == [record["probabilities"] for record in second]
+
+
+@pytest.fixture(scope="module")
+def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_config: Any, tiny_tokenizer: Any) -> Path:
+    """The seed LLM of another seed, as ``save_pretrained`` writes it."""
+    from tract.modeling import load_judge
+
+    folder = tmp_path_factory.mktemp("hub") / "someone-judge"
+    load_judge(tiny_model_config, None, four_bit=False, seed=5).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_hugging_face_model_is_evaluated_and_generates(whole: Any, hugging_face_folder: Path) -> None:
+    products, _ = whole.tiny.run(f"judge={hugging_face_folder}", "evaluation.benchmarks=[test]", "compare_to=seed", config="evaluate")
+    found = metrics(products["evaluate"])
+    assert found["judge"] == "someone-judge"
+    assert list(found["others"]) == ["seed"]
+    assert found["facts"]["model"] == str(hugging_face_folder)
+    products, lines = whole.tiny.run(f"judge={hugging_face_folder}", config="generate_cot")
+    assert made(lines) == ["generate"]
+    assert products["generate"].manifest["parents"] == {"judge": str(hugging_face_folder)}
+
+
+def test_stage2_follows_a_judge_that_is_given(whole: Any) -> None:
+    """``generate`` and all after it, with the given judge in place of stage 1."""
+    products, lines = whole.tiny.run(f"judge={whole.products['stage1'].path}")
+    assert list(products) == ["generate", "stage2", "predict", "evaluate"]
+    assert made(lines) == []
+    assert products["evaluate"].path == whole.products["evaluate"].path
+
+
+# Processes of their own.
+
+
+@pytest.mark.slow
+def test_each_heavy_stage_has_a_process_of_its_own(tmp_path: Path, whole: Any) -> None:
+    """Each stage has its own process id, and when all is done the parent holds no model."""
+    program = (
+        "import atexit, gc, runpy, sys\n"
+        "def tell():\n"
+        "    from transformers import PreTrainedModel\n"
+        "    print('models in the parent:', sum(issubclass(type(found), PreTrainedModel) for found in gc.get_objects()))\n"
+        "atexit.register(tell)\n"
+        "sys.argv[0] = 'train.py'\n"
+        "runpy.run_path('train.py', run_name='__main__')\n"
+    )
+    overrides = [o for o in SMALL if not o.startswith("run.isolate")]
+    command = [sys.executable, "-c", program, *overrides, f"paths.runs={tmp_path}/runs", f"paths.cache={whole.tiny.root}/cache"]
+    done = subprocess.run([*command, "compare_to=null"], cwd=ROOT, capture_output=True, text=True, timeout=280, env={**os.environ})
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifests = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "stages").glob("*/manifest.json")]
+    pids = {manifest["stage"]: manifest["pid"] for manifest in manifests}
+    assert sorted(pids) == sorted(STAGES)
+    assert len(set(pids.values())) == len(STAGES)
+    assert "models in the parent: 0" in done.stdout
+    same = {manifest["stage"]: manifest["fingerprint"] for manifest in manifests}
+    assert same["predict"] == whole.products["predict"].fingerprint
