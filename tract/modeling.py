@@ -7,7 +7,9 @@ import importlib.util
 import inspect
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from filelock import FileLock
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -65,6 +69,8 @@ def locate(cfg: ModelConfig) -> Checkpoint:
     return Checkpoint(str(matches[0].parent), matches[0].name)
 
 
+# Raise it when unpacking gives other files.
+UNPACKED_VERSION = 1
 # Of a large file, blocks at so many places are read; other weights differ in each of them.
 _BLOCKS, _BLOCK_BYTES = 64, 65536
 
@@ -79,7 +85,7 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
         ConfigError: if it cannot be found.
     """
     source = locate(cfg)
-    digest = hashlib.sha256(json.dumps([asdict(cfg), seed if cfg.random_init else None]).encode())
+    digest = hashlib.sha256(json.dumps([asdict(replace(cfg, unpacked=None)), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():
         with _from_source("model.name_or_path", source):
@@ -88,13 +94,45 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
         return digest.hexdigest()
     names = [source.gguf_file] if source.gguf_file else [path.name for path in folder.iterdir() if path.is_file()]
     for path in sorted(folder / name for name in names):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}\n".encode())
-        with path.open("rb") as file:
-            for block in range(_BLOCKS):
-                file.seek(block * max(size - _BLOCK_BYTES, 0) // (_BLOCKS - 1))
-                digest.update(file.read(_BLOCK_BYTES))
+        _digest_file(digest, path)
     return digest.hexdigest()
+
+
+def _digest_file(digest: Any, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name}:{size}\n".encode())
+    with path.open("rb") as file:
+        for block in range(_BLOCKS):
+            file.seek(block * max(size - _BLOCK_BYTES, 0) // (_BLOCKS - 1))
+            digest.update(file.read(_BLOCK_BYTES))
+
+
+def _unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
+    """The same model as a folder that loads quickly, where the source is a GGUF file and a place for it is configured."""
+    if source.gguf_file is None or cfg.unpacked is None or not (Path(source.location) / source.gguf_file).is_file():
+        return source
+    digest = hashlib.sha256(f"{UNPACKED_VERSION} {transformers.__version__}\n".encode())
+    _digest_file(digest, Path(source.location) / source.gguf_file)
+    folder = Path(cfg.unpacked) / f"gguf-{digest.hexdigest()[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            log.info("model: unpacking %s into %s, once", source.gguf_file, folder)
+            with _from_source("model.name_or_path", source), _quiet_transformers():
+                AutoTokenizer.from_pretrained(source.location, **source.kwargs).save_pretrained(partial)
+                kwargs = _dequantized(source) | {"dtype": torch.float32}
+                AutoModelForCausalLM.from_pretrained(source.location, **source.kwargs, **kwargs).save_pretrained(partial)
+            os.replace(partial, folder)
+    return Checkpoint(str(folder), None)
+
+
+def _dequantized(source: Checkpoint) -> dict[str, Any]:
+    """Newer transformers keep GGUF weights packed otherwise, and packed weights cannot be trained."""
+    if source.gguf_file and "dequantize" in inspect.signature(GgufConfig.__init__).parameters:
+        return {"quantization_config": GgufConfig(dequantize=True)}
+    return {}
 
 
 def load_tokenizer(cfg: ModelConfig) -> Any:
@@ -115,7 +153,7 @@ _TOKENIZERS: dict[str, Any] = {}
 
 
 def _load_tokenizer(cfg: ModelConfig) -> Any:
-    source = Checkpoint(cfg.tokenizer_name_or_path, None) if cfg.tokenizer_name_or_path else locate(cfg)
+    source = Checkpoint(cfg.tokenizer_name_or_path, None) if cfg.tokenizer_name_or_path else _unpacked(cfg, locate(cfg))
     with _from_source("model.tokenizer_name_or_path" if cfg.tokenizer_name_or_path else "model.name_or_path", source):
         tokenizer = AutoTokenizer.from_pretrained(
             source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs
@@ -211,9 +249,9 @@ def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int) -> Any:
             return AutoModelForCausalLM.from_config(config, **kwargs)
     if adapter.kind == "qlora":
         kwargs["quantization_config"] = _four_bit_config(cfg)
-    elif source.gguf_file and "dequantize" in inspect.signature(GgufConfig.__init__).parameters:
-        # Newer transformers keep GGUF weights packed otherwise, and packed weights cannot be trained.
-        kwargs["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        source = _unpacked(cfg, source)
+        kwargs |= _dequantized(source)
     with _from_source("model.name_or_path", source), _quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(
             source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs, **kwargs

@@ -7,6 +7,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from tract.stages.callbacks import AtomicCheckpointIO, newest_checkpoint
+from tract.stages.callbacks import AtomicCheckpointIO, checkpoints, newest_checkpoint
 
 Damage = Callable[[bytes], bytes]
 
@@ -242,3 +243,40 @@ def test_a_trainer_writes_through_it_and_resumes_after_damage(tmp_path: Path, ca
     caplog.clear()
     assert newest_checkpoint(tmp_path) == tmp_path / "last-step=4.ckpt"
     assert not caplog.records
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty", "ignore:.*your dataloader is not resumable")
+def test_checkpoints_are_saved_between_optimizer_steps_alone(tmp_path: Path, tiny_config: Any) -> None:
+    """At an epoch's last batch too, with validation ahead; and a resumed run saves none in the middle of its first step."""
+    train = replace(tiny_config()[0].train, checkpoint_every_steps=1)
+    saved: list[tuple[int, int]] = []
+
+    class Watching(AtomicCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            saved.append((checkpoint["global_step"], progress["ready"]))
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    def run(steps: int, resume: Path | None) -> None:
+        newest, _ = checkpoints(train, tmp_path, validates=True)
+        trainer = L.Trainer(
+            accelerator="cpu", max_steps=steps, logger=False, callbacks=[newest], plugins=[Watching()], accumulate_grad_batches=2,
+            val_check_interval=6, check_val_every_n_epoch=None, limit_val_batches=1, num_sanity_val_steps=0,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        data = DataLoader(torch.ones(8, 3), batch_size=1)
+        trainer.fit(Validated(), data, data, ckpt_path=resume, weights_only=True)
+
+    run(5, None)  # four steps of an epoch, each of two micro-batches
+    assert saved == [(1, 2), (2, 4), (3, 6), (4, 8), (5, 2)]
+    assert [path.name for path in tmp_path.iterdir()] == ["last-step=5.ckpt"]
+    saved.clear()
+    run(7, newest_checkpoint(tmp_path))
+    assert saved == [(6, 4), (7, 6)]
+
+
+class Validated(Tiny):
+    """The same, with validation."""
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/rmse", self.layer(batch).mean())

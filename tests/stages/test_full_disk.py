@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 # What is being written -> (stage, pattern of the path).
 WRITES = {
     "checkpoint": ("stage1", r"stage1-.*/last-step=3\.ckpt(\.tmp)?$"),
+    "checkpoint of the second epoch's first step": ("stage1", r"stage1-.*/last-step=5\.ckpt(\.tmp)?$"),
     "weights": ("stage1", r"stage1-.*/adapter_model\.safetensors$"),
     "journal": ("generate", r"generate-.*/journal/.*\.jsonl$"),
     "parquet": ("generate", r"generate-.*/cots\.parquet$"),

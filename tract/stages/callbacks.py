@@ -64,14 +64,34 @@ class Throughput(Callback):
         self._begun = time.perf_counter()
 
 
+class WholeStepCheckpoint(ModelCheckpoint):
+    """Saves right after optimizer steps, never between the micro-batches of one.
+
+    Lightning's own goes by the number of steps after each micro-batch: in a resumed run it saves behind the first one, and whoever
+    resumes from there goes on without that one's gradient.
+    """
+
+    _steps = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes note of the steps that were taken before."""
+        super().on_train_start(trainer, pl_module)
+        self._steps = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: JudgeBatch, batch_idx: int) -> None:
+        """Saves, when it is time, if the micro-batch was the last of its step."""
+        if trainer.global_step > self._steps:
+            self._steps = trainer.global_step
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
 def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[ModelCheckpoint, ModelCheckpoint | None]:
     """(the newest state, to resume from; the best weights by the monitored metric, if there is validation)."""
-    newest = ModelCheckpoint(
+    newest = WholeStepCheckpoint(
         dirpath=folder,
         filename="last-{step}",
         every_n_train_steps=cfg.checkpoint_every_steps,
-        monitor="step",
-        mode="max",
+        monitor=None,  # with a monitor, the save at an epoch's last batch waits for a validation that may never come
         save_top_k=1,
         save_on_train_epoch_end=False,
         enable_version_counter=False,

@@ -48,7 +48,8 @@ _SECTIONS = (
     "seed", "stage", "model", "adapter", "prompt", "grid", "data", "objective", "optimizer", "scheduler", "batch", "train", "trainer"
 )  # fmt: skip
 _IMMATERIAL = (
-    "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar", "trainer.log_every_n_steps"
+    "model.unpacked", "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
 )  # fmt: skip
 
 
