@@ -40,7 +40,15 @@ NEEDS = {
     ("objective", "regression_only"): ["pipeline=[stage1,predict,evaluate]"],
     ("data", "columns"): ["data.path=judged.csv", "data.source.columns.instruction=question", "data.source.columns.response=answer"],
 }
-TINY = ["model=tiny", "data=rubric_check", "data.source.n_questions=12", "data.source.n_ood_questions=0", "trainer=cpu", "logger=none"]
+TINY = [
+    "model=tiny",
+    "data=rubric_check",
+    "grid=one_to_five",
+    "data.source.n_questions=12",
+    "data.source.n_ood_questions=0",
+    "trainer=cpu",
+    "logger=none",
+]
 SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.items_per_step=4"]
 
 
