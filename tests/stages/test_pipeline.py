@@ -182,7 +182,7 @@ def test_the_seed_model_alone_is_evaluated(whole: Any) -> None:
 
 
 def test_stage2_can_go_on_from_stage1(whole: Any) -> None:
-    products, lines = whole.tiny.run("stage2.start_from=stage1", "stages=[stage1,generate,stage2]")
+    products, lines = whole.tiny.run("stage2.start_from=stage1", "+stage2.optimizer.lr=0.003", "stages=[stage1,generate,stage2]")
     assert made(lines) == ["stage2"]
     assert products["stage2"].manifest["parents"] == {
         "generate": str(whole.products["generate"].path),
