@@ -83,7 +83,7 @@ def test_three_kills(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -
     moments = [
         Moment("stage1", r"last-.*\.ckpt\.tmp$", 0.0, isolate=True, alone=True),  # the job must die by itself
         Moment("generate", r"journal.*\.jsonl$", 0.2),
-        Moment("predict", r"journal-ood.*\.jsonl$", 0.05),
+        Moment("predict", r"journal-test.*\.jsonl$", 0.0),
     ]
     _kill_and_finish(tmp_path / "killed", moments, undisturbed(tmp_path_factory))
 
@@ -127,7 +127,8 @@ def _kill_and_finish(place: Path, moments: list[Moment], whole: Path) -> None:
     assert process.wait(_PATIENCE_S) == 0, _output(place)
     print(f"{hits.total()} kills: {dict(hits)}; left behind half-written: {dict(inside)}")
     assert hits["too late"] <= len(moments) // 10
-    assert hits.keys() >= {moment.stage or "start" for moment in moments}
+    # On a busy machine a short stage may be over when the signal arrives; such a kill falls between two stages.
+    assert {hit.removeprefix("after ") for hit in hits} >= {moment.stage or "start" for moment in moments}
     assert predictions(place) == predictions(whole)
     leftovers = [path.name for path in (place / "runs" / "stages").iterdir() if path.suffix not in ("", ".lock")]
     assert leftovers == []
