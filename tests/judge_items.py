@@ -42,9 +42,12 @@ def totals_of(items: Sequence[Item], layout: SequenceLayout, objective: Objectiv
     return StepTotals(tokens, sum(len(tree.score_index) for tree in trees))
 
 
-def batch_of(items: Sequence[Item], layout: SequenceLayout, objective: Objective, totals: StepTotals | None = None) -> JudgeBatch:
+def batch_of(
+    items: Sequence[Item], layout: SequenceLayout, objective: Objective, totals: StepTotals | None = None, *, share_prompts: bool = True
+) -> JudgeBatch:
     """One micro-batch; by itself a whole step unless ``totals`` says otherwise."""
-    return collate(items, totals or totals_of(items, layout, objective), layout, objective.supervised_kinds, pad_id=1)
+    totals = totals or totals_of(items, layout, objective)
+    return collate(items, totals, layout, objective.supervised_kinds, share_prompts=share_prompts)
 
 
 def gradient(module: TractLitModule, micro_batches: Sequence[JudgeBatch]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from tiny_overrides import TINY
 
 from tract.stages.fit import FitStage
 from tract.stages.generate import GenerateStage
@@ -22,16 +23,6 @@ Compose = Callable[..., DictConfig]
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
 BASES = ("quickstart", "mistral")
-# The tiny model and a few generated tasks, whatever the experiment.
-TINY = [
-    "model=tiny",
-    "data=rubric_check",
-    "grid=one_to_five",
-    "data.source.n_questions=12",
-    "data.source.n_ood_questions=0",
-    "trainer=cpu",
-    "logger=none",
-]
 WHOLE = ["stage1", "generate", "stage2", "predict", "evaluate"]
 ONE_FIT = ["stage1", "predict", "evaluate"]
 # Pipeline, and the stages whose products are those of TRACT; "seed" is the prediction of the seed LLM that TRACT is compared with.

@@ -42,7 +42,7 @@ def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
     def run(*overrides: str) -> None:
         own_data = any(override.startswith("data=") for override in overrides)
         small = [] if own_data else ["data.source.n_questions=12", "data.source.n_ood_questions=0"]
-        steps = ["batch.items_per_step=4", "batch.micro_batch_size=2", "train.max_steps=1"]
+        steps = ["batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null", "train.max_steps=1"]
         places = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "logger=none", "trainer.enable_progress_bar=false"]
         monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny", "run.isolate=false", *small, *steps, *places, *overrides])
         GlobalHydra.instance().clear()

@@ -13,6 +13,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
+from tiny_overrides import TINY
 
 from tract.config import YAML_NAMES, Config
 from tract.stages.fit import build
@@ -40,16 +41,7 @@ NEEDS = {
     ("objective", "regression_only"): ["pipeline=[stage1,predict,evaluate]"],
     ("data", "columns"): ["data.path=judged.csv", "data.source.columns.instruction=question", "data.source.columns.response=answer"],
 }
-TINY = [
-    "model=tiny",
-    "data=rubric_check",
-    "grid=one_to_five",
-    "data.source.n_questions=12",
-    "data.source.n_ood_questions=0",
-    "trainer=cpu",
-    "logger=none",
-]
-SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.items_per_step=4"]
+SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null", "batch.items_per_step=4"]
 
 
 @pytest.fixture
@@ -121,6 +113,12 @@ def test_experiment_header_is_true(name: str, compose_config: Compose) -> None:
     if base := re.search(r"^# Batch: as (\w+)\.$", header, re.MULTILINE):
         of_base = validate(compose_config(f"experiment={base[1]}"))
         assert (cfg.batch, cfg.trainer) == (of_base.batch, of_base.trainer)
+        return
+    device, devices = cfg.trainer["accelerator"].upper(), cfg.trainer["devices"]
+    if cfg.batch.micro_batch_size is None:
+        where = f"{devices} {device}{'s' * (devices > 1)}"
+        limit = f"in micro-batches of at most {cfg.batch.micro_batch_tokens} tokens"
+        assert f"\n# Batch: {cfg.batch.items_per_step} items per optimizer step on {where}, {limit}.\n" in header
         return
     found = re.search(
         r"# Batch: (\d+) items per micro-batch \* (\d+) accumulated \* (\d+) (CPU|GPU)s? = (\d+) items per optimizer step\.", header

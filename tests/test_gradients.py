@@ -1,4 +1,4 @@
-"""Gradient equality in float32: neither padding nor the cut of a step into micro-batches changes the gradient."""
+"""Gradient equality in float32: neither packing, shared prompts nor the cut of a step into micro-batches changes the gradient."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def objective(request: Any) -> Objective:
     return request.param
 
 
-def test_padding_changes_nothing(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, objective: Objective) -> None:
+def test_packing_changes_nothing(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, objective: Objective) -> None:
     items = make_items(tiny_layout, 8)
     lengths = {len(item.prompt_ids) + len(item.continuations[0][0]) for item in items}
     assert len(lengths) == 8, "the test needs rows of different lengths"
     module = make_module(tiny_model_config, tiny_layout, objective)
     totals = totals_of(items, tiny_layout, objective)
-    padded = gradient(module, [batch_of(items, tiny_layout, objective, totals)])
+    packed = gradient(module, [batch_of(items, tiny_layout, objective, totals)])
     alone = gradient(module, [batch_of([item], tiny_layout, objective, totals) for item in items])
-    assert relative_error(padded, alone) <= TOLERANCE
+    assert relative_error(packed, alone) <= TOLERANCE
 
 
 @pytest.mark.parametrize("adapter", [FULL, LORA], ids=["full", "lora"])
@@ -88,14 +88,18 @@ def test_lambda_0_with_ce_on_the_score_is_plain_hugging_face_ce(tiny_model_confi
     items = make_items(tiny_layout, 4)
     module = make_module(tiny_model_config, tiny_layout, CE_ONLY)
     batch = batch_of(items, tiny_layout, CE_ONLY)
-    labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+    trees = [tiny_layout.tree(item.prompt_ids, item.continuations) for item in items]
+    width = max(len(tree.input_ids) for tree in trees)
+    ids = torch.tensor([tree.input_ids + [1] * (width - len(tree.input_ids)) for tree in trees])
+    mask = torch.tensor([[1] * len(tree.input_ids) + [0] * (width - len(tree.input_ids)) for tree in trees])
+    labels = ids.masked_fill(mask == 0, -100)
     for row, item in enumerate(items):
         labels[row, : len(item.prompt_ids)] = -100
     loss = module.training_step(batch, 0)
     ours = gradient(module, [batch])
     module.zero_grad()
     assert module.model is not None
-    plain = module.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
+    plain = module.model(input_ids=ids, attention_mask=mask, labels=labels).loss
     plain.backward()
     theirs = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     torch.testing.assert_close(loss, plain)

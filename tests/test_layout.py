@@ -15,7 +15,7 @@ from tokenizer_zoo import NAMES, Member, member, small_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tract.data.batches import attention_mask
+from tract.attention import visible_in
 from tract.errors import ConfigError
 from tract.layout import SequenceLayout, TokenKind, TokenTree
 from tract.prompts import Part, PromptText
@@ -212,15 +212,14 @@ def test_elsewhere_the_blank_belongs_to_the_cue(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_attention_mask_is_who_the_tree_says_is_seen(name: str) -> None:
+def test_the_runs_show_who_the_tree_says_is_seen(name: str) -> None:
     layout = zoo_layout(name, "halves")
     tree = layout.tree([9, 9, 9], [([8, 8], 1), ([7], 4)])
     size = len(tree.input_ids)
-    mask = attention_mask([tree], size + 2)[0, 0]
     seen = torch.zeros(size, size, dtype=torch.bool)
     for position in range(size):
         seen[position, path_to(tree, position)] = True
-    assert torch.equal(mask[:size, :size], seen)
+    assert torch.equal(visible_in(tree.runs, size), seen)
 
 
 # --- the prompt

@@ -17,11 +17,12 @@ from judge_items import make_items
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from tract.attention import TREE, TokenRuns
 from tract.config import AdapterConfig, ModelConfig
-from tract.data.batches import attention_mask
 from tract.errors import ConfigError
-from tract.layout import SequenceLayout
-from tract.modeling import load_model, load_tokenizer, locate, logits_at, model_fingerprint, save_judge
+from tract.forward import logits_at
+from tract.layout import Run, SequenceLayout
+from tract.modeling import load_model, load_tokenizer, locate, model_fingerprint, save_judge
 from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,10 +41,10 @@ FAMILIES = {
 }
 
 
-def _family(name: str) -> Any:
+def _family(name: str, attention: str = TREE) -> Any:
     config = AutoConfig.for_model(name.removesuffix("-with-window"), **{"sliding_window": None, **SIZES, **FAMILIES[name]})
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -59,9 +60,9 @@ def test_a_token_tree_gives_the_logits_of_separate_sequences(family: str, tiny_l
 
 def _supervised_logits(model: Any, tree: Any) -> torch.Tensor:
     with torch.no_grad():
-        mask = attention_mask([tree], len(tree.input_ids))
         unique = sorted(set(tree.target_from))
-        logits = logits_at(model, torch.tensor([tree.input_ids]), torch.tensor([tree.position_ids]), mask, torch.tensor(unique))
+        ids, positions = torch.tensor([tree.input_ids]), torch.tensor([tree.position_ids])
+        logits = logits_at(model, ids, positions, torch.tensor(unique), runs=TokenRuns(tree.runs))
     return logits[[unique.index(position) for position in tree.target_from]]
 
 
@@ -70,9 +71,10 @@ def test_logits_at_positions_are_those_of_the_plain_forward(family: str) -> None
     model = _family(family)
     ids = torch.randint(10, 500, (2, 12), generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([0, 5, 13, 23])
+    packed = TokenRuns([Run(0, 12, ()), Run(12, 24, ())])
     with torch.no_grad():
         plain = model(input_ids=ids).logits.flatten(0, 1)[positions]
-        found = logits_at(model, ids, torch.arange(12).expand(2, 12), torch.ones_like(ids), positions)
+        found = logits_at(model, ids.view(1, -1), torch.arange(12).repeat(1, 2), positions, runs=packed)
     assert found.shape == (4, 512)
     torch.testing.assert_close(found, plain)
 
@@ -82,7 +84,7 @@ def test_the_head_computes_the_asked_positions_only_and_is_left_as_it_was(tiny_m
     rows: list[int] = []
     model.get_output_embeddings().register_forward_hook(lambda _, args, output: rows.append(output.shape[-2]))
     ids = torch.arange(10, 30)[None]
-    logits_at(model, ids, torch.arange(20)[None], torch.ones_like(ids), torch.tensor([3, 4]))
+    logits_at(model, ids, torch.arange(20)[None], torch.tensor([3, 4]), runs=TokenRuns([Run(0, 20, ())]))
     assert rows == [2]
     assert model(input_ids=ids).logits.shape[1] == 20
 
@@ -143,6 +145,7 @@ def test_a_saved_adapter_lists_its_modules_in_order_and_has_no_empty_model_card(
 SAVE = """
 import json, sys
 from pathlib import Path
+from tract.attention import TREE, TokenRuns
 from tract.config import AdapterConfig, ModelConfig
 from tract.modeling import load_model, load_tokenizer, save_judge
 

@@ -11,6 +11,7 @@ import torch
 from tract.errors import ConfigError
 from tract.layout import TokenKind
 from tract.objective import Objective, ObjectiveParts, StepTotals, objective_loss, objective_parts
+from tract.predictors import score_pairs
 from tract.score_grid import ScoreTrie
 
 TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
@@ -18,8 +19,11 @@ TRIE = ScoreTrie.build("12", [[0], [1]])
 
 
 def _parts(logits: torch.Tensor, rows: list[int], ids: list[int], reads: list[list[int]], scores: list[float]) -> ObjectiveParts:
-    tensors = (torch.tensor(rows), torch.tensor(ids), torch.tensor(reads), torch.tensor(scores))
-    return objective_parts(logits, *tensors, TRIE, torch.tensor([1.0, 2.0]), normalize=False)
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    nodes, tokens = score_pairs(TRIE, logits.device)
+    of_targets = log_probs[torch.tensor(rows, dtype=torch.long), torch.tensor(ids, dtype=torch.long)]
+    of_scores = log_probs[torch.tensor(reads)[:, nodes], tokens]
+    return objective_parts(of_targets, of_scores, torch.tensor(scores), TRIE, torch.tensor([1.0, 2.0]), normalize=False)
 
 
 def test_hand_computed_value() -> None:
@@ -79,8 +83,7 @@ def test_parts_are_float32_for_half_precision_logits() -> None:
 
 def test_no_tokens_under_cross_entropy() -> None:
     logits = torch.randn(1, 7, requires_grad=True)
-    empty = torch.zeros(0, dtype=torch.int64)
-    parts = objective_parts(logits, empty, empty, torch.tensor([[0]]), torch.tensor([2.0]), TRIE, torch.tensor([1.0, 2.0]), normalize=False)
+    parts = _parts(logits, rows=[], ids=[], reads=[[0]], scores=[2.0])
     loss = objective_loss(parts, StepTotals(ce_tokens=0, examples=1), dataclasses.replace(TRACT, ce_weight=0.0))
     torch.testing.assert_close(loss, parts.squared_error[0])
 

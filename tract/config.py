@@ -37,7 +37,7 @@ class ModelConfig:
     tokenizer_name_or_path: str | None = MISSING
     random_init: bool = MISSING
     dtype: str = MISSING
-    attn_implementation: str | None = MISSING
+    attn_implementation: str | None = MISSING  # null: tract.attention's
     pad_token: str | None = MISSING
     chat_template: str | None = MISSING  # path of a Jinja file; null: the tokenizer's own
     chat_template_kwargs: dict[str, Any] = MISSING
@@ -120,11 +120,12 @@ class SchedulerConfig:
 
 @dataclass
 class BatchConfig:
-    """Sizes in items; an item is one prompt with its annotations."""
+    """The optimizer step and how it is cut; an item is one prompt with its annotations."""
 
     items_per_step: int = MISSING
-    micro_batch_size: int = MISSING
-    val_micro_batch_size: int = MISSING
+    micro_batch_size: int | None = MISSING
+    micro_batch_tokens: int | None = MISSING
+    share_prompts: bool = MISSING
 
 
 @dataclass

@@ -7,14 +7,16 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tract.config import Config, GenerationConfig
 from tract.errors import ConfigError
-from tract.generation.sampling import Sampling
-from tract.objective import Objective
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
+
+# Here and inside functions what imports torch: a key that does not exist, or a value of the wrong type, is told without it.
+if TYPE_CHECKING:
+    from tract.generation.sampling import Sampling
 
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
@@ -48,7 +50,7 @@ MONITORS = (
 )
 # Arguments of lightning.Trainer that the stage sets, and the key to set instead.
 _TRAINER_ARGUMENTS_ELSEWHERE = {
-    "accumulate_grad_batches": "batch.items_per_step and batch.micro_batch_size",
+    "accumulate_grad_batches": "batch.items_per_step and batch.micro_batch_tokens",
     "callbacks": "train",
     "check_val_every_n_epoch": "train.validate_every_steps",
     "default_root_dir": "paths.runs",
@@ -79,6 +81,16 @@ def unknown_key_message(key: str, accepted: list[str]) -> str:
 
 def _field_problems(cfg: Config) -> Iterator[str]:
     """Choices, ranges and contradictions between fields; one line each."""
+    yield from _choice_problems(cfg)
+    yield from _range_problems(cfg)
+    yield from _name_problems(cfg)
+    yield from _training_problems(cfg)
+    yield from _pipeline_problems(cfg)
+    yield from _evaluation_problems(cfg)
+    yield from _trainer_problems(cfg)
+
+
+def _choice_problems(cfg: Config) -> Iterator[str]:
     for key, found, accepted in [
         ("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS),
         ("model.dtype", cfg.model.dtype, DTYPES),
@@ -101,12 +113,15 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     ]:
         if found not in accepted:
             yield f"{key}: {found!r} is not one of {', '.join(accepted)}"
+
+
+def _range_problems(cfg: Config) -> Iterator[str]:
     for key, number, least in [
         ("seed", cfg.seed, 0),
         ("adapter.rank", cfg.adapter.rank, 1),
         ("batch.items_per_step", cfg.batch.items_per_step, 1),
         ("batch.micro_batch_size", cfg.batch.micro_batch_size, 1),
-        ("batch.val_micro_batch_size", cfg.batch.val_micro_batch_size, 1),
+        ("batch.micro_batch_tokens", cfg.batch.micro_batch_tokens, 1),
         ("train.max_epochs", cfg.train.max_epochs, 1),
         ("train.validate_every_steps", cfg.train.validate_every_steps, 1),
         ("train.checkpoint_every_steps", cfg.train.checkpoint_every_steps, 1),
@@ -126,14 +141,17 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     ]:
         if number is not None and number < least:
             yield f"{key}: {number} is not a number >= {least}"
+
+
+def _name_problems(cfg: Config) -> Iterator[str]:
     for key, text in (("run.name", cfg.run.name), ("stage", cfg.stage)):
         if not _FOLDER_NAME.fullmatch(text):
             yield f"{key}: {text!r} names no folder; letters, digits and _ . + = , - are accepted"
     if cfg.run.name == "stages":
         yield "run.name: 'stages' is the folder of the stages' products; choose another name"
-    yield from _training_problems(cfg)
-    yield from _pipeline_problems(cfg)
-    yield from _evaluation_problems(cfg)
+
+
+def _trainer_problems(cfg: Config) -> Iterator[str]:
     for name in cfg.trainer:
         if name in _TRAINER_ARGUMENTS_ELSEWHERE:
             yield f"trainer.{name}: is set by the stage; use {_TRAINER_ARGUMENTS_ELSEWHERE[name]} instead"
@@ -144,10 +162,15 @@ def _field_problems(cfg: Config) -> Iterator[str]:
 
 def _training_problems(cfg: Config) -> Iterator[str]:
     batch, train, schedule = cfg.batch, cfg.train, cfg.scheduler
-    if batch.items_per_step >= 1 and batch.micro_batch_size >= 1 and batch.items_per_step % batch.micro_batch_size:
+    if batch.items_per_step >= 1 and (batch.micro_batch_size or 0) >= 1 and batch.items_per_step % (batch.micro_batch_size or 1):
         yield (
             f"batch.items_per_step: {batch.items_per_step} is not a multiple of batch.micro_batch_size={batch.micro_batch_size}; "
             "change one of them"
+        )
+    if cfg.objective.score_loss_scaling == "micro_batch" and (batch.micro_batch_size is None or batch.micro_batch_tokens is not None):
+        yield (
+            "objective.score_loss_scaling: 'micro_batch' divides by the items of a micro-batch, which must be fixed; set "
+            "batch.micro_batch_size, and batch.micro_batch_tokens=null"
         )
     if train.max_steps != -1 and train.max_steps < 1:
         yield f"train.max_steps: {train.max_steps} is neither -1 (no limit) nor >= 1"
@@ -211,6 +234,8 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
 
 def _built_problems(cfg: Config) -> Iterator[str]:
     """What the classes that take a whole section refuse."""
+    from tract.objective import Objective
+
     builders: list[Callable[[], Any]] = [
         lambda: Objective(**vars(cfg.objective)),
         lambda: ScoreGrid(tuple(cfg.grid.labels)),
@@ -230,6 +255,8 @@ def sampling_of(cfg: GenerationConfig) -> Sampling:
     Raises:
         ConfigError: if one is out of range.
     """
+    from tract.generation.sampling import Sampling
+
     return Sampling(cfg.temperature, cfg.top_p, cfg.repetition_penalty, cfg.max_cot_tokens)
 
 

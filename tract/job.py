@@ -37,10 +37,10 @@ def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
     from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage
     from tract.stages.stage import run_stage
-    from tract.validation import validate
+    from tract.validation import typed
 
     wanted = Task(**task)
-    product = run_stage(build_stage(wanted, config), validate(config), force=wanted.force)
+    product = run_stage(build_stage(wanted, config), typed(config), force=wanted.force)
     (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")
 
 

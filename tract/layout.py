@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from jinja2 import TemplateError
@@ -44,6 +45,24 @@ class Scaffold:
     before: str
     after: str
     system_in_user_turn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of tokens that follow each other on one path of a token tree.
+
+    Attributes:
+        start, end: its tokens, from ``start`` up to but not including ``end``.
+        above: the (start, end) of the stretches before it on its path, in the order of the path.
+    """
+
+    start: int
+    end: int
+    above: tuple[tuple[int, int], ...]
+
+    def moved(self, offset: int) -> Run:
+        """The same run where the tree begins at ``offset``."""
+        return Run(self.start + offset, self.end + offset, tuple((start + offset, end + offset) for start, end in self.above))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,40 @@ class TokenTree:
     @property
     def is_chain(self) -> bool:
         """Whether plain causal attention is exact."""
-        return all(parent == segment - 1 for segment, parent in enumerate(self.parents))
+        return len(self.runs) == 1
+
+    @property
+    def runs(self) -> list[Run]:
+        """The tree cut into as few runs as can be: a segment that follows its parent goes on with the parent's run."""
+        sizes = [0] * len(self.parents)
+        for segment in self.segment_ids:
+            sizes[segment] += 1
+        ends = list(accumulate(sizes))
+        runs: list[Run] = []
+        for segment, end in enumerate(ends):
+            if not sizes[segment]:
+                continue
+            above = self._stretches_above(segment, sizes, ends)
+            start = end - sizes[segment]
+            if runs and above and above[-1][1] == start == runs[-1].end:
+                runs[-1] = Run(runs[-1].start, end, runs[-1].above)
+            else:
+                runs.append(Run(start, end, tuple(above)))
+        return runs
+
+    def _stretches_above(self, segment: int, sizes: list[int], ends: list[int]) -> list[tuple[int, int]]:
+        """The segments above one, in the order of the path; those that touch are one stretch."""
+        path = []
+        while (segment := self.parents[segment]) >= 0:
+            if sizes[segment]:
+                path.append((ends[segment] - sizes[segment], ends[segment]))
+        stretches: list[tuple[int, int]] = []
+        for start, end in reversed(path):
+            if stretches and stretches[-1][1] == start:
+                stretches[-1] = (stretches[-1][0], end)
+            else:
+                stretches.append((start, end))
+        return stretches
 
 
 class SequenceLayout:
@@ -144,8 +196,12 @@ class SequenceLayout:
     @cached_property
     def max_tail_tokens(self) -> int:
         """The most tokens that cue, score, end of turn and the branches of the score trie add to a continuation."""
-        branches = sum(len(path) for path in self.trie.paths)
-        return len(self.cue_ids) + max(len(ids) for ids in self.score_ids) + 1 + branches
+        return len(self.cue_ids) + max(len(ids) for ids in self.score_ids) + 1 + self.branch_tokens
+
+    @cached_property
+    def branch_tokens(self) -> int:
+        """The most tokens of a continuation's branches of the score trie."""
+        return sum(len(path) for path in self.trie.paths)
 
     @cached_property
     def score_block(self) -> TokenTree:

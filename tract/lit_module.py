@@ -14,11 +14,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, MetricCollection
 
+from tract.attention import TokenRuns
 from tract.data.batches import JudgeBatch
 from tract.errors import TrainingError
+from tract.forward import log_probs_at
 from tract.metrics import judge_metrics
-from tract.modeling import logits_at
 from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts
+from tract.predictors import score_pairs
 from tract.score_grid import ScoreGrid, ScoreTrie
 
 log = logging.getLogger(__name__)
@@ -86,16 +88,20 @@ class TractLitModule(L.LightningModule):
     def shared_step(self, batch: JudgeBatch) -> ObjectiveParts:
         """Parts of the objective for a micro-batch, for training, validation and test alike."""
         assert self.model is not None, "configure_model has not run"
-        logits = logits_at(self.model, batch.input_ids, batch.position_ids, batch.attention_mask, batch.read_positions)
+        nodes, tokens = score_pairs(self.trie, batch.input_ids.device)
+        reads = batch.score_reads[:, nodes]  # [M, K] -> [M, P]
+        log_probs = log_probs_at(
+            self.model,
+            batch.input_ids,
+            batch.position_ids,
+            TokenRuns(batch.runs),
+            batch.read_positions,
+            rows=torch.cat([batch.target_rows, reads.flatten()]),
+            tokens=torch.cat([batch.target_ids, tokens.expand_as(reads).flatten()]),
+        )
+        of_targets, of_scores = log_probs.split([batch.target_ids.numel(), reads.numel()])
         return objective_parts(
-            logits,
-            batch.target_rows,
-            batch.target_ids,
-            batch.score_reads,
-            batch.scores,
-            self.trie,
-            self.grid_values,
-            normalize=self.objective.normalize,
+            of_targets, of_scores.view_as(reads), batch.scores, self.trie, self.grid_values, normalize=self.objective.normalize
         )
 
     def training_step(self, batch: JudgeBatch, batch_idx: int) -> Tensor:

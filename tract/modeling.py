@@ -20,10 +20,11 @@ import torch
 import transformers
 from filelock import FileLock
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
+from tract.attention import TREE
 from tract.config import AdapterConfig, ModelConfig
 from tract.errors import ConfigError
 
@@ -241,7 +242,7 @@ def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> An
 
 def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int) -> Any:
     source = locate(cfg)
-    kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": cfg.attn_implementation}
+    kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": cfg.attn_implementation or TREE}
     if cfg.random_init:
         config = AutoConfig.from_pretrained(source.location)
         with torch.random.fork_rng():
@@ -293,78 +294,6 @@ def _excluded(model: nn.Module, adapter: AdapterConfig) -> str | None:
     """The pattern of modules to leave alone, if the model has any; PEFT warns of one that matches nothing."""
     pattern = adapter.exclude_modules
     return pattern if pattern and any(re.fullmatch(pattern, name) for name, _ in model.named_modules()) else None
-
-
-def logits_at(
-    model: nn.Module,
-    input_ids: Tensor,
-    position_ids: Tensor,
-    attention_mask: Tensor,
-    positions: Tensor,
-    *,
-    cache: Any = None,
-    key_positions: Tensor | None = None,
-) -> Tensor:
-    """Logits at chosen positions only; the LM head never sees the others.
-
-    Args:
-        model: a causal LM, with or without an adapter.
-        input_ids: [B, T] int64. position_ids: [B, T] int64.
-        attention_mask: [B, T] int64, or [B, 1, T, S] bool for token trees and live caches.
-        positions: [R] int64, places in the flattened [B * T].
-        cache: a ``DynamicCache`` with S - T tokens, which grows by these T; None for none.
-        key_positions: [B, S] int64, positions of cached and new tokens; None where T = S.
-
-    Returns:
-        [R, V], in the model's dtype; scaling and soft-capping of the model's own forward included.
-    """
-    mask: Any = attention_mask
-    if attention_mask.dim() == 4:
-        keys = position_ids if key_positions is None else key_positions
-        mask = tree_masks(attention_mask, position_ids, keys, model.config, next(model.parameters()).dtype)
-    head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *rest = args
-        return (hidden.flatten(0, 1)[positions].unsqueeze(0), *rest)  # [B, T, H] -> [1, R, H]
-
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        cached = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
-        output = model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, **cached)
-    finally:
-        handle.remove()
-    return output.logits.squeeze(0)
-
-
-def tree_masks(
-    visible: Tensor, query_positions: Tensor, key_positions: Tensor, model_config: Any, dtype: torch.dtype
-) -> Tensor | dict[str, Tensor]:
-    """Additive attention masks of a token tree for the model's kinds of layer.
-
-    Args:
-        visible: [B, 1, T, S] bool, True where a query sees a key.
-        query_positions: [B, T] int64, along each token's own path; a sliding window counts in these.
-        key_positions: [B, S] int64, the same for the keys.
-        model_config: tells which layers see only the last tokens.
-        dtype: of the mask.
-
-    Returns:
-        [B, 1, T, S] in ``dtype``, 0 where a key is seen and the lowest finite number elsewhere; for models that mix kinds
-        of layer one such mask by the name of each kind.
-    """
-
-    def additive(seen: Tensor) -> Tensor:
-        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
-
-    config = model_config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or [])
-    window = getattr(config, "sliding_window", None)
-    if window is None or (kinds and "sliding_attention" not in kinds):
-        return additive(visible)
-    distance = query_positions[:, None, :, None] - key_positions[:, None, None, :]  # [B, 1, query, key]
-    sliding = additive(visible & (distance < window))
-    return {"full_attention": additive(visible), "sliding_attention": sliding} if len(kinds) > 1 else sliding
 
 
 def save_judge(model: nn.Module, tokenizer: Any, folder: Path) -> None:

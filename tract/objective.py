@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tract.errors import ConfigError
 from tract.layout import TokenKind
-from tract.predictors import expected_score, log_normalizer, score_probabilities
+from tract.predictors import expected_score, probabilities_of_pairs
 from tract.score_grid import ScoreTrie
 
 SCORE_LOSS_SCALINGS = ("step", "micro_batch")
@@ -88,23 +88,13 @@ class ObjectiveParts:
 
 
 def objective_parts(
-    logits: Tensor,
-    target_rows: Tensor,
-    target_ids: Tensor,
-    score_reads: Tensor,
-    scores: Tensor,
-    trie: ScoreTrie,
-    grid_values: Tensor,
-    *,
-    normalize: bool,
+    target_log_probs: Tensor, score_log_probs: Tensor, scores: Tensor, trie: ScoreTrie, grid_values: Tensor, *, normalize: bool
 ) -> ObjectiveParts:
-    """The parts of the objective from the logits at the supervised positions.
+    """The parts of the objective from the log-probabilities of the tokens that it looks at.
 
     Args:
-        logits: [R, V], any float dtype; computed at R positions only.
-        target_rows: [N] int64; the row of ``logits`` that predicts each supervised token.
-        target_ids: [N] int64; the supervised tokens.
-        score_reads: [M, K] int64; rows of ``logits`` at the nodes of the score trie.
+        target_log_probs: [N] float32, of the supervised tokens.
+        score_log_probs: [M, P] float32, of ``score_pairs(trie)`` behind each example's cue.
         scores: [M] float32; true scores in points.
         trie: the decisions between the scores.
         grid_values: [Y] float32; the scores of the grid in points.
@@ -113,14 +103,11 @@ def objective_parts(
     Returns:
         Sums and per-example values; gradients flow through ``ce_sum`` and ``squared_error``.
     """
-    log_z = log_normalizer(logits)
-    # [R, V] -> [N]: log p(target) = logit - log z, without a second array of the vocabulary's size.
-    ce_sum = (log_z[target_rows] - logits[target_rows, target_ids].float()).sum()
-    probabilities = score_probabilities(logits, log_z, score_reads, trie)
+    probabilities = probabilities_of_pairs(score_log_probs, trie)
     predicted = expected_score(probabilities, grid_values, normalize=normalize)
     return ObjectiveParts(
-        ce_sum=ce_sum,
-        ce_tokens=target_ids.numel(),
+        ce_sum=-target_log_probs.sum(),
+        ce_tokens=target_log_probs.numel(),
         squared_error=torch.square(scores.float() - predicted),
         expected_score=predicted,
         score_mass=probabilities.sum(dim=-1),

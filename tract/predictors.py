@@ -44,11 +44,14 @@ def _trie_tensors(trie: ScoreTrie, device: torch.device) -> tuple[Tensor, Tensor
     return nodes, tokens, torch.tensor(steps, device=device), stop_pairs
 
 
-def score_probabilities(logits: Tensor, log_z: Tensor, score_reads: Tensor, trie: ScoreTrie) -> Tensor:
-    """Probability of each score of the grid, from the full softmax (TRACT section 3, p(str(y) | x, c)).
+def score_pairs(trie: ScoreTrie, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What has to be known of the model to tell the scores apart: (node of the trie, token that follows it), each [P] int64."""
+    nodes, tokens, _, _ = _trie_tensors(trie, device)
+    return nodes, tokens
 
-    A score's probability is the product over its tokens along the trie up to where it is decided; a score on which
-    another one goes on ("1" beside "10") gets what the other leaves over. A row sums to at most one.
+
+def score_probabilities(logits: Tensor, log_z: Tensor, score_reads: Tensor, trie: ScoreTrie) -> Tensor:
+    """``probabilities_of_pairs`` from whole distributions.
 
     Args:
         logits: [R, V], any float dtype; the distribution at R positions.
@@ -59,11 +62,27 @@ def score_probabilities(logits: Tensor, log_z: Tensor, score_reads: Tensor, trie
     Returns:
         [M, Y] float32.
     """
-    nodes, tokens, steps, stops = _trie_tensors(trie, logits.device)
+    nodes, tokens = score_pairs(trie, logits.device)
     rows = score_reads[:, nodes]  # [M, K] -> [M, P]
-    pair_log_probs = logits[rows, tokens].float() - log_z[rows]  # [M, P]
-    certain = torch.zeros_like(pair_log_probs[:, :1])
-    padded = torch.cat([pair_log_probs, certain, certain - torch.inf], dim=1)  # [M, P + 2]
+    return probabilities_of_pairs(logits[rows, tokens].float() - log_z[rows], trie)
+
+
+def probabilities_of_pairs(log_probs: Tensor, trie: ScoreTrie) -> Tensor:
+    """Probability of each score of the grid, from the full softmax (TRACT section 3, p(str(y) | x, c)).
+
+    A score's probability is the product over its tokens along the trie up to where it is decided; a score on which
+    another one goes on ("1" beside "10") gets what the other leaves over. A row sums to at most one.
+
+    Args:
+        log_probs: [M, P] float32, for each of M continuations the log-probabilities of ``score_pairs(trie)``.
+        trie: the decisions between the scores.
+
+    Returns:
+        [M, Y] float32.
+    """
+    _, _, steps, stops = _trie_tensors(trie, log_probs.device)
+    certain = torch.zeros_like(log_probs[:, :1])
+    padded = torch.cat([log_probs, certain, certain - torch.inf], dim=1)  # [M, P + 2]
     passed = padded[:, steps].sum(dim=-1).exp()  # [M, Y, D] -> [M, Y]
     if stops.shape[1] == 0:
         return passed

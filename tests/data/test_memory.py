@@ -30,7 +30,7 @@ with initialize_config_dir(version_base="1.3", config_dir=sys.argv[1]):
 data = prepare(cfg)
 module, loaders = build(cfg, data)
 for batch in loaders.train_dataloader():
-    assert batch.tokens > 0
+    assert batch.trained_tokens > 0
 done.set()
 watcher.join()
 print(len(data.store), peak / 1024)

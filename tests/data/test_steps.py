@@ -2,38 +2,91 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from tract.data.steps import MicroBatch, StepLoader, StepSampler
+from tract.data.steps import LengthSampler, Limits, MicroBatch, StepLoader, StepSampler, cut_step
 from tract.errors import ConfigError
 
+LENGTHS = np.array([50, 10, 90, 30, 70, 20, 100, 40, 80, 60])
 CE_TOKENS = [10 * (i + 1) for i in range(10)]
 EXAMPLES = [1 + i % 3 for i in range(10)]
 
 
-def _sampler(items_per_step: int = 4, micro_batch_size: int = 2, shuffle: bool = True, seed: int = 0) -> StepSampler:
-    return StepSampler(CE_TOKENS, EXAMPLES, items_per_step=items_per_step, micro_batch_size=micro_batch_size, seed=seed, shuffle=shuffle)
+def _sampler(items_per_step: int = 4, limits: Limits = Limits(2, None), seed: int = 0, **ranks: int) -> StepSampler:  # noqa: B008
+    return StepSampler(LENGTHS, CE_TOKENS, EXAMPLES, items_per_step=items_per_step, limits=limits, seed=seed, **ranks)
+
+
+def _steps(sampler: StepSampler) -> list[list[int]]:
+    """The items of each step, whatever the cut."""
+    batches, size = list(sampler), sampler.micro_batches_per_step
+    return [sorted(item for batch in batches[k : k + size] for item in batch.items) for k in range(0, len(batches), size)]
 
 
 def test_every_item_comes_once_an_epoch_and_the_last_step_takes_the_rest() -> None:
     sampler = _sampler()
     batches = list(sampler)
     assert sorted(item for batch in batches for item in batch.items) == list(range(10))
-    assert [len(batch.items) for batch in batches] == [2, 2, 2, 2, 2]
-    assert len(sampler) == 5
+    assert [len(batch.items) for batch in batches] == [2, 2, 2, 2, 1, 1]
+    assert len(sampler) == 6
     assert sampler.steps_per_epoch == 3
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
-def test_totals_are_those_of_the_step_and_the_cut_does_not_change_the_step(micro_batch_size: int) -> None:
-    whole = list(_sampler(micro_batch_size=4))
-    cut = list(_sampler(micro_batch_size=micro_batch_size))
-    assert [item for batch in cut for item in batch.items] == [item for batch in whole for item in batch.items]
+@pytest.mark.parametrize("limits", [Limits(1, None), Limits(2, None), Limits(None, 100), Limits(None, 150), Limits(4, 190)])
+def test_totals_are_those_of_the_step_and_the_cut_does_not_change_the_step(limits: Limits) -> None:
+    whole, cut = _sampler(limits=Limits(None, None)), _sampler(limits=limits)
+    assert whole.micro_batches_per_step == 1
+    assert cut.micro_batches_per_step > 1
+    assert _steps(cut) == _steps(whole)
     for step in whole:
         assert step.totals.ce_tokens == sum(CE_TOKENS[item] for item in step.items)
         assert step.totals.examples == sum(EXAMPLES[item] for item in step.items)
         assert {batch.totals for batch in cut if batch.items[0] in step.items} == {step.totals}
+
+
+def test_a_step_of_several_ranks_is_the_step_of_one() -> None:
+    """And at any time the ranks hold about equally many tokens."""
+    alone = _sampler(limits=Limits(None, None))
+    ranks = [_sampler(limits=Limits(None, 120), ranks=2, rank=rank) for rank in range(2)]
+    assert {len(list(sampler)) for sampler in ranks} == {len(ranks[0])}
+    for step, *cuts in zip(_steps(alone), *map(_steps, ranks), strict=True):
+        assert sorted(item for cut in cuts for item in cut) == step
+    for a, b in list(zip(*ranks, strict=True))[:-2]:
+        assert abs(LENGTHS[list(a.items)].sum() - LENGTHS[list(b.items)].sum()) <= 40
+
+
+@given(st.lists(st.integers(1, 400), min_size=4, max_size=60), st.integers(1, 8), st.integers(1, 500), st.integers(0, 3))
+def test_no_micro_batch_exceeds_the_budget_but_a_single_long_item(lengths: list[int], items: int, budget: int, epoch: int) -> None:
+    items = min(items, len(lengths))
+    sampler = StepSampler(lengths, lengths, lengths, items_per_step=items, limits=Limits(None, budget), seed=1)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    for batch in batches:
+        assert batch.items
+        assert len(batch.items) == 1 or sum(lengths[item] for item in batch.items) <= budget
+    if sampler.micro_batches_per_step > 1:
+        longest = np.sort(lengths)[::-1][:items]
+        fewer = cut_step(longest, sampler.micro_batches_per_step - 1)
+        assert not Limits(None, budget).hold(fewer, longest), "one micro-batch less would have done"
+
+
+def test_a_step_is_cut_into_about_equal_parts() -> None:
+    lengths = np.array([90, 10, 80, 20, 70, 30, 60, 40])
+    parts = cut_step(lengths, 4)
+    assert [int(lengths[part].sum()) for part in parts] == [100] * 4
+    assert sorted(item for part in parts for item in part) == list(range(8))
+    assert [len(part) for part in cut_step(np.array([5, 4]), 3)] == [1, 1, 0]
+
+
+def test_validation_goes_by_length_within_the_limits() -> None:
+    batches = list(LengthSampler(LENGTHS, CE_TOKENS, EXAMPLES, limits=Limits(3, 150)))
+    assert [list(LENGTHS[list(batch.items)]) for batch in batches] == [[100], [90], [80, 70], [60, 50, 40], [30, 20, 10]]
+    assert sum(batch.totals.examples for batch in batches) == sum(EXAMPLES)
+    assert list(LengthSampler([], [], [], limits=Limits(None, None))) == []
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
@@ -43,7 +96,6 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert list(first) != list(other)
     first.set_epoch(1)
     assert list(first) != list(again)
-    assert list(_sampler(shuffle=False, micro_batch_size=4))[0].items == (0, 1, 2, 3)
 
 
 def test_fewer_items_than_a_step_are_refused() -> None:
@@ -53,7 +105,7 @@ def test_fewer_items_than_a_step_are_refused() -> None:
 
 def test_a_step_must_be_whole_micro_batches() -> None:
     with pytest.raises(ConfigError, match=r"batch.items_per_step: 4 is not a multiple of batch.micro_batch_size=3"):
-        _sampler(micro_batch_size=3)
+        _sampler(limits=Limits(3, None))
 
 
 class _Echo(Dataset[MicroBatch]):

@@ -12,7 +12,6 @@ import torch
 from test_modeling import FAMILIES, _family
 
 from tract.errors import GenerationError
-from tract.generation.batching import batches_by_length
 from tract.generation.hf import HFJudge, _score_of
 from tract.generation.judgement import CUE, END, FINISHES, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt
 from tract.generation.sampling import Sampling
@@ -24,12 +23,11 @@ SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot
 
 
 def make_judge(model: Any, layout: SequenceLayout, sampling: Sampling = SAMPLING, seed: int = 0) -> HFJudge:
-    return HFJudge(model, layout, pad_id=1, sampling=sampling, seed=seed, autocast=None)
+    return HFJudge(model, layout, sampling=sampling, seed=seed, autocast=None)
 
 
 def judge_all(judge: HFJudge, prompts: list[Prompt], sequences: int, n_cot: int, *, free: bool = True) -> list[Judgement]:
-    found = [j for batch in batches_by_length(prompts, sequences, n_cot) for j in judge.judge(batch, n_cot, without_cot=True, free=free)]
-    return sorted(found, key=lambda judgement: (judgement.row, judgement.sample))
+    return judge.judge(prompts, n_cot, rows=sequences, without_cot=True, free=free)
 
 
 def fresh_probabilities(model: Any, layout: SequenceLayout, prompt: Prompt, cot_ids: tuple[int, ...]) -> torch.Tensor:
@@ -102,7 +100,7 @@ def test_every_model_family_reads_from_the_cache_what_a_fresh_forward_reads(
     )
     model = _family(family)
     judge = make_judge(model, layout, dataclasses.replace(SAMPLING, max_cot_tokens=12))
-    for judgement in judge.judge(prompts[:3], 2, without_cot=True, free=True):
+    for judgement in judge.judge(prompts[:3], 2, rows=4, without_cot=True, free=True):
         fresh = fresh_probabilities(model, layout, prompts[judgement.row], judgement.cot_ids)
         torch.testing.assert_close(torch.tensor(judgement.probabilities), fresh, rtol=0, atol=1e-4)
 
@@ -130,7 +128,7 @@ def test_given_cots_are_read_alike(
 ) -> None:
     sampled = [judgement for judgement in reference if judgement.sample == 1]
     judge = make_judge(talking_model, tiny_layout)
-    read = judge.read(prompts, [judgement.cot_ids for judgement in sampled], [1] * len(prompts))
+    read = judge.read(prompts, [[(1, judgement.cot_ids)] for judgement in sampled])
     for judgement, again in zip(sampled, read, strict=True):
         assert (again.finish, again.cot_ids, again.cot, again.free_text) == (GIVEN, judgement.cot_ids, judgement.cot, None)
         torch.testing.assert_close(torch.tensor(again.probabilities), torch.tensor(judgement.probabilities), rtol=0, atol=1e-5)
@@ -163,7 +161,7 @@ def test_end_of_turn_ends_a_cot(talking_model: Any, tiny_layout: SequenceLayout,
         lambda _, args, logits: torch.full_like(logits, -10.0).index_fill_(-1, torch.tensor([tiny_layout.end_id]), 10.0)
     )
     try:
-        (judgement,) = make_judge(talking_model, tiny_layout).judge(prompts[:1], 1, without_cot=False, free=True)
+        (judgement,) = make_judge(talking_model, tiny_layout).judge(prompts[:1], 1, rows=1, without_cot=False, free=True)
     finally:
         handle.remove()
     assert (judgement.finish, judgement.cot_ids, judgement.cot, judgement.free_text) == (END, (), "", "")
@@ -174,7 +172,7 @@ def test_logits_that_are_not_finite_name_the_examples(talking_model: Any, tiny_l
     handle = talking_model.get_output_embeddings().register_forward_hook(lambda _, args, logits: logits * float("nan"))
     try:
         with pytest.raises(GenerationError, match=f"logits are not finite in the batch of {prompts[0].id}.*32-true"):
-            make_judge(talking_model, tiny_layout).judge(prompts[:1], 1, without_cot=False, free=True)
+            make_judge(talking_model, tiny_layout).judge(prompts[:1], 1, rows=1, without_cot=False, free=True)
     finally:
         handle.remove()
 
@@ -183,7 +181,7 @@ def test_forced_draws_follow_the_distribution(talking_model: Any, tiny_layout: S
     """Over many samples of one prompt the share of each score is its probability (no nucleus, no penalty)."""
     plain = Sampling(temperature=1.0, top_p=1.0, repetition_penalty=1.0, max_cot_tokens=4)
     judge = make_judge(talking_model, tiny_layout, plain)
-    read = judge.read([prompts[0]] * 400, [()] * 400, list(range(400)))
+    read = judge.read(prompts[:1], [[(sample, ()) for sample in range(400)]])
     drawn = Counter(judgement.forced for judgement in read)
     for place, probability in enumerate(read[0].probabilities):
         assert drawn[place] / 400 == pytest.approx(probability, abs=0.09)

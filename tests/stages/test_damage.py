@@ -183,7 +183,7 @@ def test_nothing_is_sampled_again_after_a_cut_in_the_last_second(
     cut_off(place, "predict", monkeypatch)
     monkeypatch.setattr("tract.generation.hf.HFJudge.judge", _power_cut)
     said = finish(place, whole, caplog)
-    assert said.count("prompts were judged before; going on") == 2  # of both benchmarks
+    assert said.count("judgements were made before; going on") == 2  # of both benchmarks
 
 
 @pytest.mark.parametrize("damage", [flip_byte, halve])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tract.generation.hf import GivenCots
 from tract.generation.judgement import END, GIVEN, NO_COT, NONE, Judgement, Prompt
 from tract.stages.judgement_log import JudgementLog
 from tract.stages.judging import read_judgements, sample_judgements
@@ -23,15 +24,18 @@ class Scripted:
         self.batches: list[list[int]] = []
         self.fail_after = fail_after
 
-    def judge(self, prompts: Sequence[Prompt], n_cot: int, *, without_cot: bool, free: bool) -> list[Judgement]:
+    def judge(
+        self, prompts: Sequence[Prompt], n_cot: int, *, rows: int, without_cot: bool, free: bool, progress: Callable[[int], None]
+    ) -> list[Judgement]:
         self._count([prompt.row for prompt in prompts])
+        progress(len(prompts) * (n_cot + without_cot))
         samples = [*([NO_COT] if without_cot else []), *range(n_cot)]
         text = "free" if free else None
         return [self._judgement(prompt, sample, (7, sample + 1), text) for prompt in prompts for sample in samples]
 
-    def read(self, prompts: Sequence[Prompt], cots: Sequence[Sequence[int]], samples: Sequence[int]) -> list[Judgement]:
+    def read(self, prompts: Sequence[Prompt], cots: Sequence[GivenCots]) -> list[Judgement]:
         self._count([prompt.row for prompt in prompts])
-        return [self._judgement(p, sample, tuple(cot), None) for p, cot, sample in zip(prompts, cots, samples, strict=True)]
+        return [self._judgement(p, sample, tuple(cot), None) for p, given in zip(prompts, cots, strict=True) for sample, cot in given]
 
     def _count(self, rows: list[int]) -> None:
         if self.fail_after is not None and len(self.batches) >= self.fail_after:
@@ -46,7 +50,7 @@ class Scripted:
 
 def sample(judge: Any, folder: Path, **changed: Any) -> JudgementLog:
     journal = JudgementLog(folder, 3)
-    how = {"what": "predict", "n_cot": 2, "without_cot": True, "free": True, "batch_size": 4, **changed}
+    how = {"what": "predict", "n_cot": 2, "without_cot": True, "free": True, "batch_size": 1, **changed}
     sample_judgements(judge, PROMPTS, journal, **how)
     return journal
 
@@ -59,7 +63,7 @@ def test_every_prompt_gets_all_its_samples(tmp_path: Path) -> None:
     judge = Scripted()
     journal = sample(judge, tmp_path)
     assert keys(journal) == [(row, k) for row in range(5) for k in (NO_COT, 0, 1)]
-    assert [len(batch) for batch in judge.batches] == [2, 2, 1]  # four sequences, two of each prompt
+    assert [len(batch) for batch in judge.batches] == [2, 2, 1]  # four times one sequence, two of each prompt
     lengths = [len(PROMPTS[row].prompt_ids) for batch in judge.batches for row in batch]
     assert lengths == sorted(lengths, reverse=True)
 
@@ -78,7 +82,7 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, caplog: pytest.LogCaptu
     journal = sample(again, tmp_path)
     assert keys(journal) == [(row, k) for row in range(5) for k in (NO_COT, 0, 1)]
     assert not {row for batch in first.batches for row in batch} & {row for batch in again.batches for row in batch}
-    assert "predict: 2 of 5 prompts were judged before; going on" in caplog.text
+    assert "predict: 6 of 15 judgements were made before; going on" in caplog.text
     whole = Scripted()
     sample(whole, tmp_path)
     assert whole.batches == []
@@ -101,7 +105,7 @@ def test_given_cots_are_read_each_once(tmp_path: Path) -> None:
         **{(row, NO_COT): () for row in range(5)},
         **{(row, k): cot for row, cots in COTS.items() for k, cot in enumerate(cots)},
     }
-    assert max(len(batch) for batch in judge.batches) == 3
+    assert [len(batch) for batch in judge.batches] == [1] * 5  # three sequences, as many as one prompt may have
     again = Scripted()
     read(again, tmp_path)
     assert again.batches == []
@@ -112,4 +116,4 @@ def test_an_interrupted_reading_goes_on(tmp_path: Path) -> None:
         read(Scripted(fail_after=2), tmp_path)
     again = Scripted()
     assert len(read(again, tmp_path)) == 9
-    assert sum(len(batch) for batch in again.batches) == 3
+    assert sum(len(batch) for batch in again.batches) == 3  # prompts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -12,32 +13,32 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tract.data.steps import MicroBatch
-from tract.layout import SequenceLayout, TokenKind, TokenTree
+from tract.layout import Run, SequenceLayout, TokenKind, TokenTree
 from tract.objective import StepTotals
 
 
 @dataclass(frozen=True)
 class JudgeBatch:
-    """A micro-batch: B rows of T tokens with M (CoT, score) examples of I items. Read-only.
+    """A micro-batch: T tokens, one token tree behind the other, with M (CoT, score) examples of I items. Read-only.
 
     Attributes:
-        input_ids: [B, T] int64, padded on the right.
-        position_ids: [B, T] int64, along each token's own path of the token tree.
-        attention_mask: [B, T] int64, 1 for tokens, where rows are chains; else [B, 1, T, T] bool, True where a query
-            (third axis) sees a key (fourth axis).
-        read_positions: [R] int64, ascending places in the flattened [B * T] whose logits are needed; no others are computed.
+        input_ids: [1, T] int64, without padding.
+        position_ids: [1, T] int64, along each token's own path of its tree.
+        runs: who sees whom.
+        read_positions: [R] int64, ascending places in T that are looked at; the LM head sees no others.
         target_rows: [N] int64, for each supervised token the place in ``read_positions`` that predicts it.
         target_ids: [N] int64, the supervised tokens. target_kinds: [N] int64, their ``TokenKind``.
         score_reads: [M, K] int64, places in ``read_positions`` of the nodes of the score trie.
         scores: [M] float32, true scores in points. item_index: [M] int64, the item of each example.
         targets: [I] float32, the score in points that the item's mean prediction is compared with.
         item_ids: I ids, for messages.
-        totals: counts of the whole optimizer step. tokens: real tokens in this micro-batch.
+        totals: counts of the whole optimizer step.
+        trained_tokens: tokens of the examples if each had a sequence of its own, so that rates compare whatever is shared.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
+    runs: tuple[Run, ...]
     read_positions: Tensor
     target_rows: Tensor
     target_ids: Tensor
@@ -48,7 +49,7 @@ class JudgeBatch:
     targets: Tensor
     item_ids: tuple[str, ...]
     totals: StepTotals
-    tokens: int
+    trained_tokens: int
 
     def to(self, *args: Any, **kwargs: Any) -> JudgeBatch:
         """The batch with its tensors moved as by ``Tensor.to``."""
@@ -79,19 +80,27 @@ class Item:
 
 
 class MicroBatches(Dataset[JudgeBatch]):
-    """Batches by ``MicroBatch``: looks the items up and collates them."""
+    """Batches by ``MicroBatch``: looks the items up and collates them.
 
-    def __init__(self, tokens: Any, rows: Sequence[int], layout: SequenceLayout, supervised: frozenset[TokenKind], pad_id: int) -> None:
+    Args:
+        tokens: rows of ``TOKEN_FEATURES``. rows: those of this split.
+        layout: makes the token trees. supervised: the kinds of token under cross-entropy.
+        share_prompts: whether the continuations of an item share its prompt.
+    """
+
+    def __init__(
+        self, tokens: Any, rows: Sequence[int], layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool
+    ) -> None:
         self._tokens = tokens
         self._rows = np.asarray(rows, dtype=np.int64)
         self._layout = layout
         self._supervised = supervised
-        self._pad_id = pad_id
+        self._share_prompts = share_prompts
 
     def __getitem__(self, micro: MicroBatch) -> JudgeBatch:
         """The tensors of one micro-batch."""
         items = [self.item(i) for i in micro.items]
-        return collate(items, micro.totals, self._layout, self._supervised, self._pad_id)
+        return collate(items, micro.totals, self._layout, self._supervised, share_prompts=self._share_prompts)
 
     def item(self, index: int) -> Item:
         """One tokenised item of this split."""
@@ -102,74 +111,57 @@ class MicroBatches(Dataset[JudgeBatch]):
         return Item(str(record["id"]), prompt_ids, list(zip(cots, scores, strict=True)), float(record["target"]))
 
 
-def collate(items: Sequence[Item], totals: StepTotals, layout: SequenceLayout, supervised: frozenset[TokenKind], pad_id: int) -> JudgeBatch:
-    """The tensors of a micro-batch, one row per continuation.
+def collate(
+    items: Sequence[Item], totals: StepTotals, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool
+) -> JudgeBatch:
+    """The tensors of a micro-batch.
 
     Args:
         items: tokenised items.
         totals: counts of the optimizer step that the micro-batch belongs to.
         layout: makes the token trees.
         supervised: the kinds of token under cross-entropy.
-        pad_id: fills short rows; its value moves no number.
+        share_prompts: one tree per item, its prompt encoded once; else one per continuation. It moves no number.
     """
-    trees = [layout.tree(item.prompt_ids, [continuation]) for item in items for continuation in item.continuations]
-    owners = [number for number, item in enumerate(items) for _ in item.continuations]
-    width = max(len(tree.input_ids) for tree in trees)
+    trees: list[TokenTree] = []
+    owners: list[int] = []  # of the examples
+    for number, item in enumerate(items):
+        groups = [item.continuations] if share_prompts else [[continuation] for continuation in item.continuations]
+        trees += [layout.tree(item.prompt_ids, group) for group in groups]
+        owners += [number] * len(item.continuations)
+    offsets = list(accumulate((len(tree.input_ids) for tree in trees), initial=0))[:-1]
+    placed = list(zip(trees, offsets, strict=True))
     targets = [
-        (row * width + position, token, kind)
-        for row, tree in enumerate(trees)
+        (offset + position, token, kind)
+        for tree, offset in placed
         for position, token, kind in zip(tree.target_from, tree.target_ids, tree.target_kinds, strict=True)
         if kind in supervised
     ]
-    reads = [[row * width + position for position in nodes] for row, tree in enumerate(trees) for nodes in tree.score_reads]
+    reads = [[offset + position for position in nodes] for tree, offset in placed for nodes in tree.score_reads]
     needed = sorted({target[0] for target in targets} | {position for nodes in reads for position in nodes})
     row_of = {position: k for k, position in enumerate(needed)}
     values = layout.grid.values
     return JudgeBatch(
-        input_ids=_padded([tree.input_ids for tree in trees], width, pad_id),
-        position_ids=_padded([tree.position_ids for tree in trees], width, 0),
-        attention_mask=attention_mask(trees, width),
+        input_ids=_int64([[token for tree in trees for token in tree.input_ids]]),
+        position_ids=_int64([[position for tree in trees for position in tree.position_ids]]),
+        runs=tuple(run.moved(offset) for tree, offset in placed for run in tree.runs),
         read_positions=_int64(needed),
         target_rows=_int64([row_of[position] for position, _, _ in targets]),
         target_ids=_int64([token for _, token, _ in targets]),
         target_kinds=_int64([kind for _, _, kind in targets]),
         score_reads=_int64([[row_of[position] for position in nodes] for nodes in reads]),
         scores=torch.tensor([values[index] for tree in trees for index in tree.score_index], dtype=torch.float32),
-        item_index=_int64([owner for owner, tree in zip(owners, trees, strict=True) for _ in tree.score_index]),
+        item_index=_int64(owners),
         targets=torch.tensor([item.target for item in items], dtype=torch.float32),
         item_ids=tuple(item.id for item in items),
         totals=totals,
-        tokens=sum(len(tree.input_ids) for tree in trees),
+        trained_tokens=sum(_alone(layout, len(item.prompt_ids), cot, score) for item in items for cot, score in item.continuations),
     )
 
 
-def attention_mask(trees: Sequence[TokenTree], width: int) -> Tensor:
-    """Who sees whom: [B, T] int64 for chains; [B, 1, T, T] bool if any row is a branching tree."""
-    lengths = _int64([len(tree.input_ids) for tree in trees])
-    if all(tree.is_chain for tree in trees):
-        return (torch.arange(width) < lengths[:, None]).long()
-    mask = torch.zeros(len(trees), 1, width, width, dtype=torch.bool)
-    for row, tree in enumerate(trees):
-        n = len(tree.input_ids)
-        mask[row, 0, :n, :n] = visible_tokens(tree)
-    # A padded query sees itself: a row of the softmax with nothing in it would be NaN.
-    mask.diagonal(dim1=2, dim2=3).fill_(True)
-    return mask
-
-
-def visible_tokens(tree: TokenTree) -> Tensor:
-    """[T, T] bool, True where a token of the tree (first axis) sees another one: those before it on its own path, and itself."""
-    above = torch.zeros(len(tree.parents), len(tree.parents), dtype=torch.bool)
-    for segment, parent in enumerate(tree.parents):
-        if parent >= 0:
-            above[segment] = above[parent]
-        above[segment, segment] = True
-    segments = _int64(tree.segment_ids)
-    return above[segments][:, segments].tril()
-
-
-def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
-    return _int64([[*row, *[fill] * (width - len(row))] for row in rows])
+def _alone(layout: SequenceLayout, prompt_tokens: int, cot: Sequence[int], score: int) -> int:
+    """Tokens of an example that has a sequence of its own: prompt, CoT, cue, score, end of turn."""
+    return prompt_tokens + len(cot) + len(layout.cue_ids) + len(layout.score_ids[score]) + 1
 
 
 def _int64(values: Any) -> Tensor:

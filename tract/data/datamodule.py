@@ -7,9 +7,13 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
+from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.batches import MicroBatches
-from tract.data.steps import StepLoader, StepSampler
+from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler
 from tract.data.tokens import TokenStore
 from tract.layout import SequenceLayout, TokenKind
 
@@ -22,8 +26,8 @@ class JudgeDataModule(L.LightningDataModule):
         train_rows, val_rows: rows of ``tokens`` in each split.
         layout: makes the token trees.
         supervised: the kinds of token under cross-entropy.
-        pad_id: fills short rows.
-        items_per_step, micro_batch_size, val_micro_batch_size: in items.
+        share_prompts: whether the continuations of an item share its prompt.
+        items_per_step: items of an optimizer step. limits: of a micro-batch.
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
 
@@ -38,46 +42,47 @@ class JudgeDataModule(L.LightningDataModule):
         val_rows: Sequence[int],
         layout: SequenceLayout,
         supervised: frozenset[TokenKind],
-        pad_id: int,
         *,
+        share_prompts: bool,
         items_per_step: int,
-        micro_batch_size: int,
-        val_micro_batch_size: int,
+        limits: Limits,
         seed: int,
         num_workers: int,
     ) -> None:
         super().__init__()
-        self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, pad_id)
-        self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, pad_id)
+        self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, share_prompts=share_prompts)
+        self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts)
         self.num_workers = num_workers
-        counts = _Counts(tokens, with_score_tokens=TokenKind.SCORE in supervised)
-        self.train_sampler = StepSampler(
-            *counts.of(train_rows), items_per_step=items_per_step, micro_batch_size=micro_batch_size, seed=seed, shuffle=True
-        )
-        self.val_sampler = StepSampler(
-            *counts.of(val_rows), items_per_step=val_micro_batch_size, micro_batch_size=val_micro_batch_size, seed=seed, shuffle=False
-        )
+        counts = _Counts(tokens, layout, supervised, share_prompts=share_prompts)
+        self.train_sampler = StepSampler(*counts.of(train_rows), items_per_step=items_per_step, limits=limits, seed=seed)
+        self.val_sampler = LengthSampler(*counts.of(val_rows), limits=limits)
 
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of the training split."""
         return StepLoader(self.train_set, self.train_sampler, self.num_workers)
 
-    def val_dataloader(self) -> StepLoader:
-        """Micro-batches of the validation split, in its own order."""
-        return StepLoader(self.val_set, self.val_sampler, self.num_workers)
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Micro-batches of the validation split."""
+        workers = self.num_workers
+        return DataLoader(self.val_set, batch_size=None, sampler=self.val_sampler, num_workers=workers, persistent_workers=workers > 0)
 
 
 class _Counts:
-    """Tokens under cross-entropy and examples of each item."""
+    """Tokens in the model, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
 
-    def __init__(self, tokens: TokenStore, *, with_score_tokens: bool) -> None:
-        columns: Any = tokens.dataset
-        self._ce = np.asarray(columns["ce_tokens"], dtype=np.int64)
-        if with_score_tokens:
-            self._ce = self._ce + np.asarray(columns["score_tokens"], dtype=np.int64)
-        self._examples = np.asarray([len(scores) for scores in columns["score_index"]], dtype=np.int64)
+    def __init__(self, tokens: TokenStore, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool) -> None:
+        prompt = _list_lengths(tokens, "prompt_ids")
+        self._examples = _list_lengths(tokens, "score_index")
+        ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
+        prompts = np.where(self._examples > 0, 1, 0) if share_prompts else self._examples
+        self._lengths = prompt * prompts + ce_tokens + score_tokens + layout.branch_tokens * self._examples
+        self._ce = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
 
-    def of(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-        """(tokens, examples) of the given rows."""
+    def of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(tokens, tokens under cross-entropy, examples) of the given rows."""
         index = np.asarray(rows, dtype=np.int64)
-        return self._ce[index].tolist(), self._examples[index].tolist()
+        return self._lengths[index], self._ce[index], self._examples[index]
+
+
+def _list_lengths(tokens: TokenStore, column: str) -> NDArray[np.int64]:
+    return np.asarray(pc.list_value_length(arrow_column(tokens.dataset, column)), dtype=np.int64)

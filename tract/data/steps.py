@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tract.errors import ConfigError
@@ -23,53 +25,120 @@ class MicroBatch:
     totals: StepTotals
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a micro-batch may hold; a single item that is longer than ``tokens`` makes up one by itself.
+
+    Attributes:
+        items: the most items; None for any number. tokens: the most tokens, what is shared counted once; None for any number.
+    """
+
+    items: int | None
+    tokens: int | None
+
+    def hold(self, parts: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> bool:
+        """Whether each part keeps to the limits."""
+        return all(
+            len(part) <= 1
+            or ((self.items is None or len(part) <= self.items) and (self.tokens is None or int(lengths[list(part)].sum()) <= self.tokens))
+            for part in parts
+        )
+
+
+def cut_step(lengths: NDArray[np.int64], parts: int, most: int | None = None) -> list[list[int]]:
+    """Deals the items of a step to parts that are about equally long: the longest item first, each to the lightest part.
+
+    Args:
+        lengths: [n] tokens of each item. parts: their number; those beyond n stay empty. most: items of a part at most.
+
+    Returns:
+        Places in ``lengths``, ascending within a part; the heaviest part first.
+    """
+    loads = [(0, number) for number in range(parts)]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for item in np.argsort(-lengths, kind="stable").tolist():
+        load, number = heapq.heappop(loads)
+        dealt[number].append(item)
+        if most is None or len(dealt[number]) < most:
+            heapq.heappush(loads, (load + int(lengths[item]), number))
+    return sorted((sorted(part) for part in dealt), key=lambda part: -int(lengths[part].sum()))
+
+
 class StepSampler(Sampler[MicroBatch]):
     """Deals the items of an epoch to optimizer steps and each step to micro-batches.
 
-    An item is one prompt with its continuations. The order depends on seed and epoch alone; the last step of an epoch
-    takes what is left. Every micro-batch carries the totals of its step, so that the objective's normalisation does not
-    depend on the cut.
+    An item is one prompt with its continuations. Which items make up a step depends on seed and epoch alone; the last step of an
+    epoch takes what is left. Every whole step is cut into the same number of micro-batches, as few as the longest possible step
+    needs to keep to the limits, and each micro-batch carries the totals of its step: the objective's normalisation, and so the
+    gradient, does not depend on the cut.
 
     Args:
-        ce_tokens: [n] tokens under cross-entropy of each item. examples: [n] continuations of each item.
+        lengths: [n] tokens of each item. ce_tokens: [n] of them under cross-entropy. examples: [n] continuations of each item.
         items_per_step: items of an optimizer step.
-        micro_batch_size: items of a micro-batch.
-        seed: of the order. shuffle: whether the order changes with the epoch; else items come as they are.
+        limits: of a micro-batch.
+        seed: of the order.
+        ranks: processes that share each step. rank: which of them this one is; all get about as many tokens at a time.
 
     Raises:
         ConfigError: if there are fewer items than one step takes, or a step is not a whole number of micro-batches.
     """
 
     def __init__(
-        self, ce_tokens: Sequence[int], examples: Sequence[int], *, items_per_step: int, micro_batch_size: int, seed: int, shuffle: bool
+        self,
+        lengths: ArrayLike,
+        ce_tokens: ArrayLike,
+        examples: ArrayLike,
+        *,
+        items_per_step: int,
+        limits: Limits,
+        seed: int,
+        ranks: int = 1,
+        rank: int = 0,
     ) -> None:
-        if items_per_step % micro_batch_size:
-            raise ConfigError(
-                f"batch.items_per_step: {items_per_step} is not a multiple of batch.micro_batch_size={micro_batch_size}; change one of them"
-            )
-        if shuffle and len(ce_tokens) < items_per_step:
-            raise ConfigError(
-                f"batch.items_per_step: {items_per_step} is more than the {len(ce_tokens)} items of the training split; "
-                "lower it or give more data"
-            )
+        self.lengths = np.asarray(lengths, dtype=np.int64)
         self.ce_tokens = np.asarray(ce_tokens, dtype=np.int64)
         self.examples = np.asarray(examples, dtype=np.int64)
+        if limits.items is not None and items_per_step % limits.items:
+            raise ConfigError(
+                f"batch.items_per_step: {items_per_step} is not a multiple of batch.micro_batch_size={limits.items}; change one of them"
+            )
+        if len(self.lengths) < items_per_step:
+            raise ConfigError(
+                f"batch.items_per_step: {items_per_step} is more than the {len(self.lengths)} items of the training split; "
+                "lower it or give more data"
+            )
         self.items_per_step = items_per_step
-        self.micro_batch_size = micro_batch_size
+        self.limits = limits
         self.seed = seed
-        self.shuffle = shuffle
+        self.ranks, self.rank = ranks, rank
         self.epoch = 0
         self.start = 0  # micro-batches that the next iteration passes over, when a run is resumed
+        # The longest step that there can be; where it fits, each step does.
+        self._longest = np.sort(self.lengths)[::-1][:items_per_step].copy()
+        self.micro_batches_per_step = self._micro_batches_per_step()
+
+    def _micro_batches_per_step(self) -> int:
+        """The fewest micro-batches of a rank with which the longest possible step keeps to the limits."""
+        most = math.ceil(self.items_per_step / self.ranks)
+        for count in range(1, most):
+            if self.limits.hold(cut_step(self._longest, count * self.ranks, self._most(count)), self._longest):
+                return count
+        return most
+
+    def _most(self, count: int) -> int | None:
+        """The most items of a part if a step has ``count`` micro-batches on each rank; more parts than needed may hold fewer."""
+        room = None if self.limits.items is None else self.limits.items * count * self.ranks
+        return self.limits.items if room is not None and room >= self.items_per_step else None
 
     def __len__(self) -> int:
         """Micro-batches of an epoch."""
-        full, rest = divmod(len(self.ce_tokens), self.items_per_step)
-        return full * (self.items_per_step // self.micro_batch_size) + math.ceil(rest / self.micro_batch_size)
+        full, rest = divmod(len(self.lengths), self.items_per_step)
+        return full * self.micro_batches_per_step + min(self.micro_batches_per_step, math.ceil(rest / self.ranks))
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        return math.ceil(len(self.ce_tokens) / self.items_per_step)
+        return math.ceil(len(self.lengths) / self.items_per_step)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch; Lightning calls it."""
@@ -77,18 +146,57 @@ class StepSampler(Sampler[MicroBatch]):
 
     def __iter__(self) -> Iterator[MicroBatch]:
         """The micro-batches of the current epoch; those before ``start`` are passed over, once."""
-        n = len(self.ce_tokens)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths))
         # Used up at once: a trainer may leave an iterator before its end, and the next epoch begins at its start.
         start, self.start = self.start, 0
-        number = 0
-        for first in range(0, n, self.items_per_step):
+        begun, skipped = divmod(start, self.micro_batches_per_step)
+        for first in range(begun * self.items_per_step, len(order), self.items_per_step):
             step = order[first : first + self.items_per_step]
             totals = StepTotals(int(self.ce_tokens[step].sum()), int(self.examples[step].sum()))
-            for cut in range(0, len(step), self.micro_batch_size):
-                if number >= start:
-                    yield MicroBatch(tuple(int(i) for i in step[cut : cut + self.micro_batch_size]), totals)
-                number += 1
+            for part in self._cut(self.lengths[step])[skipped:]:
+                yield MicroBatch(tuple(int(i) for i in step[part]), totals)
+            skipped = 0
+
+    def _cut(self, lengths: NDArray[np.int64]) -> list[list[int]]:
+        """This rank's micro-batches of a step, as places in it."""
+        count = min(self.micro_batches_per_step, math.ceil(len(lengths) / self.ranks)) * self.ranks
+        parts = cut_step(lengths, count, self._most(count // self.ranks))
+        if not self.limits.hold(parts, lengths):
+            # Dealing from the longest on may fail where it went well for longer items. Each item takes the place that the one of
+            # its rank took in the longest possible step, so no part is longer than there.
+            order = np.argsort(-lengths, kind="stable")
+            pattern = cut_step(self._longest, count, self._most(count // self.ranks))
+            parts = [sorted(int(order[k]) for k in part if k < len(order)) for part in pattern]
+        # Heaviest first and dealt in turn: at any time the ranks work on about equally long parts.
+        return parts[self.rank :: self.ranks]
+
+
+class LengthSampler(Sampler[MicroBatch]):
+    """All items in micro-batches by length, the longest first: for validation, where no step binds them together.
+
+    Args:
+        lengths, ce_tokens, examples: [n] as for ``StepSampler``. limits: of a micro-batch.
+    """
+
+    def __init__(self, lengths: ArrayLike, ce_tokens: ArrayLike, examples: ArrayLike, *, limits: Limits) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self._ce_tokens = np.asarray(ce_tokens, dtype=np.int64)
+        self._examples = np.asarray(examples, dtype=np.int64)
+        self._parts: list[list[int]] = []
+        for item in np.argsort(-self.lengths, kind="stable").tolist():
+            if self._parts and limits.hold([[*self._parts[-1], item]], self.lengths):
+                self._parts[-1].append(item)
+            else:
+                self._parts.append([item])
+
+    def __len__(self) -> int:
+        """Micro-batches."""
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        """The micro-batches; each is a step by itself."""
+        for part in self._parts:
+            yield MicroBatch(tuple(part), StepTotals(int(self._ce_tokens[part].sum()), int(self._examples[part].sum())))
 
 
 class StepLoader(DataLoader[Any]):

@@ -1,24 +1,28 @@
 """Judging with a Hugging Face model: CoTs are sampled and scores read from one live KV cache, in one pass.
 
-A prompt runs through the model once. Its cache is repeated for its CoTs; where a CoT ends, the cue's token ids are appended
-and the distribution over the grid is read (RAIL; TRACT section 3.1). No text is encoded a second time.
+A prompt runs through the model once and serves all of its CoTs. Where a CoT ends, the cue's token ids are appended and the
+distribution over the grid is read (RAIL; TRACT section 3.1); its place is taken by a CoT of the next prompt. No text is encoded a
+second time.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tract.data.batches import visible_tokens
+from tract.attention import TokenRuns, visible_in
 from tract.errors import GenerationError
+from tract.forward import logits_at, use_tree_attention
 from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt
-from tract.generation.live import LiveCache
+from tract.generation.live import LiveCache, prefill
 from tract.generation.sampling import Sampling, draw_tokens, uniforms
 from tract.generation.stopping import CueFinder
 from tract.layout import SequenceLayout
@@ -26,6 +30,11 @@ from tract.predictors import log_normalizer, score_probabilities
 
 # Tokens that a judge may write freely behind its own cue, beyond those of a score: blanks, brackets, the end of turn.
 _FREE_MARGIN = 4
+# Scores are read, and places taken by others, when this share of the CoTs has ended: each reading runs the whole model.
+_ENDED_SHARE = 8
+
+# The CoTs of a prompt, by their sample numbers.
+GivenCots = Sequence[tuple[int, Sequence[int]]]
 
 
 @dataclass(slots=True)
@@ -36,30 +45,42 @@ class _Sequence:
     sample: int
     uniforms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # one for each token to sample
     ids: list[int] = field(default_factory=list)
+    drawn: int = 0
     cot_length: int | None = None  # known when the CoT has ended
     finish: str = ""
     last: int = 0  # number of tokens at which sampling ends, at the latest
     done: bool = False
 
 
+@dataclass(slots=True)
+class _Rows:
+    """The sequences that are being sampled, and what the next draw needs: logits [B, V], and [B, V] bool the tokens used so far."""
+
+    live: LiveCache
+    sequences: list[_Sequence]
+    logits: Tensor
+    seen: Tensor
+
+    def take(self, rows: list[int]) -> _Rows:
+        """Some of them."""
+        return _Rows(self.live.take(rows), [self.sequences[row] for row in rows], self.logits[rows], self.seen[rows])
+
+
 class HFJudge:
     """A judge on one device.
 
     Args:
-        model: a causal LM, with or without an adapter, in evaluation mode on its device.
+        model: a causal LM, with or without an adapter, in evaluation mode on its device; its attention is set to "tree".
         layout: cue, grid and end of turn; what the judge was trained with.
-        pad_id: fills short prompts; its value moves no number.
         sampling: how CoTs are drawn.
         seed: of the run; with example and sample it fixes every draw.
         autocast: dtype of the arithmetic where it is not the model's own, e.g. torch.bfloat16; None for the model's.
     """
 
-    def __init__(
-        self, model: nn.Module, layout: SequenceLayout, pad_id: int, sampling: Sampling, seed: int, autocast: torch.dtype | None
-    ) -> None:
+    def __init__(self, model: nn.Module, layout: SequenceLayout, sampling: Sampling, seed: int, autocast: torch.dtype | None) -> None:
+        use_tree_attention(model)
         self.model = model
         self.layout = layout
-        self.pad_id = pad_id
         self.sampling = sampling
         self.seed = seed
         self.device = next(model.parameters()).device
@@ -68,43 +89,74 @@ class HFJudge:
         self._block = _ScoreBlock(layout, self.device)
         self._free_tokens = max(len(ids) for ids in layout.score_ids) + _FREE_MARGIN
 
-    def judge(self, prompts: Sequence[Prompt], n_cot: int, *, without_cot: bool, free: bool) -> list[Judgement]:
-        """Samples ``n_cot`` CoTs for each prompt of a batch and reads the score behind each.
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        n_cot: int,
+        *,
+        rows: int,
+        without_cot: bool,
+        free: bool,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> list[Judgement]:
+        """Samples ``n_cot`` CoTs for each prompt and reads the score behind each.
 
         Args:
-            prompts: one batch; about equally long ones waste least.
+            prompts: what to judge, in the order in which it is begun; the longest first leaves the shortest wait at the end.
             n_cot: CoTs of each prompt; 0 for none.
+            rows: the most CoTs that are sampled at a time; those of a prompt always begin together.
             without_cot: whether to read the score right behind the prompt too (sample ``NO_COT``).
             free: whether to let the judge write its own score after its own cue.
+            progress: told how many judgements were made, whenever some were.
+
+        Returns:
+            By row of the prompt and sample.
 
         Raises:
             GenerationError: if logits are not finite.
         """
+        judgements: list[Judgement] = []
+        waiting = deque(prompts)
+        going: _Rows | None = None
         with self._inference():
-            live, logits = LiveCache.prefill(self.model, [prompt.prompt_ids for prompt in prompts], self.pad_id, self.device)
-            empty = [_Sequence(prompt, NO_COT, cot_length=0, finish=NONE) for prompt in prompts]
-            judgements = self._read(live, empty) if without_cot else []
-            if n_cot:
-                owners = [number for number in range(len(prompts)) for _ in range(n_cot)]
-                sequences = [self._sequence(prompts[owner], k % n_cot) for k, owner in enumerate(owners)]
-                live = live.take(owners) if n_cot > 1 else live
-                judgements += self._sample(live, logits[owners], sequences, free)
-            return sorted(judgements, key=lambda judgement: (judgement.row, judgement.sample))
+            while waiting or going is not None:
+                known = len(judgements)
+                room = rows - (len(going.sequences) if going else 0)
+                if waiting and (going is None or room >= max(n_cot, 1)):
+                    begun = [waiting.popleft() for _ in range(min(len(waiting), max(1, room // max(n_cot, 1))))]
+                    going = self._begin(begun, n_cot, without_cot, going, judgements)
+                if going is not None:
+                    going = self._step(going, free, judgements)
+                if len(judgements) > known:
+                    progress(len(judgements) - known)
+        return sorted(judgements, key=lambda judgement: (judgement.row, judgement.sample))
 
-    def read(self, prompts: Sequence[Prompt], cots: Sequence[Sequence[int]], samples: Sequence[int]) -> list[Judgement]:
-        """Reads the score behind given CoTs, one of each prompt of a batch.
+    def read(self, prompts: Sequence[Prompt], cots: Sequence[GivenCots]) -> list[Judgement]:
+        """Reads the score behind given CoTs; all of a prompt share it.
 
         Args:
-            prompts: one for each CoT. cots: their token ids; none for the reading without a CoT. samples: their numbers.
+            prompts: one batch. cots: for each prompt (number, token ids) of its CoTs; none for the reading without a CoT.
         """
+        pairs = list(zip(prompts, cots, strict=True))
+        trees = [self.layout.tree(prompt.prompt_ids, [(ids, 0) for _, ids in given]) for prompt, given in pairs]
+        offsets = list(accumulate((len(tree.input_ids) for tree in trees), initial=0))
+        reads = [[offset + place for place in nodes] for tree, offset in zip(trees, offsets, strict=False) for nodes in tree.score_reads]
+        sequences = [
+            _Sequence(prompt, sample, ids=list(ids), cot_length=len(ids), finish=NONE if sample == NO_COT else GIVEN)
+            for prompt, given in pairs
+            for sample, ids in given
+        ]
+        if not sequences:
+            return []
         with self._inference():
-            whole = [[*prompt.prompt_ids, *cot] for prompt, cot in zip(prompts, cots, strict=True)]
-            live, _ = LiveCache.prefill(self.model, whole, self.pad_id, self.device)
-            sequences = [
-                _Sequence(prompt, sample, ids=list(cot), cot_length=len(cot), finish=NONE if sample == NO_COT else GIVEN)
-                for prompt, cot, sample in zip(prompts, cots, samples, strict=True)
-            ]
-            return self._read(live, sequences)
+            logits = logits_at(
+                self.model,
+                torch.tensor([[token for tree in trees for token in tree.input_ids]], device=self.device),
+                torch.tensor([[position for tree in trees for position in tree.position_ids]], device=self.device),
+                torch.tensor(reads, device=self.device).flatten(),
+                runs=TokenRuns([run.moved(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
+            )
+            return self._read(logits.view(len(sequences), len(reads[0]), -1), sequences)
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
@@ -116,36 +168,52 @@ class HFJudge:
         most = self.sampling.max_cot_tokens + self._free_tokens + len(self.layout.cue_ids)
         return _Sequence(prompt, sample, uniforms(self.seed, prompt.id, sample, "cot", most), last=most)
 
-    def _sample(self, live: LiveCache, logits: Tensor, sequences: list[_Sequence], free: bool) -> list[Judgement]:
-        """Samples until every CoT has ended; sequences that are done leave the batch when half of it is."""
-        judgements: list[Judgement] = []
-        seen = _seen(sequences, logits.shape[-1], self.device)
-        step = 0
-        one, itself = torch.zeros(1, dtype=torch.long, device=self.device), torch.ones(1, 1, dtype=torch.bool, device=self.device)
-        while sequences:
-            self._check_finite(logits, sequences)
-            uniform = torch.tensor([s.uniforms[step] for s in sequences], dtype=torch.float64, device=self.device)
-            tokens = draw_tokens(logits, seen, uniform, self.sampling)
-            seen.scatter_(1, tokens[:, None], True)
-            for sequence, token in zip(sequences, tokens.tolist(), strict=True):
-                self._advance(sequence, token, free)
-            step += 1
-            # The newest token goes into the cache before any sequence leaves: it may be the last one of a CoT.
-            logits = live.append(tokens[:, None], one, itself, one).squeeze(1)
-            going = [k for k, sequence in enumerate(sequences) if not sequence.done]
-            if 2 * len(going) > len(sequences):
-                continue
-            done = [k for k, sequence in enumerate(sequences) if sequence.done]
-            judgements += self._finish(live.take(done), [sequences[k] for k in done])
-            if going:
-                live, logits, seen = live.take(going), logits[going], seen[going]
-            sequences = [sequences[k] for k in going]
-        return judgements
+    def _begin(
+        self, prompts: Sequence[Prompt], n_cot: int, without_cot: bool, going: _Rows | None, judgements: list[Judgement]
+    ) -> _Rows | None:
+        """Runs prompts through the model and adds their CoTs to those that are being sampled."""
+        keys, logits = prefill(self.model, [prompt.prompt_ids for prompt in prompts], self.device)
+        if without_cot:
+            reading = LiveCache(self.model, self.device)
+            reading.admit(keys)
+            judgements += self._peek(reading, [_Sequence(prompt, NO_COT, cot_length=0, finish=NONE) for prompt in prompts])
+        if not n_cot:
+            return going
+        owners = [number for number in range(len(prompts)) for _ in range(n_cot)]
+        sequences = [self._sequence(prompts[owner], k % n_cot) for k, owner in enumerate(owners)]
+        live = going.live if going else LiveCache(self.model, self.device)
+        live.admit([keys[owner] for owner in owners])
+        new = _Rows(live, sequences, logits[owners], _seen(sequences, logits.shape[-1], self.device))
+        if going is None:
+            return new
+        return _Rows(live, [*going.sequences, *sequences], torch.cat([going.logits, new.logits]), torch.cat([going.seen, new.seen]))
+
+    def _step(self, going: _Rows, free: bool, judgements: list[Judgement]) -> _Rows | None:
+        """Draws a token for every sequence; where enough have ended, their scores are read and they leave."""
+        sequences = going.sequences
+        self._check_finite(going.logits, sequences)
+        uniform = torch.tensor([s.uniforms[min(s.drawn, len(s.uniforms) - 1)] for s in sequences], dtype=torch.float64, device=self.device)
+        tokens = draw_tokens(going.logits, going.seen, uniform, self.sampling)
+        going.seen.scatter_(1, tokens[:, None], True)
+        for sequence, token in zip(sequences, tokens.tolist(), strict=True):
+            self._advance(sequence, token, free)
+        # The newest token goes into the cache before any sequence leaves: it may be the last one of a CoT.
+        going.logits = going.live.append(tokens)
+        done = [k for k, sequence in enumerate(sequences) if sequence.done]
+        if len(done) * _ENDED_SHARE < len(sequences):
+            return going
+        ended = going.take(done)
+        # What was written behind the CoTs is forgotten.
+        ended.live.own = torch.tensor([s.cot_length for s in ended.sequences], device=self.device)
+        judgements += self._peek(ended.live, ended.sequences)
+        staying = [k for k, sequence in enumerate(sequences) if not sequence.done]
+        return going.take(staying) if staying else None
 
     def _advance(self, sequence: _Sequence, token: int, free: bool) -> None:
         """Takes a sampled token in: does the CoT end with it, or the sampling?"""
         if sequence.done:
             return
+        sequence.drawn += 1
         ended = token in self._finder.end_ids
         if not ended:
             sequence.ids.append(token)
@@ -163,20 +231,15 @@ class HFJudge:
             if sequence.cot_length is None:
                 sequence.cot_length, sequence.finish = min(len(sequence.ids), self.sampling.max_cot_tokens), LENGTH
 
-    def _finish(self, live: LiveCache, sequences: list[_Sequence]) -> list[Judgement]:
-        """Cuts what was written behind the CoTs and reads the scores."""
-        lengths = torch.tensor([len(s.prompt.prompt_ids) for s in sequences], device=self.device)
-        cots = torch.tensor([s.cot_length for s in sequences], device=self.device)
-        # Sampled tokens stand in the slots behind the longest prompt of the batch, the same ones for every sequence.
-        live.disown(live.sampled_from + cots, lengths + cots)
-        return self._read(live, sequences)
-
-    def _read(self, live: LiveCache, sequences: list[_Sequence]) -> list[Judgement]:
-        """Appends the cue where each CoT ends and reads the distribution over the grid."""
+    def _peek(self, live: LiveCache, sequences: list[_Sequence]) -> list[Judgement]:
+        """Appends the cue where each CoT ends and reads the score."""
         block = self._block
-        logits = live.peek(block.ids.expand(len(sequences), -1), block.depths, block.within, block.reads)  # [B, K, V]
-        self._check_finite(logits.flatten(0, 1), sequences)
+        return self._read(live.peek(block.ids, block.depths, block.within, block.reads), sequences)
+
+    def _read(self, logits: Tensor, sequences: list[_Sequence]) -> list[Judgement]:
+        """The judgements from the logits at the nodes of the score trie, [B, K, V]."""
         flat = logits.flatten(0, 1)
+        self._check_finite(flat, sequences)
         rows = torch.arange(len(flat), device=flat.device).view(len(sequences), -1)
         probabilities = score_probabilities(flat, log_normalizer(flat), rows, self.layout.trie).tolist()
         forced = self._draw_scores(logits, sequences)
@@ -237,7 +300,7 @@ class _ScoreBlock:
         self.ids = torch.tensor(tree.input_ids, device=device)
         self.depths = torch.tensor(tree.position_ids, device=device)
         self.reads = torch.tensor(tree.score_reads[0], device=device)
-        self.within = visible_tokens(tree).to(device)
+        self.within = visible_in(tree.runs, len(tree.input_ids), device)
 
 
 def _seen(sequences: Sequence[_Sequence], vocabulary: int, device: torch.device) -> Tensor:

@@ -29,7 +29,10 @@ _ZIP_FOLDER = 0x10  # the mark of a folder among the attributes of a zip's part
 
 
 class Throughput(Callback):
-    """Logs real (not padded) tokens and examples per second since the last log; validation time is left out."""
+    """Logs trained tokens and examples per second since the last log; validation time is left out.
+
+    Tokens are those of the examples, a shared prompt counted for each, so that rates of different ways to train compare.
+    """
 
     def __init__(self) -> None:
         self._tokens = self._examples = 0
@@ -49,7 +52,7 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: JudgeBatch, batch_idx: int) -> None:
         """Counts."""
-        self._tokens += batch.tokens
+        self._tokens += batch.trained_tokens
         self._examples += batch.scores.numel()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:

@@ -27,6 +27,7 @@ from transformers import get_scheduler
 from tract.config import Config, SchedulerConfig, TrainConfig
 from tract.data.cots import COTS_FILE
 from tract.data.datamodule import JudgeDataModule
+from tract.data.steps import Limits
 from tract.errors import ConfigError
 from tract.lit_module import TractLitModule
 from tract.modeling import load_model, model_fingerprint, save_judge
@@ -131,10 +132,9 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         data.rows["val"],
         data.layout,
         objective.supervised_kinds,
-        data.tokenizer.pad_token_id,
+        share_prompts=cfg.batch.share_prompts,
         items_per_step=cfg.batch.items_per_step,
-        micro_batch_size=cfg.batch.micro_batch_size,
-        val_micro_batch_size=cfg.batch.val_micro_batch_size,
+        limits=Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens),
         seed=cfg.seed,
         num_workers=cfg.data.num_workers,
     )
@@ -147,7 +147,7 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         objective=objective,
         build_optimizer=instantiate(cfg.optimizer),
         build_scheduler=partial(build_scheduler, cfg=cfg.scheduler),
-        accumulate=cfg.batch.items_per_step // cfg.batch.micro_batch_size,
+        accumulate=datamodule.train_sampler.micro_batches_per_step,
         total_steps=steps,
     )
     return module, datamodule
@@ -270,10 +270,11 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
 
 
 def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, resume: Path | None) -> None:
-    batch = f"{cfg.batch.items_per_step} items ({module.accumulate} micro-batches of {cfg.batch.micro_batch_size})"
-    tokens = datamodule.train_sampler.ce_tokens.mean() * cfg.batch.items_per_step
+    sampler = datamodule.train_sampler
+    batch = f"{cfg.batch.items_per_step} items in {module.accumulate} micro-batch{'es' * (module.accumulate > 1)}"
+    tokens, supervised = (float(counts.mean()) * cfg.batch.items_per_step for counts in (sampler.lengths, sampler.ce_tokens))
     begin = f"resuming from {resume}" if resume else "from the start"
-    log.info("%d optimizer steps of %s, about %.0f supervised tokens a step; %s", module.total_steps, batch, tokens, begin)
+    log.info("%d optimizer steps of %s, about %.0f tokens a step, %.0f supervised; %s", module.total_steps, batch, tokens, supervised, begin)
 
 
 def _seed_metrics(trainer: L.Trainer, module: TractLitModule, datamodule: JudgeDataModule, path: Path) -> dict[str, float]:

@@ -62,7 +62,7 @@ class Judge:
         if not self.four_bit:  # quantised weights are put on their device when they are loaded
             model = model.to(_device(cfg))
         return HFJudge(
-            model, self.layout, self.tokenizer.pad_token_id, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision)
+            model, self.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision)
         )
 
 

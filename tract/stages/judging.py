@@ -14,6 +14,8 @@ from tract.stages.progress import Progress
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 15.0
+# Full batches that are sampled as one part: places in a batch are taken anew within it, and a killed run loses at most one.
+_PART = 4
 
 
 def sample_judgements(
@@ -36,21 +38,16 @@ def sample_judgements(
         free: whether the judge writes its own score too. batch_size: sequences of a batch.
     """
     samples = [*([NO_COT] if without_cot else []), *range(n_cot)]
-    missing = [prompt for prompt in prompts if journal.missing(prompt.row, samples)]
-    if len(missing) < len(prompts):
-        log.info("%s: %d of %d prompts were judged before; going on", what, len(prompts) - len(missing), len(prompts))
-    done = sum((prompt.row, sample) in journal.done for prompt in prompts for sample in samples)
-    progress = Progress(what, "judgements", len(prompts) * len(samples), done, log.info, every_s=_REPORT_EVERY_S)
-    lacking = {prompt.row for prompt in missing}
     # Cut as if nothing were done, and made anew as a whole where something is missing: rounding depends on who shares a batch,
     # so a run that was cut off ends with the very numbers of one that was not.
-    for batch in batches_by_length(prompts, batch_size, n_cot):
-        if all(prompt.row not in lacking for prompt in batch):
-            continue
-        known = len(journal)
-        judgements = judge.judge(batch, n_cot, without_cot=without_cot, free=free)
-        journal.append(judgements)
-        progress.advance(len(journal) - known)
+    parts = batches_by_length(prompts, batch_size * _PART, n_cot)
+    missing = [part for part in parts if any(journal.missing(prompt.row, samples) for prompt in part)]
+    total, left = len(prompts) * len(samples), sum(map(len, missing)) * len(samples)
+    if left < total:
+        log.info("%s: %d of %d judgements were made before; going on", what, total - left, total)
+    progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
+    for part in missing:
+        journal.append(judge.judge(part, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance))
 
 
 def read_judgements(
@@ -68,19 +65,15 @@ def read_judgements(
     Args:
         cots: row of a prompt -> token ids of its CoTs. The others as in ``sample_judgements``.
     """
-    given = [
-        (Prompt(prompt.id, prompt.row, prompt.prompt_ids), sample, cot)
-        for prompt in prompts
-        for sample, cot in ([(NO_COT, ())] if without_cot else []) + list(enumerate(cots.get(prompt.row, ())))
-    ]
-    done = sum(not journal.missing(prompt.row, [sample]) for prompt, sample, _ in given)
-    progress = Progress(what, "judgements", len(given), done, log.info, every_s=_REPORT_EVERY_S)
-    given.sort(key=lambda item: -len(item[0].prompt_ids) - len(item[2]))
-    for first in range(0, len(given), batch_size):
-        batch = given[first : first + batch_size]
-        if not any(journal.missing(prompt.row, [sample]) for prompt, sample, _ in batch):
+    given = {
+        prompt.row: [*([(NO_COT, ())] if without_cot else []), *enumerate(cots.get(prompt.row, ()))] for prompt in prompts
+    }
+    done = sum(not journal.missing(row, [sample]) for row, pairs in given.items() for sample, _ in pairs)
+    progress = Progress(what, "judgements", sum(map(len, given.values())), done, log.info, every_s=_REPORT_EVERY_S)
+    most = max(map(len, given.values()), default=1)
+    for batch in batches_by_length(prompts, batch_size, most):
+        if not any(journal.missing(prompt.row, [sample for sample, _ in given[prompt.row]]) for prompt in batch):
             continue
         known = len(journal)
-        judgements = judge.read([prompt for prompt, _, _ in batch], [cot for _, _, cot in batch], [sample for _, sample, _ in batch])
-        journal.append(judgements)
+        journal.append(judge.read(batch, [given[prompt.row] for prompt in batch]))
         progress.advance(len(journal) - known)

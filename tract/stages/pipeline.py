@@ -29,14 +29,10 @@ from tract.config import Config
 from tract.config_rules import STAGES
 from tract.errors import ConfigError
 from tract.stages.benchmarks import check_benchmarks
-from tract.stages.evaluate import REPORT_FILE, EvaluateStage, check_comparable, read_short_table
-from tract.stages.fit import FitStage
-from tract.stages.generate import GenerateStage
 from tract.stages.judges import SEED, find_judge
-from tract.stages.predict import PredictStage
 from tract.stages.products import Product, open_product
 from tract.stages.stage import Stage, complete_product, folder_of, run_stage
-from tract.validation import validate
+from tract.validation import typed, validate
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +77,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
 def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
     """Refuses what would otherwise be refused only after the training."""
     if "stage2" in plan:
-        _validated(stage_config(resolved, "stage2"), "stage2")
+        _check_stage2(resolved)
     if "predict" in plan and cfg.judge is None:
         check_benchmarks(cfg)
     if "evaluate" not in plan or cfg.compare_to is None:
@@ -151,6 +147,8 @@ def _judged(cfg: Config, products: Mapping[str, Product]) -> str:
 
 def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -> Product:
     """Evaluates the judge, beside the one it is compared to."""
+    from tract.stages.evaluate import REPORT_FILE, check_comparable, read_short_table
+
     other = None
     if cfg.compare_to is not None:
         spec = cfg.compare_to if cfg.compare_to != "stage1" or "stage1" not in products else str(products["stage1"].path)
@@ -195,38 +193,45 @@ def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
 
 
 def build_stage(task: Task, resolved: DictConfig) -> Stage:
-    """The stage of a task; nothing heavy is loaded.
+    """The stage of a task, of a configuration that ``run_pipeline`` has checked; nothing heavy is loaded.
 
     Raises:
-        TractError: if an input is missing or damaged, or the configuration of the stage is not sound.
+        TractError: if an input is missing or damaged.
     """
     config = stage_config(resolved, task.stage)
-    cfg = _validated(config, task.stage)
+    cfg = typed(config)
     inputs = task.inputs
+    # Each is imported where it is wanted: Lightning alone takes seconds, and the process of a stage that samples needs none of it.
     if task.stage in _FIT:
+        from tract.stages.fit import FitStage
+
         parents = {role: open_product(Path(inputs[role])) for role in ("generated", "start") if role in inputs}
         return FitStage(cfg, config, parents.get("generated"), parents.get("start"))
     if task.stage == "generate":
+        from tract.stages.generate import GenerateStage
+
         return GenerateStage(cfg, config, find_judge(inputs["judge"], cfg))
     if task.stage == "predict":
+        from tract.stages.predict import PredictStage
+
         return PredictStage(cfg, config, find_judge(inputs["judge"], cfg))
+    from tract.stages.evaluate import EvaluateStage
+
     other = open_product(Path(inputs["other"])) if "other" in inputs else None
     return EvaluateStage(cfg, config, open_product(Path(inputs["predicted"])), other)
 
 
-def _validated(config: DictConfig, stage: str) -> Config:
+def _check_stage2(resolved: DictConfig) -> None:
     try:
-        return validate(config)
+        validate(stage_config(resolved, "stage2"))
     except ConfigError as error:
-        if stage != "stage2":
-            raise
         raise ConfigError(f"with the changes of stage2: {error}") from None
 
 
 def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
     """The product of a task: reused if it is there, else made, if that is wanted."""
     stage = build_stage(task, resolved)
-    cfg = validate(resolved)
+    cfg = typed(resolved)
     force = task.force and wanted
     folder = folder_of(stage, cfg, force=force)
     if not force and (product := complete_product(folder, cfg)) is not None:

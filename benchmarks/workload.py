@@ -1,0 +1,139 @@
+"""What the benchmarks share: examples, models, interleaved timing, and results with the facts of the machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from tract.config import Config
+from tract.data.batches import Item, MicroBatches
+from tract.modeling import load_model
+from tract.objective import Objective
+from tract.stages.prepare import Prepared, prepare
+from tract.validation import validate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="JSON lines like the Feedback Collection's; default: generated tasks, 3 annotations each")
+    parser.add_argument("--items", type=int, default=8, help="prompts (default 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each way is timed, in turn (default 3)")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON files")
+    parser.add_argument("overrides", nargs="*", help="of the configuration, e.g. model=smollm2_135m trainer=gpu")
+    return parser
+
+
+def configured(*overrides: str, data: str | None = None) -> tuple[Config, Prepared]:
+    """The configuration of the quickstart with LoRA and the long prompts of the benchmark, and its data."""
+    source = (
+        ["data=feedback_jsonl", f"data.path={data}"]
+        if data
+        else ["data=rubric_check", "data.source.n_questions=400", "data.source.annotations_per_response=3"]
+    )
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose(
+            "train",
+            [
+                "experiment=tract_quickstart", "adapter=lora", "prompt=rubric", "grid=one_to_five", "data.max_train_items=null",
+                "generation.max_cot_tokens=512", *source, *overrides,
+            ],
+        )  # fmt: skip
+    with open_dict(cfg):
+        typed = validate(cfg)
+    return typed, prepare(typed)
+
+
+def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[Item]:
+    """The first training items with at least so many annotations, cut to that number; each of its own question."""
+    rows = MicroBatches(data.tokens.dataset, data.rows["train"], data.layout, Objective(**vars(cfg.objective)).supervised_kinds, share_prompts=True)
+    found = []
+    for number in range(len(data.rows["train"])):
+        item = rows.item(number)
+        if len(item.continuations) >= annotations:
+            found.append(Item(item.id, item.prompt_ids, item.continuations[:annotations], item.target))
+        if len(found) == count:
+            return found
+    raise SystemExit(f"--items {count}: the training split has only {len(found)} items with {annotations} annotations")
+
+
+def loaded(cfg: Config, device: torch.device, attention: str) -> Any:
+    """The model with its adapter, on a device."""
+    cfg.model.attn_implementation = attention
+    return load_model(cfg.model, cfg.adapter, seed=0).to(device)
+
+
+def device_of(cfg: Config) -> torch.device:
+    """Where the configured trainer would put the model."""
+    return torch.device("cpu" if cfg.trainer["accelerator"] == "cpu" else "cuda")
+
+
+def in_turn(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Rates (what a way returns, by seconds) of each way, timed one after the other in each round; the first round is not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            amount = way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - begun
+            print(f"  round {number}: {name}: {amount / seconds:.4g}/s ({seconds:.1f} s)", file=sys.stderr, flush=True)
+            if number:
+                rates[name].append(amount / seconds)
+    return rates
+
+
+def ratio(rates: dict[str, list[float]], way: str, reference: str) -> tuple[float, float, float]:
+    """(median, least, most) over the rounds of one way's rate over another's."""
+    by_round = [a / b for a, b in zip(rates[way], rates[reference], strict=True)]
+    return statistics.median(by_round), min(by_round), max(by_round)
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    """What the figures depend on."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "tract", "conf"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "peft", "lightning")},
+        "commit": commit + ("+changes" if changed else ""),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def report(name: str, out: Path, device: torch.device, columns: Sequence[str], rows: Sequence[Sequence[Any]], **more: Any) -> None:
+    """Prints a table and writes it, with the facts of the machine, to ``<out>/<name>.json``."""
+    texts = [list(columns), *[[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row] for row in rows]]
+    widths = [max(len(row[k]) for row in texts) for k in range(len(columns))]
+    for row in texts:
+        print("  ".join(text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True))))
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"benchmark": name, "facts": facts(device), "rows": [dict(zip(columns, row, strict=True)) for row in rows], **more}
+    (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

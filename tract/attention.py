@@ -1,0 +1,145 @@
+"""Attention over token trees: each token sees its own path, computed run by run, without masks of the whole and without padding.
+
+Trees are packed behind each other in one row. A run is a stretch of tokens that follow each other on one path; it attends to
+itself causally and to the stretches above it in whole. So n continuations of one prompt cost one prompt (the keys of the prompt
+serve them all), and no product of tokens that do not see each other is computed. Registered with transformers as
+``attn_implementation="tree"``; a model that is called without runs attends as with "sdpa".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from tract.errors import ConfigError
+from tract.layout import Run
+
+TREE = "tree"
+# Names of the arguments that reach the attention through the model's forward.
+RUNS, LIVE = "token_runs", "live_cache"
+
+
+class LiveKeys(Protocol):
+    """Keys and values of sequences that are being sampled; see ``tract.generation.live``."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
+        """[B, Hq, Q, D], [B, Hkv, Q, D] twice -> [B, Hq, Q, D]."""
+        ...
+
+
+class TokenRuns:
+    """The runs of a packed row of T tokens, with what all layers share.
+
+    Args:
+        runs: cover 0..T without gaps, in ascending order.
+        keep: whether each layer's keys and values are kept in ``kept``, by the number of the layer.
+    """
+
+    def __init__(self, runs: Sequence[Run], *, keep: bool = False) -> None:
+        self.runs = tuple(runs)
+        self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
+        self.used = False
+        cuts = sorted({0, *(run.end for run in runs), *(place for run in runs for stretch in run.above for place in stretch)})
+        self._sizes = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
+        place = {cut: number for number, cut in enumerate(cuts)}
+        # For each run the pieces of the keys that it sees, in the order of their positions.
+        self._pieces = [
+            [piece for start, end in (*run.above, (run.start, run.end)) for piece in range(place[start], place[end])] for run in self.runs
+        ]
+        self._masks: dict[tuple[Any, ...], Tensor] = {}
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None) -> Tensor:
+        """Attention of every token to its own path.
+
+        Args:
+            query: [1, Hq, T, D]. key, value: [1, Hkv, T, D]. scaling: of the products; None for D ** -0.5.
+            dropout: of the attention weights. window: a token sees so many last tokens of its path, itself among them; None for all.
+
+        Returns:
+            [1, Hq, T, D].
+        """
+        groups = query.shape[1] // key.shape[1]
+        queries = query.split([run.end - run.start for run in self.runs], dim=2)
+        # One split for all runs: its gradient is written once, however many runs read a piece.
+        keys, values = key.split(self._sizes, dim=2), value.split(self._sizes, dim=2)
+        out = []
+        for q, pieces in zip(queries, self._pieces, strict=True):
+            k, v = _joined(keys, pieces), _joined(values, pieces)
+            mask = self._mask(q.shape[2], k.shape[2], window, query)
+            grouped = groups > 1
+            if grouped and mask is not None and query.is_cuda:  # no fast kernel of CUDA's takes both
+                k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+                grouped = False
+            attended = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+            )
+            out.append(attended)
+        return torch.cat(out, dim=2) if len(out) > 1 else out[0]
+
+    def _mask(self, queries: int, keys: int, window: int | None, like: Tensor) -> Tensor | None:
+        """[Q, K] additive mask of the last Q of K tokens on a path; None where plain causal attention is the same."""
+        if queries == keys and (window is None or keys <= window):
+            return None
+        kind = (queries, keys, window, like.dtype, like.device)
+        if kind not in self._masks:
+            distance = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(keys, device=like.device)
+            hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+            self._masks[kind] = torch.zeros(queries, keys, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+        return self._masks[kind]
+
+
+def _joined(pieces: Sequence[Tensor], which: Sequence[int]) -> Tensor:
+    return pieces[which[0]] if len(which) == 1 else torch.cat([pieces[k] for k in which], dim=2)
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in each layer; [B, Hq, T, D] and twice [B, Hkv, T, D] -> [B, T, Hq, D].
+
+    Raises:
+        ConfigError: if the layer asks for what only its own attention can do.
+    """
+    runs: TokenRuns | None = kwargs.pop(RUNS, None)
+    live: LiveKeys | None = kwargs.pop(LIVE, None)
+    if runs is None and live is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ConfigError(f"model.attn_implementation: {TREE} knows neither capped attention logits nor sinks; set it to eager")
+    window = kwargs.get("sliding_window")
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    if live is not None:
+        return live.attend(layer, query, key, value, scaling or query.shape[-1] ** -0.5, window).transpose(1, 2), None
+    assert runs is not None
+    runs.used = True
+    if runs.kept is not None:
+        runs.kept[layer] = (key, value)
+    return runs.attend(query, key, value, scaling, dropout, window).transpose(1, 2), None
+
+
+AttentionInterface.register(TREE, tree_attention)
+AttentionMaskInterface.register(TREE, sdpa_mask)
+
+
+def visible_in(runs: Sequence[Run], size: int, device: torch.device | None = None) -> Tensor:
+    """[T, T] bool, True where a token (first axis) sees another one: for attention that takes masks."""
+    seen = torch.zeros(size, size, dtype=torch.bool, device=device)
+    for run in runs:
+        for start, end in run.above:
+            seen[run.start : run.end, start:end] = True
+        seen[run.start : run.end, run.start : run.end] = True
+    return seen.tril_()
