@@ -8,8 +8,10 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 # Package index with CPU-only builds of torch, asked beside the usual one when set.
 TORCH_INDEX ?=
-# More arguments for pytest or train.py, for example: make test ARGS="-k trie -x"
+# More arguments for pytest, train.py or the benchmarks, for example: make test ARGS="-k trie -x"
 ARGS ?=
+# Judge data of the benchmarks, JSON lines; empty: generated tasks.
+BENCH_DATA ?=
 
 PY := .venv/bin/python
 READY := .venv/.installed
@@ -18,7 +20,7 @@ PYTEST := $(PY) -m pytest $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help setup quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills lock clean
+.PHONY: help setup quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,7 +28,8 @@ help:  ## list the targets
 	@echo '  Variables, as in `make setup PYTHON=python3.12`:'
 	@echo '  PYTHON        interpreter for .venv (3.11 or 3.12); to change it later, delete .venv first'
 	@echo '  TORCH_INDEX   URL of a package index with CPU-only torch builds, for Linux machines without a GPU'
-	@echo '  ARGS          more arguments for pytest or train.py, as in `make test ARGS="-k trie -x"`'
+	@echo '  ARGS          more arguments for pytest, train.py or the benchmarks, as in `make test ARGS="-k trie -x"`'
+	@echo '  BENCH_DATA    judge data of the benchmarks (JSON lines); without it they make their own'
 
 setup: $(READY)  ## make .venv with the pinned packages (done by the other targets when due)
 
@@ -108,6 +111,19 @@ test-gpu: setup  ## tests that need one or more GPUs
 
 test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), run again each time; about 10 minutes
 	@$(PYTEST) -s -m kills tests/stages/test_kills.py
+
+# Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.
+# $(call bench_run,SCRIPT,OPTIONS): overrides of the configuration (ARGS) stand last.
+bench_run = $(PY) benchmarks/$(1).py $(2) $(if $(BENCH_DATA),--data $(BENCH_DATA)) --out benchmarks/results/small $(ARGS)
+bench: export HF_HUB_OFFLINE ?= 1
+bench: setup  ## small benchmarks: training, judging, memory, scaling, beside the plain way; tables, and JSON in benchmarks/results/small
+	$(call bench_run,train_step,--annotations 3 --items 1 --rounds 1)
+	$(call bench_run,generate,--items 2 --rounds 1 --tokens 32)
+	$(call bench_run,evaluate,--n-cot 5 --items 1 --rounds 1 --tokens 32)
+	$(call bench_run,memory,--annotations 3 --items 1 --rounds 1)
+	$(call bench_run,scaling,--rows 1000 --micro-batches 200 --prompts 512 --cots 1 2 --vocabularies 32768 --rounds 1)
+	$(call bench_run,overhead,--items 1 --steps 24)
+	$(PY) benchmarks/plots.py --results benchmarks/results/small --out benchmarks/results/small
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
 # own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.

@@ -1,7 +1,7 @@
 """The plain way to train and run a TRACT judge, to compare with: stock transformers, padded batches, logits everywhere.
 
 Written to be read, not to be slow on purpose: it is what one writes with a Hugging Face model, a collator that pads, and
-``generate``. It computes the same losses and scores as the project (tests/test_benchmarks.py).
+``generate``. It computes the same losses and scores as the project (tests/test_performance.py).
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def loss_shares(model: nn.Module, layout: SequenceLayout, batch: Sequence[Exampl
 @torch.no_grad()
 def generate_then_rescore(
     model: Any, layout: SequenceLayout, prompts: Sequence[Sequence[int]], n_cot: int, new_tokens: int, pad_id: int
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, Tensor]:
     """Samples CoTs with ``generate``, then runs each one from its prompt on to read the score behind the cue.
 
     Args:
         prompts: token ids, padded on the left. new_tokens: of each CoT, exactly: so that both ways do the same work.
 
     Returns:
-        [B * n_cot] expected scores in points; the number of sampled tokens.
+        [B * n_cot] expected scores in points; [B * n_cot, new_tokens] the sampled CoTs.
     """
     device = next(model.parameters()).device
     width = max(map(len, prompts))
@@ -79,4 +79,4 @@ def generate_then_rescore(
     positions = (seen.cumsum(1) - 1).clamp_min(0)
     logits = model(input_ids=whole, attention_mask=seen, position_ids=positions, use_cache=False).logits[:, -1].float()
     tokens = torch.tensor([ids[0] for ids in layout.score_ids], device=device)
-    return torch.softmax(logits, -1)[:, tokens] @ torch.tensor(layout.grid.values, device=device), sampled[:, width:].numel()
+    return torch.softmax(logits, -1)[:, tokens] @ torch.tensor(layout.grid.values, device=device), sampled[:, width:]

@@ -31,7 +31,9 @@ REFERENCE_BATCH = 4
 def totals_of(items: Sequence[Item], data: Prepared) -> StepTotals:
     """Counts of the whole step."""
     fixed = len(data.layout.cue_ids) + 1
-    return StepTotals(sum(len(cot) + fixed for item in items for cot, _ in item.continuations), sum(len(item.continuations) for item in items))
+    return StepTotals(
+        sum(len(cot) + fixed for item in items for cot, _ in item.continuations), sum(len(item.continuations) for item in items)
+    )
 
 
 def trained_tokens(items: Sequence[Item], data: Prepared) -> int:
@@ -65,10 +67,10 @@ def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], *, 
     module.to(next(model.parameters()).device)
     optimizer = instantiate(cfg.optimizer)([p for p in model.parameters() if p.requires_grad])
     totals, tokens = totals_of(items, data), trained_tokens(items, data)
-    lengths = np.array([len(collate([item], totals, data.layout, objective.supervised_kinds, share_prompts=share_prompts).input_ids[0]) for item in items])
-    sampler = StepSampler(
-        lengths, lengths, lengths, items_per_step=len(items), limits=Limits(None, cfg.batch.micro_batch_tokens), seed=0
+    lengths = np.array(
+        [len(collate([item], totals, data.layout, objective.supervised_kinds, share_prompts=share_prompts).input_ids[0]) for item in items]
     )
+    sampler = StepSampler(lengths, lengths, lengths, items_per_step=len(items), limits=Limits(None, cfg.batch.micro_batch_tokens), seed=0)
     parts = cut_step(lengths, sampler.micro_batches_per_step)
 
     def step() -> float:
@@ -86,25 +88,28 @@ def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], *, 
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
+    """Measures, prints and writes."""
+    parser = arguments(__doc__)
+    parser.add_argument("--annotations", type=int, nargs="+", default=[3, 1], help="annotations of a prompt (default 3 1)")
+    options = parser.parse_args()
     cfg, data = configured(*options.overrides, data=options.data)
     device = device_of(cfg)
     torch.manual_seed(0)
     plain_model, model = loaded(cfg, device, "sdpa"), loaded(cfg, device, "tree")
     rows = []
-    for annotations in (3, 1):
-        items = items_of(cfg, data, options.items, annotations)
-        rates = in_turn(
-            {
-                "plain": plain_step(cfg, data, plain_model, items),
-                "one sequence each": our_step(cfg, data, model, items, share_prompts=False),
-                "shared prompts": our_step(cfg, data, model, items),
-            },
-            options.rounds,
-        )
+    for count in options.annotations:
+        items = items_of(cfg, data, options.items, count)
+        ways = {
+            "plain": plain_step(cfg, data, plain_model, items),
+            "one sequence each": our_step(cfg, data, model, items, share_prompts=False),
+            "shared prompts": our_step(cfg, data, model, items),
+        }
+        if count == 1:  # there is nothing to share
+            del ways["shared prompts"]
+        rates = in_turn(ways, options.rounds)
         for way, found in rates.items():
             middle, least, most = ratio(rates, way, "plain")
-            rows.append([annotations, way, sorted(found)[len(found) // 2], middle, least, most])
+            rows.append([count, way, sorted(found)[len(found) // 2], middle, least, most])
     columns = ["annotations", "way", "tokens/s", "ratio", "least", "most"]
     report("train_step", options.out, device, columns, rows, items=options.items, rounds=options.rounds)
 

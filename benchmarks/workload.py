@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from tract.config import Config
-from tract.data.batches import Item, MicroBatches
+from tract.data.batches import Item, JudgeBatch, MicroBatches
 from tract.modeling import load_model
 from tract.objective import Objective
 from tract.stages.prepare import Prepared, prepare
@@ -62,7 +62,9 @@ def configured(*overrides: str, data: str | None = None) -> tuple[Config, Prepar
 
 def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[Item]:
     """The first training items with at least so many annotations, cut to that number; each of its own question."""
-    rows = MicroBatches(data.tokens.dataset, data.rows["train"], data.layout, Objective(**vars(cfg.objective)).supervised_kinds, share_prompts=True)
+    rows = MicroBatches(
+        data.tokens.dataset, data.rows["train"], data.layout, Objective(**vars(cfg.objective)).supervised_kinds, share_prompts=True
+    )
     found = []
     for number in range(len(data.rows["train"])):
         item = rows.item(number)
@@ -106,10 +108,49 @@ def ratio(rates: dict[str, list[float]], way: str, reference: str) -> tuple[floa
     return statistics.median(by_round), min(by_round), max(by_round)
 
 
+def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """FLOP/s of a large square product, the best of several: what the machine gives."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(12):
+        begun = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begun)
+    return 2 * size**3 / best
+
+
+def model_flops(model: Any, batches: Sequence[JudgeBatch]) -> float:
+    """FLOPs that forward and backward of these micro-batches need, nothing computed twice.
+
+    A linear layer takes 2 per weight and token forward, 2 for the gradient of its input, and 2 for that of its weight if it is
+    trained. Attention takes 4 per head dimension and pair of tokens that see each other forward, and 2.5 times that backward.
+    The LM head works at the positions that are read.
+    """
+    head = model.get_output_embeddings()
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    per_token = sum(module.weight.numel() * (6 if module.weight.requires_grad else 4) for module in layers)
+    config = model.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_pair = 3.5 * 4 * size * config.num_attention_heads * config.num_hidden_layers
+    per_read = head.weight.numel() * (6 if head.weight.requires_grad else 4)
+    total = 0.0
+    for batch in batches:
+        pairs = 0.0
+        for run in batch.runs:
+            own = run.end - run.start
+            pairs += own * (own + 1) / 2 + own * sum(end - start for start, end in run.above)
+        total += batch.input_ids.numel() * per_token + pairs * per_pair + len(batch.read_positions) * per_read
+    return total
+
+
 def facts(device: torch.device) -> dict[str, Any]:
     """What the figures depend on."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "tract", "conf"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "tract", "conf"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
@@ -133,7 +174,9 @@ def report(name: str, out: Path, device: torch.device, columns: Sequence[str], r
     texts = [list(columns), *[[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row] for row in rows]]
     widths = [max(len(row[k]) for row in texts) for k in range(len(columns))]
     for row in texts:
-        print("  ".join(text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  ".join(text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True)))
+        )
     out.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, "facts": facts(device), "rows": [dict(zip(columns, row, strict=True)) for row in rows], **more}
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

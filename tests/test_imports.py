@@ -16,6 +16,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "schema": (("tract.errors", "tract.schema"), ()),
     "text": (("tract.score_grid", "tract.prompts", "tract.text_encoder", "tract.layout"), ("schema",)),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
+    "forward": (("tract.attention", "tract.head", "tract.forward"), ("schema", "text")),
     "sampling": (
         (
             "tract.generation",
@@ -29,10 +30,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (("tract.config", "tract.config_rules", "tract.validation"), ("schema", "text", "tensors", "sampling")),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
-    "modeling": (("tract.modeling",), ("schema", "text", "tensors", "config")),
+    "modeling": (("tract.modeling",), ("schema", "forward", "config")),
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
-    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "data", "modeling")),
-    "backends": (("tract.generation.live", "tract.generation.hf"), ("schema", "text", "tensors", "sampling", "data", "modeling")),
+    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "data")),
+    "backends": (("tract.generation.live", "tract.generation.hf"), ("schema", "text", "tensors", "forward", "sampling")),
     "stages": (
         ("tract.stages", "tract.stages.*"),
         (
@@ -40,6 +41,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "schema",
             "text",
             "tensors",
+            "forward",
             "sampling",
             "evaluation",
             "config",

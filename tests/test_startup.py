@@ -43,7 +43,9 @@ def status_and_modules(*command: str) -> tuple[int, set[str]]:
     return status, set(modules)
 
 
-@pytest.mark.parametrize("command", [*((script, "--help") for script in SCRIPTS), ("train.py", "experiment=tract_mistral", "--cfg", "job", "--resolve")])
+@pytest.mark.parametrize(
+    "command", [*((script, "--help") for script in SCRIPTS), ("train.py", "experiment=tract_mistral", "--cfg", "job", "--resolve")]
+)
 def test_showing_help_or_configuration_loads_nothing_heavy(command: tuple[str, ...]) -> None:
     status, modules = status_and_modules(*command)
     assert status == 0
@@ -51,7 +53,9 @@ def test_showing_help_or_configuration_loads_nothing_heavy(command: tuple[str, .
     assert modules & HEAVY == set()
 
 
-@pytest.mark.parametrize("mistake", ["model=foo", "train.max_step=2", "+objective.lambda=2", "seed=abc", "~train.export", "data=feedback_jsonl"])
+@pytest.mark.parametrize(
+    "mistake", ["model=foo", "train.max_step=2", "+objective.lambda=2", "seed=abc", "~train.export", "data=feedback_jsonl"]
+)
 def test_a_wrong_key_or_type_is_told_before_anything_heavy_is_loaded(mistake: str) -> None:
     status, modules = status_and_modules("train.py", mistake)
     assert status == 2

@@ -57,8 +57,14 @@ REFUSED = {
     "dropout": (["adapter.dropout=1"], ["adapter.dropout: 1.0 is outside [0, 1)"]),
     "micro-batch": (["batch.micro_batch_size=0"], ["batch.micro_batch_size: 0 is not a number >= 1"]),
     "micro-batch of no tokens": (["batch.micro_batch_tokens=0"], ["batch.micro_batch_tokens: 0 is not a number >= 1"]),
-    "official scaling without a size": (["objective=tract_official_scaling"], ["objective.score_loss_scaling: 'micro_batch' divides by the items"]),
-    "not a multiple": (["batch.items_per_step=6", "batch.micro_batch_size=4"], ["batch.items_per_step: 6 is not a multiple of batch.micro_batch_size=4"]),
+    "official scaling without a size": (
+        ["objective=tract_official_scaling"],
+        ["objective.score_loss_scaling: 'micro_batch' divides by the items"],
+    ),
+    "not a multiple": (
+        ["batch.items_per_step=6", "batch.micro_batch_size=4"],
+        ["batch.items_per_step: 6 is not a multiple of batch.micro_batch_size=4"],
+    ),
     "max_steps": (["train.max_steps=0"], ["train.max_steps: 0 is neither -1 (no limit) nor >= 1"]),
     "max_items": (["data.max_train_items=0"], ["data.max_train_items: 0 is not a number >= 1"]),
     "clipping": (["train.gradient_clip_norm=0"], ["train.gradient_clip_norm: 0.0 is not a number > 0; null turns clipping off"]),
@@ -189,7 +195,7 @@ def test_refused_naming_key_found_and_accepted(case: str, compose_config: Compos
         (["seed=abc", "batch.micro_batch_size=x", "+foo=1", "~data"], ["seed:", "batch.micro_batch_size:", "foo:", "data:"]),
         (
             [
-                "batch.items_per_step=7",
+                "batch.items_per_step=0",
                 "train.monitor=x",
                 "trainer.precision=8",
                 "objective.ce_weight=-1",

@@ -66,9 +66,9 @@ class TokenRuns:
             [1, Hq, T, D].
         """
         groups = query.shape[1] // key.shape[1]
-        queries = query.split([run.end - run.start for run in self.runs], dim=2)
+        queries = torch.split(query, [run.end - run.start for run in self.runs], dim=2)
         # One split for all runs: its gradient is written once, however many runs read a piece.
-        keys, values = key.split(self._sizes, dim=2), value.split(self._sizes, dim=2)
+        keys, values = (torch.split(tensor, self._sizes, dim=2) for tensor in (key, value))
         out = []
         for q, pieces in zip(queries, self._pieces, strict=True):
             k, v = _joined(keys, pieces), _joined(values, pieces)
@@ -117,7 +117,10 @@ def tree_attention(
     runs: TokenRuns | None = kwargs.pop(RUNS, None)
     live: LiveKeys | None = kwargs.pop(LIVE, None)
     if runs is None and live is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return plain
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ConfigError(f"model.attn_implementation: {TREE} knows neither capped attention logits nor sinks; set it to eager")
     window = kwargs.get("sliding_window")

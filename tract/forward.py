@@ -89,7 +89,7 @@ def _head_of(model: nn.Module) -> Any:
 
 def _call(model: nn.Module, input_ids: Tensor, position_ids: Tensor, runs: TokenRuns | None, live: LiveKeys | None = None) -> Tensor:
     """The model's ``logits``, whatever its head made of them."""
-    config: Any = model.config.get_text_config()  # type: ignore[operator]
+    config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
     extra: dict[str, Any] = {}
     if config._attn_implementation == TREE:
         # A mask of four axes is passed on as it is; the attention looks at runs or cache instead.

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 # Logits held at a time; 2 ** 22 of them are 16 MiB in float32.
 CHUNK_ELEMENTS = 2**22
@@ -34,7 +33,9 @@ def chosen_log_probs(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     chunk = max(1, chunk_elements // max(1, hidden.shape[0]))
     with torch.autocast(kind, enabled=False):
-        result: Tensor = _ChosenLogProbs.apply(hidden, weight, bias, rows, tokens, dtype, chunk)
+        result: Tensor = _ChosenLogProbs.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, rows, tokens, dtype, chunk
+        )
     return result
 
 
@@ -70,7 +71,7 @@ class _ChosenLogProbs(torch.autograd.Function):
         return chosen - log_z[rows]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """From [N] float32: d log p = d chosen logit - d log z, and d log z / d logits is the softmax."""
         hidden, weight, bias, rows, tokens, log_z, mean_weight = ctx.saved_tensors
         of_chosen = gradients[0].float()
@@ -106,7 +107,7 @@ def _logits(states: Tensor, part: Tensor, bias: Tensor | None, start: int) -> Te
 
 
 def _through_softmax(
-    ctx: FunctionCtx | Any,
+    ctx: Any,
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TinyConfig = Callable[..., tuple[Config, Any]]
 RESUMABLE = [
     "model=tiny", "logger=csv", "trainer.enable_progress_bar=false", "data.source.n_questions=40", "data.source.n_ood_questions=1",
-    "batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null", "train.max_epochs=3", "train.validate_every_steps=5",
+    "batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null",
+    "train.max_epochs=3", "train.validate_every_steps=5",
     "train.checkpoint_every_steps=3", "train.export=last", "adapter.dropout=0.1", "optimizer.lr=0.01",
 ]  # fmt: skip
 

@@ -88,6 +88,7 @@ class HFJudge:
         self._finder = CueFinder(layout)
         self._block = _ScoreBlock(layout, self.device)
         self._free_tokens = max(len(ids) for ids in layout.score_ids) + _FREE_MARGIN
+        self._cue_margin = len(layout.cue_ids)  # tokens past the limit in which a cue that has begun may be completed
 
     def judge(
         self,
@@ -165,7 +166,7 @@ class HFJudge:
             yield
 
     def _sequence(self, prompt: Prompt, sample: int) -> _Sequence:
-        most = self.sampling.max_cot_tokens + self._free_tokens + len(self.layout.cue_ids)
+        most = self.sampling.max_cot_tokens + self._free_tokens + self._cue_margin
         return _Sequence(prompt, sample, uniforms(self.seed, prompt.id, sample, "cot", most), last=most)
 
     def _begin(
@@ -225,7 +226,7 @@ class HFJudge:
                 sequence.last = len(sequence.ids) + (self._free_tokens if free else 0)
             elif len(sequence.ids) >= self.sampling.max_cot_tokens:
                 # The limit holds for the CoT alone: a cue that has begun may be completed.
-                sequence.last = min(sequence.last, self.sampling.max_cot_tokens + len(self.layout.cue_ids))
+                sequence.last = min(sequence.last, self.sampling.max_cot_tokens + self._cue_margin)
         if ended or len(sequence.ids) >= sequence.last:
             sequence.done = True
             if sequence.cot_length is None:

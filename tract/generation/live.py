@@ -288,6 +288,8 @@ def _softmax_parts(scores: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tenso
         by_head = scores.reshape(batch, heads, rows // hidden.shape[2], hidden.shape[2], keys)
         # Finite: a part of which nothing is seen counts exp(lowest - top) = 0 when it is joined.
         scores = by_head.masked_fill(hidden[:, :, None], torch.finfo(torch.float32).min).view(batch, heads, rows, keys)
-    top = scores.amax(dim=-1, keepdim=True) if scores.shape[-1] else scores.new_full((*scores.shape[:-1], 1), torch.finfo(torch.float32).min)
+    top = (
+        scores.amax(dim=-1, keepdim=True) if scores.shape[-1] else scores.new_full((*scores.shape[:-1], 1), torch.finfo(torch.float32).min)
+    )
     weights = (scores - top).exp_()
     return top, weights, weights.sum(dim=-1, keepdim=True)

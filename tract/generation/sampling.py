@@ -71,12 +71,25 @@ def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Samplin
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
-    if sampling.top_p < 1:
-        probabilities = torch.where(probabilities >= nucleus_floor(probabilities, sampling.top_p)[:, None], probabilities, 0.0)
-    running = probabilities.double().cumsum(dim=-1)
+    if sampling.top_p == 1:
+        return _where_passed(probabilities, uniform)
+    floor = nucleus_floor(probabilities, sampling.top_p)[:, None]
+    likely, tokens = probabilities.topk(min(_NUCLEUS_GUESS, probabilities.shape[-1]), dim=-1)
+    if bool((likely[:, -1:] >= floor).any()):  # a nucleus goes on beyond these
+        return _where_passed(torch.where(probabilities >= floor, probabilities, 0.0), uniform)
+    # The few tokens of the nuclei, in the order of the vocabulary again.
+    tokens, order = tokens.sort(dim=-1)
+    likely = likely.gather(-1, order)
+    place = _where_passed(torch.where(likely >= floor, likely, 0.0), uniform)
+    return tokens.gather(-1, place[:, None]).squeeze(-1)
+
+
+def _where_passed(weights: Tensor, uniform: Tensor) -> Tensor:
+    """[R] int64, where the running sum of the weights, [R, K], passes the uniform number times their whole sum."""
+    running = weights.double().cumsum(dim=-1)
     chosen = torch.searchsorted(running, (uniform.to(running) * running[:, -1])[:, None], right=True).squeeze(-1)
     # A product that rounds up to the whole sum would point behind the last token.
-    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).to(torch.int8).argmax(dim=-1)
+    last = weights.shape[-1] - 1 - weights.flip(-1).ne(0).to(torch.int8).argmax(dim=-1)
     return torch.minimum(chosen, last)
 
 

@@ -274,7 +274,9 @@ def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, 
     batch = f"{cfg.batch.items_per_step} items in {module.accumulate} micro-batch{'es' * (module.accumulate > 1)}"
     tokens, supervised = (float(counts.mean()) * cfg.batch.items_per_step for counts in (sampler.lengths, sampler.ce_tokens))
     begin = f"resuming from {resume}" if resume else "from the start"
-    log.info("%d optimizer steps of %s, about %.0f tokens a step, %.0f supervised; %s", module.total_steps, batch, tokens, supervised, begin)
+    log.info(
+        "%d optimizer steps of %s, about %.0f tokens a step, %.0f supervised; %s", module.total_steps, batch, tokens, supervised, begin
+    )
 
 
 def _seed_metrics(trainer: L.Trainer, module: TractLitModule, datamodule: JudgeDataModule, path: Path) -> dict[str, float]:

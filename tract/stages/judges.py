@@ -61,9 +61,7 @@ class Judge:
             model = model.to(_STORED[precision])
         if not self.four_bit:  # quantised weights are put on their device when they are loaded
             model = model.to(_device(cfg))
-        return HFJudge(
-            model, self.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision)
-        )
+        return HFJudge(model, self.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
 
 
 def _device(cfg: Config) -> torch.device:

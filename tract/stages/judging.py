@@ -65,9 +65,7 @@ def read_judgements(
     Args:
         cots: row of a prompt -> token ids of its CoTs. The others as in ``sample_judgements``.
     """
-    given = {
-        prompt.row: [*([(NO_COT, ())] if without_cot else []), *enumerate(cots.get(prompt.row, ()))] for prompt in prompts
-    }
+    given = {prompt.row: [*([(NO_COT, ())] if without_cot else []), *enumerate(cots.get(prompt.row, ()))] for prompt in prompts}
     done = sum(not journal.missing(row, [sample]) for row, pairs in given.items() for sample, _ in pairs)
     progress = Progress(what, "judgements", sum(map(len, given.values())), done, log.info, every_s=_REPORT_EVERY_S)
     most = max(map(len, given.values()), default=1)

@@ -1,0 +1,102 @@
+"""The benchmarks: the plain way computes what the project computes, and every script runs and writes its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
+from reference import examples_of, generate_then_rescore, loss_shares
+from test_gradients import FULL, LORA, make_module
+
+from tract.config import AdapterConfig, ModelConfig
+from tract.generation.hf import HFJudge
+from tract.generation.judgement import Prompt
+from tract.generation.sampling import Sampling
+from tract.layout import SequenceLayout
+from tract.modeling import load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+PAD_ID = 1
+FEW = ("model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=0")
+# Result files -> script and options of the smallest run.
+RUNS = {
+    "train_step": ("train_step.py", "--annotations", "3", "--items", "2", "--rounds", "1"),
+    "evaluate": ("evaluate.py", "--n-cot", "2", "--items", "2", "--rounds", "1", "--tokens", "4"),
+    "memory": ("memory.py", "--annotations", "3", "--items", "2", "--rounds", "1"),
+    "overhead": ("overhead.py", "--items", "2", "--steps", "3"),
+    "scaling_data": ("scaling.py", "--tables", "data", "--rows", "100", "--rounds", "1"),
+    "scaling_prompt": ("scaling.py", "--tables", "prompt", "--prompts", "64", "--rounds", "1"),
+    "scaling_n_cot": ("scaling.py", "--tables", "n_cot", "--cots", "2", "--rounds", "1"),
+    "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
+}
+
+
+@pytest.mark.parametrize("annotations", [1, 3])
+@pytest.mark.parametrize("adapter", [FULL, LORA], ids=["full", "lora"])
+def test_the_plain_way_has_the_same_loss_and_gradient(
+    adapter: AdapterConfig, annotations: int, tiny_model_config: ModelConfig, tiny_layout: SequenceLayout
+) -> None:
+    """Padded batches of 4 of its examples beside micro-batches of 2 prompts."""
+    items = make_items(tiny_layout, 5, annotations)
+    totals = totals_of(items, tiny_layout, TRACT)
+    module = make_module(tiny_model_config, tiny_layout, TRACT, adapter)
+    batches = [batch_of(items[first : first + 2], tiny_layout, TRACT, totals) for first in range(0, len(items), 2)]
+    ours = gradient(module, batches)
+    loss = sum(module.training_step(batch, 0).item() for batch in batches) / module.accumulate
+    plain = load_model(dataclasses.replace(tiny_model_config, attn_implementation="sdpa"), adapter, seed=3)
+    examples = examples_of(items)
+    found = 0.0
+    for first in range(0, len(examples), 4):
+        share = loss_shares(plain, tiny_layout, examples[first : first + 4], PAD_ID, totals.ce_tokens, totals.examples)
+        share.backward()
+        found += share.item()
+    assert found == pytest.approx(loss, rel=1e-5)
+    theirs = torch.cat([p.grad.flatten() for p in plain.parameters() if p.grad is not None])
+    assert relative_error(theirs, ours) <= 1e-5
+
+
+def test_the_plain_way_has_the_same_scores(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -> None:
+    """For the CoTs that it sampled itself, in padded batches, behind prompts of very different lengths."""
+    items = make_items(tiny_layout, 4)
+    plain = load_model(dataclasses.replace(tiny_model_config, attn_implementation="sdpa"), FULL, seed=3).eval()
+    torch.manual_seed(0)
+    found, sampled = generate_then_rescore(plain, tiny_layout, [item.prompt_ids for item in items], 2, 12, PAD_ID)
+    assert sampled.shape == (8, 12)
+    judge = HFJudge(load_model(tiny_model_config, FULL, seed=3).eval(), tiny_layout, Sampling(1.0, 0.9, 1.03, 12), seed=0, autocast=None)
+    prompts = [Prompt(item.id, row, tuple(item.prompt_ids)) for row, item in enumerate(items)]
+    cots = sampled.view(4, 2, 12).tolist()
+    judgements = judge.read(prompts, [list(enumerate(given)) for given in cots])
+    values = torch.tensor(tiny_layout.grid.values)
+    # The plain way leaves the mass outside the grid out, as RAIL does.
+    expected = torch.tensor([judgement.probabilities for judgement in judgements]) @ values
+    assert found.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
+@pytest.mark.parametrize("name", RUNS)
+def test_every_script_runs_and_writes_its_results(name: str, tmp_path: Path) -> None:
+    """With the tiny model; the plots are made from what was written."""
+    script, *options = RUNS[name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRACT_CACHE": str(tmp_path / "cache")}
+    run = [sys.executable, f"benchmarks/{script}", *options, "--out", str(tmp_path), *FEW]
+    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    assert result["benchmark"] == name
+    assert {"device", "threads", "torch", "commit", "command"} <= set(result["facts"])
+    assert result["rows"]
+    for column, value in result["rows"][0].items():
+        assert column in done.stdout
+        assert not isinstance(value, float) or value >= 0
+    plots = [sys.executable, "benchmarks/plots.py", "--results", str(tmp_path), "--out", str(tmp_path / "img")]
+    subprocess.run(plots, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert (tmp_path / "img" / f"performance_{name}.png").stat().st_size > 1000
