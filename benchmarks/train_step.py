@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from reference import examples_of, loss_shares
-from workload import arguments, configured, device_of, in_turn, items_of, loaded, ratio, report
+from workload import arguments, configured, device_of, in_turn, items_of, loaded, matmul_peak, model_flops, ratio, report
 
 from tract.config import Config
-from tract.data.batches import Item, collate
+from tract.data.batches import Item, JudgeBatch, collate
 from tract.data.steps import Limits, StepSampler, cut_step
 from tract.lit_module import TractLitModule
 from tract.objective import Objective, StepTotals
@@ -59,31 +59,38 @@ def plain_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], s
     return step
 
 
+def our_batches(cfg: Config, data: Prepared, items: Sequence[Item], *, share_prompts: bool = True) -> list[JudgeBatch]:
+    """The micro-batches of one step, as the project's sampler cuts it."""
+    supervised = Objective(**vars(cfg.objective)).supervised_kinds
+    totals = totals_of(items, data)
+
+    def collated(some: Sequence[Item]) -> JudgeBatch:
+        return collate(some, totals, data.layout, supervised, share_prompts=share_prompts)
+
+    lengths = np.array([collated([item]).input_ids.shape[1] for item in items])
+    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens)
+    sampler = StepSampler(lengths, lengths, lengths, items_per_step=len(items), limits=limits, seed=0)
+    return [collated([items[k] for k in part]) for part in cut_step(lengths, sampler.micro_batches_per_step)]
+
+
 def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], *, share_prompts: bool = True) -> Callable[[], float]:
-    """One optimizer step, the project's way, with the micro-batches that its sampler cuts."""
-    objective = Objective(**vars(cfg.objective))
+    """One optimizer step, the project's way, collating included."""
+    objective, device = Objective(**vars(cfg.objective)), next(model.parameters()).device
     module = TractLitModule(lambda: model, data.layout.trie, data.layout.grid, objective, instantiate(cfg.optimizer), None, 1, 1)  # type: ignore[arg-type]
     module.configure_model()
-    module.to(next(model.parameters()).device)
+    module.to(device)
     optimizer = instantiate(cfg.optimizer)([p for p in model.parameters() if p.requires_grad])
-    totals, tokens = totals_of(items, data), trained_tokens(items, data)
-    lengths = np.array(
-        [len(collate([item], totals, data.layout, objective.supervised_kinds, share_prompts=share_prompts).input_ids[0]) for item in items]
-    )
-    sampler = StepSampler(lengths, lengths, lengths, items_per_step=len(items), limits=Limits(None, cfg.batch.micro_batch_tokens), seed=0)
-    parts = cut_step(lengths, sampler.micro_batches_per_step)
+    tokens = trained_tokens(items, data)
 
     def step() -> float:
-        for part in parts:
-            batch = collate([items[k] for k in part], totals, data.layout, objective.supervised_kinds, share_prompts=share_prompts)
-            module.training_step(batch.to(lengths_device), 0).backward()
+        for batch in our_batches(cfg, data, items, share_prompts=share_prompts):
+            module.training_step(batch.to(device), 0).backward()
         module._step_parts.clear()
         module._step_items.clear()
         optimizer.step()
         optimizer.zero_grad()
         return tokens
 
-    lengths_device = next(model.parameters()).device
     return step
 
 
@@ -96,7 +103,8 @@ def main() -> None:
     device = device_of(cfg)
     torch.manual_seed(0)
     plain_model, model = loaded(cfg, device, "sdpa"), loaded(cfg, device, "tree")
-    rows = []
+    peak = matmul_peak(device, next(model.parameters()).dtype)
+    rows: list[list[Any]] = []
     for count in options.annotations:
         items = items_of(cfg, data, options.items, count)
         ways = {
@@ -108,10 +116,15 @@ def main() -> None:
             del ways["shared prompts"]
         rates = in_turn(ways, options.rounds)
         for way, found in rates.items():
-            middle, least, most = ratio(rates, way, "plain")
-            rows.append([count, way, sorted(found)[len(found) // 2], middle, least, most])
-    columns = ["annotations", "way", "tokens/s", "ratio", "least", "most"]
-    report("train_step", options.out, device, columns, rows, items=options.items, rounds=options.rounds)
+            rate = sorted(found)[len(found) // 2]
+            flops = "-"
+            if way != "plain":
+                needed = model_flops(model, our_batches(cfg, data, items, share_prompts=way == "shared prompts"))
+                flops = f"{needed / trained_tokens(items, data) * rate / peak:.0%}"
+            rows.append([count, way, rate, *ratio(rates, way, "plain"), flops])
+    columns = ["annotations", "way", "tokens/s", "ratio", "least", "most", "of matmul peak"]
+    more = {"items": options.items, "rounds": options.rounds, "matmul_peak_flops": peak}
+    report("train_step", options.out, device, columns, rows, **more)
 
 
 if __name__ == "__main__":
