@@ -118,7 +118,7 @@ bench_run = $(PY) benchmarks/$(1).py $(2) $(if $(BENCH_DATA),--data $(BENCH_DATA
 bench: export HF_HUB_OFFLINE ?= 1
 bench: setup  ## small benchmarks: training, judging, memory, scaling, beside the plain way; tables, and JSON in benchmarks/results/small
 	$(call bench_run,train_step,--annotations 3 --items 1 --rounds 1)
-	$(call bench_run,generate,--items 2 --rounds 1 --tokens 32)
+	$(call bench_run,generate,--items 4 --rows 2 --rounds 1 --tokens 32)
 	$(call bench_run,evaluate,--n-cot 5 --items 1 --rounds 1 --tokens 32)
 	$(call bench_run,memory,--annotations 3 --items 1 --rounds 1)
 	$(call bench_run,scaling,--rows 1000 --micro-batches 200 --prompts 512 --cots 1 2 --vocabularies 32768 --rounds 1)

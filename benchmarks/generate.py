@@ -32,7 +32,7 @@ def judge_with_lengths(cfg: Config, data: Prepared, model: Any, tokens: int) -> 
 
     def ended(ids: Sequence[int]) -> int | None:
         # The first tokens decide when it ends, so that both ways end alike.
-        limit = chances.setdefault(tuple(ids[:4]), random.Random(repr(ids[:4])).randint(8, tokens))
+        limit = chances.setdefault(tuple(ids[:4]), random.Random(repr(ids[:4])).randint(min(8, tokens), tokens))
         return len(ids) if len(ids) >= max(limit, 5) else None
 
     judge._finder.cot_length = ended  # type: ignore[method-assign]
@@ -73,7 +73,7 @@ def main() -> None:
         options.rounds,
     )
     rows = [[way, sorted(found)[len(found) // 2], *ratio(rates, way, "waiting")] for way, found in rates.items()]
-    more = {name: getattr(options, name) for name in ("items", "rounds", "n_cot", "tokens", "rows")}
+    more = {"items": options.items, "rounds": options.rounds, "n_cot": options.n_cot, "tokens": options.tokens, "together": options.rows}
     report("generate", options.out, device, ["way", "tokens/s", "ratio", "least", "most"], rows, **more)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Stopwatch(Profiler):
 
     def __init__(self, settle: Callable[[], None]) -> None:
         super().__init__()
-        self.own: Counter[str] = Counter()
+        self.own: defaultdict[str, float] = defaultdict(float)
         self.loop = 0.0
         self._settle = settle
         self._open: list[tuple[str, float, float]] = []  # name, begin, seconds of what was inside

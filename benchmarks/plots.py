@@ -26,7 +26,7 @@ Rows = Sequence[dict[str, Any]]
 # Result -> (what the groups of bars are, what the bars show, its column)
 BARS = {
     "train_step": ("annotations", "tokens/s over the plain way's", "ratio"),
-    "generate": ("n_cot", "rate over the plain way's", "ratio"),
+    "generate": ("n_cot", "tokens/s over those of waiting batches", "ratio"),
     "evaluate": ("n_cot", "examples/s over the plain way's", "ratio"),
     "memory": ("annotations", "peak MiB over the plain way's", "ratio"),
 }
@@ -41,19 +41,18 @@ LINES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 
 def bars(rows: Rows, group: str, label: str, column: str) -> Figure:
     """A group of bars for each value of one column, a bar in it for each way; with the range over the rounds, if it is known."""
-    group = group if group in rows[0] else next(iter(rows[0]))
-    groups = list(dict.fromkeys(row[group] for row in rows))
+    groups = list(dict.fromkeys(row.get(group, "") for row in rows))
     ways = list(dict.fromkeys(row["way"] for row in rows))
     figure, axes = plt.subplots(figsize=(5, 2.8), layout="constrained")
     width = 0.8 / len(ways)
     for number, way in enumerate(ways):
         found = [row for row in rows if row["way"] == way]
-        places = [groups.index(row[group]) + (number - (len(ways) - 1) / 2) * width for row in found]
+        places = [groups.index(row.get(group, "")) + (number - (len(ways) - 1) / 2) * width for row in found]
         drawn = axes.bar(places, [row[column] for row in found], width, yerr=_spread(found, column), capsize=2, label=way)
         axes.bar_label(drawn, fmt="%.2f", fontsize=7, padding=1)
     axes.axhline(1, color="gray", linewidth=0.6)
     axes.set_xticks(range(len(groups)), [str(value) for value in groups])
-    axes.set(xlabel=group, ylabel=label)
+    axes.set(xlabel=group if groups != [""] else "", ylabel=label)
     axes.margins(y=0.15)
     axes.legend(fontsize=7)
     return figure

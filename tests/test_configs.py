@@ -38,6 +38,7 @@ OPTIONS = [(group, option) for group in GROUPS for option in names(CONF / group)
 NEEDS = {
     ("data", "feedback_jsonl"): ["data.path=judged.jsonl"],
     ("data", "prometheus_eval"): ["data.path=benchmark.json", "prompt=finished"],
+    ("objective", "tract_official_scaling"): ["batch.micro_batch_size=4", "batch.micro_batch_tokens=null"],
     ("objective", "regression_only"): ["pipeline=[stage1,predict,evaluate]"],
     ("data", "columns"): ["data.path=judged.csv", "data.source.columns.instruction=question", "data.source.columns.response=answer"],
 }

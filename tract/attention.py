@@ -74,7 +74,7 @@ class TokenRuns:
             k, v = _joined(keys, pieces), _joined(values, pieces)
             mask = self._mask(q.shape[2], k.shape[2], window, query)
             grouped = groups > 1
-            if grouped and mask is not None and query.is_cuda:  # no fast kernel of CUDA's takes both
+            if grouped and (mask is not None or not query.is_cuda):  # no fast kernel of CUDA's takes both; a CPU's is slower grouped
                 k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
                 grouped = False
             attended = F.scaled_dot_product_attention(

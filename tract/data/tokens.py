@@ -7,17 +7,17 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from filelock import FileLock
 
+from tract.data.arrow_columns import arrow_column
 from tract.data.store import ExampleStore, from_record
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
@@ -98,7 +98,7 @@ class TokenStore:
 
     def usable(self, rows: list[int]) -> list[int]:
         """Those of the given rows that were not dropped."""
-        dropped = np.char.startswith(np.asarray(self.dataset["status"]).astype(str), "dropped")
+        dropped = pc.starts_with(arrow_column(self.dataset, "status"), "dropped").to_numpy()
         return [row for row in rows if not dropped[row]]
 
 
@@ -153,7 +153,12 @@ def cached_tokens(
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         made = run(cache_file_name=str(path))
-    return TokenStore(made.with_format("numpy"), dict(Counter(made.with_format(None)["status"])), key)
+    return TokenStore(made.with_format("numpy"), _counted(made), key)
+
+
+def _counted(dataset: Dataset) -> dict[str, int]:
+    """Examples by status."""
+    return {str(found["values"]): int(found["counts"]) for found in pc.value_counts(arrow_column(dataset, "status")).to_pylist()}
 
 
 class _Tokenizer:
