@@ -2,7 +2,8 @@
 
     python benchmarks/evaluate.py --data FEEDBACK.jsonl --items 2 --n-cot 5 --tokens 128
 
-Both ways sample the same number of tokens for each CoT (neither may stop before) and read the expected score behind the cue.
+Both ways take a judge whose adapter is merged, sample the same number of tokens for each CoT (neither may stop before) and read
+the expected score behind the cue.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from reference import generate_then_rescore
-from workload import arguments, configured, device_of, in_turn, items_of, loaded, ratio, report
+from workload import arguments, configured, device_of, in_turn, items_of, loaded_judge, ratio, report
 
 from tract.config import Config
 from tract.data.batches import Item
@@ -67,7 +68,7 @@ def main() -> None:
     cfg, data = configured(*options.overrides, data=options.data)
     device = device_of(cfg)
     torch.manual_seed(0)
-    plain_model, model = (loaded(cfg, device, attention).eval() for attention in ("sdpa", "tree"))
+    plain_model, model = (loaded_judge(cfg, device, attention) for attention in ("sdpa", "tree"))
     items = items_of(cfg, data, options.items, 1)
     rows = []
     for n_cot in options.n_cot:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from workload import arguments, configured, device_of, in_turn, items_of, loaded, ratio, report
+from workload import arguments, configured, device_of, in_turn, items_of, loaded_judge, ratio, report
 
 from tract.config import Config
 from tract.generation.hf import HFJudge
@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     cfg, data = configured(*options.overrides, data=options.data)
     device = device_of(cfg)
-    model = loaded(cfg, device, "tree").eval()
+    model = loaded_judge(cfg, device, "tree")
     items = sorted(items_of(cfg, data, options.items, 1), key=lambda item: -len(item.prompt_ids))
     prompts = [Prompt(item.id, row, item.prompt_ids) for row, item in enumerate(items)]
     judge = judge_with_lengths(cfg, data, model, options.tokens)

@@ -21,7 +21,7 @@ from omegaconf import open_dict
 
 from tract.config import Config
 from tract.data.batches import Item, JudgeBatch, MicroBatches
-from tract.modeling import load_model
+from tract.modeling import load_judge, load_model
 from tract.objective import Objective
 from tract.stages.prepare import Prepared, prepare
 from tract.validation import validate
@@ -79,6 +79,12 @@ def loaded(cfg: Config, device: torch.device, attention: str) -> Any:
     """The model with its adapter, on a device."""
     cfg.model.attn_implementation = attention
     return load_model(cfg.model, cfg.adapter, seed=0).to(device)
+
+
+def loaded_judge(cfg: Config, device: torch.device, attention: str) -> Any:
+    """The model as a judge is loaded, its adapter merged: here the seed LLM itself."""
+    cfg.model.attn_implementation = attention
+    return load_judge(cfg.model, None, four_bit=False, seed=0).to(device)
 
 
 def device_of(cfg: Config) -> torch.device:

@@ -224,6 +224,9 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
         model = _seed_model(cfg, plain, seed)
     elif (weights / "adapter_config.json").is_file():
         model = _with_trained_lora(_seed_model(cfg, plain, seed), weights, trainable=False)
+        if cfg.dtype == "float32" and not four_bit:
+            # A third of the products for each sampled token. In half precision the sum would lose what the adapter adds.
+            model = model.merge_and_unload()
     else:
         model = _seed_model(in_folder(cfg, weights), plain, seed)
     model.requires_grad_(False)

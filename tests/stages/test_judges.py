@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tract.config import Config
 from tract.errors import ConfigError, DataError
+from tract.modeling import load_judge
 from tract.stages.identity import StageIdentity
 from tract.stages.judges import find_judge
 from tract.stages.products import write_manifest
@@ -62,12 +63,20 @@ def test_a_run_folder_keeps_its_own_prompt_cue_grid_and_model(whole: Any) -> Non
 
 
 def test_the_weights_of_a_run_folder_are_loaded(cfg: Config, whole: Any) -> None:
-    judge = find_judge(str(whole.products["stage1"].path), cfg)
+    """The adapter is merged into float32 weights: W + alpha / rank * B A."""
+    folder = whole.products["stage1"].path
+    judge = find_judge(str(folder), cfg)
     model = judge.load(cfg).model
-    saved = load_file(whole.products["stage1"].path / "adapter_model.safetensors")
-    loaded = {name.replace(".default", ""): parameter for name, parameter in model.named_parameters()}
-    for name, tensor in saved.items():
-        assert torch.equal(loaded[name], tensor)
+    saved = load_file(folder / "adapter_model.safetensors")
+    adapter = json.loads((folder / "adapter_config.json").read_text())
+    loaded = dict(model.named_parameters())
+    seed_llm = dict(load_judge(judge.model, None, four_bit=False, seed=judge.seed).named_parameters())
+    for name, down in saved.items():
+        if ".lora_A." not in name:
+            continue
+        up, own = saved[name.replace("lora_A", "lora_B")], name.removeprefix("base_model.model.").replace("lora_A.", "")
+        merged = seed_llm[own] + adapter["lora_alpha"] / adapter["r"] * up @ down
+        torch.testing.assert_close(loaded[own].data, merged.data, rtol=1e-6, atol=1e-6)
     assert any(tensor.abs().max() > 0 for name, tensor in saved.items() if "lora_B" in name)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -73,9 +73,10 @@ def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Samplin
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     if sampling.top_p == 1:
         return _where_passed(probabilities, uniform)
-    floor = nucleus_floor(probabilities, sampling.top_p)[:, None]
     likely, tokens = probabilities.topk(min(_NUCLEUS_GUESS, probabilities.shape[-1]), dim=-1)
-    if bool((likely[:, -1:] >= floor).any()):  # a nucleus goes on beyond these
+    floor, whole = _floor_among(likely, sampling.top_p)
+    if not whole or bool((likely[:, -1:] >= floor).any()):  # a nucleus goes on beyond these, or may
+        floor = nucleus_floor(probabilities, sampling.top_p)[:, None]
         return _where_passed(torch.where(probabilities >= floor, probabilities, 0.0), uniform)
     # The few tokens of the nuclei, in the order of the vocabulary again.
     tokens, order = tokens.sort(dim=-1)
@@ -102,12 +103,12 @@ def nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
     Returns:
         [R] float32; tokens that are as likely as the last one of the nucleus belong to it.
     """
-    size = probabilities.shape[-1]
-    for count in (min(_NUCLEUS_GUESS, size), size):
-        top = probabilities.topk(count, dim=-1).values  # descending
-        before = top.cumsum(dim=-1) - top
-        if count == size or bool((before[:, -1] >= top_p).all()):
-            break
+    return _floor_among(probabilities.sort(dim=-1, descending=True).values, top_p)[0].squeeze(-1)
+
+
+def _floor_among(top: Tensor, top_p: float) -> tuple[Tensor, bool]:
+    """([R, 1] the least probability in the nucleus, whether all nuclei end among ``top``, [R, K] descending)."""
+    before = top.cumsum(dim=-1) - top
     # The first token is always inside; so is each one with less than top_p before it.
-    last = (before < top_p).sum(dim=-1).clamp_min(1) - 1
-    return top.gather(-1, last[:, None]).squeeze(-1)
+    last = (before < top_p).sum(dim=-1, keepdim=True).clamp_min(1) - 1
+    return top.gather(-1, last), bool((before[:, -1] >= top_p).all())
