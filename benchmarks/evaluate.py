@@ -19,6 +19,7 @@ from tract.config import Config
 from tract.data.batches import Item
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Prompt
+from tract.generation.packed import pack_linears
 from tract.generation.sampling import Sampling
 from tract.stages.prepare import Prepared
 
@@ -38,6 +39,7 @@ def plain_way(data: Prepared, model: Any, items: Sequence[Item], n_cot: int, tok
 def our_way(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], n_cot: int, tokens: int, rows: int) -> Callable[[], float]:
     """The project's judge; returns the number of examples."""
     sampling = Sampling(cfg.generation.temperature, cfg.generation.top_p, cfg.generation.repetition_penalty, tokens)
+    pack_linears(model)
     judge = HFJudge(model, data.layout, sampling, seed=0, autocast=None)
     never_ending(judge)
     prompts = [Prompt(item.id, row, item.prompt_ids) for row, item in enumerate(items)]

@@ -18,6 +18,7 @@ from workload import arguments, configured, device_of, in_turn, items_of, loaded
 from tract.config import Config
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Prompt
+from tract.generation.packed import pack_linears
 from tract.generation.sampling import Sampling
 from tract.stages.prepare import Prepared
 
@@ -25,6 +26,7 @@ from tract.stages.prepare import Prepared
 def judge_with_lengths(cfg: Config, data: Prepared, model: Any, tokens: int) -> HFJudge:
     """A judge whose CoTs end by chance: each sampled token may be the last one."""
     sampling = Sampling(cfg.generation.temperature, cfg.generation.top_p, cfg.generation.repetition_penalty, tokens)
+    pack_linears(model)
     judge = HFJudge(model, data.layout, sampling, seed=0, autocast=None)
     judge._cue_margin = 0
     judge._finder.end_ids = frozenset()

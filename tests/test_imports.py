@@ -33,7 +33,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "modeling": (("tract.modeling",), ("schema", "forward", "config")),
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
     "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "data")),
-    "backends": (("tract.generation.live", "tract.generation.hf"), ("schema", "text", "tensors", "forward", "sampling")),
+    "backends": (
+        ("tract.generation.live", "tract.generation.packed", "tract.generation.hf"),
+        ("schema", "text", "tensors", "forward", "sampling"),
+    ),
     "stages": (
         ("tract.stages", "tract.stages.*"),
         (

@@ -17,6 +17,7 @@ from tract.config import Config, ModelConfig
 from tract.config_rules import sampling_of
 from tract.errors import ConfigError, DataError
 from tract.generation.hf import HFJudge
+from tract.generation.packed import pack_linears
 from tract.layout import SequenceLayout
 from tract.modeling import in_folder, load_judge, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
@@ -61,6 +62,8 @@ class Judge:
             model = model.to(_STORED[precision])
         if not self.four_bit:  # quantised weights are put on their device when they are loaded
             model = model.to(_device(cfg))
+        if precision not in _AUTOCAST:
+            pack_linears(model)
         return HFJudge(model, self.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
 
 
