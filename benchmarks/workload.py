@@ -164,8 +164,16 @@ def facts(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "peft", "lightning")},
         "commit": commit + ("+changes" if changed else ""),
-        "command": " ".join(["python", *sys.argv]),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """The command without folders of this machine."""
+    parts = sys.argv[:]
+    if "--out" in parts:
+        del parts[parts.index("--out") : parts.index("--out") + 2]
+    return " ".join(["python", f"benchmarks/{Path(parts[0]).name}", *(Path(part).name if "/" in part else part for part in parts[1:])])
 
 
 def _processor() -> str:

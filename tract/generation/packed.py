@@ -24,11 +24,12 @@ def pack_linears(model: nn.Module) -> int:
         return 0
     packed = 0
     for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if type(module) is not nn.Linear or weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.requires_grad:
+        if type(module) is not nn.Linear:  # those with a forward of their own are left alone
             continue
-        module.forward = partial(_linear, packs._reorder_linear_weight(weight.data, _ROWS), module.bias)
-        packed += 1
+        weight = module.weight
+        if weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.requires_grad:
+            module.forward = partial(_linear, packs._reorder_linear_weight(weight.data, _ROWS), module.bias)  # type: ignore[method-assign]
+            packed += 1
     return packed
 
 
