@@ -85,6 +85,20 @@ def test_attention_that_takes_masks_gives_the_same(family: str, attention: str, 
     assert relative_error(by_masks, by_runs) <= TOLERANCE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "mistral-with-window", "gemma3_text"])
+def test_flex_attention_gives_the_same_logits(family: str) -> None:
+    """Forward only: on a CPU it has no backward."""
+    runs = TokenRuns([Run(0, 6, ()), Run(6, 9, ((0, 4),)), Run(9, 20, ())])
+    ids, positions = torch.arange(10, 30)[None], torch.tensor([[0, 1, 2, 3, 4, 5, 4, 5, 6, *range(11)]])
+    with torch.no_grad():
+        by_runs, by_blocks = (
+            logits_at(_family(family, attention), ids, positions, torch.tensor([5, 8, 19]), runs=runs)
+            for attention in (TREE, "flex_attention")
+        )
+    torch.testing.assert_close(by_blocks, by_runs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_that_is_called_without_runs_attends_as_ever(family: str) -> None:
     """Also with padding: generate, or any other user of the model, gets plain causal attention."""
