@@ -23,7 +23,8 @@ from transformers import AutoTokenizer
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.layout import SequenceLayout
-from tract.stages.fit import fit
+from tract.stages.fit import build, fit
+from tract.stages.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 TinyConfig = Callable[..., tuple[Config, Any]]
@@ -192,3 +193,13 @@ def test_kill_9_and_the_same_command_end_with_the_same_weights(tmp_path: Path) -
 
 def _reached(runs: Path, step: int) -> bool:
     return any(int(path.stem.partition("=")[2]) >= step for path in runs.glob("stages/stage1-*.partial/checkpoints/last-step=*.ckpt"))
+
+
+def test_loaders_draw_no_global_random_numbers(tiny_config: TinyConfig) -> None:
+    """Else a validation more or less, as in a resumed run, would shift dropout."""
+    cfg, _ = tiny_config()
+    _, loaders = build(cfg, prepare(cfg))
+    before = torch.get_rng_state()
+    for loader in (loaders.train_dataloader(), loaders.val_dataloader()):
+        next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)

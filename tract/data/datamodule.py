@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -63,8 +64,14 @@ class JudgeDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Micro-batches of the validation split."""
-        workers = self.num_workers
-        return DataLoader(self.val_set, batch_size=None, sampler=self.val_sampler, num_workers=workers, persistent_workers=workers > 0)
+        return DataLoader(
+            self.val_set,
+            batch_size=None,
+            sampler=self.val_sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # as in ``StepLoader``: the global one decides over dropout
+        )
 
 
 class _Counts:
