@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 
 from tract.config import Config
 from tract.data.batches import Item, JudgeBatch, MicroBatches
@@ -55,8 +54,7 @@ def configured(*overrides: str, data: str | None = None) -> tuple[Config, Prepar
                 "generation.max_cot_tokens=512", *source, *overrides,
             ],
         )  # fmt: skip
-    with open_dict(cfg):
-        typed = validate(cfg)
+    typed = validate(cfg)
     return typed, prepare(typed)
 
 
