@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import our_step, plain_step
-from workload import arguments, configured, device_of, items_of, loaded, report
+from train_step import step_of
+from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured, device_of, in_child, items_of, loaded, report
 
 MIB = 2**20
-PLAIN, ALONE, SHARED = "plain", "one sequence each", "shared prompts"
 # Between two looks at the memory; an operation on arrays of many MiB takes longer.
 _EVERY_S = 0.004
 
@@ -71,26 +67,6 @@ def resident_mib() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
 
 
-def in_child(script: str, options: Sequence[object]) -> dict[str, Any]:
-    """What a benchmark that runs in a process of its own prints last, as JSON.
-
-    Raises:
-        SystemExit: if it fails, for lack of memory perhaps.
-    """
-    command = [sys.executable, script, *map(str, options)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"exit status {done.returncode} of {' '.join(command)}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def common_options(options: argparse.Namespace) -> list[object]:
-    """What a child is told of the options that all benchmarks share; the overrides stand last."""
-    data = ["--data", options.data] if options.data else []
-    return ["--items", options.items, "--rounds", options.rounds, *data, *options.overrides]
-
-
 def own_memory(model: Any) -> None:
     """Copies the weights out of the file that they may be mapped from, so that they count."""
     for weight in model.parameters():
@@ -105,11 +81,7 @@ def child(options: argparse.Namespace) -> dict[str, float]:
     items = items_of(cfg, data, options.items, options.annotations[0])
     model = loaded(cfg, device, "sdpa" if options.child == PLAIN else "tree")
     own_memory(model)
-    step: Callable[[], float]
-    if options.child == PLAIN:
-        step = plain_step(cfg, data, model, items)
-    else:
-        step = our_step(cfg, data, model, items, share_prompts=options.child == SHARED)
+    step = step_of(options.child, cfg, data, model, items)
     with Peak(device) as peak:
         for _ in range(options.rounds):
             step()

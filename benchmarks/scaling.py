@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory import ALONE, PLAIN, SHARED, Peak, common_options, in_child, own_memory
+from memory import Peak, own_memory
 from torch import Tensor
 from train_step import our_step, plain_step
-from workload import arguments, configured, device_of, in_turn, loaded, ratio, report
+from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured, device_of, in_child, in_turn, loaded, ratio, report
 
 from tract.config import Config
 from tract.data.batches import Item

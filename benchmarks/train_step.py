@@ -2,13 +2,21 @@
 
     python benchmarks/train_step.py --data FEEDBACK.jsonl --items 8 --rounds 3
 
-Both ways take the same examples through the same model and objective and step the same optimizer. Tokens are those of the
+All ways take the same examples through the same model and objective and step the same optimizer. Tokens are those of the
 examples, each with its prompt, so that the rates compare. Reference: random padded batches of 4, logits at every position.
+
+In each round the ways run in turn, each in a new process, as trainings do: in one process the memory that one way gives back is
+what the next one must ask for anew. The first step of a process is not counted.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
+import statistics
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +24,22 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from reference import examples_of, loss_shares
-from workload import arguments, configured, device_of, in_turn, items_of, loaded, matmul_peak, model_flops, ratio, report
+from workload import (
+    ALONE,
+    PLAIN,
+    SHARED,
+    arguments,
+    common_options,
+    configured,
+    device_of,
+    in_child,
+    items_of,
+    loaded,
+    matmul_peak,
+    model_flops,
+    ratio,
+    report,
+)
 
 from tract.config import Config
 from tract.data.batches import Item, JudgeBatch, collate
@@ -94,37 +117,61 @@ def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], *, 
     return step
 
 
+def step_of(way: str, cfg: Config, data: Prepared, model: Any, items: Sequence[Item]) -> Callable[[], float]:
+    """One optimizer step, one of the three ways."""
+    if way == PLAIN:
+        return plain_step(cfg, data, model, items)
+    return our_step(cfg, data, model, items, share_prompts=way == SHARED)
+
+
+def child(options: argparse.Namespace) -> dict[str, float]:
+    """Tokens per second of one way in this process, and its share of the FLOP/s that a large product gets here."""
+    cfg, data = configured(*options.overrides, data=options.data)
+    device = device_of(cfg)
+    torch.manual_seed(0)
+    items = items_of(cfg, data, options.items, options.annotations[0])
+    model = loaded(cfg, device, "sdpa" if options.child == PLAIN else "tree")
+    step = step_of(options.child, cfg, data, model, items)
+    seconds, tokens = 0.0, 0.0
+    for number in range(options.steps + 1):
+        begun = time.perf_counter()
+        done = step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if number:
+            seconds, tokens = seconds + time.perf_counter() - begun, tokens + done
+    rate = tokens / seconds
+    needed = model_flops(model, our_batches(cfg, data, items, share_prompts=options.child == SHARED)) / trained_tokens(items, data)
+    return {"rate": rate, "share": needed * rate / matmul_peak(device, next(model.parameters()).dtype)}
+
+
 def main() -> None:
     """Measures, prints and writes."""
     parser = arguments(__doc__)
     parser.add_argument("--annotations", type=int, nargs="+", default=[3, 1], help="annotations of a prompt (default 3 1)")
+    parser.add_argument("--steps", type=int, default=1, help="optimizer steps that are timed in each process, after one (default 1)")
+    parser.add_argument("--child", choices=[PLAIN, ALONE, SHARED], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    cfg, data = configured(*options.overrides, data=options.data)
-    device = device_of(cfg)
-    torch.manual_seed(0)
-    plain_model, model = loaded(cfg, device, "sdpa"), loaded(cfg, device, "tree")
-    peak = matmul_peak(device, next(model.parameters()).dtype)
+    if options.child:
+        print(json.dumps(child(options)))
+        return
+    cfg, _ = configured(*options.overrides, data=options.data)  # fills the cache, so that no child has to
     rows: list[list[Any]] = []
     for count in options.annotations:
-        items = items_of(cfg, data, options.items, count)
-        ways = {
-            "plain": plain_step(cfg, data, plain_model, items),
-            "one sequence each": our_step(cfg, data, model, items, share_prompts=False),
-            "shared prompts": our_step(cfg, data, model, items),
-        }
-        if count == 1:  # there is nothing to share
-            del ways["shared prompts"]
-        rates = in_turn(ways, options.rounds)
-        for way, found in rates.items():
-            rate = sorted(found)[len(found) // 2]
-            flops = "-"
-            if way != "plain":
-                needed = model_flops(model, our_batches(cfg, data, items, share_prompts=way == "shared prompts"))
-                flops = f"{needed / trained_tokens(items, data) * rate / peak:.0%}"
-            rows.append([count, way, rate, *ratio(rates, way, "plain"), flops])
+        ways = (PLAIN, ALONE, SHARED) if count > 1 else (PLAIN, ALONE)  # of one there is nothing to share
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for number in range(options.rounds):
+            for way in ways:
+                told = ["--child", way, "--annotations", count, "--steps", options.steps, *common_options(options)]
+                found[way].append(in_child(__file__, told))
+                print(f"  round {number}: {way}: {found[way][-1]['rate']:.4g} tokens/s", file=sys.stderr, flush=True)
+        rates = {way: [each["rate"] for each in several] for way, several in found.items()}
+        for way, several in rates.items():
+            share = "-" if way == PLAIN else f"{statistics.median(each['share'] for each in found[way]):.0%}"
+            rows.append([count, way, statistics.median(several), *ratio(rates, way, PLAIN), share])
     columns = ["annotations", "way", "tokens/s", "ratio", "least", "most", "of matmul peak"]
-    more = {"items": options.items, "rounds": options.rounds, "matmul_peak_flops": peak}
-    report("train_step", options.out, device, columns, rows, **more)
+    more = {"items": options.items, "rounds": options.rounds, "steps": options.steps}
+    report("train_step", options.out, device_of(cfg), columns, rows, **more)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from tract.stages.prepare import Prepared, prepare
 from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
+# The ways of training that are compared.
+PLAIN, ALONE, SHARED = "plain", "one sequence each", "shared prompts"
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -104,6 +106,26 @@ def in_turn(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list
             if number:
                 rates[name].append(amount / seconds)
     return rates
+
+
+def in_child(script: str, options: Sequence[object]) -> dict[str, Any]:
+    """What a benchmark that runs in a process of its own prints last, as JSON.
+
+    Raises:
+        SystemExit: if it fails, for lack of memory perhaps.
+    """
+    command = [sys.executable, script, *map(str, options)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"exit status {done.returncode} of {' '.join(command)}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def common_options(options: argparse.Namespace) -> list[object]:
+    """What a child is told of the options that all benchmarks share; the overrides stand last."""
+    data = ["--data", options.data] if options.data else []
+    return ["--items", options.items, "--rounds", options.rounds, *data, *options.overrides]
 
 
 def ratio(rates: dict[str, list[float]], way: str, reference: str) -> tuple[float, float, float]:
