@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import step_of
-from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured, device_of, in_child, items_of, loaded, report
+from train_step import ChildWork
+from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured, device_of, in_child, report
 
 MIB = 2**20
 # Between two looks at the memory; an operation on arrays of many MiB takes longer.
@@ -75,14 +75,10 @@ def own_memory(model: Any) -> None:
 
 def child(options: argparse.Namespace) -> dict[str, float]:
     """Steps of one way, in this process."""
-    cfg, data = configured(*options.overrides, data=options.data)
-    device = device_of(cfg)
-    torch.manual_seed(0)
-    items = items_of(cfg, data, options.items, options.annotations[0])
-    model = loaded(cfg, device, "sdpa" if options.child == PLAIN else "tree")
-    own_memory(model)
-    step = step_of(options.child, cfg, data, model, items)
-    with Peak(device) as peak:
+    work = ChildWork(options)
+    own_memory(work.model)
+    step = work.step()
+    with Peak(work.device) as peak:
         for _ in range(options.rounds):
             step()
     return {"peak": peak.mib, "above": peak.mib - peak.before}
@@ -101,9 +97,7 @@ def main() -> None:
     cfg, _ = configured(*options.overrides, data=options.data)  # fills the cache, so that no child has to
     rows = []
     for number in options.annotations:
-        found = {
-            way: in_child(__file__, ["--child", way, "--annotations", number, *common_options(options)]) for way in (PLAIN, ALONE, SHARED)
-        }
+        found = {way: in_child(__file__, way, ["--annotations", number, *common_options(options)]) for way in (PLAIN, ALONE, SHARED)}
         for way, mib in found.items():
             ratios = [mib[key] / max(found[PLAIN][key], 1e-9) for key in ("peak", "above")]
             rows.append([number, way, mib["peak"], ratios[0], mib["above"], ratios[1]])

@@ -73,7 +73,7 @@ def data_table(options: argparse.Namespace) -> None:
     for size in options.rows:
         with tempfile.TemporaryDirectory() as cache:
             told = ["--cache", cache, "--micro-batches", options.micro_batches, "--rows", size, *common_options(options)]
-            built, opened = (in_child(__file__, ["--child", what, *told]) for what in ("build", "open"))
+            built, opened = (in_child(__file__, what, told) for what in ("build", "open"))
         rows.append([opened["rows"], built["ready"], built["peak"], opened["ready"], opened["us"], opened["peak"]])
     columns = ["rows", "build s", "build peak MiB", "open s", "us/item", "peak MiB"]
     report("scaling_data", options.out, torch.device("cpu"), columns, rows, micro_batches=options.micro_batches)
@@ -106,7 +106,7 @@ def prompt_table(options: argparse.Namespace) -> None:
     rows = []
     for length in options.prompts:
         for way in (SHARED, PLAIN) if options.plain else (SHARED,):
-            found = in_child(__file__, ["--child", way, "--prompts", length, *common_options(options)])
+            found = in_child(__file__, way, ["--prompts", length, *common_options(options)])
             rows.append([length, way, found["seconds"], found["peak"], found["above"]])
     columns = ["prompt tokens", "way", "s/step", "peak MiB", "above model MiB"]
     report("scaling_prompt", options.out, device_of(cfg), columns, rows, rounds=options.rounds, cots=PROMPT_COTS, cot_tokens=COT_TOKENS)
@@ -177,7 +177,7 @@ def vocabulary_table(options: argparse.Namespace) -> None:
             ways = {way: head_way(way, size, trained=head == "trained", device=device) for way in (PLAIN, CHUNKS)}
             rates = in_turn(ways, options.rounds)
             told = ["--vocabularies", size, *(["--trained"] if head == "trained" else []), *common_options(options)]
-            above = {way: in_child(__file__, ["--child", f"head {way}", *told])["above"] for way in ways}
+            above = {way: in_child(__file__, f"head {way}", told)["above"] for way in ways}
             rows += [
                 [size, head, way, 1 / statistics.median(rates[way]), *ratio(rates, way, PLAIN), above[way], above[way] / above[PLAIN]]
                 for way in ways

@@ -117,32 +117,40 @@ def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], *, 
     return step
 
 
-def step_of(way: str, cfg: Config, data: Prepared, model: Any, items: Sequence[Item]) -> Callable[[], float]:
-    """One optimizer step, one of the three ways."""
-    if way == PLAIN:
-        return plain_step(cfg, data, model, items)
-    return our_step(cfg, data, model, items, share_prompts=way == SHARED)
+class ChildWork:
+    """What a process that runs one way (``--child``) works on: data, items, and the model on its device."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.way: str = options.child
+        self.cfg, self.data = configured(*options.overrides, data=options.data)
+        self.device = device_of(self.cfg)
+        torch.manual_seed(0)
+        self.items = items_of(self.cfg, self.data, options.items, options.annotations[0])
+        self.model = loaded(self.cfg, self.device, "sdpa" if self.way == PLAIN else "tree")
+
+    def step(self) -> Callable[[], float]:
+        """One optimizer step, this way."""
+        if self.way == PLAIN:
+            return plain_step(self.cfg, self.data, self.model, self.items)
+        return our_step(self.cfg, self.data, self.model, self.items, share_prompts=self.way == SHARED)
 
 
 def child(options: argparse.Namespace) -> dict[str, float]:
     """Tokens per second of one way in this process, and its share of the FLOP/s that a large product gets here."""
-    cfg, data = configured(*options.overrides, data=options.data)
-    device = device_of(cfg)
-    torch.manual_seed(0)
-    items = items_of(cfg, data, options.items, options.annotations[0])
-    model = loaded(cfg, device, "sdpa" if options.child == PLAIN else "tree")
-    step = step_of(options.child, cfg, data, model, items)
+    work = ChildWork(options)
+    step = work.step()
     seconds, tokens = 0.0, 0.0
     for number in range(options.steps + 1):
         begun = time.perf_counter()
         done = step()
-        if device.type == "cuda":
+        if work.device.type == "cuda":
             torch.cuda.synchronize()
         if number:
             seconds, tokens = seconds + time.perf_counter() - begun, tokens + done
     rate = tokens / seconds
-    needed = model_flops(model, our_batches(cfg, data, items, share_prompts=options.child == SHARED)) / trained_tokens(items, data)
-    return {"rate": rate, "share": needed * rate / matmul_peak(device, next(model.parameters()).dtype)}
+    batches = our_batches(work.cfg, work.data, work.items, share_prompts=work.way == SHARED)
+    needed = model_flops(work.model, batches) / trained_tokens(work.items, work.data)
+    return {"rate": rate, "share": needed * rate / matmul_peak(work.device, next(work.model.parameters()).dtype)}
 
 
 def main() -> None:
@@ -162,8 +170,8 @@ def main() -> None:
         found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for number in range(options.rounds):
             for way in ways:
-                told = ["--child", way, "--annotations", count, "--steps", options.steps, *common_options(options)]
-                found[way].append(in_child(__file__, told))
+                told = ["--annotations", count, "--steps", options.steps, *common_options(options)]
+                found[way].append(in_child(__file__, way, told))
                 print(f"  round {number}: {way}: {found[way][-1]['rate']:.4g} tokens/s", file=sys.stderr, flush=True)
         rates = {way: [each["rate"] for each in several] for way, several in found.items()}
         for way, several in rates.items():

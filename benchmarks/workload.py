@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 
 from tract.config import Config
 from tract.data.batches import Item, JudgeBatch, MicroBatches
+from tract.entry import ALLOCATOR
 from tract.modeling import load_judge, load_model
 from tract.objective import Objective
 from tract.stages.prepare import Prepared, prepare
@@ -108,14 +109,17 @@ def in_turn(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list
     return rates
 
 
-def in_child(script: str, options: Sequence[object]) -> dict[str, Any]:
-    """What a benchmark that runs in a process of its own prints last, as JSON.
+def in_child(script: str, way: str, options: Sequence[object]) -> dict[str, Any]:
+    """What a benchmark prints last, as JSON, that runs one way in a process of its own.
+
+    The plain way gets the environment as it is, as a script of its own would; ours what the entry scripts add to it.
 
     Raises:
         SystemExit: if it fails, for lack of memory perhaps.
     """
-    command = [sys.executable, script, *map(str, options)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, script, "--child", way, *map(str, options)]
+    environment = dict(os.environ) if way.endswith(PLAIN) else {**ALLOCATOR, **os.environ}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"exit status {done.returncode} of {' '.join(command)}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

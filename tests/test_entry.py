@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from tract.entry import launch
+from tract.entry import ALLOCATOR, launch
 from tract.errors import DataError, TrainingError
 from tract.validation import validate
 
@@ -134,6 +134,29 @@ def test_an_error_of_ours_is_not_hidden(kind: type[Exception], monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(kind, match="a bug"):
         launch(task, "train")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_large_tensors_get_huge_pages(given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "before")  # so that it is put back
+    os.environ.pop("THP_MEM_ALLOC_ENABLE")
+    if given is not None:
+        os.environ["THP_MEM_ALLOC_ENABLE"] = given
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    GlobalHydra.instance().clear()
+    launch(lambda cfg: seen.append(os.environ["THP_MEM_ALLOC_ENABLE"]), "train")
+    assert seen == [expected]
+
+
+def test_torch_knows_the_variable() -> None:
+    """Else the name is no longer right: then memory goes back to what it was, silently."""
+    told = "import mmap, torch; print(sum(torch.empty(2**22 + 4096 * k, dtype=torch.uint8).data_ptr() % mmap.PAGESIZE for k in range(9)))"
+    beyond_a_page = [
+        int(subprocess.run([sys.executable, "-c", told], env={**os.environ, **extra}, capture_output=True, text=True, check=True).stdout)
+        for extra in (ALLOCATOR, dict.fromkeys(ALLOCATOR, "0"))
+    ]
+    assert beyond_a_page[0] == 0 < beyond_a_page[1]
 
 
 NO_SPACE, OVER_QUOTA = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))

@@ -26,6 +26,10 @@ _OPEN_SECTIONS = ("trainer", "optimizer", "logger", "data.source", "scheduler.kw
 # What Hydra and OmegaConf add to the first line of a message: no help to whom the configuration is all that is known.
 _NOISE = ("full_key", "object_type", "reference_type", "Set the environment", "Config search path", "To append", "provider=", "See https")
 
+# Read by torch at its first allocation on a CPU: large tensors in whole and, where the system has them, huge pages. Without it
+# the heap keeps more holes between tensors of changing sizes (docs/performance.md).
+ALLOCATOR = {"THP_MEM_ALLOC_ENABLE": "1"}
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What the C++ and Rust parts of libraries say instead of an error number.
 _DISK_FULL_TEXTS = tuple(os.strerror(number) for number in _DISK_FULL)
@@ -35,7 +39,8 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Runs ``task`` on the composed configuration; an error of the user's, or a full disk, ends as one line and exit status 2."""
     # Hydra prints errors over several lines and without the accepted keys; with this it raises them instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-
+    for name, value in ALLOCATOR.items():
+        os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
         # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
         os.environ.setdefault("TQDM_DISABLE", "1")
