@@ -123,6 +123,7 @@ bench: setup  ## small benchmarks: training, judging, memory, scaling, beside th
 	$(call bench_run,memory,--annotations 3 --items 1 --rounds 1)
 	$(call bench_run,scaling,--rows 1000 --micro-batches 200 --prompts 512 --cots 1 2 --vocabularies 32768 --rounds 1)
 	$(call bench_run,overhead,--items 1 --steps 24)
+	$(call bench_run,step_profile,--items 1 --steps 16)
 	$(PY) benchmarks/plots.py --results benchmarks/results/small --out benchmarks/results/small
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its

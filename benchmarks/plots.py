@@ -98,12 +98,30 @@ def parts(rows: Rows) -> Figure:
     return figure
 
 
+def stacks(rows: Rows) -> Figure:
+    """A bar for each kind of step, made of the shares of its parts; less than nothing is noise and not drawn."""
+    steps = list(dict.fromkeys(row["step"] for row in rows))[::-1]
+    figure, axes = plt.subplots(figsize=(6, 2.2), layout="constrained")
+    reached = [0.0] * len(steps)
+    for part in dict.fromkeys(row["part"] for row in rows):
+        shares = {row["step"]: max(0.0, 100 * row["share"]) for row in rows if row["part"] == part}
+        widths = [shares[step] for step in steps]
+        drawn = axes.barh(steps, widths, left=reached, label=part)
+        axes.bar_label(drawn, [f"{width:.0f}" if width >= 3 else "" for width in widths], label_type="center", fontsize=7)
+        reached = [left + width for left, width in zip(reached, widths, strict=True)]
+    axes.set(xlabel="% of a step")
+    axes.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
 def plotted(name: str, rows: Rows) -> Figure | None:
     """The plot of a result, if there is one."""
     if name in BARS and "way" in rows[0]:
         return bars(rows, *BARS[name])
     if name in LINES:
         return lines(rows, *LINES[name])
+    if name == "step_profile":
+        return stacks(rows)
     return parts(rows) if name == "overhead" else None
 
 

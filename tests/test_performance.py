@@ -31,6 +31,7 @@ RUNS = {
     "evaluate": ("evaluate.py", "--n-cot", "2", "--items", "2", "--rounds", "1", "--tokens", "4"),
     "memory": ("memory.py", "--annotations", "3", "--items", "2", "--rounds", "1"),
     "overhead": ("overhead.py", "--items", "2", "--steps", "3"),
+    "step_profile": ("step_profile.py", "--items", "2", "--n-cot", "2", "--steps", "8"),
     "generate": ("generate.py", "--items", "2", "--rounds", "1", "--tokens", "16"),
     "scaling_data": ("scaling.py", "--tables", "data", "--rows", "100", "--rounds", "1"),
     "scaling_prompt": ("scaling.py", "--tables", "prompt", "--prompts", "64", "--rounds", "1"),
