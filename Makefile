@@ -110,7 +110,7 @@ test-gpu: setup  ## tests that need one or more GPUs
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
 
 test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), run again each time; about 10 minutes
-	@$(PYTEST) -s -m kills tests/stages/test_kills.py
+	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py
 
 # Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.
 # $(call bench_run,SCRIPT,OPTIONS): overrides of the configuration (ARGS) stand last.

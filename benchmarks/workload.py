@@ -38,7 +38,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--items", type=int, default=8, help="prompts (default 8)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each way is timed, in turn (default 3)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON files")
-    parser.add_argument("overrides", nargs="*", help="of the configuration, e.g. model=smollm2_135m trainer=gpu")
+    parser.add_argument("overrides", nargs="*", help="of the configuration, e.g. model=smollm2_135m trainer=single")
     return parser
 
 

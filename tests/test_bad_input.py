@@ -216,8 +216,7 @@ def test_model_without_pad_token(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_gpu_on_a_machine_without_one(refused: Refused) -> None:
     message = refused("trainer.accelerator=gpu")
-    assert message.startswith("trainer: ")
-    assert "gpu" in message
+    assert message.startswith("trainer.devices: 1 GPUs are asked for, 0 are present; set trainer.accelerator=cpu")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")

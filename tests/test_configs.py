@@ -36,6 +36,7 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.n
 OPTIONS = [(group, option) for group in GROUPS for option in names(CONF / group)]
 # What an option needs from the user, or from another group.
 NEEDS = {
+    ("trainer", "deepspeed_zero3_offload"): ["optimizer=cpu_adamw"],
     ("data", "feedback_jsonl"): ["data.path=judged.jsonl"],
     ("data", "prometheus_eval"): ["data.path=benchmark.json", "prompt=finished"],
     ("objective", "tract_official_scaling"): ["batch.micro_batch_size=4", "batch.micro_batch_tokens=null"],

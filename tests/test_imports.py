@@ -29,10 +29,11 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (("tract.config", "tract.config_rules", "tract.validation"), ("schema", "text", "tensors", "sampling")),
+    "ranks": (("tract.ranks", "tract.sharding"), ()),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
     "modeling": (("tract.modeling",), ("schema", "forward", "config")),
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
-    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "data")),
+    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "ranks", "data")),
     "backends": (
         ("tract.generation.live", "tract.generation.packed", "tract.generation.hf"),
         ("schema", "text", "tensors", "forward", "sampling"),
@@ -48,6 +49,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "sampling",
             "evaluation",
             "config",
+            "ranks",
             "data",
             "modeling",
             "preview",
@@ -56,7 +58,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "entry": (("tract.entry",), ("schema", "config")),
-    "job": (("tract.job",), ("entry", "stages", "config")),
+    "job": (("tract.job",), ("schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)
 SINGLE_MODULES = {

@@ -97,7 +97,7 @@ def fake_job(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> Non
     script = folder / "python"
     script.write_text(f"#!{sys.executable}\n{program}")
     script.chmod(0o755)
-    monkeypatch.setattr("tract.stages.pipeline.sys.executable", str(script))
+    monkeypatch.setattr("tract.stages.launch.sys.executable", str(script))
 
 
 @pytest.mark.parametrize(("program", "status"), [("raise SystemExit(2)", 2), ("raise SystemExit(1)", 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -32,7 +33,7 @@ REFUSED = {
     "number for a mapping": (["scheduler.kwargs=3"], ["scheduler.kwargs: found 3; a mapping is accepted"]),
     "value for a section": (
         ["run=5"],
-        ["run: found 5; a section with the keys name, tags, isolate, when_locked, on_code_change is accepted"],
+        ["run: found 5; a section with the keys name, tags, isolate, when_locked, on_code_change, rank_timeout_s is accepted"],
     ),
     "missing value": (["data=feedback_jsonl"], ["data.path: a value is missing; give data.path=..."]),
     "missing section": (["~data"], ["data: the whole section is missing"]),
@@ -50,7 +51,24 @@ REFUSED = {
     "scheduler": (["scheduler.name=cosin"], ["scheduler.name: 'cosin' is not one of", "cosine_with_restarts"]),
     "precision": (["trainer.precision=8"], ["trainer.precision: '8' is not one of 32-true, bf16-mixed"]),
     "accelerator": (["trainer.accelerator=quantum"], ["trainer.accelerator: 'quantum' is not one of cpu, gpu"]),
-    "devices": (["trainer.devices=2"], ["trainer.devices: 2 is more than the one device that is supported"]),
+    "devices": (["trainer.devices=0"], ["trainer.devices: 0 is no number of devices; a number > 0"]),
+    "ZeRO with another optimizer": (
+        ["trainer=deepspeed_zero2", "optimizer._target_=torch.optim.Adamax"],
+        ["optimizer._target_: torch.optim.Adamax is not supported by ZeRO", "accepted are torch.optim.AdamW", "e.g. optimizer=adamw"],
+    ),
+    "offload with an optimizer on the GPU": (
+        ["trainer=deepspeed_zero3_offload"],
+        ["optimizer._target_: torch.optim.AdamW does not go with trainer.strategy.offload_optimizer=true; set optimizer=cpu_adamw"],
+    ),
+    "ZeRO with scaled losses": (
+        ["trainer=deepspeed_zero2", "trainer.precision=16-mixed"],
+        ["trainer.precision: ZeRO with 16-mixed", "set bf16"],
+    ),
+    "packed weights cannot be spread": (
+        ["trainer=fsdp", "adapter=qlora", "model.random_init=false"],
+        ["adapter.kind: qlora's packed weights cannot be spread by FSDP; set trainer=ddp or adapter=lora"],
+    ),
+    "strategy by name": (["+trainer.strategy=deepspeed"], ["trainer.strategy: found 'deepspeed'; choose one with trainer=ddp"]),
     "seed below 0": (["seed=-1"], ["seed: -1 is not a number >= 0"]),
     "nothing to quantise": (["adapter=qlora"], ["adapter.kind: qlora quantises trained weights, but model.random_init is true"]),
     "rank": (["adapter.rank=0"], ["adapter.rank: 0 is not a number >= 1"]),
@@ -271,6 +289,13 @@ def test_choices_exist_in_the_libraries() -> None:
         if not precision.startswith("16"):  # float16 needs a GPU
             _AcceleratorConnector(accelerator="cpu", devices=1, precision=precision)
     assert set(AcceleratorRegistry.available_accelerators()) & set(ACCELERATORS) >= {"cpu", "cuda", "mps"}
+
+
+def test_a_strategy_without_its_package(compose_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "deepspeed" else found(name, *rest))
+    with pytest.raises(ConfigError, match=r"trainer.strategy: ZeRO needs the package deepspeed; run `pip install .* deepspeed`"):
+        validate(compose_config("model=tiny", "trainer=deepspeed_zero3"))
 
 
 def test_monitors_are_the_metrics_of_the_module() -> None:

@@ -17,6 +17,7 @@ class RunConfig:
     isolate: bool = MISSING  # heavy stages in processes of their own
     when_locked: str = MISSING  # "wait" or "refuse"
     on_code_change: str = MISSING  # "redo" or "reuse"
+    rank_timeout_s: float = MISSING  # the longest that a process waits for the others of its stage
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,16 @@ _TRAINER_ARGUMENTS_ELSEWHERE = {
     "max_steps": "train.max_steps",
     "val_check_interval": "train.validate_every_steps",
 }
+ZERO = "tract.stages.strategies.ZeRO"
+# Those that treat each number by itself; the last one works in the machine's memory.
+ZERO_OPTIMIZERS = (
+    "torch.optim.AdamW",
+    "torch.optim.Adam",
+    "torch.optim.SGD",
+    "torch.optim.Adagrad",
+    "torch.optim.RMSprop",
+    "deepspeed.ops.adam.DeepSpeedCPUAdam",
+)
 # A folder, and part of W&B's run id, which takes none of /\\#?%:
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
 _HYDRA_NAME = re.compile(r"_\w+_")  # _target_, _partial_
@@ -155,9 +166,38 @@ def _trainer_problems(cfg: Config) -> Iterator[str]:
     for name in cfg.trainer:
         if name in _TRAINER_ARGUMENTS_ELSEWHERE:
             yield f"trainer.{name}: is set by the stage; use {_TRAINER_ARGUMENTS_ELSEWHERE[name]} instead"
-    devices = cfg.trainer.get("devices", 1)
-    if devices not in (1, "1", [0]) or cfg.trainer.get("num_nodes", 1) != 1:
-        yield f"trainer.devices: {devices!r} is more than the one device that is supported"
+    devices: Any = cfg.trainer.get("devices", 1)
+    whole = isinstance(devices, list) or str(devices) in ("auto", "-1") or (str(devices).isdecimal() and int(devices) > 0)
+    if not whole:
+        yield f"trainer.devices: {devices!r} is no number of devices; a number > 0, a list of their numbers, or auto is accepted"
+    yield from _strategy_problems(cfg)
+
+
+def _strategy_problems(cfg: Config) -> Iterator[str]:
+    """What a strategy needs that is not there, and what it does not go with."""
+    strategy = cfg.trainer.get("strategy")
+    if strategy is None or not isinstance(strategy, Mapping):
+        if strategy is not None:
+            yield f"trainer.strategy: found {strategy!r}; choose one with trainer=ddp, deepspeed_zero2, deepspeed_zero3 or fsdp"
+        return
+    target = str(strategy.get("_target_"))
+    spreads = target.startswith("tract.stages.strategies.")
+    if spreads and cfg.adapter.kind == "qlora":
+        yield f"adapter.kind: qlora's packed weights cannot be spread by {target.rpartition('.')[2]}; set trainer=ddp or adapter=lora"
+    if target != ZERO:
+        return
+    if importlib.util.find_spec("deepspeed") is None:
+        yield "trainer.strategy: ZeRO needs the package deepspeed; run `pip install -c constraints.txt deepspeed`, or set trainer=fsdp"
+    optimizer = str(cfg.optimizer.get("_target_"))
+    if optimizer not in ZERO_OPTIMIZERS:
+        yield (
+            f"optimizer._target_: {optimizer} is not supported by ZeRO, which joins weights to flat pieces; accepted are "
+            f"{', '.join(ZERO_OPTIMIZERS)}, e.g. optimizer=adamw"
+        )
+    elif strategy.get("offload_optimizer") and optimizer != ZERO_OPTIMIZERS[-1]:
+        yield f"optimizer._target_: {optimizer} does not go with trainer.strategy.offload_optimizer=true; set optimizer=cpu_adamw"
+    if cfg.model.dtype == "float16" or cfg.trainer.get("precision") == "16-mixed":
+        yield "trainer.precision: ZeRO with 16-mixed scales losses and skips steps, which would not be exact; set bf16-mixed or 32-true"
 
 
 def _training_problems(cfg: Config) -> Iterator[str]:
@@ -278,6 +318,8 @@ def _target_problems(cfg: Config) -> Iterator[str]:
 
 def _optimizer_problems(node: dict[str, Any]) -> Iterator[str]:
     """What the optimizer itself says of its arguments, tried on one number; otherwise it would speak after the weights are loaded."""
+    if node["_target_"] == ZERO_OPTIMIZERS[-1]:
+        return  # it is compiled at its first use
     import torch
 
     arguments = {name: value for name, value in node.items() if not _HYDRA_NAME.fullmatch(name)}

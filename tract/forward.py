@@ -39,13 +39,14 @@ def log_probs_at(
         made: list[Tensor] = []
 
         def chosen(hidden: Tensor) -> Tensor:
-            made.append(chosen_log_probs(hidden.flatten(0, 1)[positions], head.weight, head.bias, rows, tokens).view(1, 1, -1))
+            # A copy: wrappers that gather weights for the backward pass take no view.
+            made.append(chosen_log_probs(hidden.flatten(0, 1)[positions], head.weight, head.bias, rows, tokens).view(1, 1, -1).clone())
             return made[0]
 
         with _replaced_forward(head, chosen):
             found = _call(model, input_ids, position_ids, runs)
         if found is made[0] or torch.equal(found, made[0]):
-            return made[0].flatten()
+            return found.flatten()  # on which such wrappers hang, not on what was made
         setattr(model, _OWN_LOGITS, True)  # the logits that its softmax sees are not those of the head
     logits = logits_at(model, input_ids, position_ids, positions, runs=runs).float()
     return logits[rows, tokens] - torch.logsumexp(logits, dim=-1)[rows]

@@ -1,6 +1,6 @@
 """One stage in a process of its own: ``python -m tract.job FOLDER``, started by the pipeline.
 
-The folder holds ``config.yaml``, resolved, and ``task.json``. Processes of other ranks start with the same command.
+The folder holds ``config.yaml``, resolved, and ``task.json``. The processes of other ranks start with the same command.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ import ctypes
 import json
 import logging.config
 import os
+import re
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from tract.entry import CONFIG_DIR, guarded
+from tract.errors import TrainingError
+from tract.ranks import Ranks, by_environment, joined
 
+# What gloo and NCCL say of a rank that does not answer any more.
+_LOST = re.compile(r"[Cc]onnection (closed|reset|refused)|[Tt]imed out|timeout|Broken pipe|remote process exited|NCCL")
+_LAST_WAIT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -30,18 +39,38 @@ def main(folder: Path) -> None:
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
     logging.captureWarnings(True)
+    if not by_environment().is_first:  # one rank speaks for all, unless something is wrong
+        logging.getLogger("tract").setLevel(logging.WARNING)
+        logging.getLogger("py.warnings").setLevel(logging.ERROR)
     guarded(_run)(task, config, folder)
 
 
 def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
     from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage
-    from tract.stages.stage import run_stage
+    from tract.stages.stage import follow_stage, run_stage
     from tract.validation import typed
 
-    wanted = Task(**task)
-    product = run_stage(build_stage(wanted, config), typed(config), force=wanted.force)
-    (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")
+    wanted, cfg = Task(**task), typed(config)
+    with joined(gpu=cfg.trainer.get("accelerator") in ("gpu", "cuda"), timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks):
+        stage = build_stage(wanted, config)
+        if ranks.is_first:
+            product = run_stage(stage, cfg, force=wanted.force)
+            (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")
+        else:
+            follow_stage(stage)
+
+
+@contextmanager
+def _outlived(ranks: Ranks) -> Iterator[None]:
+    """Lets the rank that failed first be heard: the others, who only lose the connection to it, wait for their end."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.size == 1 or not _LOST.search(str(error)):
+            raise
+        time.sleep(_LAST_WAIT_S)  # whoever started the ranks ends this one meanwhile
+        raise TrainingError(f"rank {ranks.rank}: another rank is gone or did not answer ({str(error).splitlines()[0][:200]})") from None
 
 
 def _end_with(parent: int) -> None:

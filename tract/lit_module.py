@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from tract.attention import TokenRuns
 from tract.data.batches import JudgeBatch
@@ -21,9 +21,14 @@ from tract.forward import log_probs_at
 from tract.metrics import judge_metrics
 from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts
 from tract.predictors import score_pairs
+from tract.ranks import gathered, here
 from tract.score_grid import ScoreGrid, ScoreTrie
+from tract.sharding import Build, elements_of, shape_of
 
 log = logging.getLogger(__name__)
+
+# What is summed over the micro-batches and ranks of a step, and logged.
+_STEP_VALUES = ("loss", "ce_loss", "score_loss", "ce", "squared_error", "score_mass")
 
 ParamGroups = Iterable[dict[str, Any]]
 
@@ -35,7 +40,7 @@ class TractLitModule(L.LightningModule):
     expected score as parts; lambda and the normalisation over the whole optimizer step are applied by ``objective``.
 
     Args:
-        build_model: makes the seed LLM with its adapter; called in ``configure_model``.
+        build_model: makes the seed LLM with its adapter, see ``tract.sharding.Build``; called in ``configure_model``.
         trie: the decisions between the scores in this tokenizer.
         grid: the scores.
         objective: terms and weights.
@@ -48,7 +53,7 @@ class TractLitModule(L.LightningModule):
 
     def __init__(
         self,
-        build_model: Callable[[], nn.Module],
+        build_model: Build,
         trie: ScoreTrie,
         grid: ScoreGrid,
         objective: Objective,
@@ -67,7 +72,7 @@ class TractLitModule(L.LightningModule):
         self.total_steps = total_steps
         self.register_buffer("grid_values", torch.tensor(grid.values, dtype=torch.float32), persistent=False)
         self.model: nn.Module | None = None
-        self._step_parts: list[dict[str, Tensor]] = []  # of the micro-batches since the last optimizer step
+        self._step_parts: list[Tensor] = []  # [6] each, see _STEP_VALUES; of the micro-batches since the last optimizer step
         self._step_items: list[str] = []
         self.validation_metrics: dict[str, float] = {}
         self.validated_at = -1  # optimizer steps before the last validation
@@ -79,11 +84,13 @@ class TractLitModule(L.LightningModule):
     grid_values: Tensor
 
     def configure_model(self) -> None:
-        """Builds the weights, once; sharding strategies shard them here."""
+        """Builds the weights, once; a strategy that spreads them over ranks has a ``create`` for it."""
         if self.model is None:
-            self.model = self._build_model()
-            trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-            log.info("model: %s of %s parameters are trained", f"{trained:,}", f"{sum(p.numel() for p in self.model.parameters()):,}")
+            create = getattr(self._trainer.strategy, "create", None) if self._trainer else None
+            self.model = create(self._build_model) if create else self._build_model()
+            sizes = [(elements_of(p), p.requires_grad) for p in self.model.parameters()]
+            trained = sum(size for size, is_trained in sizes if is_trained)
+            log.info("model: %s of %s parameters are trained", f"{trained:,}", f"{sum(size for size, _ in sizes):,}")
 
     def shared_step(self, batch: JudgeBatch) -> ObjectiveParts:
         """Parts of the objective for a micro-batch, for training, validation and test alike."""
@@ -108,26 +115,38 @@ class TractLitModule(L.LightningModule):
         """The micro-batch's share of the step's loss."""
         parts = self.shared_step(batch)
         ce_loss, score_loss = loss_shares(parts, batch.totals, self.objective)
-        self._step_parts.append(
-            {
-                "loss": (ce_loss + score_loss).detach(),
-                "ce_loss": ce_loss.detach(),
-                "score_loss": score_loss.detach(),
-                "ce": parts.ce_sum.detach() / max(batch.totals.ce_tokens, 1),
-                "squared_error": parts.squared_error.detach().sum() / batch.totals.examples,
-                "score_mass": parts.score_mass.detach().sum() / batch.totals.examples,
-            }
-        )
-        self._step_items.extend(batch.item_ids)
-        # The shares add up to the step's loss, but Lightning divides each by the number of micro-batches.
-        return (ce_loss + score_loss) * self.accumulate
+        share = {
+            "loss": ce_loss + score_loss,
+            "ce_loss": ce_loss,
+            "score_loss": score_loss,
+            "ce": parts.ce_sum / max(batch.totals.ce_tokens, 1),
+            "squared_error": parts.squared_error.sum() / batch.totals.examples,
+            "score_mass": parts.score_mass.sum() / batch.totals.examples,
+        }
+        self._step_parts.append(torch.stack([share[key].detach() for key in _STEP_VALUES]) * batch.counts)
+        if batch.counts:
+            self._step_items.extend(batch.item_ids)
+        return (ce_loss + score_loss) * batch.counts * self._undo_averages
+
+    @property
+    def _undo_averages(self) -> int:
+        """The shares add up to the step's loss, but micro-batches and ranks are averaged over on the way to the gradient."""
+        if self._trainer is None:
+            return self.accumulate
+        # Lightning divides by the number of micro-batches, and DeepSpeed once more.
+        own_division = self.accumulate if self.trainer.strategy.handles_gradient_accumulation else 1
+        return self.accumulate * own_division * self.trainer.world_size
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Logs the step and refuses to apply a gradient that is not finite."""
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        step = {key: torch.stack([parts[key] for parts in self._step_parts]).sum() for key in self._step_parts[0]}
-        step["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(torch.stack([step["loss"], step["grad_norm"]])).all():
+        engine = self._deepspeed_engine
+        if engine is not None and len(self._step_parts) < self.accumulate:
+            return  # DeepSpeed is asked after each micro-batch
+        sums = self.trainer.strategy.reduce(torch.stack(self._step_parts).sum(dim=0), reduce_op="sum")
+        step = dict(zip(_STEP_VALUES, sums, strict=True))
+        if engine is None:
+            step["grad_norm"] = _total_norm([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        if not all(bool(torch.isfinite(step[key])) for key in ("loss", "grad_norm") if key in step):
             raise TrainingError(self._not_finite(step))
         if self.objective.ce_weight == 0:
             del step["ce"], step["ce_loss"]
@@ -135,12 +154,30 @@ class TractLitModule(L.LightningModule):
             self.log(f"train/{key}", value, prog_bar=key == "loss")
         self.log("train/lr", optimizer.param_groups[0]["lr"])
         self._step_parts.clear()
+        if engine is None:
+            self._step_items.clear()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's step; DeepSpeed tells the norm of the gradient only behind it, so before anything is saved."""
+        super().optimizer_step(*args, **kwargs)
+        engine = self._deepspeed_engine
+        if engine is None or self._step_parts:
+            return
+        norm = torch.tensor(float(engine.get_global_grad_norm() or 0.0))
+        if not torch.isfinite(norm):
+            raise TrainingError(self._not_finite({"grad_norm": norm}))
+        self.log("train/grad_norm", norm)
         self._step_items.clear()
 
+    @property
+    def _deepspeed_engine(self) -> Any:
+        return getattr(self.trainer.strategy, "deepspeed_engine", None)
+
     def _not_finite(self, step: dict[str, Tensor]) -> str:
-        values = ", ".join(f"{key} {step[key].item():g}" for key in ("ce", "squared_error", "score_mass", "grad_norm"))
+        values = ", ".join(f"{key} {step[key].item():g}" for key in ("ce", "squared_error", "score_mass", "grad_norm") if key in step)
+        whose = "its examples" if self.trainer.world_size == 1 else f"rank {self.global_rank}'s examples of it"
         return (
-            f"optimizer step {self.global_step + 1}: loss or gradient is not finite ({values}); its examples were "
+            f"optimizer step {self.global_step + 1}: loss or gradient is not finite ({values}); {whose} were "
             f"{', '.join(self._step_items)}; lower optimizer.lr, set trainer.precision=32-true, or look at these examples"
         )
 
@@ -150,7 +187,7 @@ class TractLitModule(L.LightningModule):
 
     def validation_step(self, batch: JudgeBatch, batch_idx: int) -> None:
         """Updates the validation metrics."""
-        self._evaluated["val"].update(self.shared_step(batch), batch)  # type: ignore[operator]
+        self._evaluate_batch("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics, and keeps them with the step that they belong to."""
@@ -163,15 +200,20 @@ class TractLitModule(L.LightningModule):
 
     def test_step(self, batch: JudgeBatch, batch_idx: int) -> None:
         """Updates the test metrics."""
-        self._evaluated["test"].update(self.shared_step(batch), batch)  # type: ignore[operator]
+        self._evaluate_batch("test", batch)
 
     def on_test_epoch_end(self) -> None:
         """Logs the test metrics."""
         self._log_evaluated("test")
 
+    def _evaluate_batch(self, name: str, batch: JudgeBatch) -> None:
+        parts = self.shared_step(batch)  # also where it does not count: the ranks go through the model together
+        if batch.counts:
+            self._evaluated[name].update(parts, batch)  # type: ignore[operator]
+
     def _log_evaluated(self, name: str) -> dict[str, Tensor]:
         values: dict[str, Tensor] = self._evaluated[name].compute()  # type: ignore[operator]
-        for key, value in values.items():  # torchmetrics has already gathered over ranks
+        for key, value in values.items():  # those of all ranks
             self.log(key, value, prog_bar=key.endswith(("pearson_r", "/rmse")))
         return values
 
@@ -179,8 +221,8 @@ class TractLitModule(L.LightningModule):
         """Optimizer over what is trained; weight decay for matrices only."""
         trained = [p for p in self.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.dim() >= 2]},
-            {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for p in trained if len(shape_of(p)) >= 2]},
+            {"params": [p for p in trained if len(shape_of(p)) < 2], "weight_decay": 0.0},
         ]
         optimizer = self._build_optimizer([group for group in groups if group["params"]])
         scheduler = self._build_scheduler(optimizer, self.total_steps)
@@ -191,23 +233,33 @@ class TractLitModule(L.LightningModule):
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps only the trained weights, and the state of the random numbers (dropout)."""
+        """Keeps only the trained weights, and each rank's state of the random numbers (dropout)."""
         trained = set(self.trained_names())
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        random_state = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
-            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state()
+            random_state["cuda"] = torch.cuda.get_rng_state()
+        checkpoint["random_states"] = gathered(random_state)
+        checkpoint["micro_batches_per_step"] = self.accumulate
+        checkpoint["validation"] = {"at": self.validated_at, "metrics": self.validation_metrics}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks the weights and remembers the state of the random numbers.
+        """Checks the weights, remembers the state of the random numbers, and counts on in today's micro-batches.
 
         Raises:
             TrainingError: if the checkpoint lacks a trained weight.
         """
-        missing = set(self.trained_names()) - set(checkpoint["state_dict"])
+        # A strategy that spreads weights has checked and loaded them itself.
+        missing = set(self.trained_names()) - set(checkpoint["state_dict"]) if "state_dict" in checkpoint else set()
         if missing:
             raise TrainingError(f"checkpoint: lacks {len(missing)} trained weights, e.g. {min(missing)}; it belongs to another run")
-        self._random_state = checkpoint["random_state"]
+        self.validated_at, self.validation_metrics = checkpoint["validation"]["at"], dict(checkpoint["validation"]["metrics"])
+        states, ranks = checkpoint["random_states"], here()
+        if len(states) == ranks.size:
+            self._random_state = states[ranks.rank]
+        else:
+            log.info("resuming a run of %d processes with %d: dropout draws other random numbers from here on", len(states), ranks.size)
+        _recount(checkpoint.get("loops", {}), checkpoint["micro_batches_per_step"], self.accumulate)
 
     def on_train_start(self) -> None:
         """Sets the random numbers to where the checkpoint left them; what is set up before may draw some."""
@@ -219,32 +271,61 @@ class TractLitModule(L.LightningModule):
         self._random_state = None
 
 
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of the whole gradient, also where it is spread over ranks (DTensor)."""
+    norm: Any = torch.nn.utils.get_total_norm(gradients)
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole
+
+
+def _recount(loops: dict[str, Any], then: int, now: int) -> None:
+    """Turns Lightning's counts of micro-batches into those of another number of them in a step."""
+    if then == now or not loops:
+        return
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        for name, count in counts.items():
+            counts[name] = count // then * now
+
+
 class _EvaluationMetrics(nn.Module):
-    """Metrics of RAIL on given CoTs: an item's predictions are averaged and compared with its target."""
+    """Metrics of RAIL on given CoTs: an item's predictions are averaged and compared with its target.
+
+    Ranks may have seen different numbers of items, or none; each computes the values of all of them.
+    """
+
+    means = ("ce", "squared_error", "score_mass")
 
     def __init__(self, split: str) -> None:
         super().__init__()
         self.split = split
         self.agreement: MetricCollection = judge_metrics(f"{split}/")
-        self.means = nn.ModuleDict({name: MeanMetric() for name in ("ce", "squared_error", "score_mass")})
+        self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.agreement.reset()
-        for mean in self.means.values():
-            mean.reset()  # type: ignore[operator]
+        self._predictions: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._sums: list[Tensor] = []  # [5] each: CE and its tokens, squared error, score mass, examples
 
     def update(self, parts: ObjectiveParts, batch: JudgeBatch) -> None:
         """Takes a micro-batch in."""
         counts = torch.bincount(batch.item_index, minlength=len(batch.targets))
         sums = torch.zeros_like(batch.targets).index_add_(0, batch.item_index, parts.expected_score)
-        self.agreement.update(sums / counts, batch.targets)
-        self.means["squared_error"].update(parts.squared_error)  # type: ignore[operator]
-        self.means["score_mass"].update(parts.score_mass)  # type: ignore[operator]
-        if parts.ce_tokens:
-            self.means["ce"].update(parts.ce_sum / parts.ce_tokens, weight=parts.ce_tokens)  # type: ignore[operator]
+        self._predictions.append(sums / counts)
+        self._targets.append(batch.targets)
+        tokens, examples = (parts.ce_sum.new_tensor(float(count)) for count in (parts.ce_tokens, len(parts.squared_error)))
+        self._sums.append(torch.stack([parts.ce_sum, tokens, parts.squared_error.sum(), parts.score_mass.sum(), examples]))
 
     def compute(self) -> dict[str, Tensor]:
         """All values under their keys."""
-        means = {name: mean for name, mean in self.means.items() if mean.update_called}
-        return {**self.agreement.compute(), **{f"{self.split}/{name}": mean.compute() for name, mean in means.items()}}  # type: ignore[operator]
+        device = self._sums[0].device if self._sums else torch.device("cpu")
+        own = [torch.cat([torch.zeros(0), *(part.float().cpu() for part in kept)]) for kept in (self._predictions, self._targets)]
+        sums = torch.stack([torch.zeros(5), *(part.float().cpu() for part in self._sums)]).sum(dim=0)
+        of_ranks = gathered((*own, sums))
+        predictions, targets = (torch.cat([rank[place] for rank in of_ranks]).to(device) for place in (0, 1))
+        ce, tokens, squared_error, mass, examples = torch.stack([rank[2] for rank in of_ranks]).sum(dim=0).to(device)
+        self.agreement.reset()
+        self.agreement.update(predictions, targets)
+        means = {"squared_error": squared_error / examples, "score_mass": mass / examples, **({"ce": ce / tokens} if tokens > 0 else {})}
+        return {**self.agreement.compute(), **{f"{self.split}/{name}": mean for name, mean in means.items()}}

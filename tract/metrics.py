@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torchmetrics import KendallRankCorrCoef, MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 from torchmetrics.utilities import dim_zero_cat
@@ -16,8 +18,8 @@ class ConstantRMSE(Metric):
     full_state_update = False
     targets: list[Tensor]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:  # noqa: ARG002  (the collection passes both)
@@ -31,17 +33,17 @@ class ConstantRMSE(Metric):
 
 
 def judge_metrics(prefix: str) -> MetricCollection:
-    """Pearson r, Spearman rho, Kendall tau-b, RMSE and the constant baseline's RMSE.
+    """Pearson r, Spearman rho, Kendall tau-b, RMSE and the constant baseline's RMSE, of what this process is given.
 
     Update with predictions and targets, each [n] float32 in points, one value per judged response.
     """
     return MetricCollection(
         {
-            "pearson_r": PearsonCorrCoef(),
-            "spearman_rho": SpearmanCorrCoef(),
-            "kendall_tau": KendallRankCorrCoef(variant="b"),
-            "rmse": MeanSquaredError(squared=False),
-            "rmse_constant": ConstantRMSE(),
+            "pearson_r": PearsonCorrCoef(sync_on_compute=False),
+            "spearman_rho": SpearmanCorrCoef(sync_on_compute=False),
+            "kendall_tau": KendallRankCorrCoef(variant="b", sync_on_compute=False),
+            "rmse": MeanSquaredError(squared=False, sync_on_compute=False),
+            "rmse_constant": ConstantRMSE(sync_on_compute=False),
         },
         prefix=prefix,
         compute_groups=False,

@@ -20,8 +20,9 @@ import torch
 import transformers
 from filelock import FileLock
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from tract.attention import TREE
@@ -181,18 +182,28 @@ def _pad_candidates(tokenizer: Any) -> str:
     return f"one of its tokens, e.g. {' or '.join(own)}" if own else "one of its tokens"
 
 
-def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int, start_from: Path | None = None) -> nn.Module:
+def load_model(
+    cfg: ModelConfig,
+    adapter: AdapterConfig,
+    *,
+    seed: int,
+    start_from: Path | None = None,
+    empty: bool = False,
+    float32_adapter: bool = True,
+) -> nn.Module:
     """The seed LLM with its adapter; only what is trained requires gradients.
 
     Args:
         cfg: the seed LLM. adapter: what is trained. seed: of the adapter's first weights.
         start_from: folder of a trained judge whose adapter, or whose full weights, training goes on from.
+        empty: read no weights; the parameters are as the context around makes them, e.g. without memory.
+        float32_adapter: keep adapters in float32 beside frozen weights of another dtype.
 
     Raises:
         ConfigError: if the weights cannot be loaded, or QLoRA lacks bitsandbytes.
     """
     full_start = start_from is not None and adapter.kind == "full"
-    model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed)
+    model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
     model.name_or_path = model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
@@ -202,7 +213,12 @@ def load_model(cfg: ModelConfig, adapter: AdapterConfig, *, seed: int, start_fro
     if adapter.kind == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing)
     if adapter.kind in ("lora", "qlora"):
-        model = _with_lora(model, adapter, seed) if start_from is None else _with_trained_lora(model, start_from, trainable=True)
+        if start_from is None:
+            model = _with_lora(model, _lora_config(model, adapter), seed, float32=float32_adapter)
+        elif empty:
+            model = _with_lora(model, LoraConfig.from_pretrained(str(start_from)), seed, float32=float32_adapter)
+        else:
+            model = _with_trained_lora(model, start_from, trainable=True)
     model.config.use_cache = False
     # Loading leaves the model in evaluation mode, in which gradient checkpointing and dropout do nothing.
     return model.train()
@@ -243,14 +259,21 @@ def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> An
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
-def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int) -> Any:
+def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: bool = False) -> Any:
     source = locate(cfg)
     kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": cfg.attn_implementation or TREE}
-    if cfg.random_init:
+    if cfg.random_init and not empty:
         config = AutoConfig.from_pretrained(source.location)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(config, **kwargs)
+    if empty:
+        source = _unpacked(cfg, source)
+        with _from_source("model.name_or_path", source):
+            options = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code, **source.kwargs}
+            config = AutoConfig.from_pretrained(source.location, **options)
+        with no_init_weights():
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=cfg.trust_remote_code, **kwargs)
     if adapter.kind == "qlora":
         kwargs["quantization_config"] = _four_bit_config(cfg)
     else:
@@ -272,9 +295,9 @@ def _four_bit_config(cfg: ModelConfig) -> Any:
     )
 
 
-def _with_lora(model: nn.Module, adapter: AdapterConfig, seed: int) -> nn.Module:
+def _lora_config(model: nn.Module, adapter: AdapterConfig) -> LoraConfig:
     targets = adapter.target_modules
-    config = LoraConfig(
+    return LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
@@ -282,15 +305,17 @@ def _with_lora(model: nn.Module, adapter: AdapterConfig, seed: int) -> nn.Module
         exclude_modules=_excluded(model, adapter),
         task_type="CAUSAL_LM",
     )
+
+
+def _with_lora(model: nn.Module, config: LoraConfig, seed: int, *, float32: bool) -> nn.Module:
     with torch.random.fork_rng():
         # The adapter's first weights depend on the seed alone, not on what drew random numbers before.
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)
+            return get_peft_model(model, config, autocast_adapter_dtype=float32)
         except ValueError as error:
-            raise ConfigError(
-                f"adapter.target_modules: {list(targets)} do not fit {type(model).__name__}: {str(error).splitlines()[0]}"
-            ) from error
+            names, reason = sorted(config.target_modules or []), str(error).splitlines()[0]
+            raise ConfigError(f"adapter.target_modules: {names} do not fit {type(model).__name__}: {reason}") from error
 
 
 def _excluded(model: nn.Module, adapter: AdapterConfig) -> str | None:
@@ -299,18 +324,28 @@ def _excluded(model: nn.Module, adapter: AdapterConfig) -> str | None:
     return pattern if pattern and any(re.fullmatch(pattern, name) for name, _ in model.named_modules()) else None
 
 
-def save_judge(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Writes the adapter (PEFT) or the full weights as safetensors, and the tokenizer; what is equal gives equal bytes."""
+def save_judge(model: nn.Module, tokenizer: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Writes the adapter (PEFT) or the full weights as safetensors, and the tokenizer; what is equal gives equal bytes.
+
+    Args:
+        model: says what is saved and how it is called; its own parameters may be spread over ranks.
+        tokenizer: of the seed LLM. folder: is written to.
+        weights: the trained parameters by their names in the model, whole; None for the model's own.
+    """
     if isinstance(model, PeftModel):
-        _save_adapter(model, folder)
-    else:
+        _save_adapter(model, weights, folder)
+    elif weights is None:
         model.save_pretrained(folder)  # type: ignore[operator]
+    else:
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
+        model.save_pretrained(folder, state_dict={**weights, **buffers})  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 
-def _save_adapter(model: PeftModel, folder: Path) -> None:
+def _save_adapter(model: PeftModel, weights: dict[str, Tensor] | None, folder: Path) -> None:
     # No token is ever added, so adapters never need a copy of the embeddings.
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card: a form that nobody has filled in
     path = folder / "adapter_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))

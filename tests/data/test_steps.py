@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from tract.data.steps import LengthSampler, Limits, MicroBatch, StepLoader, StepSampler, cut_step
+from tract.data.steps import LengthSampler, Limits, MicroBatch, StepLoader, StepSampler, cut_step, deal
 from tract.errors import ConfigError
 
 LENGTHS = np.array([50, 10, 90, 30, 70, 20, 100, 40, 80, 60])
@@ -23,7 +23,8 @@ def _sampler(items_per_step: int = 4, limits: Limits = Limits(2, None), seed: in
 def _steps(sampler: StepSampler) -> list[list[int]]:
     """The items of each step, whatever the cut."""
     batches, size = list(sampler), sampler.micro_batches_per_step
-    return [sorted(item for batch in batches[k : k + size] for item in batch.items) for k in range(0, len(batches), size)]
+    steps = [batches[k : k + size] for k in range(0, len(batches), size)]
+    return [sorted(item for batch in step if batch.counts for item in batch.items) for step in steps]
 
 
 def test_every_item_comes_once_an_epoch_and_the_last_step_takes_the_rest() -> None:
@@ -54,7 +55,7 @@ def test_a_step_of_several_ranks_is_the_step_of_one() -> None:
     assert {len(list(sampler)) for sampler in ranks} == {len(ranks[0])}
     for step, *cuts in zip(_steps(alone), *map(_steps, ranks), strict=True):
         assert sorted(item for cut in cuts for item in cut) == step
-    for a, b in list(zip(*ranks, strict=True))[:-2]:
+    for a, b in list(zip(*ranks, strict=True))[: -2 * 2]:
         assert abs(LENGTHS[list(a.items)].sum() - LENGTHS[list(b.items)].sum()) <= 40
 
 
@@ -133,5 +134,43 @@ def test_state_after_a_whole_epoch_begins_the_next_one_at_its_start() -> None:
     loader = StepLoader(_Echo(), _sampler(), 0)
     whole = list(loader)
     fresh = StepLoader(_Echo(), _sampler(), 0)
-    fresh.load_state_dict({"micro_batches_done": len(whole)})
+    fresh.load_state_dict(loader.state_dict())
     assert list(fresh) == whole
+
+
+def test_a_place_in_the_epoch_is_the_same_step_with_another_number_of_micro_batches() -> None:
+    """Of a run on one process, whose steps have two micro-batches, that goes on on two, where they have one."""
+    alone, two = _sampler(), [_sampler(ranks=2, rank=rank) for rank in range(2)]
+    assert (alone.micro_batches_per_step, two[0].micro_batches_per_step) == (2, 1)
+    steps = _steps(alone)
+    stopped = StepLoader(_Echo(), alone, 0)
+    batches = iter(stopped)
+    for _ in range(2):
+        next(batches)
+    for sampler in two:
+        StepLoader(_Echo(), sampler, 0).load_state_dict(stopped.state_dict())
+    assert [sorted([*a, *b]) for a, b in zip(*map(_steps, two), strict=True)] == steps[1:]
+
+
+def test_every_rank_has_as_many_micro_batches_and_those_that_fill_up_do_not_count() -> None:
+    """Ten items in steps of four: the last step has two items for four ranks."""
+    ranks = [list(_sampler(limits=Limits(None, None), ranks=4, rank=rank)) for rank in range(4)]
+    assert {len(batches) for batches in ranks} == {3}
+    assert [batches[-1].counts for batches in ranks] == [True, True, False, False]
+    fillers = {batches[-1].items for batches in ranks[2:]}
+    assert len(fillers) == 1
+    assert fillers < {batches[-1].items for batches in ranks}, "one of the step's own items"
+
+
+def test_ranks_validate_each_item_once_and_equally_often() -> None:
+    ranks = [LengthSampler(LENGTHS, CE_TOKENS, EXAMPLES, limits=Limits(3, 150), ranks=3, rank=rank) for rank in range(3)]
+    batches = [list(sampler) for sampler in ranks]
+    assert {len(of_rank) for of_rank in batches} == {len(sampler) for sampler in ranks} == {2}
+    assert sorted(item for of_rank in batches for batch in of_rank if batch.counts for item in batch.items) == list(range(10))
+
+
+def test_parts_are_dealt_evenly() -> None:
+    shares = deal([90, 10, 80, 20, 70, 30], 2)
+    assert sorted(place for share in shares for place in share) == list(range(6))
+    assert abs(sum([90, 10, 80, 20, 70, 30][place] for place in shares[0]) - 150) <= 10
+    assert deal([], 3) == [[], [], []]

@@ -168,7 +168,7 @@ def test_a_torn_and_a_changed_line_of_a_journal_are_made_again(
     place: Path, whole: Path, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     working = cut_off(place, stage, monkeypatch)
-    shard = sorted(working.glob("journal*/*.jsonl"))[-1]
+    shard = sorted(working.glob("journal*/rank0/*.jsonl"))[-1]
     lines = shard.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1].replace(b'"cot": "', b'"cot": "!', 1)
     lines[-1] = lines[-1][: len(lines[-1]) // 2]

@@ -116,10 +116,13 @@ def test_what_is_exported_is_what_the_manifest_says(tiny_config: TinyConfig, exp
         expected = (min if mode == "min" else max)(rmse.values())
         assert exported["val/rmse"] == pytest.approx(expected)
     weights = load_file(folder / "adapter_model.safetensors")
-    source = folder / "checkpoints" / (f"best-step={exported['step']}.ckpt" if exported["weights"] == "best" else "last-step=6.ckpt")
-    saved = torch.load(source, weights_only=True)["state_dict"]
+    if exported["weights"] == "best":
+        saved = load_file(folder / "checkpoints" / f"best-step={exported['step']}.safetensors")
+    else:
+        checkpoint = torch.load(folder / "checkpoints" / "last-step=6.ckpt", weights_only=True)
+        saved = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
     name = next(name for name in weights if "lora_B" in name)
-    torch.testing.assert_close(weights[name], saved["model." + name.replace("lora_B.weight", "lora_B.default.weight")], rtol=0, atol=0)
+    torch.testing.assert_close(weights[name], saved[name.replace("lora_B.weight", "lora_B.default.weight")], rtol=0, atol=0)
 
 
 def test_without_a_validation_split_it_trains_and_exports_the_last_weights(tiny_config: TinyConfig) -> None:

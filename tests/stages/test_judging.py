@@ -11,8 +11,8 @@ import pytest
 
 from tract.generation.hf import GivenCots
 from tract.generation.judgement import END, GIVEN, NO_COT, NONE, Judgement, Prompt
-from tract.stages.judgement_log import JudgementLog
 from tract.stages.judging import read_judgements, sample_judgements
+from tract.stages.rank_logs import RankLogs
 
 PROMPTS = [Prompt(f"e{row}", row, tuple(range(3 + row * 5 % 7))) for row in range(5)]
 
@@ -48,14 +48,14 @@ class Scripted:
         return Judgement(prompt.id, prompt.row, sample, () if sample == NO_COT else cot, "", finish, (0.5, 0.5), 0, text)
 
 
-def sample(judge: Any, folder: Path, **changed: Any) -> JudgementLog:
-    journal = JudgementLog(folder, 3)
+def sample(judge: Any, folder: Path, **changed: Any) -> RankLogs:
+    journal = RankLogs(folder, 3)
     how = {"what": "predict", "n_cot": 2, "without_cot": True, "free": True, "batch_size": 1, **changed}
     sample_judgements(judge, PROMPTS, journal, **how)
     return journal
 
 
-def keys(journal: JudgementLog) -> list[tuple[int, int]]:
+def keys(journal: RankLogs) -> list[tuple[int, int]]:
     return [(judgement.row, judgement.sample) for judgement in journal.ordered()]
 
 
@@ -91,8 +91,8 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, caplog: pytest.LogCaptu
 COTS = {0: [(1, 2, 3)], 2: [(1,), (4, 5)], 4: [()]}
 
 
-def read(judge: Any, folder: Path, **changed: Any) -> JudgementLog:
-    journal = JudgementLog(folder, 3)
+def read(judge: Any, folder: Path, **changed: Any) -> RankLogs:
+    journal = RankLogs(folder, 3)
     read_judgements(judge, PROMPTS, COTS, journal, **{"what": "predict", "without_cot": True, "batch_size": 3, **changed})
     return journal
 
@@ -115,5 +115,5 @@ def test_an_interrupted_reading_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         read(Scripted(fail_after=2), tmp_path)
     again = Scripted()
-    assert len(read(again, tmp_path)) == 9
+    assert len(keys(read(again, tmp_path))) == 9
     assert sum(len(batch) for batch in again.batches) == 3  # prompts

@@ -33,6 +33,7 @@ class JudgeBatch:
         targets: [I] float32, the score in points that the item's mean prediction is compared with.
         item_ids: I ids, for messages.
         totals: counts of the whole optimizer step.
+        counts: whether its loss, gradient and metrics do; see ``MicroBatch``.
         trained_tokens: tokens of the examples if each had a sequence of its own, so that rates compare whatever is shared.
     """
 
@@ -49,6 +50,7 @@ class JudgeBatch:
     targets: Tensor
     item_ids: tuple[str, ...]
     totals: StepTotals
+    counts: bool
     trained_tokens: int
 
     def to(self, *args: Any, **kwargs: Any) -> JudgeBatch:
@@ -100,7 +102,8 @@ class MicroBatches(Dataset[JudgeBatch]):
     def __getitem__(self, micro: MicroBatch) -> JudgeBatch:
         """The tensors of one micro-batch."""
         items = [self.item(i) for i in micro.items]
-        return collate(items, micro.totals, self._layout, self._supervised, share_prompts=self._share_prompts)
+        batch = collate(items, micro.totals, self._layout, self._supervised, share_prompts=self._share_prompts)
+        return batch if micro.counts else replace(batch, counts=False, trained_tokens=0)
 
     def item(self, index: int) -> Item:
         """One tokenised item of this split."""
@@ -155,6 +158,7 @@ def collate(
         targets=torch.tensor([item.target for item in items], dtype=torch.float32),
         item_ids=tuple(item.id for item in items),
         totals=totals,
+        counts=True,
         trained_tokens=sum(_alone(layout, len(item.prompt_ids), cot, score) for item in items for cot, score in item.continuations),
     )
 

@@ -31,6 +31,7 @@ class JudgeDataModule(L.LightningDataModule):
         items_per_step: items of an optimizer step. limits: of a micro-batch.
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
+        ranks: processes that share each step and the validation split. rank: which of them this one is.
 
     Raises:
         ConfigError: if the training split is smaller than one step.
@@ -49,14 +50,18 @@ class JudgeDataModule(L.LightningDataModule):
         limits: Limits,
         seed: int,
         num_workers: int,
+        ranks: int = 1,
+        rank: int = 0,
     ) -> None:
         super().__init__()
         self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, share_prompts=share_prompts)
         self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts)
         self.num_workers = num_workers
         counts = _Counts(tokens, layout, supervised, share_prompts=share_prompts)
-        self.train_sampler = StepSampler(*counts.of(train_rows), items_per_step=items_per_step, limits=limits, seed=seed)
-        self.val_sampler = LengthSampler(*counts.of(val_rows), limits=limits)
+        self.train_sampler = StepSampler(
+            *counts.of(train_rows), items_per_step=items_per_step, limits=limits, seed=seed, ranks=ranks, rank=rank
+        )
+        self.val_sampler = LengthSampler(*counts.of(val_rows), limits=limits, ranks=ranks, rank=rank)
 
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of the training split."""

@@ -19,10 +19,15 @@ from tract.objective import StepTotals
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The items of one forward and backward pass, and what the optimizer step that it belongs to holds in all."""
+    """The items of one forward and backward pass, and what the optimizer step that it belongs to holds in all.
+
+    One that does not count repeats an item of its step, so that every rank has a forward and a backward pass at the same time:
+    its share of loss, gradient and metrics is nothing.
+    """
 
     items: tuple[int, ...]
     totals: StepTotals
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,19 @@ def cut_step(lengths: NDArray[np.int64], parts: int, most: int | None = None) ->
     return sorted((sorted(part) for part in dealt), key=lambda part: -int(lengths[part].sum()))
 
 
+def deal(costs: Sequence[int], ranks: int) -> list[list[int]]:
+    """Places of costs for each of some ranks, ascending; all ranks get about as much."""
+    return cut_step(np.asarray(costs, dtype=np.int64), ranks)
+
+
 class StepSampler(Sampler[MicroBatch]):
     """Deals the items of an epoch to optimizer steps and each step to micro-batches.
 
     An item is one prompt with its continuations. Which items make up a step depends on seed and epoch alone; the last step of an
-    epoch takes what is left. Every whole step is cut into the same number of micro-batches, as few as the longest possible step
-    needs to keep to the limits, and each micro-batch carries the totals of its step: the objective's normalisation, and so the
-    gradient, does not depend on the cut.
+    epoch takes what is left. Every step is cut into the same number of micro-batches on each rank, as few as the longest possible
+    step needs to keep to the limits, and each micro-batch carries the totals of its step: the objective's normalisation, and so
+    the gradient, depends neither on the cut nor on the ranks. Where a step has fewer items than parts, parts that do not count
+    fill up.
 
     Args:
         lengths: [n] tokens of each item. ce_tokens: [n] of them under cross-entropy. examples: [n] continuations of each item.
@@ -131,9 +142,8 @@ class StepSampler(Sampler[MicroBatch]):
         return self.limits.items if room is not None and room >= self.items_per_step else None
 
     def __len__(self) -> int:
-        """Micro-batches of an epoch."""
-        full, rest = divmod(len(self.lengths), self.items_per_step)
-        return full * self.micro_batches_per_step + min(self.micro_batches_per_step, math.ceil(rest / self.ranks))
+        """Micro-batches of an epoch on this rank."""
+        return self.steps_per_epoch * self.micro_batches_per_step
 
     @property
     def steps_per_epoch(self) -> int:
@@ -153,19 +163,20 @@ class StepSampler(Sampler[MicroBatch]):
         for first in range(begun * self.items_per_step, len(order), self.items_per_step):
             step = order[first : first + self.items_per_step]
             totals = StepTotals(int(self.ce_tokens[step].sum()), int(self.examples[step].sum()))
+            shortest = int(np.argmin(self.lengths[step]))
             for part in self._cut(self.lengths[step])[skipped:]:
-                yield MicroBatch(tuple(int(i) for i in step[part]), totals)
+                yield MicroBatch(tuple(int(i) for i in step[part or [shortest]]), totals, counts=bool(part))
             skipped = 0
 
     def _cut(self, lengths: NDArray[np.int64]) -> list[list[int]]:
-        """This rank's micro-batches of a step, as places in it."""
-        count = min(self.micro_batches_per_step, math.ceil(len(lengths) / self.ranks)) * self.ranks
-        parts = cut_step(lengths, count, self._most(count // self.ranks))
+        """This rank's micro-batches of a step, as places in it; the last ones are empty if there are more than items."""
+        count = self.micro_batches_per_step * self.ranks
+        parts = cut_step(lengths, count, self._most(self.micro_batches_per_step))
         if not self.limits.hold(parts, lengths):
             # Dealing from the longest on may fail where it went well for longer items. Each item takes the place that the one of
             # its rank took in the longest possible step, so no part is longer than there.
             order = np.argsort(-lengths, kind="stable")
-            pattern = cut_step(self._longest, count, self._most(count // self.ranks))
+            pattern = cut_step(self._longest, count, self._most(self.micro_batches_per_step))
             parts = [sorted(int(order[k]) for k in part if k < len(order)) for part in pattern]
         # Heaviest first and dealt in turn: at any time the ranks work on about equally long parts.
         return parts[self.rank :: self.ranks]
@@ -176,12 +187,17 @@ class LengthSampler(Sampler[MicroBatch]):
 
     Args:
         lengths, ce_tokens, examples: [n] as for ``StepSampler``. limits: of a micro-batch.
+        ranks: processes that share the items. rank: which of them this one is; all get as many micro-batches, if need be with
+            some that do not count.
     """
 
-    def __init__(self, lengths: ArrayLike, ce_tokens: ArrayLike, examples: ArrayLike, *, limits: Limits) -> None:
+    def __init__(
+        self, lengths: ArrayLike, ce_tokens: ArrayLike, examples: ArrayLike, *, limits: Limits, ranks: int = 1, rank: int = 0
+    ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self._ce_tokens = np.asarray(ce_tokens, dtype=np.int64)
         self._examples = np.asarray(examples, dtype=np.int64)
+        self.ranks, self.rank = ranks, rank
         self._parts: list[list[int]] = []
         for item in np.argsort(-self.lengths, kind="stable").tolist():
             if self._parts and limits.hold([[*self._parts[-1], item]], self.lengths):
@@ -190,19 +206,23 @@ class LengthSampler(Sampler[MicroBatch]):
                 self._parts.append([item])
 
     def __len__(self) -> int:
-        """Micro-batches."""
-        return len(self._parts)
+        """Micro-batches of this rank."""
+        return math.ceil(len(self._parts) / self.ranks)
 
     def __iter__(self) -> Iterator[MicroBatch]:
         """The micro-batches; each is a step by itself."""
-        for part in self._parts:
-            yield MicroBatch(tuple(part), StepTotals(int(self._ce_tokens[part].sum()), int(self._examples[part].sum())))
+        own = self._parts[self.rank :: self.ranks]
+        for place in range(len(self)):
+            part = own[place] if place < len(own) else self._parts[-1]
+            totals = StepTotals(int(self._ce_tokens[part].sum()), int(self._examples[part].sum()))
+            yield MicroBatch(tuple(part), totals, counts=place < len(own))
 
 
 class StepLoader(DataLoader[Any]):
     """A loader over a ``StepSampler`` that can be stopped and continued in the middle of an epoch.
 
-    Lightning keeps ``state_dict`` in its checkpoints and gives it back on resume.
+    Lightning keeps ``state_dict`` in its checkpoints and gives it back on resume. Places are kept in whole steps as well, since
+    another number of ranks cuts a step into another number of micro-batches.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: StepSampler, num_workers: int) -> None:
@@ -227,10 +247,14 @@ class StepLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many micro-batches of the epoch were taken."""
-        return {"micro_batches_done": self._done}
+        """How many micro-batches of the epoch were taken, and how many a step has."""
+        return {"micro_batches_done": self._done, "micro_batches_per_step": self._steps.micro_batches_per_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues after the micro-batches that were taken; a finished epoch begins anew."""
+        now, then = self._steps.micro_batches_per_step, state["micro_batches_per_step"]
         done = state["micro_batches_done"]
+        if now != then:
+            assert done % then == 0, "a checkpoint is written after a whole step"
+            done = done // then * now
         self._steps.start = 0 if done >= len(self._steps) else done

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -16,10 +18,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.optim import Optimizer
+from lightning.pytorch.trainer.states import TrainerFn
+from safetensors.torch import save_file
 
 from tract.config import TrainConfig
 from tract.data.batches import JudgeBatch
+from tract.ranks import agree
+from tract.sharding import whole_weights
+from tract.stages.products import sync_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +41,12 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self._tokens = self._examples = 0
+        self._tokens = self._examples = self._steps = 0
         self._begun = self._paused = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
+        self._steps = trainer.global_step
         self._restart()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,13 +60,18 @@ class Throughput(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: JudgeBatch, batch_idx: int) -> None:
         """Counts."""
         self._tokens += batch.trained_tokens
-        self._examples += batch.scores.numel()
+        self._examples += batch.scores.numel() * batch.counts
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Logs, when this step is logged."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: JudgeBatch, batch_idx: int) -> None:
+        """Logs, when a step has ended that is logged."""
+        if trainer.global_step == self._steps:
+            return
+        self._steps = trainer.global_step
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = max(time.perf_counter() - self._begun, 1e-9)
-            pl_module.log_dict({"train/tokens_per_s": self._tokens / seconds, "train/examples_per_s": self._examples / seconds})
+            counts = torch.tensor([self._tokens, self._examples], dtype=torch.float64, device=pl_module.device)
+            tokens, examples = (trainer.strategy.reduce(counts, reduce_op="sum") / seconds).tolist()
+            pl_module.log_dict({"train/tokens_per_s": tokens, "train/examples_per_s": examples})
             self._restart()
 
     def _restart(self) -> None:
@@ -82,13 +94,116 @@ class WholeStepCheckpoint(ModelCheckpoint):
         self._steps = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: JudgeBatch, batch_idx: int) -> None:
-        """Saves, when it is time, if the micro-batch was the last of its step."""
+        """Saves, when it is time, if the micro-batch was the last of its step, but not of the training."""
         if trainer.global_step > self._steps:
             self._steps = trainer.global_step
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            if trainer.global_step != getattr(pl_module, "total_steps", None):
+                super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves behind the last step with the validation that follows it: a run that goes on from there trains no more."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if trainer.global_step == getattr(pl_module, "total_steps", None):
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
 
 
-def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[ModelCheckpoint, ModelCheckpoint | None]:
+class EdgeValidations(Callback):
+    """Validates before the first step, if that is wanted, and behind the last one, if no validation was due there.
+
+    Inside the training, since strategies that spread weights over ranks set a model up but once.
+
+    Args:
+        seed_metrics: where the metrics before the first step are kept, so that a resumed run has them too; None: not wanted.
+    """
+
+    def __init__(self, seed_metrics: Path | None) -> None:
+        self._seed_metrics = seed_metrics
+        self.seed_values: dict[str, float] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Reads what an earlier try has kept; a run that is done but for its export does not come to its start."""
+        path = self._seed_metrics
+        if path is not None and agree(path.is_file()):
+            self.seed_values = json.loads(path.read_text(encoding="utf-8"))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The seed LLM."""
+        if self._seed_metrics is None or self.seed_values:
+            return
+        self.seed_values = self._validate(trainer, pl_module)
+        if trainer.is_global_zero:
+            write_json(self._seed_metrics, self.seed_values)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last step."""
+        module: Any = pl_module
+        if trainer.global_step == module.total_steps != module.validated_at and sum(trainer.num_val_batches):
+            self._validate(trainer, pl_module)
+
+    def _validate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        trainer.validating = True  # as the training loop itself does
+        loop.run()
+        trainer.training = True
+        values: dict[str, float] = dict(pl_module.validation_metrics)  # type: ignore[arg-type]
+        return values
+
+
+class BestWeights(Callback):
+    """Keeps the trained weights of the validation with the best of a metric, whole, whatever the strategy.
+
+    ``<folder>/best-step=N.safetensors``, written by rank 0 beside its name first.
+
+    Args:
+        folder: of the checkpoints. monitor: key of the metric. mode: "min" or "max".
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        self._folder, self._monitor = folder, monitor
+        self._sign = 1 if mode == "max" else -1
+        self.score: float | None = None
+        self.step = 0
+
+    @property
+    def path(self) -> Path:
+        """The file of the best weights so far."""
+        return self._folder / f"best-step={self.step}.safetensors"
+
+    def beats(self, value: float) -> bool:
+        """Whether the kept weights are strictly better than a value of the metric; what is not finite never wins."""
+        return self.score is not None and not self._sign * value >= self._sign * self.score
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keeps the weights if they are the best so far. Every rank takes part in putting them together."""
+        module: Any = pl_module
+        value = module.validation_metrics.get(self._monitor)
+        if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == 0 or value is None or not math.isfinite(value):
+            return
+        if self.score is not None and self._sign * value <= self._sign * self.score:
+            return
+        weights = whole_weights(module.model)
+        old, self.score, self.step = self.path, value, trainer.global_step
+        if trainer.is_global_zero:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_name(self.path.name + _PARTIAL)
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+            sync_file(partial)
+            os.replace(partial, self.path)
+            if old != self.path:
+                old.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"score": self.score, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint; weights that a later best has replaced are found again when that validation is made again."""
+        self.score, self.step = state_dict["score"], state_dict["step"]
+        if not self.path.is_file():
+            self.score = None
+
+
+def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[ModelCheckpoint, BestWeights | None]:
     """(the newest state, to resume from; the best weights by the monitored metric, if there is validation)."""
     newest = WholeStepCheckpoint(
         dirpath=folder,
@@ -101,17 +216,7 @@ def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[Mod
     )
     if not validates:
         return newest, None
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best-{step}",
-        monitor=cfg.monitor,
-        mode=cfg.monitor_mode,
-        save_top_k=1,
-        save_weights_only=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-    return newest, best
+    return newest, BestWeights(folder, cfg.monitor, cfg.monitor_mode)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -153,8 +258,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Damaged ones that are newer are moved aside, with a warning each. Older ones, and what a killed process left half-written, are
     removed.
     """
-    for left_over in folder.glob(f"*.ckpt{_PARTIAL}"):
-        left_over.unlink(missing_ok=True)
+    for left_over in [*folder.glob(f"*.ckpt{_PARTIAL}"), *folder.glob(f"best-*{_PARTIAL}")]:
+        _remove(left_over)
     damaged: dict[Path, str] = {}
     newest = None
     for path in sorted(folder.glob("last-step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]), reverse=True):
@@ -173,7 +278,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _remove(checkpoint: Path) -> None:
-    # Other ranks remove it too, at the same moment.
     if checkpoint.is_dir():
         shutil.rmtree(checkpoint, ignore_errors=True)
     else:
@@ -182,7 +286,7 @@ def _remove(checkpoint: Path) -> None:
 
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None if it is whole. Reads every byte, but never all at once."""
-    if path.is_dir():  # a sharded strategy's checkpoint, whose parts only that strategy knows
+    if path.is_dir():  # of a strategy that spreads weights, whose parts only that knows; it is renamed when all are written
         return None
     try:
         with zipfile.ZipFile(path) as archive:

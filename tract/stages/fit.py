@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -14,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
@@ -33,7 +34,9 @@ from tract.lit_module import TractLitModule
 from tract.modeling import load_model, model_fingerprint, save_judge
 from tract.objective import Objective
 from tract.preview import preview
-from tract.stages.callbacks import AtomicCheckpointIO, Throughput, checkpoints, newest_checkpoint
+from tract.ranks import agree, here
+from tract.sharding import elements_of, whole_weights
+from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidations, Throughput, checkpoints, newest_checkpoint
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
@@ -50,7 +53,7 @@ _SECTIONS = (
 )  # fmt: skip
 _IMMATERIAL = (
     "model.unpacked", "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps",
+    "trainer.log_every_n_steps", "trainer.devices", "trainer.num_nodes",
 )  # fmt: skip
 
 
@@ -98,7 +101,8 @@ class FitStage:
         """Trains, or goes on with a training that was cut off."""
         quieten()
         self.data.report()
-        L.seed_everything(self.cfg.seed, workers=True, verbose=False)
+        # Dropout differs between ranks, which see different examples.
+        L.seed_everything(self.cfg.seed + here().rank, workers=True, verbose=False)
         return _train(self, folder)
 
 
@@ -121,6 +125,9 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*`tensorboardX` has been removed.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*", category=FutureWarning)  # DeepSpeed's calls
+    warnings.filterwarnings("ignore", message=".*Initializing zero-element tensors is a no-op.*")  # another rank holds them
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")  # each rank has the value of all
 
 
 def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[TractLitModule, JudgeDataModule]:
@@ -137,6 +144,8 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         limits=Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens),
         seed=cfg.seed,
         num_workers=cfg.data.num_workers,
+        ranks=here().size,
+        rank=here().rank,
     )
     steps = total_steps(cfg.train, datamodule.train_sampler.steps_per_epoch)
     warmup_steps(cfg.scheduler, steps)  # fails here, before the weights are loaded, if it is too long
@@ -188,24 +197,24 @@ def build_scheduler(optimizer: Optimizer, total_steps: int, cfg: SchedulerConfig
 
 def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
     cfg, resolved, data = stage.cfg, stage.resolved, stage.data
-    begun = time.perf_counter()
-    OmegaConf.save(resolved, folder.working / "config.yaml", resolve=True)
+    begun, first = time.perf_counter(), here().is_first
     module, datamodule = build(cfg, data, stage.start.path if stage.start else None)
-    shown = preview(datamodule.train_set.item(0), data.layout, module.objective)
-    (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
-    log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
+    if first:
+        _describe(stage, folder, datamodule, module.objective)
     config: Any = OmegaConf.to_container(resolved, resolve=True)
-    loggers = build_loggers(cfg, folder.working, folder.key, config)
+    loggers = build_loggers(cfg, folder.working, folder.key, config) if first else []
     status = "failed"
     try:
-        training = _run_trainer(cfg, module, datamodule, loggers, folder.working)
+        training, weights = _run_trainer(cfg, module, datamodule, loggers, folder.working)
         status = "success"
     finally:
         close_loggers(loggers, status)
+    if not first:
+        return {}
     for offline in sorted(folder.working.glob("wandb/offline-run-*")):
         log.info("W&B: this run was logged offline; with a key, `wandb sync %s` uploads it", folder.path / "wandb" / offline.name)
     assert module.model is not None
-    save_judge(module.model, data.tokenizer, folder.working)
+    save_judge(module.model, data.tokenizer, folder.working, weights)
     if not cfg.train.keep_checkpoints:
         shutil.rmtree(folder.working / "checkpoints", ignore_errors=True)
     write_json(folder.working / "layout.json", {**data.layout.to_dict(), "prompt": asdict(data.template)})
@@ -216,29 +225,40 @@ def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
     }
 
 
-def _run_trainer(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, loggers: list[Logger], folder: Path) -> dict[str, Any]:
-    """Trains from the start or the newest checkpoint; the module ends with the weights to export. Returns facts for the manifest."""
+def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule, objective: Objective) -> None:
+    """The configuration and one training item, for people."""
+    OmegaConf.save(stage.resolved, folder.working / "config.yaml", resolve=True)
+    shown = preview(datamodule.train_set.item(0), stage.data.layout, objective)
+    (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
+    log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
+
+
+def _run_trainer(
+    cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, loggers: list[Logger], folder: Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Trains from the start or the newest checkpoint; returns facts for the manifest, and on rank 0 the weights to export."""
     validates = len(datamodule.val_sampler) > 0
     newest, best = checkpoints(cfg.train, folder / "checkpoints", validates=validates)
-    trainer = _trainer(cfg, [Throughput(), newest, *([best] if best else [])], loggers, folder, module.accumulate, validates)
-    resume = newest_checkpoint(folder / "checkpoints")
+    edges = EdgeValidations(folder / "seed_metrics.json" if validates and cfg.train.validate_seed_model else None)
+    callbacks = [Throughput(), newest, *([best] if best else []), edges]
+    trainer = _trainer(cfg, callbacks, loggers, folder, module.accumulate, validates)
+    resume: Path | None = agree(newest_checkpoint(folder / "checkpoints") if here().is_first else None)
     _announce(cfg, module, datamodule, resume)
-    seed_metrics = (
-        _seed_metrics(trainer, module, datamodule, folder / "seed_metrics.json") if validates and cfg.train.validate_seed_model else {}
-    )
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-    if validates and module.validated_at != trainer.global_step:
-        trainer.validate(module, datamodule=datamodule, verbose=False)
     final = dict(module.validation_metrics)
-    _report(seed_metrics, final)
-    return {
+    _report(edges.seed_values, final)
+    assert module.model is not None
+    exported, weights = _export(cfg, module.model, best, final, trainer.global_step)
+    facts = {
         "optimizer_steps": trainer.global_step,
-        "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "processes": trainer.world_size,
+        "trained_parameters": sum(elements_of(p) for p in module.parameters() if p.requires_grad),
         "resumed": resume is not None,
-        "exported": _export(cfg, module, best, final, trainer.global_step),
-        "seed_metrics": seed_metrics,
+        "exported": exported,
+        "seed_metrics": edges.seed_values,
         "final_metrics": final,
     }
+    return facts, weights
 
 
 def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root: Path, accumulate: int, validates: bool) -> L.Trainer:
@@ -259,7 +279,7 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
         # The seed LLM is validated first, and weights that are built in inference mode could not be trained.
         "inference_mode": False,
         "use_distributed_sampler": False,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": _plugins(cfg),
         "enable_model_summary": False,
     }
     try:
@@ -269,23 +289,25 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
     return trainer
 
 
+def _plugins(cfg: Config) -> list[Any]:
+    target = str((cfg.trainer.get("strategy") or {}).get("_target_", ""))
+    spreads = target.startswith("tract.stages.strategies.")  # those write folders of their own
+    return [*([] if spreads else [AtomicCheckpointIO()]), *([TorchElasticEnvironment()] if here().size > 1 else [])]
+
+
 def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, resume: Path | None) -> None:
     sampler = datamodule.train_sampler
-    batch = f"{cfg.batch.items_per_step} items in {module.accumulate} micro-batch{'es' * (module.accumulate > 1)}"
+    processes = f" on each of {sampler.ranks} processes" if sampler.ranks > 1 else ""
+    batch = f"{cfg.batch.items_per_step} items in {module.accumulate} micro-batch{'es' * (module.accumulate > 1)}{processes}"
     tokens, supervised = (float(counts.mean()) * cfg.batch.items_per_step for counts in (sampler.lengths, sampler.ce_tokens))
+    budget = cfg.batch.micro_batch_tokens
+    if budget is not None and (long := int((sampler.lengths > budget).sum())):
+        found = f"{long} of {len(sampler.lengths)} training items are longer, the longest has {int(sampler.lengths.max())} tokens"
+        log.warning("batch.micro_batch_tokens: %d, but %s; each of them is a micro-batch by itself", budget, found)
     begin = f"resuming from {resume}" if resume else "from the start"
     log.info(
         "%d optimizer steps of %s, about %.0f tokens a step, %.0f supervised; %s", module.total_steps, batch, tokens, supervised, begin
     )
-
-
-def _seed_metrics(trainer: L.Trainer, module: TractLitModule, datamodule: JudgeDataModule, path: Path) -> dict[str, float]:
-    """Validation metrics of the seed LLM; made once, so that a resumed run has them too."""
-    if not path.is_file():
-        trainer.validate(module, datamodule=datamodule, verbose=False)
-        write_json(path, module.validation_metrics)
-    values: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return values
 
 
 def _report(seed: dict[str, float], final: dict[str, float]) -> None:
@@ -295,19 +317,15 @@ def _report(seed: dict[str, float], final: dict[str, float]) -> None:
         log.info("  %-18s %s%8.4f", key, before, value)
 
 
-def _export(cfg: Config, module: TractLitModule, best: ModelCheckpoint | None, final: dict[str, float], step: int) -> dict[str, Any]:
-    """Puts the weights to export into the module and says which they are."""
+def _export(
+    cfg: Config, model: nn.Module, best: BestWeights | None, final: dict[str, float], step: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Which weights are exported, and on rank 0 these weights. Every rank must call it."""
     monitor = cfg.train.monitor
-    last = {"weights": "last", "step": step, monitor: final.get(monitor)}
-    if cfg.train.export == "last" or best is None:
-        return last
-    if monitor not in final:
-        raise ConfigError(f"train.monitor: {monitor!r} is not among the validation metrics; accepted are {', '.join(sorted(final))}")
-    if best.best_model_score is None or not best.best_model_path:
-        return last
-    score, sign = float(best.best_model_score), 1 if cfg.train.monitor_mode == "max" else -1
-    if not math.isfinite(score) or sign * final[monitor] >= sign * score:
-        return last
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"], strict=False)
-    return {"weights": "best", "step": int(checkpoint["global_step"]), monitor: score}
+    if cfg.train.export == "best" and best is not None:
+        if monitor not in final:
+            raise ConfigError(f"train.monitor: {monitor!r} is not among the validation metrics; accepted are {', '.join(sorted(final))}")
+        if best.beats(final[monitor]):
+            weights = load_file(best.path) if here().is_first else {}
+            return {"weights": "best", "step": best.step, monitor: best.score}, weights
+    return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)

@@ -19,12 +19,13 @@ from tract.data.tokens import TokenStore
 from tract.errors import DataError
 from tract.generation.judgement import Judgement, Prompt
 from tract.predictors import expected_score
+from tract.ranks import here
 from tract.stages.identity import StageIdentity, code_digests, material
-from tract.stages.judgement_log import JudgementLog
 from tract.stages.judges import Judge
 from tract.stages.judging import sample_judgements
 from tract.stages.prepare import examples_of, limited, sampling_tokens, splits_of
 from tract.stages.products import JOURNAL
+from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
 
@@ -75,11 +76,12 @@ class GenerateStage:
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Samples what an earlier try left undone, then writes all CoTs in the order of the examples."""
         cfg = self.cfg
-        OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+        if here().is_first:
+            OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
         split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._tokens.dataset[row]["score_index"])}
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
-        journal = JudgementLog(folder.working / JOURNAL, cfg.generation.shard_size)
+        journal = RankLogs(folder.working / JOURNAL, cfg.generation.shard_size)
         sample_judgements(
             self.judge.load(cfg),
             prompts_at(self._tokens, sorted(split_of)),
@@ -90,6 +92,8 @@ class GenerateStage:
             free=False,
             batch_size=cfg.generation.batch_size,
         )
+        if not journal.finish():
+            return {}
         finishes: Counter[str] = Counter()
         write_cots(folder.working / COTS_FILE, self._records(journal, split_of, finishes))
         by_split = dict(Counter(split_of.values()))
@@ -102,7 +106,7 @@ class GenerateStage:
             "cots": {"count": finishes.total(), "by_finish": dict(sorted(finishes.items()))},
         }
 
-    def _records(self, journal: JudgementLog, split_of: dict[int, str], finishes: Counter[str]) -> Iterator[dict[str, Any]]:
+    def _records(self, journal: RankLogs, split_of: dict[int, str], finishes: Counter[str]) -> Iterator[dict[str, Any]]:
         grid = torch.tensor(self.judge.layout.grid.values, dtype=torch.float32)
         for judgement in journal.ordered():
             if judgement.row not in split_of:

@@ -21,6 +21,7 @@ from tract.generation.packed import pack_linears
 from tract.layout import SequenceLayout
 from tract.modeling import in_folder, load_judge, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
+from tract.ranks import here
 from tract.stages.prepare import seed_layout
 from tract.stages.products import MANIFEST, open_product
 
@@ -70,7 +71,7 @@ class Judge:
 def _device(cfg: Config) -> torch.device:
     accelerator = str(cfg.trainer.get("accelerator", "auto"))
     if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", here().local)
     if accelerator in ("gpu", "cuda"):
         raise ConfigError(f"trainer.accelerator: {accelerator!r} is set but torch finds no GPU; set trainer=cpu")
     if accelerator in ("mps", "auto") and torch.backends.mps.is_available():

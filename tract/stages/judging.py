@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from tract.generation.batching import batches_by_length
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import NO_COT, Prompt
-from tract.stages.judgement_log import JudgementLog
+from tract.ranks import here
 from tract.stages.progress import Progress
+from tract.stages.rank_logs import RankLogs
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ _PART = 4
 def sample_judgements(
     judge: HFJudge,
     prompts: Sequence[Prompt],
-    journal: JudgementLog,
+    journal: RankLogs,
     *,
     what: str,
     n_cot: int,
@@ -29,7 +30,7 @@ def sample_judgements(
     free: bool,
     batch_size: int,
 ) -> None:
-    """Samples the CoTs that the log lacks and reads the scores behind them.
+    """Samples the CoTs that the log lacks and reads the scores behind them, this rank's share of them.
 
     Args:
         judge: a loaded judge. prompts: all of them, whether done or not. journal: what was done, and where the rest goes.
@@ -40,13 +41,17 @@ def sample_judgements(
     samples = [*([NO_COT] if without_cot else []), *range(n_cot)]
     # Cut as if nothing were done, and made anew as a whole where something is missing: rounding depends on who shares a batch,
     # so a run that was cut off ends with the very numbers of one that was not.
-    parts = batches_by_length(prompts, batch_size * _PART, n_cot)
+    share = -(-len(prompts) * max(1, n_cot) // here().size)
+    parts = batches_by_length(prompts, min(batch_size * _PART, share), n_cot)
     missing = [part for part in parts if any(journal.missing(prompt.row, samples) for prompt in part)]
     total, left = len(prompts) * len(samples), sum(map(len, missing)) * len(samples)
     if left < total:
         log.info("%s: %d of %d judgements were made before; going on", what, total - left, total)
+    mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in part) for part in missing])
+    if here().size > 1:
+        what, total, left = f"{what}, rank 0 of {here().size}", *[sum(map(len, mine)) * len(samples)] * 2
     progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
-    for part in missing:
+    for part in mine:
         journal.append(judge.judge(part, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance))
 
 
@@ -54,24 +59,28 @@ def read_judgements(
     judge: HFJudge,
     prompts: Sequence[Prompt],
     cots: Mapping[int, Sequence[Sequence[int]]],
-    journal: JudgementLog,
+    journal: RankLogs,
     *,
     what: str,
     without_cot: bool,
     batch_size: int,
 ) -> None:
-    """Reads the scores behind given CoTs, as far as the log lacks them.
+    """Reads the scores behind given CoTs, as far as the log lacks them, this rank's share.
 
     Args:
         cots: row of a prompt -> token ids of its CoTs. The others as in ``sample_judgements``.
     """
     given = {prompt.row: [*([(NO_COT, ())] if without_cot else []), *enumerate(cots.get(prompt.row, ()))] for prompt in prompts}
-    done = sum(not journal.missing(row, [sample]) for row, pairs in given.items() for sample, _ in pairs)
-    progress = Progress(what, "judgements", sum(map(len, given.values())), done, log.info, every_s=_REPORT_EVERY_S)
     most = max(map(len, given.values()), default=1)
-    for batch in batches_by_length(prompts, batch_size, most):
-        if not any(journal.missing(prompt.row, [sample for sample, _ in given[prompt.row]]) for prompt in batch):
-            continue
-        known = len(journal)
-        journal.append(judge.read(batch, [given[prompt.row] for prompt in batch]))
-        progress.advance(len(journal) - known)
+    missing = [
+        batch
+        for batch in batches_by_length(prompts, batch_size, most)
+        if any(journal.missing(prompt.row, [sample for sample, _ in given[prompt.row]]) for prompt in batch)
+    ]
+    mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing])
+    total = sum(len(given[prompt.row]) for batch in mine for prompt in batch)
+    progress = Progress(what, "judgements", total, 0, log.info, every_s=_REPORT_EVERY_S)
+    for batch in mine:
+        judgements = judge.read(batch, [given[prompt.row] for prompt in batch])
+        journal.append(judgements)
+        progress.advance(len(judgements))

@@ -11,13 +11,7 @@ Each reads the folders of its parents and writes its own; nothing else passes be
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +24,7 @@ from tract.config_rules import STAGES
 from tract.errors import ConfigError
 from tract.stages.benchmarks import check_benchmarks
 from tract.stages.judges import SEED, find_judge
+from tract.stages.launch import check_devices, follow, follows, leading, processes, run_job
 from tract.stages.products import Product, open_product
 from tract.stages.stage import Stage, complete_product, folder_of, run_stage
 from tract.validation import typed, validate
@@ -62,15 +57,20 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         SystemExit: if a stage in a process of its own failed; it has said why.
     """
     cfg = validate(resolved)
+    if follows():
+        follow()
+        return {}
+    check_devices(cfg)
     plan = _plan(cfg)
     _check_ahead(cfg, resolved, plan)
     products: dict[str, Product] = {}
-    for name in plan:
-        if name == "evaluate":
-            products[name] = _evaluate(cfg, resolved, products)
-            continue
-        inputs = _inputs(name, cfg, products)
-        products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
+    with leading():
+        for name in plan:
+            if name == "evaluate":
+                products[name] = _evaluate(cfg, resolved, products)
+                continue
+            inputs = _inputs(name, cfg, products)
+            products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
     return products
 
 
@@ -248,29 +248,6 @@ def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
 
 
 def _run_apart(task: Task, resolved: DictConfig) -> Product:
-    """Runs a task in a process of its own: its memory is gone when the next one begins."""
-    with tempfile.TemporaryDirectory(prefix="tract-") as place:
-        OmegaConf.save(resolved, Path(place) / "config.yaml", resolve=True)
-        (Path(place) / "task.json").write_text(json.dumps({**asdict(task), "parent": os.getpid()}), encoding="utf-8")
-        sys.stdout.flush()
-        process = subprocess.Popen([sys.executable, "-m", "tract.job", place], env=_environment())
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        if code < 0:  # else it has said why itself
-            hint = "; memory may have run out" if code == -signal.SIGKILL else ""
-            again = "run the same command again: it goes on where it stopped"
-            log.error("%s: its process was ended by signal %d%s; %s", task.stage, -code, hint, again)
-        if code:
-            sys.exit(code if code > 0 else 128 - code)
-        # Where it is, only that process knows for sure: code may have been edited since this one began.
-        return open_product(Path((Path(place) / PRODUCT_FILE).read_text(encoding="utf-8")))
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, in which the package is found wherever the command was started."""
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    """Runs a task in processes of its own."""
+    # Where the product is, only they know for sure: code may have been edited since this process began.
+    return open_product(run_job(asdict(task), resolved, processes(typed(resolved)), PRODUCT_FILE))

@@ -20,14 +20,15 @@ from tract.errors import ConfigError, DataError
 from tract.evaluation.scoring import Item
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Judgement
+from tract.ranks import here
 from tract.stages.benchmarks import Benchmark, find_benchmarks, target_of, worded_for
 from tract.stages.generate import prompts_at
 from tract.stages.identity import StageIdentity, code_digests, material
-from tract.stages.judgement_log import JudgementLog
 from tract.stages.judges import Judge
 from tract.stages.judging import read_judgements, sample_judgements
 from tract.stages.prepare import sampling_tokens
 from tract.stages.products import JOURNAL, Product, open_product
+from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
 
@@ -85,9 +86,12 @@ class PredictStage:
 
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""
-        OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+        if here().is_first:
+            OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
         judge = self.judge.load(self.cfg)
         counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
+        if not here().is_first:
+            return {}
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
         (folder.working / "judge.json").write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
         return {
@@ -108,13 +112,15 @@ class PredictStage:
         tokens = self._tokens(benchmark)
         status = {row: str(tokens.dataset[row]["status"]) for row in rows}
         prompts = prompts_at(tokens, [row for row in rows if not status[row].startswith("dropped")])
-        journal = JudgementLog(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
+        journal = RankLogs(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
         what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.batch_size
         if cfg.evaluation.cots == "sampled":
             n_cot = cfg.evaluation.n_cot
             sample_judgements(judge, prompts, journal, what=what, n_cot=n_cot, without_cot=True, free=self._free, batch_size=batch_size)
         else:
             read_judgements(judge, prompts, cots, journal, what=what, without_cot=True, batch_size=batch_size)
+        if not journal.finish():
+            return {}
         finishes: Counter[str] = Counter()
         _write_lines(folder / f"items-{benchmark.name}.jsonl", (asdict(item) for item in self._items(benchmark, rows, status)))
         _write_lines(folder / f"judgements-{benchmark.name}.jsonl", _counted(journal, set(rows), finishes))
@@ -167,7 +173,7 @@ class PredictStage:
             yield Item(example.id, row, example.question_id, target, words, status[row], example.meta)
 
 
-def _counted(journal: JudgementLog, rows: set[int], finishes: Counter[str]) -> Iterator[dict[str, Any]]:
+def _counted(journal: RankLogs, rows: set[int], finishes: Counter[str]) -> Iterator[dict[str, Any]]:
     for judgement in journal.ordered():
         if judgement.row in rows:
             finishes[judgement.finish] += 1

@@ -151,6 +151,12 @@ def write_json(path: Path, content: Any) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Puts the content of a file on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Puts the names in a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tract.config import Config
+from tract.ranks import agree, wait_for_all
 from tract.stages.identity import StageIdentity
 from tract.stages.products import Product, open_product
 from tract.stages.run_folder import StageFolder, find, provenance, reason
@@ -19,14 +20,17 @@ IMMATERIAL_CODE = (
     "tract.config*",
     "tract.errors",
     "tract.preview",
+    "tract.ranks",
     "tract.validation",
     "tract.stages",
     "tract.stages.callbacks",
     "tract.stages.identity",
     "tract.stages.judgement_log",
+    "tract.stages.launch",
     "tract.stages.loggers",
     "tract.stages.products",
     "tract.stages.progress",
+    "tract.stages.rank_logs",
     "tract.stages.run_folder",
     "tract.stages.stage",
 )
@@ -69,8 +73,18 @@ def run_folder(cfg: Config) -> Path:
     return Path(cfg.paths.runs) / cfg.run.name / f"seed{cfg.seed}"
 
 
+def follow_stage(stage: Stage) -> None:
+    """Takes part in making a stage that rank 0 runs with ``run_stage``, in the folder that it says."""
+    folder: StageFolder | None = agree(patient=True)
+    if folder is not None:
+        stage.make(folder)
+        wait_for_all()
+
+
 def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     """The stage's product: reused if it is there, else made here, going on where an earlier try was cut off.
+
+    With several ranks this is for the first one; the others call ``follow_stage``.
 
     Raises:
         TractError: for anything that the user can mend.
@@ -79,12 +93,15 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     with folder.locked(wait=cfg.run.when_locked == "wait"):
         if not force and (product := complete_product(folder, cfg)) is not None:
             log.info("%s: reused, %s (same configuration, inputs and code)", stage.name, folder.path)
+            agree(None, patient=True)
             return product
         log.info("%s", f"{stage.name}: made anew, since force says so" if force else reason(Path(cfg.paths.runs), folder.identity))
         if folder.working.exists() and not force:
             log.info("%s: going on with what an earlier try left in %s", stage.name, folder.working)
         folder.begin(overwrite=force)
+        agree(folder, patient=True)
         facts = stage.make(folder)
+        wait_for_all()
         product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
     folder.link(run_folder(cfg))
     log.info("%s: finished, %s", stage.name, folder.path)

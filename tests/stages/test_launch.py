@@ -1,0 +1,98 @@
+"""Who starts the processes of a stage: how many, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tract.config import Config
+from tract.errors import ConfigError
+from tract.stages import launch
+
+TinyConfig = Callable[..., tuple[Config, Any]]
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    launch.launcher.cache_clear()
+    yield
+    launch.launcher.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size"),
+    [
+        ([], 1),
+        (["trainer.devices=4"], 4),
+        (["trainer.devices=[0,2]"], 2),
+        (["trainer.devices=auto"], 1),
+        (["trainer.devices=3", "+trainer.num_nodes=2"], 6),
+    ],
+)
+def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> None:
+    assert launch.processes(tiny_config(*overrides)[0]) == size
+
+
+def test_auto_counts_the_gpus(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert launch.processes(tiny_config("trainer=ddp")[0]) == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer=ddp", "trainer.devices=4"], "trainer.devices: 4 GPUs are asked for, 2 are present; set trainer.devices=2"),
+        (["+trainer.num_nodes=2"], "trainer.num_nodes: 2 machines need one process for each device, started by srun or torchrun"),
+        (["trainer.devices=2", "run.isolate=false"], "run.isolate: false runs stages in this one process, but trainer.devices=2"),
+    ],
+)
+def test_what_cannot_be_started_is_refused(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError) as refused:
+        launch.check_devices(tiny_config("run.isolate=true", *overrides)[0])
+    assert str(refused.value).startswith(message)
+
+
+def test_a_machine_without_gpus_says_what_to_set(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=r"1 GPUs are asked for, 0 are present; set trainer.accelerator=cpu .*, or trainer=cpu"):
+        launch.check_devices(tiny_config("trainer=single")[0])
+
+
+def test_as_many_processes_as_devices_must_be_started(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch.follows()
+    with pytest.raises(ConfigError, match=r"trainer.devices: 2 on 1 machines are 2 processes, but 4 were started"):
+        launch.check_devices(tiny_config("trainer.devices=2", "run.isolate=true")[0])
+    launch.check_devices(tiny_config("trainer.devices=2", "+trainer.num_nodes=2", "run.isolate=true")[0])
+
+
+def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a batch script without srun is one process, whatever its allocation holds."""
+    batch = {"SLURM_JOB_ID": "4242", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8"}
+    for name, value in batch.items():
+        monkeypatch.setenv(name, value)
+    assert launch.launcher() is None
+    launch.launcher.cache_clear()
+    task = {
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_STEP_NODELIST": "gpu[07-08]",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "1",
+    }
+    for name, value in task.items():
+        monkeypatch.setenv(name, value)
+    found = launch.launcher()
+    assert found is not None
+    assert {name: found[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR")} == {
+        "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "GROUP_RANK": "1", "MASTER_ADDR": "gpu07",
+    }  # fmt: skip
+    assert 15000 <= int(found["MASTER_PORT"]) < 30000
+    assert launch.follows()

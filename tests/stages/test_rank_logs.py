@@ -1,0 +1,50 @@
+"""The logs of all ranks as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tract.generation.judgement import GIVEN, Judgement
+from tract.ranks import Ranks
+from tract.stages.judgement_log import JudgementLog
+from tract.stages.rank_logs import RankLogs
+
+
+def judgement(row: int, sample: int = 0, text: str = "") -> Judgement:
+    return Judgement(f"e{row}", row, sample, (1,), text, GIVEN, (0.5, 0.5), None, None)
+
+
+def test_what_other_ranks_did_counts_and_is_read_in_order(tmp_path: Path) -> None:
+    """Of an earlier try on two processes, which one goes on with; what both have is taken once."""
+    JudgementLog(tmp_path / "rank0", 10).append([judgement(0), judgement(3)])
+    JudgementLog(tmp_path / "rank1", 10).append([judgement(1), judgement(3, text="again")])
+    logs = RankLogs(tmp_path, 10)
+    assert [logs.missing(row, [0]) for row in range(4)] == [False, False, True, False]
+    logs.append([judgement(2), judgement(1, text="again")])
+    assert not logs.missing(2, [0])
+    assert logs.finish()
+    assert [(j.row, j.cot) for j in logs.ordered()] == [(0, ""), (1, ""), (2, ""), (3, "")]
+    assert len(JudgementLog(tmp_path / "rank0", 10)) == 3
+
+
+def test_a_damaged_line_of_another_rank_is_made_again(tmp_path: Path) -> None:
+    JudgementLog(tmp_path / "rank1", 10).append([judgement(0), judgement(1)])
+    (shard,) = (tmp_path / "rank1").glob("*.jsonl")
+    shard.write_bytes(shard.read_bytes()[:-5])
+    logs = RankLogs(tmp_path, 10)
+    assert not logs.missing(0, [0])
+    assert logs.missing(1, [0])
+
+
+def test_ranks_share_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    for rank in range(3):
+        logs = RankLogs(tmp_path / str(rank), 10)
+        monkeypatch.setattr("tract.stages.rank_logs.here", lambda rank=rank: Ranks(rank, 3, rank))
+        shares.append(logs.mine(["a", "b", "c", "d", "e"], [50, 40, 30, 20, 10]))
+        monkeypatch.undo()
+    assert sorted(part for share in shares for part in share) == ["a", "b", "c", "d", "e"]
+    assert all(share == sorted(share) for share in shares)
+    assert {"a"} in [set(share) for share in shares]

@@ -1,0 +1,115 @@
+"""The processes that make one stage together: which of them this one is, and how they agree.
+
+Each rank is a process with the environment that torchrun gives it, whoever started it. Knows torch.distributed alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+# What rank 0 may wait for at the beginning of a stage: another run that makes the same stage.
+_PATIENCE = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The ranks of a stage.
+
+    Attributes:
+        rank: this process, counted over all machines. size: processes in all. local: this process on its own machine.
+    """
+
+    rank: int
+    size: int
+    local: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes folders and logs for all."""
+        return self.rank == 0
+
+
+_ALONE = Ranks(0, 1, 0)
+_joined = _ALONE
+
+
+def here() -> Ranks:
+    """Which rank this process is, inside ``joined``; alone outside, whatever a launcher has put into the environment."""
+    return _joined
+
+
+def by_environment() -> Ranks:
+    """The ranks that a launcher has started; one process alone where the environment says nothing."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return _ALONE
+    return Ranks(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", 0)))
+
+
+@contextmanager
+def joined(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
+    """Connects the ranks for the time of a stage; every library that asks later uses this connection.
+
+    Args:
+        gpu: whether tensors on GPUs are exchanged (NCCL), beside those in memory (gloo).
+        timeout_s: the longest that a rank waits for another one before it ends with an error.
+    """
+    global _joined
+    ranks = by_environment()
+    if ranks.size == 1:
+        yield ranks
+        return
+    import torch
+    import torch.distributed as dist
+
+    if gpu:
+        torch.cuda.set_device(ranks.local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout_s))
+    _joined = ranks
+    try:
+        yield ranks
+    finally:
+        _joined = _ALONE
+    # Not after an error: the others may be gone, or wait in another exchange.
+    dist.destroy_process_group()
+
+
+def agree(value: Any = None, *, patient: bool = False) -> Any:
+    """The value that rank 0 gives; the others wait for it.
+
+    Args:
+        value: of rank 0; anything that can be pickled. patient: wait for as long as it takes.
+    """
+    if here().size == 1:
+        return value
+    import torch
+    import torch.distributed as dist
+
+    box = [value]
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE) if patient else None
+    dist.broadcast_object_list(box, src=0, group=group, device=torch.device("cpu"))
+    if group is not None:
+        dist.destroy_process_group(group)
+    return box[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """The value of each rank, on all of them."""
+    size = here().size
+    if size == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wait_for_all() -> None:
+    """Returns when every rank has come here."""
+    gathered(None)

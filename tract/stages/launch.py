@@ -1,0 +1,264 @@
+"""Starts the processes of a stage: one, several on this machine by torchrun's engine, or one beside each process of a launcher.
+
+    python train.py trainer.devices=4                  this process starts 4 ranks for each stage
+    torchrun --nproc-per-node=4 train.py ...           or srun: a launcher started 4 of this process already. The first runs the
+                                                       pipeline and says what is to be done; each starts its own rank of a stage.
+
+A stage's ranks always get the environment of torchrun, so that nothing behind it knows who started them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from tract.config import Config
+from tract.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_JOB = "tract.job"
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+# What the processes of a launcher wait for: stages of another size, and other runs that make the same stage.
+_PATIENCE = timedelta(days=30)
+_numbers = count()  # of the messages, over all pipelines of this process
+
+
+def processes(cfg: Config) -> int:
+    """Ranks of a stage that works on all devices."""
+    return _devices(cfg) * int(cfg.trainer.get("num_nodes", 1))
+
+
+def _devices(cfg: Config) -> int:
+    devices: Any = cfg.trainer.get("devices", 1)
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices) not in ("auto", "-1"):
+        return int(devices)
+    import torch
+
+    return max(1, torch.cuda.device_count()) if cfg.trainer.get("accelerator") != "cpu" else 1
+
+
+def check_devices(cfg: Config) -> None:
+    """Refuses more devices than there are, and ranks that nobody starts.
+
+    Raises:
+        ConfigError: naming the key, what was found and what to do.
+    """
+    devices, nodes, outer = _devices(cfg), int(cfg.trainer.get("num_nodes", 1)), launcher()
+    if cfg.trainer.get("accelerator") in ("gpu", "cuda"):
+        import torch
+
+        if (present := torch.cuda.device_count()) < devices:
+            do = f"set trainer.devices={present}" if present else "set trainer.accelerator=cpu trainer.precision=32-true, or trainer=cpu"
+            raise ConfigError(f"trainer.devices: {devices} GPUs are asked for, {present} are present; {do}")
+    if outer is not None and outer["WORLD_SIZE"] != str(devices * nodes):
+        raise ConfigError(
+            f"trainer.devices: {devices} on {nodes} machines are {devices * nodes} processes, but {outer['WORLD_SIZE']} were started; "
+            "start as many, or change trainer.devices or trainer.num_nodes"
+        )
+    if outer is None and nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes: {nodes} machines need one process for each device, started by srun or torchrun; see docs/scaling.md"
+        )
+    if devices * nodes > 1 and not cfg.run.isolate:
+        raise ConfigError(f"run.isolate: false runs stages in this one process, but trainer.devices={devices}; set one of them otherwise")
+
+
+@lru_cache
+def launcher() -> dict[str, str] | None:
+    """What a launcher that started several of this process says of this one, in torchrun's words; None if there is none."""
+    environment = os.environ
+    if int(environment.get("WORLD_SIZE", 1)) > 1 and "RANK" in environment:
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        return {name: environment[name] for name in names if name in environment}
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks == 1:
+        return None
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    address = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_STEP_NODELIST", "127.0.0.1"))
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "WORLD_SIZE": str(tasks),
+        "GROUP_RANK": environment.get("SLURM_NODEID", "0"),
+        "MASTER_ADDR": environment.get("MASTER_ADDR", address),
+        # Jobs and steps that share a machine get ports of their own.
+        "MASTER_PORT": environment.get("MASTER_PORT", str(15000 + (7 * int(environment["SLURM_JOB_ID"])) % 15000)),
+    }
+
+
+def follows() -> bool:
+    """Whether this process only starts its rank of the stages that another one tells."""
+    outer = launcher()
+    return outer is not None and outer["RANK"] != "0"
+
+
+def follow() -> None:
+    """Starts this process's rank of each stage that the first process tells, until the pipeline is over.
+
+    Raises:
+        SystemExit: if a rank failed, here or elsewhere.
+    """
+    store = _store()
+    while (message := json.loads(store.get(f"task{next(_numbers)}"))) is not None:
+        if code := _run_beside(message, store):
+            sys.exit(code)
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """Lets the other processes of a launcher go on when the pipeline is over; if it failed, the launcher ends them."""
+    yield
+    if launcher() is not None:
+        _store().set(f"task{next(_numbers)}", "null")
+
+
+def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_file: str) -> Path:
+    """Runs a task in processes of its own, whose memory is gone when the next begins; returns the folder that they made.
+
+    Args:
+        task: what ``tract.job`` reads. resolved: the configuration. size: ranks; 1, or those of the launcher, or on this machine.
+        product_file: where the first rank says what it made.
+
+    Raises:
+        SystemExit: if it failed; the processes have said why.
+    """
+    message = {"task": dict(task), "config": OmegaConf.to_yaml(resolved, resolve=True), "size": size}
+    with tempfile.TemporaryDirectory(prefix="tract-") as place:
+        folder = Path(place)
+        sys.stdout.flush()
+        outer = launcher()
+        if size == 1:
+            _write(folder, message)
+            code = _run_one(folder, _environment({}, alone=True))
+        elif outer is None:
+            _write(folder, message)
+            code = _run_several(folder, size)
+        else:
+            store = _store()
+            message["master"] = [outer["MASTER_ADDR"], _free_port()]
+            store.set(f"task{next(_numbers)}", json.dumps(message))
+            code = _run_beside(message, store, folder)
+        if code < 0:  # else it has said why itself
+            hint = "; memory may have run out" if code == -signal.SIGKILL else ""
+            again = "run the same command again: it goes on where it stopped"
+            log.error("%s: its process was ended by signal %d%s; %s", task["stage"], -code, hint, again)
+        if code:
+            sys.exit(code if code > 0 else 128 - code)
+        return Path((folder / product_file).read_text(encoding="utf-8"))
+
+
+def _write(folder: Path, message: Mapping[str, Any]) -> None:
+    (folder / "config.yaml").write_text(message["config"], encoding="utf-8")
+    (folder / "task.json").write_text(json.dumps({**message["task"], "parent": os.getpid()}), encoding="utf-8")
+
+
+def _run_one(folder: Path, environment: Mapping[str, str]) -> int:
+    """One process; its exit status, or minus the signal that ended it."""
+    process = subprocess.Popen([sys.executable, "-m", _JOB, str(folder)], env=environment)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _run_several(folder: Path, size: int) -> int:
+    """Ranks on this machine, by torchrun's engine, which ends all when one fails; the status of the first that failed."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks say themselves what is wrong
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        local_addr="localhost", max_restarts=0, monitor_interval=0.2,
+    )  # fmt: skip
+    handlers = {number: signal.getsignal(number) for number in _HANDLED}
+    before = dict(os.environ)
+    os.environ.update(_environment({"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}))
+    try:
+        elastic_launch(config, sys.executable)("-m", _JOB, str(folder))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        log.error("rank %d of %d failed first, with exit status %d; the others were ended", rank, size, failure.exitcode)
+        return int(failure.exitcode)
+    except SignalException as error:
+        return -int(error.sigval)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _run_beside(message: Mapping[str, Any], store: Any, folder: Path | None = None) -> int:
+    """This process's rank of a stage of all; returns when every rank has ended well, or this one has failed."""
+    outer = launcher()
+    assert outer is not None
+    number = f"{message['master'][1]}-{message['task']['stage']}"
+    with tempfile.TemporaryDirectory(prefix="tract-") as place:
+        own = folder or Path(place)
+        _write(own, message)
+        address, port = message["master"]
+        # A meeting point of its own for each stage: what an earlier one left at the launcher's would be taken for today's.
+        names = {**outer, "MASTER_ADDR": address, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+        if code := _run_one(own, _environment(names)):
+            return code
+    store.set(f"{number}/done{outer['RANK']}", "1")
+    store.wait([f"{number}/done{rank}" for rank in range(int(outer["WORLD_SIZE"]))], _PATIENCE)
+    return 0
+
+
+@lru_cache
+def _store() -> Any:
+    """Where the processes of a launcher exchange messages: torchrun's own meeting point, or one at the first process."""
+    import torch
+
+    outer, distributed = launcher(), cast(Any, torch.distributed)
+    assert outer is not None
+    of_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    first = outer["RANK"] == "0" and not of_launcher
+    place = (outer["MASTER_ADDR"], int(outer["MASTER_PORT"]))
+    store = distributed.TCPStore(*place, is_master=first, timeout=_PATIENCE, wait_for_workers=False)
+    return distributed.PrefixStore("tract", store)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _environment(added: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
+    """This process's environment, in which the package is found wherever the command was started.
+
+    Args:
+        added: names to set. alone: leave out what a launcher says of ranks.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE") if alone else ()
+    kept = {name: value for name, value in os.environ.items() if name not in ranks}
+    return {**kept, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]), **added}
