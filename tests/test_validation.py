@@ -52,6 +52,10 @@ REFUSED = {
     "precision": (["trainer.precision=8"], ["trainer.precision: '8' is not one of 32-true, bf16-mixed"]),
     "accelerator": (["trainer.accelerator=quantum"], ["trainer.accelerator: 'quantum' is not one of cpu, gpu"]),
     "devices": (["trainer.devices=0"], ["trainer.devices: 0 is no number of devices; a number > 0"]),
+    "chosen devices": (
+        ["trainer.devices=[0,2]"],
+        ["trainer.devices: [0, 2] chooses some; set CUDA_VISIBLE_DEVICES=0,2 and trainer.devices=2 instead"],
+    ),
     "ZeRO with another optimizer": (
         ["trainer=deepspeed_zero2", "optimizer._target_=torch.optim.Adamax"],
         ["optimizer._target_: torch.optim.Adamax is not supported by ZeRO", "accepted are torch.optim.AdamW", "e.g. optimizer=adamw"],

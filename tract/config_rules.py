@@ -167,10 +167,18 @@ def _trainer_problems(cfg: Config) -> Iterator[str]:
         if name in _TRAINER_ARGUMENTS_ELSEWHERE:
             yield f"trainer.{name}: is set by the stage; use {_TRAINER_ARGUMENTS_ELSEWHERE[name]} instead"
     devices: Any = cfg.trainer.get("devices", 1)
-    whole = isinstance(devices, list) or str(devices) in ("auto", "-1") or (str(devices).isdecimal() and int(devices) > 0)
-    if not whole:
-        yield f"trainer.devices: {devices!r} is no number of devices; a number > 0, a list of their numbers, or auto is accepted"
+    if isinstance(devices, list) and len(devices) != 1:
+        chosen = ",".join(map(str, devices))
+        yield f"trainer.devices: {devices!r} chooses some; set CUDA_VISIBLE_DEVICES={chosen} and trainer.devices={len(devices)} instead"
+    elif not isinstance(devices, list) and str(devices) not in ("auto", "-1") and not (str(devices).isdecimal() and int(devices) > 0):
+        yield f"trainer.devices: {devices!r} is no number of devices; a number > 0 or auto is accepted"
     yield from _strategy_problems(cfg)
+
+
+def spreads_weights(cfg: Config) -> bool:
+    """Whether the training strategy is one of those that spread weights, gradients or the optimizer over ranks."""
+    strategy = cfg.trainer.get("strategy")
+    return isinstance(strategy, Mapping) and str(strategy.get("_target_")).startswith("tract.stages.strategies.")
 
 
 def _strategy_problems(cfg: Config) -> Iterator[str]:
@@ -181,8 +189,7 @@ def _strategy_problems(cfg: Config) -> Iterator[str]:
             yield f"trainer.strategy: found {strategy!r}; choose one with trainer=ddp, deepspeed_zero2, deepspeed_zero3 or fsdp"
         return
     target = str(strategy.get("_target_"))
-    spreads = target.startswith("tract.stages.strategies.")
-    if spreads and cfg.adapter.kind == "qlora":
+    if spreads_weights(cfg) and cfg.adapter.kind == "qlora":
         yield f"adapter.kind: qlora's packed weights cannot be spread by {target.rpartition('.')[2]}; set trainer=ddp or adapter=lora"
     if target != ZERO:
         return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-# What rank 0 may wait for at the beginning of a stage: another run that makes the same stage.
+# Rank 0 may wait for another run that makes the same stage, and one rank's share of judging may take long.
 _PATIENCE = timedelta(days=30)
 
 
@@ -91,11 +91,22 @@ def agree(value: Any = None, *, patient: bool = False) -> Any:
     import torch.distributed as dist
 
     box = [value]
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE) if patient else None
-    dist.broadcast_object_list(box, src=0, group=group, device=torch.device("cpu"))
-    if group is not None:
-        dist.destroy_process_group(group)
+    with _group(patient=patient) as group:
+        dist.broadcast_object_list(box, src=0, group=group, device=torch.device("cpu"))
     return box[0]
+
+
+@contextmanager
+def _group(*, patient: bool) -> Iterator[Any]:
+    """The connection of all ranks, or another one whose ranks wait for as long as it takes."""
+    import torch.distributed as dist
+
+    if not patient:
+        yield None
+        return
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    yield group
+    dist.destroy_process_group(group)
 
 
 def gathered(value: Any) -> list[Any]:
@@ -110,6 +121,15 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def wait_for_all() -> None:
-    """Returns when every rank has come here."""
-    gathered(None)
+def wait_for_all(*, patient: bool = False) -> None:
+    """Returns when every rank has come here.
+
+    Args:
+        patient: wait for as long as it takes: where ranks work apart, the time that one is behind says nothing is wrong.
+    """
+    if here().size == 1:
+        return
+    import torch.distributed as dist
+
+    with _group(patient=patient) as group:
+        dist.all_gather_object([None] * here().size, None, group=group)

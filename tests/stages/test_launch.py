@@ -27,7 +27,7 @@ def fresh() -> Iterator[None]:
     [
         ([], 1),
         (["trainer.devices=4"], 4),
-        (["trainer.devices=[0,2]"], 2),
+        (["trainer.devices=[2]"], 1),
         (["trainer.devices=auto"], 1),
         (["trainer.devices=3", "+trainer.num_nodes=2"], 6),
     ],

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from tract.config import Config, SchedulerConfig, TrainConfig
+from tract.config_rules import spreads_weights
 from tract.data.cots import COTS_FILE
 from tract.data.datamodule import JudgeDataModule
 from tract.data.steps import Limits
@@ -290,9 +291,8 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
 
 
 def _plugins(cfg: Config) -> list[Any]:
-    target = str((cfg.trainer.get("strategy") or {}).get("_target_", ""))
-    spreads = target.startswith("tract.stages.strategies.")  # those write folders of their own
-    return [*([] if spreads else [AtomicCheckpointIO()]), *([TorchElasticEnvironment()] if here().size > 1 else [])]
+    own_folders = spreads_weights(cfg)  # strategies that do write their checkpoints themselves
+    return [*([] if own_folders else [AtomicCheckpointIO()]), *([TorchElasticEnvironment()] if here().size > 1 else [])]
 
 
 def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, resume: Path | None) -> None:

@@ -49,7 +49,7 @@ def sample_judgements(
         log.info("%s: %d of %d judgements were made before; going on", what, total - left, total)
     mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in part) for part in missing])
     if here().size > 1:
-        what, total, left = f"{what}, rank 0 of {here().size}", *[sum(map(len, mine)) * len(samples)] * 2
+        what, total, left = f"{what}, rank {here().rank} of {here().size}", *[sum(map(len, mine)) * len(samples)] * 2
     progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
     for part in mine:
         journal.append(judge.judge(part, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance))
@@ -78,8 +78,9 @@ def read_judgements(
         if any(journal.missing(prompt.row, [sample for sample, _ in given[prompt.row]]) for prompt in batch)
     ]
     mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing])
-    total = sum(len(given[prompt.row]) for batch in mine for prompt in batch)
-    progress = Progress(what, "judgements", total, 0, log.info, every_s=_REPORT_EVERY_S)
+    left, total = (sum(len(given[prompt.row]) for batch in batches for prompt in batch) for batches in (mine, [prompts]))
+    before = total - left if here().size == 1 else 0
+    progress = Progress(what, "judgements", left + before, before, log.info, every_s=_REPORT_EVERY_S)
     for batch in mine:
         judgements = judge.read(batch, [given[prompt.row] for prompt in batch])
         journal.append(judgements)

@@ -48,7 +48,7 @@ def processes(cfg: Config) -> int:
 def _devices(cfg: Config) -> int:
     devices: Any = cfg.trainer.get("devices", 1)
     if isinstance(devices, list):
-        return len(devices)
+        return 1  # of one number, by the rules of the configuration
     if str(devices) not in ("auto", "-1"):
         return int(devices)
     import torch
@@ -142,7 +142,7 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
     Raises:
         SystemExit: if it failed; the processes have said why.
     """
-    message = {"task": dict(task), "config": OmegaConf.to_yaml(resolved, resolve=True), "size": size}
+    message: dict[str, Any] = {"task": dict(task), "config": OmegaConf.to_yaml(resolved, resolve=True)}
     with tempfile.TemporaryDirectory(prefix="tract-") as place:
         folder = Path(place)
         sys.stdout.flush()
@@ -196,7 +196,8 @@ def _run_several(folder: Path, size: int) -> int:
     )  # fmt: skip
     handlers = {number: signal.getsignal(number) for number in _HANDLED}
     before = dict(os.environ)
-    os.environ.update(_environment({"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
+    os.environ.update(_environment({"OMP_NUM_THREADS": threads}))
     try:
         elastic_launch(config, sys.executable)("-m", _JOB, str(folder))
     except ChildFailedError as error:
@@ -217,7 +218,7 @@ def _run_beside(message: Mapping[str, Any], store: Any, folder: Path | None = No
     """This process's rank of a stage of all; returns when every rank has ended well, or this one has failed."""
     outer = launcher()
     assert outer is not None
-    number = f"{message['master'][1]}-{message['task']['stage']}"
+    task = f"{message['master'][1]}-{message['task']['stage']}"
     with tempfile.TemporaryDirectory(prefix="tract-") as place:
         own = folder or Path(place)
         _write(own, message)
@@ -226,8 +227,8 @@ def _run_beside(message: Mapping[str, Any], store: Any, folder: Path | None = No
         names = {**outer, "MASTER_ADDR": address, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
         if code := _run_one(own, _environment(names)):
             return code
-    store.set(f"{number}/done{outer['RANK']}", "1")
-    store.wait([f"{number}/done{rank}" for rank in range(int(outer["WORLD_SIZE"]))], _PATIENCE)
+    store.set(f"{task}/done{outer['RANK']}", "1")
+    store.wait([f"{task}/done{rank}" for rank in range(int(outer["WORLD_SIZE"]))], _PATIENCE)
     return 0
 
 

@@ -67,5 +67,5 @@ class RankLogs:
 
     def finish(self) -> bool:
         """Waits until all ranks have made their share; whether this rank is the one that goes on with all of it."""
-        wait_for_all()
+        wait_for_all(patient=True)
         return here().is_first

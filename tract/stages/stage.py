@@ -78,7 +78,7 @@ def follow_stage(stage: Stage) -> None:
     folder: StageFolder | None = agree(patient=True)
     if folder is not None:
         stage.make(folder)
-        wait_for_all()
+        wait_for_all(patient=True)
 
 
 def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
@@ -101,7 +101,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         folder.begin(overwrite=force)
         agree(folder, patient=True)
         facts = stage.make(folder)
-        wait_for_all()
+        wait_for_all(patient=True)
         product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
     folder.link(run_folder(cfg))
     log.info("%s: finished, %s", stage.name, folder.path)
