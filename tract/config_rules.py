@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
 FALLBACKS = ("lowest", "middle", "highest")
+BACKENDS = ("hf", "vllm", "openai_server")
 ADAPTER_KINDS = ("lora", "qlora", "full")
 DTYPES = ("float32", "bfloat16", "float16")
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
@@ -98,6 +99,7 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     yield from _training_problems(cfg)
     yield from _pipeline_problems(cfg)
     yield from _evaluation_problems(cfg)
+    yield from _backend_problems(cfg)
     yield from _trainer_problems(cfg)
 
 
@@ -119,6 +121,9 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
         ("evaluation.target", cfg.evaluation.target, ("true", "annotated")),
         ("evaluation.fallback", cfg.evaluation.fallback, FALLBACKS),
         ("evaluation.main_predictor", cfg.evaluation.main_predictor, PREDICTORS),
+        ("generation.backend", cfg.generation.backend, BACKENDS),
+        ("generation.vllm.lora", cfg.generation.vllm.lora, ("served", "merged")),
+        ("generation.server.api", cfg.generation.server.api, ("vllm", "openai")),
         ("trainer.accelerator", str(cfg.trainer.get("accelerator", "auto")), ACCELERATORS),
         ("trainer.precision", str(cfg.trainer.get("precision", PRECISIONS[0])), PRECISIONS),
     ]:
@@ -145,6 +150,8 @@ def _range_problems(cfg: Config) -> Iterator[str]:
         ("stage2.filter.keep_closest", cfg.stage2.filter.keep_closest, 1),
         ("generation.batch_size", cfg.generation.batch_size, 1),
         ("generation.shard_size", cfg.generation.shard_size, 1),
+        ("generation.vllm.tensor_parallel_size", cfg.generation.vllm.tensor_parallel_size, 1),
+        ("generation.server.max_retries", cfg.generation.server.max_retries, 0),
         ("evaluation.n_cot", cfg.evaluation.n_cot, 0),
         ("evaluation.max_items", cfg.evaluation.max_items, 1),
         ("evaluation.resamples", cfg.evaluation.resamples, 0),
@@ -277,6 +284,53 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
         yield "evaluation.n_cot: 0 leaves no_cot as the only predictor; set evaluation.predictors=[no_cot], or n_cot above 0"
     if cfg.evaluation.cots != "sampled" and "decode_free" in evaluation.predictors:
         yield f"evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is {cfg.evaluation.cots!r}; leave it out"
+
+
+def _backend_problems(cfg: Config) -> Iterator[str]:
+    """What the backend of generation needs that is not there, and what it does not go with."""
+    if cfg.generation.backend == "vllm":
+        yield from _vllm_problems(cfg)
+    elif cfg.generation.backend == "openai_server":
+        yield from _server_problems(cfg)
+
+
+def _vllm_problems(cfg: Config) -> Iterator[str]:
+    vllm, devices = cfg.generation.vllm, str(cfg.trainer.get("devices", 1))
+    if importlib.util.find_spec("vllm") is None:
+        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else "`pip install -c constraints.txt -e '.[vllm]'`"
+        yield f"generation.backend: vllm needs the package vllm; run {how}, or set generation=hf"
+    if not 0 < vllm.gpu_memory_utilization <= 1:
+        yield f"generation.vllm.gpu_memory_utilization: {vllm.gpu_memory_utilization} is outside (0, 1]"
+    if vllm.kv_cache_gib is not None and not vllm.kv_cache_gib > 0:
+        yield f"generation.vllm.kv_cache_gib: {vllm.kv_cache_gib} is not a number > 0; null takes what is left"
+    if devices.isdecimal() and int(devices) % max(1, vllm.tensor_parallel_size):
+        yield (
+            f"generation.vllm.tensor_parallel_size: {vllm.tensor_parallel_size} does not divide trainer.devices={devices}; each engine "
+            "takes as many of the devices, so change one of them"
+        )
+    if cfg.adapter.kind == "qlora" and cfg.judge is None:
+        yield "generation.backend: vllm does not serve judges on 4-bit weights (adapter=qlora); set generation=hf"
+    if cfg.trainer.get("precision") == "64-true":
+        yield "trainer.precision: vllm does not compute in 64-true; set 32-true, or generation=hf"
+
+
+def _server_problems(cfg: Config) -> Iterator[str]:
+    if importlib.util.find_spec("openai") is None:
+        yield "generation.backend: openai_server needs the package openai; run `pip install -c constraints.txt -e '.[server]'`"
+    server = cfg.generation.server
+    if server.base_url is None:
+        yield "generation.server.base_url: openai_server needs the server's address; give it up to and including /v1"
+    elif not server.base_url.startswith(("http://", "https://")):
+        yield f"generation.server.base_url: {server.base_url!r} is no address; give it as in http://localhost:8000/v1"
+    if not server.timeout_s > 0:
+        yield f"generation.server.timeout_s: {server.timeout_s} is not a number > 0"
+    if cfg.judge is None:
+        yield "judge: openai_server takes a judge that is served already; say which one, for its prompt, cue and grid: judge=..."
+    if cfg.compare_to is not None:
+        yield (
+            f"compare_to: {cfg.compare_to!r} would be answered by the same server; set compare_to=null, and evaluate the other judge in a "
+            "run of its own"
+        )
 
 
 def _built_problems(cfg: Config) -> Iterator[str]:

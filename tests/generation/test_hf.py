@@ -12,9 +12,10 @@ import torch
 from test_modeling import FAMILIES, _family
 
 from tract.errors import GenerationError
-from tract.generation.hf import HFJudge, _score_of
+from tract.generation.hf import HFJudge
 from tract.generation.judgement import CUE, END, FINISHES, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt
 from tract.generation.sampling import Sampling
+from tract.generation.stopping import score_of_path
 from tract.layout import SequenceLayout
 from tract.predictors import log_normalizer, score_probabilities
 from tract.score_grid import ScoreGrid
@@ -195,7 +196,7 @@ def test_which_score_drawn_tokens_mean(path: str, expected: int | None, tiny_tok
     layout = SequenceLayout.build(tiny_tokenizer, system=False, cue=" Score: ", grid=ScoreGrid(labels), chat_template_kwargs={})
     ids = {label: token[0] for label, token in zip(labels, layout.score_ids, strict=True)}
     ids |= {"0": layout.score_ids[9][-1], "x": 0}
-    assert _score_of(tuple(ids[piece] for piece in path.split()), layout) == expected
+    assert score_of_path(tuple(ids[piece] for piece in path.split()), layout) == expected
 
 
 def test_judgements_survive_json(reference: list[Judgement]) -> None:

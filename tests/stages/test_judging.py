@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tract.generation.hf import GivenCots
-from tract.generation.judgement import END, GIVEN, NO_COT, NONE, Judgement, Prompt
+from tract.generation.backend import BatchJudge
+from tract.generation.judgement import END, GIVEN, NO_COT, NONE, GivenCots, Judgement, Prompt
 from tract.stages.judging import read_judgements, sample_judgements
 from tract.stages.rank_logs import RankLogs
 
 PROMPTS = [Prompt(f"e{row}", row, tuple(range(3 + row * 5 % 7))) for row in range(5)]
 
 
-class Scripted:
+class Scripted(BatchJudge):
     """Stands in for an ``HFJudge``: says what it was asked, and fails when it is told to."""
 
     def __init__(self, fail_after: int | None = None) -> None:

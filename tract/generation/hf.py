@@ -21,20 +21,16 @@ from torch import Tensor, nn
 from tract.attention import TokenRuns, visible_in
 from tract.errors import GenerationError
 from tract.forward import logits_at, use_tree_attention
-from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt
+from tract.generation.backend import BatchJudge
+from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, GivenCots, Judgement, Prompt
 from tract.generation.live import LiveCache, prefill
 from tract.generation.sampling import Sampling, draw_tokens, uniforms
-from tract.generation.stopping import CueFinder
+from tract.generation.stopping import CueFinder, free_tokens, score_of_path
 from tract.layout import SequenceLayout
 from tract.predictors import log_normalizer, score_probabilities
 
-# Tokens that a judge may write freely behind its own cue, beyond those of a score: blanks, brackets, the end of turn.
-_FREE_MARGIN = 4
 # Scores are read, and places taken by others, when this share of the CoTs has ended: each reading runs the whole model.
 _ENDED_SHARE = 8
-
-# The CoTs of a prompt, by their sample numbers.
-GivenCots = Sequence[tuple[int, Sequence[int]]]
 
 
 @dataclass(slots=True)
@@ -66,7 +62,7 @@ class _Rows:
         return _Rows(self.live.take(rows), [self.sequences[row] for row in rows], self.logits[rows], self.seen[rows])
 
 
-class HFJudge:
+class HFJudge(BatchJudge):
     """A judge on one device.
 
     Args:
@@ -87,7 +83,7 @@ class HFJudge:
         self._autocast = autocast
         self._finder = CueFinder(layout)
         self._block = _ScoreBlock(layout, self.device)
-        self._free_tokens = max(len(ids) for ids in layout.score_ids) + _FREE_MARGIN
+        self._free_tokens = free_tokens(layout)
         self._cue_margin = len(layout.cue_ids)  # tokens past the limit in which a cue that has begun may be completed
 
     def judge(
@@ -282,7 +278,7 @@ class HFJudge:
             tokens = draw_tokens(logits[walking, nodes], seen[walking], uniform, self.sampling).tolist()
             for k, token in zip(walking, tokens, strict=True):
                 paths[k] = (*paths[k], token)
-        return [_score_of(path, self.layout) for path in paths]
+        return [score_of_path(path, self.layout) for path in paths]
 
     def _check_finite(self, logits: Tensor, sequences: Sequence[_Sequence]) -> None:
         if not torch.isfinite(logits.sum()):
@@ -310,16 +306,3 @@ def _seen(sequences: Sequence[_Sequence], vocabulary: int, device: torch.device)
     for row, sequence in enumerate(sequences):
         seen[row, torch.tensor([*sequence.prompt.prompt_ids, *sequence.ids[: sequence.cot_length]], device=device)] = True
     return seen
-
-
-def _score_of(path: tuple[int, ...], layout: SequenceLayout) -> int | None:
-    """The score that drawn tokens stand for, None if they stand for none.
-
-    They end where the score is decided, so a score is known by what it begins with; one on which another goes on ("1" beside
-    "10") is meant where the other does not go on.
-    """
-    begun = [k for k, ids in enumerate(layout.score_ids) if ids[: len(path)] == path]
-    if len(begun) == 1:
-        return begun[0]
-    ended = [k for k, ids in enumerate(layout.score_ids) if ids == path[:-1]]
-    return ended[0] if ended and path[:-1] in layout.trie.paths else None

@@ -17,6 +17,9 @@ FINISHES = (CUE, END, LENGTH, GIVEN, NONE)
 # The sample number of the judgement without a CoT.
 NO_COT = -1
 
+# The CoTs of a prompt that are given: (sample number, token ids).
+GivenCots = Sequence[tuple[int, Sequence[int]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

@@ -45,8 +45,17 @@ class Sampling:
 
 def uniforms(seed: int, example_id: str, sample: int, purpose: str, count: int) -> NDArray[np.float64]:
     """[count] random numbers in [0, 1) that depend on these arguments alone: not on batch, order, shard or machine."""
-    key = hashlib.blake2b(f"{seed}\n{example_id}\n{sample}\n{purpose}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).random(count)
+    return np.random.Generator(np.random.Philox(key=draw_key(seed, example_id, sample, purpose))).random(count)
+
+
+def draw_key(seed: int, example_id: str, sample: int, purpose: str, bits: int = 128) -> int:
+    """A number in [0, 2**bits) that belongs to these arguments alone: the key of all that is drawn for one sample.
+
+    Args:
+        seed: of the run. example_id, sample: whose draw it is. purpose: "cot", "score" or "free". bits: a multiple of 8.
+    """
+    text = f"{seed}\n{example_id}\n{sample}\n{purpose}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=bits // 8).digest(), "little")
 
 
 def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:

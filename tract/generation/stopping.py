@@ -1,13 +1,19 @@
-"""Where a sampled CoT ends: at the answer cue, wherever it begins and however it is cut into tokens, or at the end of turn. Pure."""
+"""Where a sampled CoT ends, and which score drawn tokens stand for. Pure.
+
+A CoT ends at the answer cue, wherever it begins and however it is cut into tokens, or at the end of turn.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from tract.layout import SequenceLayout
 
 # Tokens beyond those of the cue that are looked at: the newest one may hold more than the end of the cue.
 _MARGIN = 8
+# Tokens that a judge may write freely behind its own cue, beyond those of a score: blanks, brackets, the end of turn.
+_FREE_MARGIN = 4
 
 
 class CueFinder:
@@ -41,9 +47,39 @@ class CueFinder:
             kept -= 1
         return kept
 
+    def first_cue(self, ids: Sequence[int]) -> tuple[int, int] | None:
+        """Where the cue was completed first, for tokens that were sampled without looking at each.
+
+        Returns:
+            (tokens of the CoT, tokens up to the end of the cue), or None if there is no cue.
+        """
+        if self._cue not in self._text(ids):
+            return None
+        end = bisect_left(range(1, len(ids) + 1), True, key=lambda count: self._cue in self._text(ids[:count])) + 1
+        length = self.cot_length(ids[:end])
+        return None if length is None else (length, end)
+
     def text(self, ids: Sequence[int]) -> str:
         """What the tokens say; control tokens are left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def free_tokens(layout: SequenceLayout) -> int:
+    """The most tokens that a judge writes freely behind its own cue."""
+    return max(len(ids) for ids in layout.score_ids) + _FREE_MARGIN
+
+
+def score_of_path(path: tuple[int, ...], layout: SequenceLayout) -> int | None:
+    """The place in the grid of the score that drawn tokens stand for, None if they stand for none.
+
+    They end where the score is decided, so a score is known by what it begins with; one on which another goes on ("1" beside
+    "10") is meant where the other does not go on.
+    """
+    begun = [k for k, ids in enumerate(layout.score_ids) if ids[: len(path)] == path]
+    if len(begun) == 1:
+        return begun[0]
+    ended = [k for k, ids in enumerate(layout.score_ids) if ids == path[:-1]]
+    return ended[0] if ended and path[:-1] in layout.trie.paths else None

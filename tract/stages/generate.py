@@ -20,6 +20,7 @@ from tract.errors import DataError
 from tract.generation.judgement import Judgement, Prompt
 from tract.predictors import expected_score
 from tract.ranks import here
+from tract.stages.backends import at_work, immaterial_code, immaterial_keys
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import sample_judgements
@@ -67,11 +68,10 @@ class GenerateStage:
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
-        config = material(self.resolved, _SECTIONS, _IMMATERIAL)
+        config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
         config["data"]["fingerprint"] = self._store.fingerprint
-        return StageIdentity(
-            self.name, config, {"judge": self.judge.fingerprint}, code_digests("tract.stages.generate", immaterial=IMMATERIAL_CODE)
-        )
+        code = code_digests("tract.stages.generate", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
+        return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
 
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Samples what an earlier try left undone, then writes all CoTs in the order of the examples."""
@@ -82,16 +82,17 @@ class GenerateStage:
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
         journal = RankLogs(folder.working / JOURNAL, cfg.generation.shard_size)
-        sample_judgements(
-            self.judge.load(cfg),
-            prompts_at(self._tokens, sorted(split_of)),
-            journal,
-            what=self.name,
-            n_cot=cfg.generation.n_cot,
-            without_cot=False,
-            free=False,
-            batch_size=cfg.generation.batch_size,
-        )
+        with at_work(self.judge, cfg) as judge:
+            sample_judgements(
+                judge,
+                prompts_at(self._tokens, sorted(split_of)),
+                journal,
+                what=self.name,
+                n_cot=cfg.generation.n_cot,
+                without_cot=False,
+                free=False,
+                batch_size=cfg.generation.batch_size,
+            )
         if not journal.finish():
             return {}
         finishes: Counter[str] = Counter()

@@ -8,26 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from tract.config import Config, ModelConfig
-from tract.config_rules import sampling_of
 from tract.errors import ConfigError, DataError
-from tract.generation.hf import HFJudge
-from tract.generation.packed import pack_linears
 from tract.layout import SequenceLayout
-from tract.modeling import in_folder, load_judge, load_tokenizer, model_fingerprint
+from tract.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
-from tract.ranks import here
 from tract.stages.prepare import seed_layout
 from tract.stages.products import MANIFEST, open_product
 
-# Which dtype the arithmetic has where it is not that of the weights, by Lightning's name of the precision.
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-_STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 SEED = "seed"
 
 
@@ -54,29 +45,6 @@ class Judge:
     template: PromptTemplate
     seed: int
     use_cot: bool = True
-
-    def load(self, cfg: Config) -> HFJudge:
-        """Loads the weights to the configured device."""
-        precision = str(cfg.trainer.get("precision", "32-true"))
-        model: nn.Module = load_judge(self.model, self.weights, four_bit=self.four_bit, seed=self.seed)
-        if precision in _STORED:
-            model = model.to(_STORED[precision])
-        if not self.four_bit:  # quantised weights are put on their device when they are loaded
-            model = model.to(_device(cfg))
-        if precision not in _AUTOCAST:
-            pack_linears(model)
-        return HFJudge(model, self.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
-
-
-def _device(cfg: Config) -> torch.device:
-    accelerator = str(cfg.trainer.get("accelerator", "auto"))
-    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
-        return torch.device("cuda", here().local)
-    if accelerator in ("gpu", "cuda"):
-        raise ConfigError(f"trainer.accelerator: {accelerator!r} is set but torch finds no GPU; set trainer=cpu")
-    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def find_judge(spec: str, cfg: Config) -> Judge:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from tract.generation.backend import JudgeBackend
 from tract.generation.batching import batches_by_length
-from tract.generation.hf import HFJudge
 from tract.generation.judgement import NO_COT, Prompt
 from tract.ranks import here
 from tract.stages.progress import Progress
@@ -20,7 +20,7 @@ _PART = 4
 
 
 def sample_judgements(
-    judge: HFJudge,
+    judge: JudgeBackend,
     prompts: Sequence[Prompt],
     journal: RankLogs,
     *,
@@ -33,30 +33,31 @@ def sample_judgements(
     """Samples the CoTs that the log lacks and reads the scores behind them, this rank's share of them.
 
     Args:
-        judge: a loaded judge. prompts: all of them, whether done or not. journal: what was done, and where the rest goes.
+        judge: at work. prompts: all of them, whether done or not. journal: what was done, and where the rest goes.
         what: the name of the work in the log.
         n_cot: CoTs of each prompt. without_cot: whether to read the score right behind the prompt too.
         free: whether the judge writes its own score too. batch_size: sequences of a batch.
     """
     samples = [*([NO_COT] if without_cot else []), *range(n_cot)]
     # Cut as if nothing were done, and made anew as a whole where something is missing: rounding depends on who shares a batch,
-    # so a run that was cut off ends with the very numbers of one that was not.
+    # so a run that was cut off ends with the very numbers of one that was not. An engine mixes requests as they come.
     share = -(-len(prompts) * max(1, n_cot) // here().size)
-    parts = batches_by_length(prompts, min(batch_size * _PART, share), n_cot)
+    parts = batches_by_length(prompts, 1 if judge.independent else min(batch_size * _PART, share), n_cot)
     missing = [part for part in parts if any(journal.missing(prompt.row, samples) for prompt in part)]
     total, left = len(prompts) * len(samples), sum(map(len, missing)) * len(samples)
     if left < total:
         log.info("%s: %d of %d judgements were made before; going on", what, total - left, total)
-    mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in part) for part in missing])
+    costs = [sum(len(prompt.prompt_ids) for prompt in part) for part in missing]
+    mine = journal.mine(missing, costs, judge.ranks_per_judge)
     if here().size > 1:
         what, total, left = f"{what}, rank {here().rank} of {here().size}", *[sum(map(len, mine)) * len(samples)] * 2
     progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
-    for part in mine:
-        journal.append(judge.judge(part, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance))
+    for judgements in judge.judge_parts(mine, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance):
+        journal.append(judgements)
 
 
 def read_judgements(
-    judge: HFJudge,
+    judge: JudgeBackend,
     prompts: Sequence[Prompt],
     cots: Mapping[int, Sequence[Sequence[int]]],
     journal: RankLogs,
@@ -74,14 +75,13 @@ def read_judgements(
     most = max(map(len, given.values()), default=1)
     missing = [
         batch
-        for batch in batches_by_length(prompts, batch_size, most)
+        for batch in batches_by_length(prompts, 1 if judge.independent else batch_size, most)
         if any(journal.missing(prompt.row, [sample for sample, _ in given[prompt.row]]) for prompt in batch)
     ]
-    mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing])
+    mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing], judge.ranks_per_judge)
     left, total = (sum(len(given[prompt.row]) for batch in batches for prompt in batch) for batches in (mine, [prompts]))
     before = total - left if here().size == 1 else 0
     progress = Progress(what, "judgements", left + before, before, log.info, every_s=_REPORT_EVERY_S)
-    for batch in mine:
-        judgements = judge.read(batch, [given[prompt.row] for prompt in batch])
+    pairs = [[(prompt, given[prompt.row]) for prompt in batch] for batch in mine]
+    for judgements in judge.read_parts(pairs, rows=batch_size, progress=progress.advance):
         journal.append(judgements)
-        progress.advance(len(judgements))

@@ -18,9 +18,10 @@ from tract.data.cots import COTS_FILE, read_cots
 from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
 from tract.errors import ConfigError, DataError
 from tract.evaluation.scoring import Item
-from tract.generation.hf import HFJudge
+from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
 from tract.ranks import here
+from tract.stages.backends import at_work, immaterial_code, immaterial_keys
 from tract.stages.benchmarks import Benchmark, find_benchmarks, target_of, worded_for
 from tract.stages.generate import prompts_at
 from tract.stages.identity import StageIdentity, code_digests, material
@@ -75,21 +76,23 @@ class PredictStage:
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the benchmarks, judge and code."""
-        config = material(self.resolved, _SECTIONS, _IMMATERIAL)
+        config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
         config["free"] = self._free
         config["benchmarks"] = {benchmark.name: benchmark.store.fingerprint for benchmark in self._benchmarks}
         parents = {"judge": self.judge.fingerprint}
         if self._given is not None:
             config["evaluation"]["cots"] = "generated"
             parents["cots"] = self._given.fingerprint
-        return StageIdentity(self.name, config, parents, code_digests("tract.stages.predict", immaterial=IMMATERIAL_CODE))
+        return StageIdentity(
+            self.name, config, parents, code_digests("tract.stages.predict", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
+        )
 
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""
         if here().is_first:
             OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
-        judge = self.judge.load(self.cfg)
-        counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
+        with at_work(self.judge, self.cfg) as judge:
+            counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
         if not here().is_first:
             return {}
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
@@ -99,7 +102,7 @@ class PredictStage:
             "benchmarks": counts,
         }
 
-    def _judge_benchmark(self, benchmark: Benchmark, judge: HFJudge, folder: Path) -> dict[str, Any]:
+    def _judge_benchmark(self, benchmark: Benchmark, judge: JudgeBackend, folder: Path) -> dict[str, Any]:
         cfg, rows = self.cfg, list(benchmark.rows)
         cots: dict[int, Sequence[Sequence[int]]] = {}
         left_out = 0

@@ -52,10 +52,17 @@ class RankLogs:
         """Adds judgements of this rank; see ``JudgementLog.append``. What another log had at the opening is not written."""
         self._own.append([j for j in judgements if (j.row, j.sample) not in self._before])
 
-    def mine(self, parts: Sequence[Part], costs: Sequence[int]) -> list[Part]:
-        """This rank's share of the work, in the given order; all ranks get about as much of the cost."""
-        share = deal(costs, here().size)[here().rank]
-        return [parts[place] for place in share]
+    def mine(self, parts: Sequence[Part], costs: Sequence[int], ranks_per_judge: int = 1) -> list[Part]:
+        """This rank's share of the work, in the given order; all judges get about as much of the cost.
+
+        Args:
+            ranks_per_judge: ranks that stand behind one judge; the first of them gets its share, the others nothing.
+        """
+        judge, place = divmod(here().rank, ranks_per_judge)
+        if place:
+            return []
+        share = deal(costs, max(1, here().size // ranks_per_judge))[judge]
+        return [parts[k] for k in share]
 
     def ordered(self) -> Iterator[Judgement]:
         """The judgements of all ranks, ascending by (row, sample); for one rank, when all have come here by ``finish``."""

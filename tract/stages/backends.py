@@ -1,0 +1,153 @@
+"""Who runs a judge's model: this process, vLLM, or a server. ``generation.backend`` says it; stages see a ``JudgeBackend`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tract.config import Config
+from tract.config_rules import sampling_of
+from tract.errors import ConfigError
+from tract.generation.backend import JudgeBackend
+from tract.generation.stopping import free_tokens
+from tract.layout import SequenceLayout
+from tract.modeling import load_judge, serving_files
+from tract.ranks import here
+from tract.stages.judges import Judge
+
+# Which dtype the arithmetic has where it is not that of the weights, by Lightning's name of the precision.
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+_GPU = ("gpu", "cuda")
+# The code of each backend, which moves no product of another one.
+_CODE = {
+    "hf": ("tract.generation.hf", "tract.generation.live", "tract.generation.packed"),
+    "vllm": ("tract.generation.engine", "tract.generation.vllm_engine"),
+    "openai_server": ("tract.generation.engine", "tract.generation.server_engine"),
+}
+_SECTIONS = {"vllm": "generation.vllm", "openai_server": "generation.server"}
+# Keys of these sections that move speed and memory, not what is asked for.
+_IMMATERIAL = (
+    "generation.vllm.tensor_parallel_size", "generation.vllm.gpu_memory_utilization", "generation.vllm.kv_cache_gib",
+    "generation.server.api_key_env", "generation.server.timeout_s", "generation.server.max_retries",
+)  # fmt: skip
+
+
+def immaterial_code(cfg: Config) -> tuple[str, ...]:
+    """Modules that only other backends run."""
+    own = _CODE[cfg.generation.backend]
+    return tuple(name for modules in _CODE.values() for name in modules if name not in own)
+
+
+def immaterial_keys(cfg: Config) -> tuple[str, ...]:
+    """Keys of ``generation`` that belong to other backends, or move no judgement."""
+    return (*(section for backend, section in _SECTIONS.items() if backend != cfg.generation.backend), *_IMMATERIAL)
+
+
+@contextmanager
+def at_work(judge: Judge, cfg: Config) -> Iterator[JudgeBackend]:
+    """The judge, loaded or served, for as long as it is wanted.
+
+    Raises:
+        ConfigError: if it cannot be loaded, or not by this backend.
+    """
+    backend = _BACKENDS[cfg.generation.backend](judge, cfg)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def _hf(judge: Judge, cfg: Config) -> JudgeBackend:
+    from tract.generation.hf import HFJudge
+    from tract.generation.packed import pack_linears
+
+    precision = _precision(cfg)
+    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
+    if precision in _STORED:
+        model = model.to(_STORED[precision])
+    if not judge.four_bit:  # quantised weights are put on their device when they are loaded
+        model = model.to(_device(cfg))
+    if precision not in _AUTOCAST:
+        pack_linears(model)
+    return HFJudge(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
+
+
+def _vllm(judge: Judge, cfg: Config) -> JudgeBackend:
+    from tract.generation.engine import EngineJudge
+    from tract.generation.vllm_engine import VLLMSettings, start_vllm
+
+    if judge.four_bit:
+        raise ConfigError(f"generation.backend: vllm does not serve {judge.name}, a judge on 4-bit weights (QLoRA); set generation=hf")
+    given = cfg.generation.vllm
+    files = serving_files(judge.model, judge.weights, merge=given.lora == "merged", seed=judge.seed, cache=Path(cfg.paths.cache))
+    arithmetic = _AUTOCAST.get(_precision(cfg)) or _STORED.get(_precision(cfg))
+    gpu, first = _device(cfg).type == "cuda", here().local
+    settings = VLLMSettings(
+        model=files.model,
+        revision=files.revision,
+        tokenizer=files.tokenizer,
+        adapter=str(files.adapter) if files.adapter else None,
+        adapter_rank=files.adapter_rank,
+        dtype=str(arithmetic).removeprefix("torch.") if arithmetic else judge.model.dtype,
+        max_length=min(_longest(cfg, judge.layout), files.max_positions),
+        seed=cfg.seed,
+        sequences=cfg.generation.batch_size,
+        cpu=not gpu,
+        devices=tuple(range(first, first + given.tensor_parallel_size)),
+        shared_cores=here().size > 1,
+        trust_remote_code=judge.model.trust_remote_code,
+        gpu_memory_utilization=given.gpu_memory_utilization,
+        kv_cache_gib=given.kv_cache_gib,
+        enforce_eager=given.enforce_eager,
+        engine=given.engine,
+    )
+    start = partial(start_vllm, settings)
+    return EngineJudge(start, judge.layout, sampling_of(cfg.generation), cfg.seed, ranks_per_judge=given.tensor_parallel_size)
+
+
+def _openai_server(judge: Judge, cfg: Config) -> JudgeBackend:
+    from tract.generation.engine import EngineJudge
+    from tract.generation.server_engine import ServerSettings, connect
+
+    server, layout = cfg.generation.server, judge.layout
+    assert server.base_url is not None, "by the rules of the configuration"
+    settings = ServerSettings(
+        base_url=server.base_url,
+        model=server.model,
+        api=server.api,
+        api_key_env=server.api_key_env,
+        timeout_s=server.timeout_s,
+        max_retries=server.max_retries,
+        encode=layout.cot_ids,
+        score_ids=dict(zip(layout.grid.labels, layout.score_ids, strict=True)),
+    )
+    return EngineJudge(partial(connect, settings), layout, sampling_of(cfg.generation), cfg.seed)
+
+
+_BACKENDS = {"hf": _hf, "vllm": _vllm, "openai_server": _openai_server}
+
+
+def _longest(cfg: Config, layout: SequenceLayout) -> int:
+    """The most tokens of a sequence: prompts leave room for a CoT and what follows it, and a judge may write its own score."""
+    return cfg.data.max_length + layout.max_tail_tokens + len(layout.cue_ids) + free_tokens(layout)
+
+
+def _precision(cfg: Config) -> str:
+    return str(cfg.trainer.get("precision", "32-true"))
+
+
+def _device(cfg: Config) -> torch.device:
+    accelerator = str(cfg.trainer.get("accelerator", "auto"))
+    if accelerator in (*_GPU, "auto") and torch.cuda.is_available():
+        return torch.device("cuda", here().local)
+    if accelerator in _GPU:
+        raise ConfigError(f"trainer.accelerator: {accelerator!r} is set but torch finds no GPU; set trainer=cpu")
+    if accelerator in ("mps", "auto") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
