@@ -158,6 +158,15 @@ def test_samples_have_seeds_of_their_own_and_keep_them(
     assert sum(a.cot_ids != b.cot_ids for a, b in zip(first, other, strict=True) if a.sample != NO_COT) > len(sampled) // 2
 
 
+def test_prompts_that_no_step_of_the_engine_holds_together_are_sampled(
+    engine: VLLMEngine, tiny_layout: SequenceLayout, prompts: list[Prompt], loop: asyncio.AbstractEventLoop
+) -> None:
+    """A prompt that is cut into chunks, and has a seed, would end the engine on a CPU."""
+    many = [Prompt(f"long-{k}", k, tuple(40 + (k + i * i) % 400 for i in range(1900 - k))) for k in range(8)]
+    sampling = dataclasses.replace(SAMPLED, max_cot_tokens=4)
+    assert len(judge_all(judge_on(engine, tiny_layout, sampling, loop), many, 1)) == 16
+
+
 def test_first_tokens_are_drawn_from_the_distribution_of_the_hf_backend(
     talking_model: Any, engine: VLLMEngine, tiny_layout: SequenceLayout, prompts: list[Prompt], loop: asyncio.AbstractEventLoop
 ) -> None:

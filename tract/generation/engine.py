@@ -180,8 +180,8 @@ class EngineJudge:
             if not going:
                 break
             done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
-            going -= done
             judgements += [task.result() for task in done]
+            going -= done  # not before: where several fail at once, none is left unheard
             progress(len(done))
         return judgements
 

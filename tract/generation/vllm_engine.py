@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _GIB = 2**30
 # Where no size is given on a CPU, which has no memory of its own for it: this share of the machine's at the most.
 _CPU_CACHE_SHARE = 0.25
+# Of a step on a CPU, at least.
+_CPU_BATCH_TOKENS = 4096
 # For vLLM's processes to end by themselves.
 _SHUTDOWN_S = 30.0
 # What torchrun and its like say of this process; vLLM's own processes are others.
@@ -75,7 +78,7 @@ class VLLMEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
 
             try:
-                self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(settings)))
+                self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(settings)))
             except (ValueError, TypeError, RuntimeError, OSError) as error:
                 reason = " ".join(str(error).split())[:400]
                 raise ConfigError(
@@ -130,6 +133,8 @@ class VLLMEngine:
     async def close(self) -> None:
         """See ``Engine``."""
         self._engine.shutdown(timeout=_SHUTDOWN_S)
+        self._engine = None
+        gc.collect()  # else vLLM tidies up while Python ends, when half of it is gone
 
 
 async def start_vllm(settings: VLLMSettings) -> VLLMEngine:
@@ -156,10 +161,14 @@ def _arguments(settings: VLLMSettings) -> dict[str, Any]:
         "logprobs_mode": "raw_logprobs",
         "generation_config": "vllm",  # no defaults of the model's files
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
     }
     if settings.adapter:
         rank = next((rank for rank in _RANKS if rank >= settings.adapter_rank), settings.adapter_rank)
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    if settings.cpu:
+        # A prompt that is cut into chunks ends vLLM's process for CPUs (0.32), which cannot take a discarded draw back.
+        arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(settings.max_length, _CPU_BATCH_TOKENS)}
     if settings.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = math.ceil(settings.kv_cache_gib * _GIB)
     elif settings.cpu:
@@ -175,7 +184,8 @@ def _environment(settings: VLLMSettings) -> Iterator[None]:
     for name in list(os.environ):
         if name in _OF_LAUNCHERS or name.startswith("TORCHELASTIC_"):
             del os.environ[name]
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if settings.enforce_eager:
