@@ -145,8 +145,15 @@ def _not_overridden(key: str, error: Exception) -> str:
         parent, _, name = parent.rpartition(".")
         accepted = accepted_keys(parent)
         if accepted and name not in accepted:
-            return unknown_key_message(f"{parent}.{name}".lstrip("."), accepted)
+            return unknown_key_message(f"{parent}.{name}".lstrip("."), accepted, _in_open_sections(name))
     return f"{key}: cannot be set ({'; '.join(_lines(error.__cause__ or error))})"
+
+
+def _in_open_sections(name: str) -> list[str]:
+    """The keys of that name in the open sections, by the files of their groups."""
+    groups = {section: (CONFIG_DIR / section).glob("*.yaml") for section in _OPEN_SECTIONS}
+    keys = {group: {key for file in files for key in yaml.safe_load(file.read_text(encoding="utf-8"))} for group, files in groups.items()}
+    return [f"{group}.{name}" for group, names in keys.items() if name in names and name != "defaults"]
 
 
 def _lines(error: BaseException) -> list[str]:
