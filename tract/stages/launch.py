@@ -254,7 +254,7 @@ def _free_port() -> int:
 
 
 def _environment(added: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
-    """This process's environment, in which the package is found wherever the command was started.
+    """This process's environment, in which the package, and programs installed beside it, are found wherever it was started.
 
     Args:
         added: names to set. alone: leave out what a launcher says of ranks.
@@ -262,4 +262,6 @@ def _environment(added: Mapping[str, str], *, alone: bool = False) -> dict[str, 
     root = str(Path(__file__).resolve().parents[2])
     ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE") if alone else ()
     kept = {name: value for name, value in os.environ.items() if name not in ranks}
-    return {**kept, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]), **added}
+    # DeepSpeed compiles with ninja, which is on no PATH where .venv was not activated.
+    before = {"PYTHONPATH": root, "PATH": str(Path(sys.executable).parent)}
+    return {**kept, **{name: os.pathsep.join([first, *filter(None, [kept.get(name)])]) for name, first in before.items()}, **added}
