@@ -29,7 +29,7 @@ def fresh() -> Iterator[None]:
         (["trainer.devices=4"], 4),
         (["trainer.devices=[2]"], 1),
         (["trainer.devices=auto"], 1),
-        (["trainer.devices=3", "+trainer.num_nodes=2"], 6),
+        (["trainer.devices=3", "trainer.num_nodes=2"], 6),
     ],
 )
 def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> None:
@@ -45,7 +45,7 @@ def test_auto_counts_the_gpus(tiny_config: TinyConfig, monkeypatch: pytest.Monke
     ("overrides", "message"),
     [
         (["trainer=ddp", "trainer.devices=4"], "trainer.devices: 4 GPUs are asked for, 2 are present; set trainer.devices=2"),
-        (["+trainer.num_nodes=2"], "trainer.num_nodes: 2 machines need one process for each device, started by srun or torchrun"),
+        (["trainer.num_nodes=2"], "trainer.num_nodes: 2 machines need one process for each device, started by srun or torchrun"),
         (["trainer.devices=2", "run.isolate=false"], "run.isolate: false runs stages in this one process, but trainer.devices=2"),
     ],
 )
@@ -70,7 +70,7 @@ def test_as_many_processes_as_devices_must_be_started(tiny_config: TinyConfig, m
     assert launch.follows()
     with pytest.raises(ConfigError, match=r"trainer.devices: 2 on 1 machines are 2 processes, but 4 were started"):
         launch.check_devices(tiny_config("trainer.devices=2", "run.isolate=true")[0])
-    launch.check_devices(tiny_config("trainer.devices=2", "+trainer.num_nodes=2", "run.isolate=true")[0])
+    launch.check_devices(tiny_config("trainer.devices=2", "trainer.num_nodes=2", "run.isolate=true")[0])
 
 
 def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
