@@ -96,3 +96,27 @@ def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     assert 15000 <= int(found["MASTER_PORT"]) < 30000
     assert launch.follows()
+
+
+def test_a_single_task_of_srun_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what a submitit job with one task sees."""
+    task = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SUBMITIT_EXECUTOR": "slurm"}
+    for name, value in task.items():
+        monkeypatch.setenv(name, value)
+    assert launch.launcher() is None
+
+
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_tasks_of_a_submitit_job_on_this_machine_are_ranks(tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the multirun was started in a task of srun."""
+    task = {"EXECUTOR": "local", "LOCAL_NTASKS": str(tasks), "LOCAL_GLOBALID": "3", "LOCAL_LOCALID": "3", "LOCAL_JOB_ID": "4242"}
+    for name, value in task.items():
+        monkeypatch.setenv(f"SUBMITIT_{name}", value)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    found = launch.launcher()
+    if tasks == 1:
+        assert found is None
+        return
+    assert found is not None
+    assert [found[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")] == ["3", "3", "4", "127.0.0.1"]
+    assert launch.follows()
