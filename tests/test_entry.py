@@ -68,6 +68,15 @@ def write_experiment(folder: Path, text: str) -> list[str]:
             "objektive=tract",
             "objektive: unknown key (did you mean objective?); accepted are seed, pipeline, stages, from, force, stage,",
         ),
+        ("temperature=0.5", "temperature: unknown key (did you mean generation.temperature?); accepted are seed, pipeline,"),
+        ("max_steps=3", "max_steps: unknown key (did you mean train.max_steps?); accepted are seed,"),
+        ("n_cot=4", "n_cot: unknown key (did you mean generation.n_cot or evaluation.n_cot?); accepted are seed,"),
+        ("rank=8", "rank: unknown key (did you mean adapter.rank?); accepted are seed,"),  # "train" is spelt much like it
+        ("filter.keep_closest=1", "filter: unknown key (did you mean stage2.filter?); accepted are seed,"),
+        ("train.seed=1", "train.seed: unknown key (did you mean seed?); accepted are max_epochs,"),
+        ("lr=0.1", "lr: unknown key (did you mean optimizer.lr?); accepted are seed,"),
+        ("devices=4", "devices: unknown key (did you mean trainer.devices?); accepted are seed,"),
+        ("+temperature=0.5", "temperature: unknown key (did you mean generation.temperature?); accepted are seed,"),
         ("a.b.c=1", "a: unknown key; accepted are seed, pipeline, stages, from, force, stage,"),
         ("objective.use_cot.x=1", "objective.use_cot.x: cannot be set (Key 'x' is not in struct)"),
         (

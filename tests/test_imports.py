@@ -65,7 +65,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "backends",
         ),
     ),
-    "entry": (("tract.entry",), ("schema", "config")),
+    "entry": (("tract.entry", "tract.multirun"), ("package", "schema", "config")),
     "job": (("tract.job",), ("schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)

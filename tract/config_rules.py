@@ -7,10 +7,11 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from tract.config import Config, GenerationConfig
+from tract.config import YAML_NAMES, Config, GenerationConfig
 from tract.errors import ConfigError
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
@@ -82,13 +83,28 @@ def problems_of(cfg: Config) -> list[str]:
     return [*_field_problems(cfg), *_built_problems(cfg), *_target_problems(cfg)]
 
 
-def unknown_key_message(key: str, accepted: list[str]) -> str:
-    """One line about a key that does not exist, with the nearest one that does."""
+def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] = ()) -> str:
+    """One line about a key that does not exist, with what was probably meant.
+
+    Args:
+        key: the dotted key. accepted: the keys of its section. elsewhere: keys of this name that the typed configuration does not hold.
+    """
     name = key.rpartition(".")[2]
-    hint = " (did you mean score_loss_weight?)" if name in ("lambda", "lambda_") and "score_loss_weight" in accepted else ""
-    if near := difflib.get_close_matches(name, accepted, n=1):
-        hint = f" (did you mean {near[0]}?)"
+    if name in ("lambda", "lambda_") and "score_loss_weight" in accepted:
+        meant = ["score_loss_weight"]
+    else:  # a key of that very name in another section, else the nearest one of this section
+        meant = [*_keys_named(name, Config), *elsewhere] or difflib.get_close_matches(name, accepted, n=1)
+    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
     return f"{key}: unknown key{hint}; accepted are {', '.join(accepted)}"
+
+
+def _keys_named(name: str, kind: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of the typed configuration that end in a name."""
+    for key, hint in get_type_hints(kind).items():
+        if YAML_NAMES.get(key, key) == name:
+            yield f"{prefix}{name}"
+        if is_dataclass(hint):
+            yield from _keys_named(name, hint, f"{prefix}{key}.")
 
 
 def _field_problems(cfg: Config) -> Iterator[str]:

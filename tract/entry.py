@@ -18,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from tract import multirun
 from tract.errors import TractError
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -25,6 +26,8 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 _OPEN_SECTIONS = ("trainer", "optimizer", "logger", "data.source", "scheduler.kwargs", "model.chat_template_kwargs")
 # What Hydra and OmegaConf add to the first line of a message: no help to whom the configuration is all that is known.
 _NOISE = ("full_key", "object_type", "reference_type", "Set the environment", "Config search path", "To append", "provider=", "See https")
+_SUBMITIT = "hydra/launcher/submitit_"
+_SUBMITIT_INSTALL = "pip install -c constraints.txt -e '.[slurm]'"
 
 # Read by torch at its first allocation on a CPU: large tensors in whole and, where the system has them, huge pages. Without it
 # the heap keeps more holes between tensors of changing sizes (docs/performance.md).
@@ -44,14 +47,18 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     if not sys.stderr.isatty():
         # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
         os.environ.setdefault("TQDM_DISABLE", "1")
+    multirun.findable(CONFIG_DIR.parent)
     began = False
 
     @functools.wraps(task)
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> multirun.Failure | None:
         nonlocal began
         began = True
         # Guarded here, inside Hydra's job: outside, Hydra has printed lines of its own before.
-        guarded(task)(cfg)
+        if multirun.is_job():
+            return multirun.run_as_job(guarded(task), cfg)
+        guarded(multirun.check_launcher)()
+        return guarded(task)(cfg)
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
@@ -59,6 +66,12 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
         if began:  # the configuration was composed and checked, so this is a fault of ours
             raise
         _fail(explain(error))
+    except Exception as error:
+        if began or not multirun.by_submitit(error):
+            raise
+        _fail(multirun.explain(error))
+    if multirun.failed:  # each was told when its job's result was read
+        sys.exit(2)
 
 
 def guarded(task: Callable[..., None]) -> Callable[..., None]:
@@ -124,6 +137,8 @@ def explain(error: Exception) -> str:
 
 def _missing_config(error: MissingConfigException) -> str:
     name = error.missing_cfg_file or ""
+    if name.startswith(_SUBMITIT):
+        return f"hydra/launcher: {name.rpartition('/')[2]} needs the package hydra-submitit-launcher; run `{_SUBMITIT_INSTALL}`"
     group, _, option = name.rpartition("/")
     options = [option for option in error.options or () if not option.startswith("_")]
     if not options:
@@ -145,8 +160,15 @@ def _not_overridden(key: str, error: Exception) -> str:
         parent, _, name = parent.rpartition(".")
         accepted = accepted_keys(parent)
         if accepted and name not in accepted:
-            return unknown_key_message(f"{parent}.{name}".lstrip("."), accepted)
+            return unknown_key_message(f"{parent}.{name}".lstrip("."), accepted, _in_open_sections(name))
     return f"{key}: cannot be set ({'; '.join(_lines(error.__cause__ or error))})"
+
+
+def _in_open_sections(name: str) -> list[str]:
+    """The keys of that name in the open sections, by the files of their groups."""
+    groups = {section: (CONFIG_DIR / section).glob("*.yaml") for section in _OPEN_SECTIONS}
+    keys = {group: {key for file in files for key in yaml.safe_load(file.read_text(encoding="utf-8"))} for group, files in groups.items()}
+    return [f"{group}.{name}" for group, names in keys.items() if name in names and name != "defaults"]
 
 
 def _lines(error: BaseException) -> list[str]:

@@ -109,7 +109,8 @@ class PromptTemplate:
     def _filled(self, example: JudgeExample, grid_values: dict[str, str]) -> tuple[Part, ...]:
         # An empty response is one that can be judged; a source without separate fields has no instruction either.
         if not example.instruction:
-            raise DataError(f"{example.id}: has no separate instruction and response to fill the template with; use prompt=finished")
+            do = "use prompt=finished, or evaluation.prompt=finished for a judge that was trained"
+            raise DataError(f"{example.id}: has no separate instruction and response to fill the template with; {do}")
         rubric = example.rubric
         values: dict[str, str | None] = {
             "instruction": example.instruction,

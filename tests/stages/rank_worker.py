@@ -54,8 +54,9 @@ def _gradient(p: nn.Parameter) -> torch.Tensor:
 def train(folder: Path, trainer_name: str, micro_batch_tokens: str, adapter: str) -> dict[str, Any]:
     places = [f"paths.runs={folder}/runs", f"paths.cache={folder}/cache"]
     devices = [f"trainer={trainer_name}", f"trainer.devices={here().size}", f"adapter={adapter}"]
+    offloads = ["optimizer=cpu_adamw"] if trainer_name.endswith("_offload") else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        resolved = compose("train", [*OVERRIDES, *places, *devices, f"batch.micro_batch_tokens={micro_batch_tokens}"])
+        resolved = compose("train", [*OVERRIDES, *places, *devices, *offloads, f"batch.micro_batch_tokens={micro_batch_tokens}"])
     validate(resolved)
     cfg = typed(resolved)
     L.seed_everything(0, verbose=False)

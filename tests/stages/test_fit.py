@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -23,7 +24,7 @@ from transformers import AutoTokenizer
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.layout import SequenceLayout
-from tract.stages.fit import build, fit
+from tract.stages.fit import _trainer, build, fit
 from tract.stages.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +140,15 @@ def test_a_warm_up_longer_than_the_training_is_named(tiny_config: TinyConfig) ->
     """One epoch has 5 steps; known before the weights are loaded."""
     with pytest.raises(ConfigError, match=r"scheduler.warmup_steps: 11 .* 5 steps of training"):
         fit(*tiny_config("train.max_steps=-1", "scheduler.warmup_steps=11", "scheduler.warmup_fraction=null"))
+
+
+def test_one_process_is_one_whatever_slurm_says(tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch script without srun, in a job of four tasks."""
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = _trainer(tiny_config()[0], [], [], tmp_path, 1, validates=False)
+    assert trainer.world_size == 1
+    assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
 
 
 def test_real_feedback_trains(tiny_config: TinyConfig, shared_data: Path) -> None:

@@ -29,7 +29,7 @@ def fresh() -> Iterator[None]:
         (["trainer.devices=4"], 4),
         (["trainer.devices=[2]"], 1),
         (["trainer.devices=auto"], 1),
-        (["trainer.devices=3", "+trainer.num_nodes=2"], 6),
+        (["trainer.devices=3", "trainer.num_nodes=2"], 6),
     ],
 )
 def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> None:
@@ -45,7 +45,7 @@ def test_auto_counts_the_gpus(tiny_config: TinyConfig, monkeypatch: pytest.Monke
     ("overrides", "message"),
     [
         (["trainer=ddp", "trainer.devices=4"], "trainer.devices: 4 GPUs are asked for, 2 are present; set trainer.devices=2"),
-        (["+trainer.num_nodes=2"], "trainer.num_nodes: 2 machines need one process for each device, started by srun or torchrun"),
+        (["trainer.num_nodes=2"], "trainer.num_nodes: 2 machines need one process for each device, started by srun or torchrun"),
         (["trainer.devices=2", "run.isolate=false"], "run.isolate: false runs stages in this one process, but trainer.devices=2"),
     ],
 )
@@ -70,7 +70,7 @@ def test_as_many_processes_as_devices_must_be_started(tiny_config: TinyConfig, m
     assert launch.follows()
     with pytest.raises(ConfigError, match=r"trainer.devices: 2 on 1 machines are 2 processes, but 4 were started"):
         launch.check_devices(tiny_config("trainer.devices=2", "run.isolate=true")[0])
-    launch.check_devices(tiny_config("trainer.devices=2", "+trainer.num_nodes=2", "run.isolate=true")[0])
+    launch.check_devices(tiny_config("trainer.devices=2", "trainer.num_nodes=2", "run.isolate=true")[0])
 
 
 def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +95,28 @@ def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "GROUP_RANK": "1", "MASTER_ADDR": "gpu07",
     }  # fmt: skip
     assert 15000 <= int(found["MASTER_PORT"]) < 30000
+    assert launch.follows()
+
+
+def test_a_single_task_of_srun_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what a submitit job with one task sees."""
+    task = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SUBMITIT_EXECUTOR": "slurm"}
+    for name, value in task.items():
+        monkeypatch.setenv(name, value)
+    assert launch.launcher() is None
+
+
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_tasks_of_a_submitit_job_on_this_machine_are_ranks(tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the multirun was started in a task of srun."""
+    task = {"EXECUTOR": "local", "LOCAL_NTASKS": str(tasks), "LOCAL_GLOBALID": "3", "LOCAL_LOCALID": "3", "LOCAL_JOB_ID": "4242"}
+    for name, value in task.items():
+        monkeypatch.setenv(f"SUBMITIT_{name}", value)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    found = launch.launcher()
+    if tasks == 1:
+        assert found is None
+        return
+    assert found is not None
+    assert [found[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")] == ["3", "3", "4", "127.0.0.1"]
     assert launch.follows()

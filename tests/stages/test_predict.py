@@ -10,10 +10,12 @@ import pytest
 from tiny_pipeline import Tiny, made, metrics, prompts_of, records
 
 from tract.errors import ConfigError, DataError
+from tract.stages import prepare
 from tract.stages.judges import find_judge
 from tract.stages.prepare import examples_of
 from tract.validation import validate
 
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 ALONE = ["pipeline=[predict,evaluate]", "evaluation.benchmarks=[test]", "compare_to=null"]
 READ = ["evaluation.predictors=[rail,argmax,no_cot]", "compare_to=null"]
 
@@ -71,6 +73,16 @@ def test_max_items_takes_the_same_items_whatever_their_number(whole: Any) -> Non
     assert len(few) == 2
     assert len(more) == 4
     assert set(few) < set(more) < {item["id"] for item in records(whole.products["predict"].path / "items-test.jsonl")}
+
+
+def test_a_file_is_judged_without_the_configured_data(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nothing of the judge's experiment has to be given: here the configured data and grid are others than the judge's."""
+    monkeypatch.setattr(prepare, "build_source", lambda cfg: pytest.fail("the configured data were read"))
+    others = ["data.source.n_constraints=3", "grid=one_to_four", f"judge={whole.products['stage2'].path}"]
+    benchmark = [f"evaluation.benchmarks=[{FIXTURES / 'benchmark.json'}]", "evaluation.prompt=finished"]
+    products, _ = whole.tiny.run(*others, *benchmark, config="evaluate")
+    assert products["predict"].manifest["benchmarks"]["benchmark"]["items"] == 2
+    assert metrics(products["evaluate"])["benchmarks"]["benchmark"]["items"] == 2
 
 
 def _predicted(whole: Any, max_items: int) -> Path:

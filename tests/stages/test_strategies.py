@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("rank_worker.py")
 STRATEGIES = ("ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp")
+OFFLOAD = "deepspeed_zero3_offload"  # its optimizer is C++, which is compiled at the first use on a machine: two minutes
 TOLERANCE = 1e-5
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**kept, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'stages'}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # DeepSpeed compiles with ninja
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'stages'}", "PATH": programs}
+    return {**kept, **paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
 
 
 def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -44,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if (trainer, adapter, processes) not in launched:
             torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
             command = [sys.executable, *torchrun, str(WORKER), str(folder), trainer, adapter, "null", "700"]
-            done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500, check=False)
             assert done.returncode == 0, done.stderr[-3000:]
             launched.add((trainer, adapter, processes))
         loaded: dict[str, Any] = torch.load(folder / f"{trainer}-{adapter}-{processes}-{budget}.pt")
@@ -53,8 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return result
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("strategy", "adapter"), [*product(STRATEGIES, ("lora", "full")), (OFFLOAD, "full")])
 def test_two_processes_give_the_gradient_and_weights_of_one(trained: Any, strategy: str, adapter: str) -> None:
     """Five steps of AdamW with clipping and decay; the fourth step has one item for two processes."""
     alone = trained("cpu", adapter, 1, "null")
@@ -117,23 +120,28 @@ def killed_after(root: Path, checkpoint: str, *overrides: str) -> None:
     time.sleep(1)  # the ranks die with it
 
 
-# Those that spread weights in `.ci/run`, the others with `make test-kills`.
-@pytest.mark.parametrize("strategy", [pytest.param(name, marks=pytest.mark.kills) for name in STRATEGIES[:2]] + list(STRATEGIES[2:]))
+# Two that spread weights in `.ci/run`, the others with `make test-kills`.
+@pytest.mark.parametrize(
+    "strategy", [*STRATEGIES[2:], *(pytest.param(name, marks=pytest.mark.kills) for name in (*STRATEGIES[:2], OFFLOAD))]
+)
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, strategy: str) -> None:
     """And, from the same kill, on another number of processes to the same weights but for dropout."""
-    chosen = (f"trainer={strategy}", "trainer.devices=2")
+    chosen = (f"trainer={strategy}", *(["optimizer=cpu_adamw"] if strategy == OFFLOAD else []))
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
-    whole = run(tmp_path / "whole", *chosen)
+    whole = run(tmp_path / "whole", *chosen, "trainer.devices=2")
     assert whole.returncode == 0, whole.stderr[-3000:]
-    killed_after(tmp_path / "cut", "last-step=2*.ckpt", *chosen)
+    killed_after(tmp_path / "cut", "last-step=2*.ckpt", *chosen, "trainer.devices=2")
     shutil.copytree(tmp_path / "cut", tmp_path / "other")
-    again = run(tmp_path / "cut", *chosen)
+    again = run(tmp_path / "cut", *chosen, "trainer.devices=2")
     assert again.returncode == 0, again.stderr[-3000:]
     assert "resuming from" in again.stdout
     expected, found = finished(tmp_path / "whole"), finished(tmp_path / "cut")
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-    other = run(tmp_path / "other", f"trainer={strategy}", "trainer.devices=1")
+    if strategy == OFFLOAD:  # DeepSpeedCPUAdam multiplies beta's powers step by step, and takes them anew when it goes on
+        assert 0 < relative(found, expected) <= TOLERANCE
+    else:
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    other = run(tmp_path / "other", *chosen, "trainer.devices=1")
     assert other.returncode == 0, other.stderr[-3000:]
     assert "resuming from" in other.stdout
     assert "resuming a run of 2 processes with 1" in other.stdout

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -292,7 +293,9 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
 
 def _plugins(cfg: Config) -> list[Any]:
     own_folders = spreads_weights(cfg)  # strategies that do write their checkpoints themselves
-    return [*([] if own_folders else [AtomicCheckpointIO()]), *([TorchElasticEnvironment()] if here().size > 1 else [])]
+    # Said here, since Lightning takes a single process for one of several where SLURM's job has tasks.
+    environment = TorchElasticEnvironment() if here().size > 1 else LightningEnvironment()
+    return [*([] if own_folders else [AtomicCheckpointIO()]), environment]
 
 
 def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, resume: Path | None) -> None:

@@ -89,6 +89,21 @@ def launcher() -> dict[str, str] | None:
     if int(environment.get("WORLD_SIZE", 1)) > 1 and "RANK" in environment:
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         return {name: environment[name] for name in names if name in environment}
+    if environment.get("SUBMITIT_EXECUTOR") == "local":
+        return _submitit_task(environment)
+    return _slurm_task(environment)
+
+
+def _submitit_task(environment: Mapping[str, str]) -> dict[str, str] | None:
+    """Which of several tasks of a submitit job on this machine this process is."""
+    if (tasks := environment["SUBMITIT_LOCAL_NTASKS"]) == "1":
+        return None
+    rank, port = environment["SUBMITIT_LOCAL_GLOBALID"], _port_of(environment["SUBMITIT_LOCAL_JOB_ID"])
+    return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": tasks, "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def _slurm_task(environment: Mapping[str, str]) -> dict[str, str] | None:
+    """Which of several tasks of srun this process is. A batch script is one, whatever SLURM says of its job (SLURM_NTASKS)."""
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks == 1:
         return None
@@ -101,9 +116,13 @@ def launcher() -> dict[str, str] | None:
         "WORLD_SIZE": str(tasks),
         "GROUP_RANK": environment.get("SLURM_NODEID", "0"),
         "MASTER_ADDR": environment.get("MASTER_ADDR", address),
-        # Jobs and steps that share a machine get ports of their own.
-        "MASTER_PORT": environment.get("MASTER_PORT", str(15000 + (7 * int(environment["SLURM_JOB_ID"])) % 15000)),
+        "MASTER_PORT": environment.get("MASTER_PORT", _port_of(environment["SLURM_JOB_ID"])),
     }
+
+
+def _port_of(job: str) -> str:
+    """A port for a job, which others on the same machine hardly share."""
+    return str(15000 + (7 * int(job)) % 15000)
 
 
 def follows() -> bool:
@@ -254,7 +273,7 @@ def _free_port() -> int:
 
 
 def _environment(added: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
-    """This process's environment, in which the package is found wherever the command was started.
+    """This process's environment, in which the package, and programs installed beside it, are found wherever it was started.
 
     Args:
         added: names to set. alone: leave out what a launcher says of ranks.
@@ -262,4 +281,6 @@ def _environment(added: Mapping[str, str], *, alone: bool = False) -> dict[str, 
     root = str(Path(__file__).resolve().parents[2])
     ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE") if alone else ()
     kept = {name: value for name, value in os.environ.items() if name not in ranks}
-    return {**kept, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]), **added}
+    # DeepSpeed compiles with ninja, which is on no PATH where .venv was not activated.
+    before = {"PYTHONPATH": root, "PATH": str(Path(sys.executable).parent)}
+    return {**kept, **{name: os.pathsep.join([first, *filter(None, [kept.get(name)])]) for name, first in before.items()}, **added}

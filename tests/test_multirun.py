@@ -1,0 +1,223 @@
+"""Multiruns whose runs are jobs of submitit, here as processes of this machine; the batch script, with an srun of our own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+
+from tract import multirun
+from tract.entry import launch
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=0", "logger=none", "trainer.enable_progress_bar=false",
+    "batch.items_per_step=4", "pipeline=[stage1]", "train.max_steps=1", "train.export=last", "train.validate_seed_model=false",
+    "run.name=jobs",
+)  # fmt: skip
+
+
+def places(root: Path) -> list[str]:
+    return [f"paths.runs={root}/runs", f"paths.cache={root}/cache"]
+
+
+def run(*command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHONPATH")}
+    return subprocess.run(
+        command, cwd=cwd, env={**environment, "OMP_NUM_THREADS": "1", **more}, capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+def jobs(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """A multirun of small trainings, each a submitit job, started in a folder where nothing may appear."""
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=submitit_local"]
+    done = run(*command, *SMALL, *places(root), *overrides, cwd=elsewhere)
+    assert list(elsewhere.iterdir()) == []
+    return done
+
+
+def complete(root: Path) -> list[str]:
+    return sorted(path.relative_to(root / "runs").parts[1] for path in (root / "runs" / "jobs").glob("seed*/stage1-*"))
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which the entry ends, before any job."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        launch(lambda cfg: pytest.fail("it ran"), "train")
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "submitit_slurm"])
+def test_without_the_plugin_the_error_says_how_to_get_it(
+    launcher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Plugins.instance()  # else it is found and registered after it was taken out
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml")
+    line = refused(monkeypatch, capsys, "-m", f"hydra/launcher={launcher}", "seed=0,1")
+    mends = "run `pip install -c constraints.txt -e '.[slurm]'`"
+    assert line == f"error: hydra/launcher: submitit_slurm needs the package hydra-submitit-launcher; {mends}"
+
+
+def test_a_machine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = refused(monkeypatch, capsys, "-m", "hydra/launcher=slurm", "seed=0,1", *places(tmp_path))
+    assert line == 'error: hydra/launcher: Could not detect "srun", are you indeed on a slurm cluster?'
+
+
+def test_a_launcher_without_a_multirun_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(monkeypatch, capsys, "hydra/launcher=slurm")
+    assert line.startswith("error: hydra/launcher: slurm starts the runs of a multirun, also a single one, with -m; add -m")
+
+
+def test_the_slurm_launcher_is_the_plugin_s_with_keys_set() -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        chosen = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu"]
+        launcher = compose("train", chosen, return_hydra_config=True).hydra.launcher
+    assert launcher._target_ == "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    assert (launcher.partition, launcher.tasks_per_node, launcher.timeout_min) == ("gpu", 1, 720)
+
+
+def test_a_failure_is_told_where_it_is_unpickled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(multirun, "failed", [])
+    pickled = pickle.dumps(multirun.Failure("job #3", "seed: found 'a'"))
+    assert capsys.readouterr().err == ""
+    assert pickle.loads(pickled) is None
+    assert capsys.readouterr().err == "error: job #3: seed: found 'a'\n"
+    assert multirun.failed == ["job #3"]
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("error: data.path: absent\n", "hydra/launcher: data.path: absent"),
+        ("Killed\n", "hydra/launcher: Job 7 (task: 0) has not produced any output (state: FAILED); Error stream produced:; Killed"),
+    ],
+)
+def test_a_job_that_ended_without_a_result_is_one_line(log: str, line: str) -> None:
+    head = f"Job 7 (task: 0) has not produced any output (state: FAILED)\nError stream produced:\n{'-' * 40}\n"
+    assert multirun.explain(RuntimeError(head + log)) == line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_each_job_trains_into_the_folder_of_its_configuration(tmp_path: Path) -> None:
+    done = jobs(tmp_path, "seed=0,1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert complete(tmp_path) == ["seed0", "seed1"]
+    logs = sorted((tmp_path / "runs" / "jobs" / "multirun" / ".submitit").glob("*/*_log.out"))
+    assert len(logs) == 2
+    assert all("stage1: finished, " in log.read_text() for log in logs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_error_of_a_job_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
+    """The first job's is found in the process of its stage, the last one's by the check of its configuration."""
+    done = jobs(tmp_path, "data.max_length=8,2048,0")
+    assert done.returncode == 2, done.stdout + done.stderr
+    first, last = done.stderr.splitlines()
+    assert first.startswith("error: job #0: data: no usable item in the training split")
+    assert last.startswith("error: job #2: data.max_length: 0 is not a number >= 1 (log: ")
+    log = Path(last.rpartition("(log: ")[2].removesuffix(")"))
+    assert log.read_text() == "error: data.max_length: 0 is not a number >= 1\n"
+    assert log.is_relative_to(tmp_path / "runs" / "jobs" / "multirun" / ".submitit")
+    assert complete(tmp_path) == ["seed0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_tasks_of_a_job_train_together(tmp_path: Path) -> None:
+    ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true")
+    done = jobs(tmp_path, "hydra.launcher.tasks_per_node=2", "seed=0", *ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert complete(tmp_path) == ["seed0"]
+    first, second = sorted((tmp_path / "runs" / "jobs" / "multirun" / ".submitit").glob("*/*_log.out"))
+    assert "on each of 2 processes" in first.read_text()
+    assert "finished" not in second.read_text(), "one process speaks for all"
+
+
+SRUN = """#!/usr/bin/env bash
+# Two tasks on this machine, in the environment that srun gives them.
+[ "$1" = --kill-on-bad-exit=1 ] || exit 64
+shift
+export SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST=localhost SLURM_NODEID=0 MASTER_ADDR=127.0.0.1
+for rank in 0 1; do
+  SLURM_PROCID=$rank SLURM_LOCALID=$rank "$@" >"task$rank.log" 2>&1 & tasks[$rank]=$!
+done
+wait "${tasks[0]}" && wait "${tasks[1]}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_batch_script_trains_with_a_task_for_each_device(tmp_path: Path) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    programs = {"srun": SRUN, ".venv/bin/python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    job = {"JOB_ID": str(os.getpid()), "JOB_NUM_NODES": "1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "CPUS_PER_TASK": "1", "PROCID": "0"}
+    slurm = {f"SLURM_{name}": value for name, value in job.items()}
+    ranks = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true")
+    script = str(ROOT / "scripts" / "multinode.sbatch")
+    done = run("bash", script, *SMALL, *places(tmp_path), *ranks, cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", **slurm)
+    first, second = ((tmp_path / f"task{rank}.log").read_text() for rank in range(2))
+    assert done.returncode == 0, done.stderr + first + second
+    assert "on each of 2 processes" in first
+    assert "stage1: finished" in first
+    assert "finished" not in second
+    assert complete(tmp_path) == ["seed0"]
+
+
+SBATCH = """#!/usr/bin/env bash
+# An array of two jobs on this machine.
+for task in 0 1; do
+  SLURM_JOB_ID=$((4242 + task)) SLURM_ARRAY_JOB_ID=4242 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1 bash "$1" >/dev/null 2>&1 &
+done
+echo Submitted batch job 4242
+"""
+SRUN_OF_JOB = """#!/usr/bin/env bash
+# The one task of a job, with its log where it is wanted: srun --unbuffered --output OUT --error ERR COMMAND
+[ "$1 $2 $4 $SLURM_KILL_BAD_EXIT" = "--unbuffered --output --error 1" ] || exit 64
+logs=("$3" "$5")
+logs=("${logs[@]//%A/4242}"); logs=("${logs[@]//%a/$SLURM_ARRAY_TASK_ID}"); logs=("${logs[@]//%t/0}")
+mkdir -p "$(dirname "${logs[0]}")"
+export SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0
+shift 5
+exec "$@" >"${logs[0]}" 2>"${logs[1]}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_slurm_launcher_submits_an_array_of_jobs(tmp_path: Path) -> None:
+    """With an sbatch and srun of our own; there is no sacct, so the results alone say that the jobs are over."""
+    for name, text in {"sbatch": SBATCH, "srun": SRUN_OF_JOB}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu"]
+    done = run(*command, *SMALL, *places(tmp_path), "adapter.rank=2,0", cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    folder = tmp_path / "runs" / "jobs" / "multirun" / ".submitit"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [f"error: job #1: adapter.rank: 0 is not a number >= 1 (log: {folder}/4242_1/4242_1_0_log.err)"], done.stderr
+    assert done.returncode == 2
+    assert complete(tmp_path) == ["seed0"]
+    (script,) = folder.rglob("*_submission.sh")
+    wanted = {"--partition=gpu", "--array=0-1%2", "--ntasks-per-node=1", "--gpus-per-node=1", "--time=720"}
+    assert wanted <= {line.removeprefix("#SBATCH ") for line in script.read_text().splitlines()}
