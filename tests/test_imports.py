@@ -44,7 +44,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.vllm_engine",
             "tract.generation.server_engine",
         ),
-        ("schema", "text", "tensors", "forward", "sampling"),
+        ("schema", "text", "tensors", "forward", "sampling", "ranks"),
     ),
     "stages": (
         ("tract.stages", "tract.stages.*"),

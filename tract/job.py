@@ -5,12 +5,10 @@ The folder holds ``config.yaml``, resolved, and ``task.json``. The processes of 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging.config
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,18 +21,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.entry import CONFIG_DIR, guarded
 from tract.errors import TrainingError
-from tract.ranks import Ranks, by_environment, joined
+from tract.ranks import Ranks, by_environment, end_with, joined
 
 # What gloo and NCCL say of a rank that does not answer any more.
 _LOST = re.compile(r"[Cc]onnection (closed|reset|refused)|[Tt]imed out|timeout|Broken pipe|remote process exited|NCCL")
 _LAST_WAIT_S = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path) -> None:
     """Runs the task that the folder describes."""
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    _end_with(task.pop("parent"))
+    end_with(task.pop("parent"))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
@@ -71,15 +68,6 @@ def _outlived(ranks: Ranks) -> Iterator[None]:
             raise
         time.sleep(_LAST_WAIT_S)  # whoever started the ranks ends this one meanwhile
         raise TrainingError(f"rank {ranks.rank}: another rank is gone or did not answer ({str(error).splitlines()[0][:200]})") from None
-
-
-def _end_with(parent: int) -> None:
-    """Lets this process die with the pipeline, even if that is killed, so that nobody works on unseen. Linux only."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was killed before
-        os._exit(1)
 
 
 def _logging() -> dict[str, Any]:

@@ -125,9 +125,15 @@ def _unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
             with _from_source("model.name_or_path", source), _quiet_transformers():
                 AutoTokenizer.from_pretrained(source.location, **source.kwargs).save_pretrained(partial)
                 kwargs = _dequantized(source) | {"dtype": torch.float32}
-                AutoModelForCausalLM.from_pretrained(source.location, **source.kwargs, **kwargs).save_pretrained(partial)
+                _save_here(AutoModelForCausalLM.from_pretrained(source.location, **source.kwargs, **kwargs), partial)
             os.replace(partial, folder)
     return Checkpoint(str(folder), None)
+
+
+def _save_here(model: Any, folder: Path) -> None:
+    """Writes a whole model, whichever rank this is; transformers silently writes nothing on others than the first."""
+    model.should_save_on_this_rank = lambda is_main_process: True
+    model.save_pretrained(folder)
 
 
 def _dequantized(source: Checkpoint) -> dict[str, Any]:
@@ -303,7 +309,7 @@ def _written(cfg: ModelConfig, adapter: Path | None, seed: int, prefix: Path) ->
             shutil.rmtree(partial, ignore_errors=True)
             log.info("model: writing whole weights into %s, once", folder)
             whole: Any = load_judge(replace(cfg, dtype="float32"), adapter, four_bit=False, seed=seed)
-            whole.save_pretrained(partial)
+            _save_here(whole, partial)
             load_tokenizer(cfg).save_pretrained(partial)
             os.replace(partial, folder)
     return folder

@@ -13,6 +13,7 @@ from typing import Any
 
 from tract.errors import ConfigError, GenerationError
 from tract.generation.engine import Ask, Reply
+from tract.ranks import end_with
 
 # Ranks that vLLM accepts as the largest of its adapters.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -23,6 +24,8 @@ _CPU_CACHE_SHARE = 0.25
 _CPU_BATCH_TOKENS = 4096
 # For vLLM's processes to end by themselves.
 _SHUTDOWN_S = 30.0
+# Environment variable of vLLM's processes: the process id of this one.
+_STARTED_BY = "TRACT_STARTED_VLLM"
 # What torchrun and its like say of this process; vLLM's own processes are others.
 _OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -137,6 +140,17 @@ class VLLMEngine:
         gc.collect()  # else vLLM tidies up while Python ends, when half of it is gone
 
 
+def end_with_parent() -> None:
+    """Lets vLLM's processes die with the one that started them; without it a killed run leaves them at work, with their memory.
+
+    A plugin of vLLM (entry point ``vllm.general_plugins``), which each of its processes calls when it starts. Does nothing in a vLLM
+    that somebody else has started.
+    """
+    started_by = os.environ.get(_STARTED_BY)
+    if started_by is not None and started_by != str(os.getpid()):
+        end_with(os.getppid())
+
+
 async def start_vllm(settings: VLLMSettings) -> VLLMEngine:
     """A started engine, see ``VLLMEngine``."""
     return VLLMEngine(settings)
@@ -188,6 +202,7 @@ def _environment(settings: VLLMSettings) -> Iterator[None]:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    os.environ[_STARTED_BY] = str(os.getpid())
     if settings.enforce_eager:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else parts of its sampler are compiled all the same
     if not settings.cpu:
