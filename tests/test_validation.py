@@ -33,7 +33,10 @@ REFUSED = {
     "number for a mapping": (["scheduler.kwargs=3"], ["scheduler.kwargs: found 3; a mapping is accepted"]),
     "value for a section": (
         ["run=5"],
-        ["run: found 5; a section with the keys name, tags, isolate, when_locked, on_code_change, rank_timeout_s is accepted"],
+        [
+            "run: found 5; a section with the keys name, tags, isolate, when_locked, on_code_change, rank_timeout_s, "
+            "device_memory_gib is accepted"
+        ],
     ),
     "missing value": (["data=feedback_jsonl"], ["data.path: a value is missing; give data.path=..."]),
     "missing section": (["~data"], ["data: the whole section is missing"]),
@@ -104,6 +107,7 @@ REFUSED = {
     ),
     "name": (["run.name=a/b"], ["run.name: 'a/b' names no folder"]),
     "name of the store": (["run.name=stages"], ["run.name: 'stages' is the folder of the stages' products; choose another name"]),
+    "no memory": (["run.device_memory_gib=0"], ["run.device_memory_gib: 0.0 is not a number > 0; null asks the device that is here"]),
     "when locked": (["run.when_locked=steal"], ["run.when_locked: 'steal' is not one of wait, refuse"]),
     "on code change": (["run.on_code_change=ignore"], ["run.on_code_change: 'ignore' is not one of redo, reuse"]),
     "no stage": (

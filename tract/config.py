@@ -18,6 +18,7 @@ class RunConfig:
     when_locked: str = MISSING  # "wait" or "refuse"
     on_code_change: str = MISSING  # "redo" or "reuse"
     rank_timeout_s: float = MISSING  # the longest that a process waits for the others of its stage
+    device_memory_gib: float | None = MISSING  # what a dry run plans for; null: ask the device
 
 
 @dataclass
@@ -237,6 +238,7 @@ class Config:
     stages: list[str] | None = MISSING  # those of them to run now; null for all
     from_stage: str | None = MISSING  # "from" in YAML: those before it must be complete
     force: list[str] = MISSING  # made anew even if complete
+    dry_run: bool = MISSING  # estimates only
     stage: str = MISSING
     judge: str | None = MISSING
     compare_to: str | None = MISSING

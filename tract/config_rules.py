@@ -181,6 +181,8 @@ def _name_problems(cfg: Config) -> Iterator[str]:
     for key, text in (("run.name", cfg.run.name), ("stage", cfg.stage)):
         if not _FOLDER_NAME.fullmatch(text):
             yield f"{key}: {text!r} names no folder; letters, digits and _ . + = , - are accepted"
+    if cfg.run.device_memory_gib is not None and not cfg.run.device_memory_gib > 0:
+        yield f"run.device_memory_gib: {cfg.run.device_memory_gib} is not a number > 0; null asks the device that is here"
     if cfg.run.name == "stages":
         yield "run.name: 'stages' is the folder of the stages' products; choose another name"
 

@@ -43,7 +43,7 @@ def create_zero3(build: Build, sharded: AbstractContextManager[Any]) -> nn.Modul
     weights = dict(source.named_parameters()) if source is not None else {}
     with sharded:
         model = build(empty=True, float32_adapter=False)
-    _tie(model)
+    tie_weights(model)
     names = {id(p): name for name, p in model.named_parameters()}
     for module in model.modules():
         own = [p for p in module.parameters(recurse=False) if id(p) in names]
@@ -70,7 +70,7 @@ def create_fsdp(build: Build, mesh: Any, policy: Any, device: torch.device, *, o
     source = build() if here().is_first else None
     with init_empty_weights(include_buffers=False):  # buffers hold what no file has, e.g. rotary frequencies
         model = build(empty=True)
-    _tie(model)
+    tie_weights(model)
     options = {"mesh": mesh, "mp_policy": policy, **({"offload_policy": offload} if offload is not None else {})}
     for layer in list(_layers(model)):
         fully_shard(layer, **options)
@@ -80,7 +80,7 @@ def create_fsdp(build: Build, mesh: Any, policy: Any, device: torch.device, *, o
     return model
 
 
-def _tie(model: nn.Module) -> None:
+def tie_weights(model: nn.Module) -> None:
     """Lets modules share the parameters that they should; each was given its own where none was initialised."""
     for module in model.modules():
         if hasattr(module, "tie_weights"):

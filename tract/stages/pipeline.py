@@ -57,6 +57,10 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         SystemExit: if a stage in a process of its own failed; it has said why.
     """
     cfg = validate(resolved)
+    if cfg.dry_run:
+        if not follows():
+            _dry_run(cfg, resolved)
+        return {}
     if follows():
         follow()
         return {}
@@ -72,6 +76,30 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
             inputs = _inputs(name, cfg, products)
             products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
     return products
+
+
+def _dry_run(cfg: Config, resolved: DictConfig) -> None:
+    """Says what the stages would need, and makes no folder."""
+    from tract.stages.dry_run import dry_run
+    from tract.stages.fit_plan import plan_of
+
+    plan = _plan(cfg)
+    _check_ahead(cfg, resolved, plan)
+    fits = [name for name in plan if name in _FIT]
+    generated = _complete_products(cfg, resolved, plan).get("generate") if "stage2" in fits else None
+    plans = [plan_of(name, typed(stage_config(resolved, name)), generated) for name in fits or ["stage1"]]
+    dry_run(plans, len(fits), [name for name in plan if name in ("generate", "predict")], cfg)
+
+
+def _complete_products(cfg: Config, resolved: DictConfig, plan: list[str]) -> dict[str, Product]:
+    """The products before stage 2 that are there already and would be used."""
+    found: dict[str, Product] = {}
+    for name in plan[: plan.index("stage2")]:
+        folder = folder_of(build_stage(Task(name, _inputs(name, cfg, found), False), resolved), cfg, force=False)
+        if _forced(name, cfg) or not folder.is_complete:
+            break
+        found[name] = open_product(folder.path)
+    return found
 
 
 def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:

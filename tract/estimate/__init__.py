@@ -1,0 +1,1 @@
+"""What a run will need, before it: memory, and floating-point operations. Pure arithmetic."""
