@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging.config
-import os
 import re
 import sys
 import time

@@ -54,14 +54,14 @@ def engines() -> list[str]:
 
 
 def test_a_killed_generation_on_two_engines_goes_on_with_what_is_missing(tmp_path: Path) -> None:
-    overrides = [*VLLM, *TWO, "judge=seed", "generation.n_cot=24"]
+    overrides = [*VLLM, *TWO, "judge=seed", "generation.n_cot=12"]
     before = set(engines())
     process = subprocess.Popen(
         command("generate_cot.py", *overrides), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     until = time.monotonic() + 400
-    while journal_lines(tmp_path) < 100:
+    while journal_lines(tmp_path) < 60:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < until, "it wrote nothing"
         time.sleep(0.05)
@@ -71,13 +71,14 @@ def test_a_killed_generation_on_two_engines_goes_on_with_what_is_missing(tmp_pat
     assert set(engines()) <= before, "an engine lives on without its pipeline"
     kept = journal_lines(tmp_path)
     said = finished(tmp_path, "generate_cot.py", *overrides)
-    assert f"{kept} of " in said, "judgements were made before; going on"
+    assert kept >= 60
+    assert "judgements were made before; going on" in said
     (product,) = [path for path in (tmp_path / "runs" / "stages").glob("generate-*") if path.is_dir()]
     records = list(read_cots(product / COTS_FILE, tmp_path / "cache"))
     samples = Counter(record["row"] for record in records)
-    assert set(samples.values()) == {24}
-    assert len({(record["row"], record["sample"]) for record in records}) == len(records) == 24 * len(samples)
-    assert len({tuple(record["cot_ids"]) for record in records if record["row"] == records[0]["row"]}) > 12, "a seed of its own for each"
+    assert set(samples.values()) == {12}
+    assert len({(record["row"], record["sample"]) for record in records}) == len(records) == 12 * len(samples)
+    assert len({tuple(record["cot_ids"]) for record in records if record["row"] == records[0]["row"]}) > 6, "a seed of its own for each"
 
 
 def judged(root: Path) -> dict[tuple[str, int], Any]:
