@@ -181,7 +181,7 @@ def test_strategies_of_the_configuration(tiny_config: TinyConfig) -> None:
     assert kind().kind == "whole"
     assert kind("trainer=ddp", "trainer.devices=2") == Strategy("ddp", 2)
     assert kind("trainer=deepspeed_zero2", "trainer.devices=4") == Strategy("zero2", 4, bucket=200_000_000, live=1_000_000_000)
-    zero3 = kind("trainer=deepspeed_zero3", "trainer.devices=4", "+trainer.num_nodes=2", "+trainer.strategy.reduce_bucket_size=1000")
+    zero3 = kind("trainer=deepspeed_zero3", "trainer.devices=4", "trainer.num_nodes=2", "+trainer.strategy.reduce_bucket_size=1000")
     assert zero3 == Strategy("zero3", 8, 2, bucket=1000, live=1_000_000_000)
     offload = kind("trainer=deepspeed_zero3_offload", "optimizer=cpu_adamw", "trainer.devices=4")
     assert (offload.offload_weights, offload.offload_optimizer) == (True, True)

@@ -29,11 +29,14 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("schema", "text"),
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
-    "config": (("tract.config", "tract.config_rules", "tract.validation"), ("schema", "text", "tensors", "sampling")),
+    "config": (
+        ("tract.config", "tract.config_devices", "tract.config_rules", "tract.validation"),
+        ("schema", "text", "tensors", "sampling"),
+    ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
     "estimate": (("tract.estimate", "tract.estimate.*"), ()),
-    "modeling": (("tract.modeling",), ("schema", "forward", "config")),
+    "modeling": (("tract.modeling", "tract.serving"), ("schema", "forward", "config")),
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
     "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "ranks", "data")),
     "backends": (

@@ -12,6 +12,7 @@ from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tract.config import YAML_NAMES, Config, GenerationConfig
+from tract.config_devices import ZERO_OPTIMIZERS, device_problems
 from tract.errors import ConfigError
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
@@ -50,28 +51,6 @@ MONITORS = (
     "val/score_mass",
     "val/spearman_rho",
     "val/squared_error",
-)
-# Arguments of lightning.Trainer that the stage sets, and the key to set instead.
-_TRAINER_ARGUMENTS_ELSEWHERE = {
-    "accumulate_grad_batches": "batch.items_per_step and batch.micro_batch_tokens",
-    "callbacks": "train",
-    "check_val_every_n_epoch": "train.validate_every_steps",
-    "default_root_dir": "paths.runs",
-    "gradient_clip_val": "train.gradient_clip_norm",
-    "logger": "logger",
-    "max_epochs": "train.max_epochs",
-    "max_steps": "train.max_steps",
-    "val_check_interval": "train.validate_every_steps",
-}
-ZERO = "tract.stages.strategies.ZeRO"
-# Those that treat each number by itself; the last one works in the machine's memory.
-ZERO_OPTIMIZERS = (
-    "torch.optim.AdamW",
-    "torch.optim.Adam",
-    "torch.optim.SGD",
-    "torch.optim.Adagrad",
-    "torch.optim.RMSprop",
-    "deepspeed.ops.adam.DeepSpeedCPUAdam",
 )
 # A folder, and part of W&B's run id, which takes none of /\\#?%:
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
@@ -115,8 +94,7 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     yield from _training_problems(cfg)
     yield from _pipeline_problems(cfg)
     yield from _evaluation_problems(cfg)
-    yield from _backend_problems(cfg)
-    yield from _trainer_problems(cfg)
+    yield from device_problems(cfg)
 
 
 def _choice_problems(cfg: Config) -> Iterator[str]:
@@ -185,51 +163,6 @@ def _name_problems(cfg: Config) -> Iterator[str]:
         yield f"run.device_memory_gib: {cfg.run.device_memory_gib} is not a number > 0; null asks the device that is here"
     if cfg.run.name == "stages":
         yield "run.name: 'stages' is the folder of the stages' products; choose another name"
-
-
-def _trainer_problems(cfg: Config) -> Iterator[str]:
-    for name in cfg.trainer:
-        if name in _TRAINER_ARGUMENTS_ELSEWHERE:
-            yield f"trainer.{name}: is set by the stage; use {_TRAINER_ARGUMENTS_ELSEWHERE[name]} instead"
-    devices: Any = cfg.trainer.get("devices", 1)
-    if isinstance(devices, list) and len(devices) != 1:
-        chosen = ",".join(map(str, devices))
-        yield f"trainer.devices: {devices!r} chooses some; set CUDA_VISIBLE_DEVICES={chosen} and trainer.devices={len(devices)} instead"
-    elif not isinstance(devices, list) and str(devices) not in ("auto", "-1") and not (str(devices).isdecimal() and int(devices) > 0):
-        yield f"trainer.devices: {devices!r} is no number of devices; a number > 0 or auto is accepted"
-    yield from _strategy_problems(cfg)
-
-
-def spreads_weights(cfg: Config) -> bool:
-    """Whether the training strategy is one of those that spread weights, gradients or the optimizer over ranks."""
-    strategy = cfg.trainer.get("strategy")
-    return isinstance(strategy, Mapping) and str(strategy.get("_target_")).startswith("tract.stages.strategies.")
-
-
-def _strategy_problems(cfg: Config) -> Iterator[str]:
-    """What a strategy needs that is not there, and what it does not go with."""
-    strategy = cfg.trainer.get("strategy")
-    if strategy is None or not isinstance(strategy, Mapping):
-        if strategy is not None:
-            yield f"trainer.strategy: found {strategy!r}; choose one with trainer=ddp, deepspeed_zero2, deepspeed_zero3 or fsdp"
-        return
-    target = str(strategy.get("_target_"))
-    if spreads_weights(cfg) and cfg.adapter.kind == "qlora":
-        yield f"adapter.kind: qlora's packed weights cannot be spread by {target.rpartition('.')[2]}; set trainer=ddp or adapter=lora"
-    if target != ZERO:
-        return
-    if importlib.util.find_spec("deepspeed") is None:
-        yield "trainer.strategy: ZeRO needs the package deepspeed; run `pip install -c constraints.txt deepspeed`, or set trainer=fsdp"
-    optimizer = str(cfg.optimizer.get("_target_"))
-    if optimizer not in ZERO_OPTIMIZERS:
-        yield (
-            f"optimizer._target_: {optimizer} is not supported by ZeRO, which joins weights to flat pieces; accepted are "
-            f"{', '.join(ZERO_OPTIMIZERS)}, e.g. optimizer=adamw"
-        )
-    elif strategy.get("offload_optimizer") and optimizer != ZERO_OPTIMIZERS[-1]:
-        yield f"optimizer._target_: {optimizer} does not go with trainer.strategy.offload_optimizer=true; set optimizer=cpu_adamw"
-    if cfg.model.dtype == "float16" or cfg.trainer.get("precision") == "16-mixed":
-        yield "trainer.precision: ZeRO with 16-mixed scales losses and skips steps, which would not be exact; set bf16-mixed or 32-true"
 
 
 def _training_problems(cfg: Config) -> Iterator[str]:
@@ -302,53 +235,6 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
         yield "evaluation.n_cot: 0 leaves no_cot as the only predictor; set evaluation.predictors=[no_cot], or n_cot above 0"
     if cfg.evaluation.cots != "sampled" and "decode_free" in evaluation.predictors:
         yield f"evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is {cfg.evaluation.cots!r}; leave it out"
-
-
-def _backend_problems(cfg: Config) -> Iterator[str]:
-    """What the backend of generation needs that is not there, and what it does not go with."""
-    if cfg.generation.backend == "vllm":
-        yield from _vllm_problems(cfg)
-    elif cfg.generation.backend == "openai_server":
-        yield from _server_problems(cfg)
-
-
-def _vllm_problems(cfg: Config) -> Iterator[str]:
-    vllm, devices = cfg.generation.vllm, str(cfg.trainer.get("devices", 1))
-    if importlib.util.find_spec("vllm") is None:
-        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else "`pip install -c constraints.txt -e '.[vllm]'`"
-        yield f"generation.backend: vllm needs the package vllm; run {how}, or set generation=hf"
-    if not 0 < vllm.gpu_memory_utilization <= 1:
-        yield f"generation.vllm.gpu_memory_utilization: {vllm.gpu_memory_utilization} is outside (0, 1]"
-    if vllm.kv_cache_gib is not None and not vllm.kv_cache_gib > 0:
-        yield f"generation.vllm.kv_cache_gib: {vllm.kv_cache_gib} is not a number > 0; null takes what is left"
-    if devices.isdecimal() and int(devices) % max(1, vllm.tensor_parallel_size):
-        yield (
-            f"generation.vllm.tensor_parallel_size: {vllm.tensor_parallel_size} does not divide trainer.devices={devices}; each engine "
-            "takes as many of the devices, so change one of them"
-        )
-    if cfg.adapter.kind == "qlora" and cfg.judge is None:
-        yield "generation.backend: vllm does not serve judges on 4-bit weights (adapter=qlora); set generation=hf"
-    if cfg.trainer.get("precision") == "64-true":
-        yield "trainer.precision: vllm does not compute in 64-true; set 32-true, or generation=hf"
-
-
-def _server_problems(cfg: Config) -> Iterator[str]:
-    if importlib.util.find_spec("openai") is None:
-        yield "generation.backend: openai_server needs the package openai; run `pip install -c constraints.txt -e '.[server]'`"
-    server = cfg.generation.server
-    if server.base_url is None:
-        yield "generation.server.base_url: openai_server needs the server's address; give it up to and including /v1"
-    elif not server.base_url.startswith(("http://", "https://")):
-        yield f"generation.server.base_url: {server.base_url!r} is no address; give it as in http://localhost:8000/v1"
-    if not server.timeout_s > 0:
-        yield f"generation.server.timeout_s: {server.timeout_s} is not a number > 0"
-    if cfg.judge is None:
-        yield "judge: openai_server takes a judge that is served already; say which one, for its prompt, cue and grid: judge=..."
-    if cfg.compare_to is not None:
-        yield (
-            f"compare_to: {cfg.compare_to!r} would be answered by the same server; set compare_to=null, and evaluate the other judge in a "
-            "run of its own"
-        )
 
 
 def _built_problems(cfg: Config) -> Iterator[str]:

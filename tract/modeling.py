@@ -90,7 +90,7 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
     digest = hashlib.sha256(json.dumps([asdict(replace(cfg, unpacked=None)), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():
-        with _from_source("model.name_or_path", source):
+        with from_source("model.name_or_path", source):
             config = AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code)
         digest.update(f"{source.location}@{getattr(config, '_commit_hash', None) or cfg.revision}".encode())
         return digest.hexdigest()
@@ -109,7 +109,7 @@ def _digest_file(digest: Any, path: Path) -> None:
             digest.update(file.read(_BLOCK_BYTES))
 
 
-def _unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
+def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
     """The same model as a folder that loads quickly, where the source is a GGUF file and a place for it is configured."""
     if source.gguf_file is None or cfg.unpacked is None or not (Path(source.location) / source.gguf_file).is_file():
         return source
@@ -122,15 +122,15 @@ def _unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             log.info("model: unpacking %s into %s, once", source.gguf_file, folder)
-            with _from_source("model.name_or_path", source), _quiet_transformers():
+            with from_source("model.name_or_path", source), _quiet_transformers():
                 AutoTokenizer.from_pretrained(source.location, **source.kwargs).save_pretrained(partial)
                 kwargs = _dequantized(source) | {"dtype": torch.float32}
-                _save_here(AutoModelForCausalLM.from_pretrained(source.location, **source.kwargs, **kwargs), partial)
+                save_here(AutoModelForCausalLM.from_pretrained(source.location, **source.kwargs, **kwargs), partial)
             os.replace(partial, folder)
     return Checkpoint(str(folder), None)
 
 
-def _save_here(model: Any, folder: Path) -> None:
+def save_here(model: Any, folder: Path) -> None:
     """Writes a whole model, whichever rank this is; transformers silently writes nothing on others than the first."""
     model.should_save_on_this_rank = lambda is_main_process: True
     model.save_pretrained(folder)
@@ -161,8 +161,8 @@ _TOKENIZERS: dict[str, Any] = {}
 
 
 def _load_tokenizer(cfg: ModelConfig) -> Any:
-    source = Checkpoint(cfg.tokenizer_name_or_path, None) if cfg.tokenizer_name_or_path else _unpacked(cfg, locate(cfg))
-    with _from_source("model.tokenizer_name_or_path" if cfg.tokenizer_name_or_path else "model.name_or_path", source):
+    source = Checkpoint(cfg.tokenizer_name_or_path, None) if cfg.tokenizer_name_or_path else unpacked(cfg, locate(cfg))
+    with from_source("model.tokenizer_name_or_path" if cfg.tokenizer_name_or_path else "model.name_or_path", source):
         tokenizer = AutoTokenizer.from_pretrained(
             source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs
         )
@@ -255,73 +255,13 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
     return model.eval()
 
 
-@dataclass(frozen=True, slots=True)
-class ServingFiles:
-    """What another engine than this process loads a judge from.
-
-    Attributes:
-        model: hub id, or folder with safetensors and tokenizer. revision: on the hub. tokenizer: hub id or folder.
-        adapter: folder of the LoRA adapter that belongs on top, or None. adapter_rank: its rank, 0 without one.
-        max_positions: the longest sequence that the model is made for, in tokens.
-    """
-
-    model: str
-    revision: str | None
-    tokenizer: str
-    adapter: Path | None
-    adapter_rank: int
-    max_positions: int
-
-
-def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: int, cache: Path) -> ServingFiles:
-    """A judge as files; written to the cache, once, where there are none in this form: GGUF, random and merged weights.
-
-    Args:
-        cfg, weights, seed: as in ``load_judge``. merge: add an adapter to the weights. cache: folder for what has to be written.
-
-    Raises:
-        ConfigError: if the weights cannot be loaded.
-    """
-    adapter = weights if weights is not None and (weights / "adapter_config.json").is_file() else None
-    if adapter is not None and merge:
-        with _from_source("judge", Checkpoint(str(adapter), None)):
-            digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.glob("adapter_*")))).hexdigest()
-        cfg, adapter = in_folder(cfg, _written(cfg, adapter, seed, cache / f"merged-{digest[:16]}")), None
-    elif weights is not None and adapter is None:
-        cfg = in_folder(cfg, weights)
-    elif cfg.random_init:
-        cfg = in_folder(cfg, _written(cfg, None, seed, cache / "random"))
-    source = _unpacked(replace(cfg, unpacked=cfg.unpacked or str(cache)), locate(cfg))
-    with _from_source("model.name_or_path", source):
-        config = AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code)
-        rank = LoraConfig.from_pretrained(str(adapter)).r if adapter else 0
-    positions = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
-    return ServingFiles(source.location, cfg.revision, cfg.tokenizer_name_or_path or source.location, adapter, rank, positions)
-
-
-def _written(cfg: ModelConfig, adapter: Path | None, seed: int, prefix: Path) -> Path:
-    """A folder with the whole weights of a judge, in float32 so that an adapter loses nothing."""
-    folder = prefix.with_name(f"{prefix.name}-{model_fingerprint(cfg, seed)[:16]}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            log.info("model: writing whole weights into %s, once", folder)
-            whole: Any = load_judge(replace(cfg, dtype="float32"), adapter, four_bit=False, seed=seed)
-            _save_here(whole, partial)
-            load_tokenizer(cfg).save_pretrained(partial)
-            os.replace(partial, folder)
-    return folder
-
-
 def in_folder(cfg: ModelConfig, folder: Path | str) -> ModelConfig:
     """The same model with weights and tokenizer of a folder, or of the hub."""
     return replace(cfg, name_or_path=str(folder), package=None, revision=None, tokenizer_name_or_path=None, random_init=False)
 
 
 def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> Any:
-    with _from_source("judge", Checkpoint(str(folder), None)), _quiet_transformers():
+    with from_source("judge", Checkpoint(str(folder), None)), _quiet_transformers():
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
@@ -334,8 +274,8 @@ def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: b
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(config, **kwargs)
     if empty:
-        source = _unpacked(cfg, source)
-        with _from_source("model.name_or_path", source):
+        source = unpacked(cfg, source)
+        with from_source("model.name_or_path", source):
             options = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code, **source.kwargs}
             config = AutoConfig.from_pretrained(source.location, **options)
         with no_init_weights():
@@ -343,9 +283,9 @@ def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: b
     if adapter.kind == "qlora":
         kwargs["quantization_config"] = _four_bit_config(cfg)
     else:
-        source = _unpacked(cfg, source)
+        source = unpacked(cfg, source)
         kwargs |= _dequantized(source)
-    with _from_source("model.name_or_path", source), _quiet_transformers():
+    with from_source("model.name_or_path", source), _quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(
             source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs, **kwargs
         )
@@ -424,7 +364,7 @@ def _save_adapter(model: PeftModel, weights: dict[str, Tensor] | None, folder: P
 
 
 @contextmanager
-def _from_source(key: str, source: Checkpoint) -> Iterator[None]:
+def from_source(key: str, source: Checkpoint) -> Iterator[None]:
     """Turns the many errors of a failed load into one line."""
     try:
         yield

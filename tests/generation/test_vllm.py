@@ -27,8 +27,9 @@ from tract.generation.sampling import Sampling
 from tract.generation.server_engine import ServerSettings, connect
 from tract.generation.vllm_engine import VLLMEngine, VLLMSettings
 from tract.layout import SequenceLayout
-from tract.modeling import load_judge, load_model, save_judge, serving_files
+from tract.modeling import load_judge, load_model, save_judge
 from tract.score_grid import ScoreGrid
+from tract.serving import serving_files
 
 pytestmark = pytest.mark.vllm
 

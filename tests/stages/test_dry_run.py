@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiny_pipeline import captured
 
 from tract.config import Config
 from tract.errors import ConfigError
+from tract.estimate import memory
 from tract.stages import device, dry_run
 from tract.stages.fit_plan import needs, plan_of, total
 from tract.stages.model_facts import strategy_of
@@ -42,10 +44,10 @@ def test_it_prints_each_stage_and_leaves_no_run(dry: Callable[..., str], tmp_pat
     for stage in ("stage1", "stage2", "generate, predict"):
         assert f"dry run: {stage}\n" in shown
     for pattern in (
-        r"parameters +123,200, of which 16,384 are trained",
-        r"weights +0\.47 MiB",
-        r"gradients +0\.06 MiB",
-        r"optimizer +0\.12 MiB",
+        r"parameters +150,848, of which 19,456 are trained",
+        r"weights +0\.58 MiB",
+        r"gradients +0\.07 MiB",
+        r"optimizer +0\.15 MiB",
         r"in all +0\.5\d GiB of 2\.00 GiB, 2\d%",
         r"optimizer steps +4 \(5 an epoch, 0\.8 epochs\)",
         r"a step +4 items, [\d,]+ tokens on average, at most [\d,]+",
@@ -186,6 +188,19 @@ def test_sampling_that_does_not_fit_names_a_smaller_batch(tiny_config: TinyConfi
     assert fits is not None
     resolved.generation.batch_size = int(fits[1])
     run_pipeline(resolved)
+
+
+def test_an_engine_that_does_not_fit_names_how_many_gpus_would(
+    dry: Callable[..., str], tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("tract.config_devices.importlib.util.find_spec", lambda name: name == "vllm" or found(name))
+    gpus = (*GPUS, "generation=vllm", "run.device_memory_gib=80")
+    assert re.search(r"256 CoTs at a time by vLLM, on 1 of the devices for each engine", dry(*gpus))
+    monkeypatch.setitem(memory.PROCESS_BYTES, "gpu", 71 * 2**30)
+    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: [memory.Part("weights", 100 * 2**30 / a[4])])
+    with pytest.raises(ConfigError, match=r"generation.vllm: an engine needs at least 100.00 GiB per device of 72.00 GiB .*size=2, and"):
+        run_pipeline(tiny_config("dry_run=true", *gpus)[1])
 
 
 def test_strategy_divides_what_the_plan_needs(tiny_config: TinyConfig) -> None:

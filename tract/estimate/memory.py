@@ -164,3 +164,18 @@ def sampling_memory(facts: ModelFacts, weights: float, item_bytes: int, work: Sa
         Part("margin", FRAGMENTATION * (prompts + own + max(inside, drawing))),
         Part("process", PROCESS_BYTES["gpu" if gpu else "cpu"]),
     ]
+
+
+def engine_memory(facts: ModelFacts, weights: float, item_bytes: int, longest: int, gpus: int, *, gpu: bool) -> list[Part]:
+    """What an engine (vLLM) needs at the least on each of its GPUs; whatever more it is given becomes cache.
+
+    Args:
+        facts: of the model. weights: their bytes. item_bytes: of a key's numbers. longest: tokens of the longest sequence.
+        gpus: over which the engine spreads weights and cache. gpu: whether on any, or on a CPU.
+    """
+    keys = 2 * facts.layer.keys * facts.layers * item_bytes * longest
+    return [
+        Part("weights", weights / gpus),
+        Part("cache of one sequence", keys / gpus),
+        Part("process", PROCESS_BYTES["gpu" if gpu else "cpu"]),
+    ]

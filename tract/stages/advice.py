@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tract.config import Config
-from tract.config_rules import ZERO, ZERO_OPTIMIZERS
+from tract.config_devices import ZERO, ZERO_OPTIMIZERS
 from tract.errors import ConfigError
 from tract.stages.fit_plan import FitPlan, needs, total
 from tract.stages.model_facts import on_gpu, strategy_of

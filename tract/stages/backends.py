@@ -16,8 +16,9 @@ from tract.errors import ConfigError
 from tract.generation.backend import JudgeBackend
 from tract.generation.stopping import free_tokens
 from tract.layout import SequenceLayout
-from tract.modeling import load_judge, serving_files
+from tract.modeling import load_judge
 from tract.ranks import here
+from tract.serving import serving_files
 from tract.stages.judges import Judge
 
 # Which dtype the arithmetic has where it is not that of the weights, by Lightning's name of the precision.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.estimate.facts import GIB, Sampling
 from tract.estimate.flops import SHARE, forward_flops, hours, training_flops
-from tract.estimate.memory import FRAGMENTATION, Part, sampling_memory
+from tract.estimate.memory import FRAGMENTATION, Part, engine_memory, sampling_memory
 from tract.generation.live import PREFILL_TOKENS
 from tract.stages.advice import advise
 from tract.stages.device import Device, find_device
@@ -20,6 +21,7 @@ from tract.stages.workload import Workload
 
 log = logging.getLogger(__name__)
 
+_ENGINE_GPUS = (2, 4, 8)  # of one vLLM engine that are tried
 _GROWTH = 1.5  # by which tract.generation.live adds places for tokens
 
 
@@ -36,7 +38,7 @@ def dry_run(plans: Sequence[FitPlan], fits: int, sampling: Sequence[str], cfg: C
     device = find_device(cfg)
     refusals = [refusal for plan in plans[:fits] if (refusal := _fit_stage(plan, device)) is not None]
     if sampling:
-        refusals += _sampling(plans[0], sampling, cfg, device)
+        refusals += _SAMPLING[cfg.generation.backend](plans[0], sampling, cfg, device)
     if refusals:
         raise ConfigError("; ".join(refusals))
 
@@ -134,6 +136,42 @@ def _sampling(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) 
     yield f"generation.batch_size: sampling needs {size(needed)} per device of {size(device.memory)}; {advice}"
 
 
+def _engine(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) -> Iterator[str]:
+    """The same for vLLM, which fills the memory that it may take with its cache."""
+    vllm, gpu = cfg.generation.vllm, on_gpu(cfg)
+    least = partial(_least_of_engine, plan, cfg, gpu=gpu)
+    parts = least(vllm.tensor_parallel_size)
+    room = device.memory * (vllm.gpu_memory_utilization if gpu else 1.0) if device.memory else None
+    shown = f"{cfg.generation.batch_size} CoTs at a time by vLLM, on {vllm.tensor_parallel_size} of the devices for each engine"
+    log.info("dry run: %s\n\n%s\n", ", ".join(names), "\n".join([_row("sampled", shown), *_memory_lines(parts, device)]))
+    if room is None or total(parts) <= room:
+        return
+    enough = next((number for number in _ENGINE_GPUS if number > vllm.tensor_parallel_size and total(least(number)) <= room), None)
+    advice = (
+        f"set generation.vllm.tensor_parallel_size={enough}, and trainer.devices to a multiple"
+        if enough and gpu
+        else "take a smaller model"
+    )
+    yield (
+        f"generation.vllm: an engine needs at least {size(total(parts))} per device of {size(room)} "
+        f"(gpu_memory_utilization={vllm.gpu_memory_utilization:g}); {advice}"
+    )
+
+
+def _least_of_engine(plan: FitPlan, cfg: Config, gpus: int, *, gpu: bool) -> list[Part]:
+    model = described_once(plan.cfg)
+    stored = 2 if str(cfg.trainer.get("precision", "32-true")) in HALF else model.frozen_bytes or model.trained_bytes
+    return engine_memory(model.facts, model.facts.elements * stored, int(stored), cfg.data.max_length, gpus, gpu=gpu)
+
+
+def _server(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) -> Iterator[str]:
+    """Nothing is held here."""
+    log.info(
+        "dry run: %s\n\n%s\n", ", ".join(names), _row("sampled", f"by the server at {cfg.generation.server.base_url}, which is not asked")
+    )
+    return iter(())
+
+
 def _sampled(plan: FitPlan, cfg: Config, n_cot: int, batch: int) -> tuple[Sampling, list[Part]]:
     """What is sampled at a time with so many sequences in a batch, and what a device holds for it."""
     prompts = max(1, batch // n_cot)
@@ -160,3 +198,7 @@ def duration(number: float) -> str:
 
 def _row(name: str, text: str) -> str:
     return f"  {name:<20}{text}"
+
+
+# By backend: logs what the sampling stages need, yields what to say where it does not fit.
+_SAMPLING = {"hf": _sampling, "vllm": _engine, "openai_server": _server}

@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from tract.config import Config, SchedulerConfig, TrainConfig
-from tract.config_rules import spreads_weights
+from tract.config_devices import spreads_weights
 from tract.data.cots import COTS_FILE
 from tract.data.datamodule import JudgeDataModule
 from tract.data.steps import Limits

@@ -13,7 +13,7 @@ from torch import nn
 
 from tract.attention import TREE
 from tract.config import Config
-from tract.config_rules import ZERO, ZERO_OPTIMIZERS
+from tract.config_devices import ZERO, ZERO_OPTIMIZERS
 from tract.estimate.facts import NF4_BYTES, Compute, LayerFacts, ModelFacts, Storage, Strategy
 from tract.head import CHUNK_ELEMENTS
 from tract.modeling import load_model, load_tokenizer
