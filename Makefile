@@ -114,7 +114,7 @@ test: setup  ## fast tests, on a CPU, without a network
 test-slow: setup  ## slow tests that need no GPU and no network
 	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
-test-all: setup  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
+test-all: setup-vllm  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
 	@$(PYTEST) -m 'not network and not kills'
 
 test-gpu: setup  ## tests that need one or more GPUs

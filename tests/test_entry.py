@@ -66,7 +66,7 @@ def write_experiment(folder: Path, text: str) -> list[str]:
         ("train.max_step=2", "train.max_step: unknown key (did you mean max_steps?); accepted are max_epochs, max_steps,"),
         (
             "objektive=tract",
-            "objektive: unknown key (did you mean objective?); accepted are seed, pipeline, stages, from, force, stage,",
+            "objektive: unknown key (did you mean objective?); accepted are seed, pipeline, stages, from, force, dry_run, stage,",
         ),
         ("temperature=0.5", "temperature: unknown key (did you mean generation.temperature?); accepted are seed, pipeline,"),
         ("max_steps=3", "max_steps: unknown key (did you mean train.max_steps?); accepted are seed,"),
@@ -77,7 +77,7 @@ def write_experiment(folder: Path, text: str) -> list[str]:
         ("lr=0.1", "lr: unknown key (did you mean optimizer.lr?); accepted are seed,"),
         ("devices=4", "devices: unknown key (did you mean trainer.devices?); accepted are seed,"),
         ("+temperature=0.5", "temperature: unknown key (did you mean generation.temperature?); accepted are seed,"),
-        ("a.b.c=1", "a: unknown key; accepted are seed, pipeline, stages, from, force, stage,"),
+        ("a.b.c=1", "a: unknown key; accepted are seed, pipeline, stages, from, force, dry_run, stage,"),
         ("objective.use_cot.x=1", "objective.use_cot.x: cannot be set (Key 'x' is not in struct)"),
         (
             "trainer.bogus=1",

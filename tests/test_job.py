@@ -34,7 +34,7 @@ def task_folder(folder: Path, config: DictConfig, **changed: Any) -> Path:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that is run in this process must not tie it to its parent, nor change its logging."""
-    monkeypatch.setattr(tract.job, "_end_with", lambda parent: None)
+    monkeypatch.setattr(tract.job, "end_with", lambda parent: None)
     monkeypatch.setattr(tract.job.logging.config, "dictConfig", lambda content: None)
     monkeypatch.setattr(tract.job.logging, "captureWarnings", lambda capture: None)
 
@@ -144,8 +144,8 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
 
 _TIED = """
 import os, sys, time
-from tract.job import _end_with
-_end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid())
+from tract.ranks import end_with
+end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(60)
 """

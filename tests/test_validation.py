@@ -327,3 +327,51 @@ def test_every_accepted_schedule_can_be_built(name: str) -> None:
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     scheduler = build_scheduler(optimizer, 10, SchedulerConfig(name=name, warmup_steps=2, warmup_fraction=None, kwargs=kwargs))
     assert scheduler.get_last_lr()[0] <= 1e-3
+
+
+VLLM = ("model=tiny", "generation=vllm")
+SERVER = ("model=tiny", "generation=openai_server")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*VLLM, "generation.vllm.tensor_parallel_size=2"), "size: 2 does not divide trainer.devices=1; each engine takes as many"),
+        ((*VLLM, "generation.vllm.gpu_memory_utilization=1.5"), "generation.vllm.gpu_memory_utilization: 1.5 is outside"),
+        ((*VLLM, "generation.vllm.kv_cache_gib=0"), "generation.vllm.kv_cache_gib: 0.0 is not a number > 0"),
+        ((*VLLM, "generation.vllm.lora=beside"), "generation.vllm.lora: 'beside' is not one of served, merged"),
+        ((*VLLM, "adapter=qlora", "model.random_init=false"), "vllm does not serve judges on 4-bit weights"),
+        ((*VLLM, "trainer.precision=64-true"), "vllm does not compute in 64-true"),
+        (("model=tiny", "generation.backend=tgi"), "generation.backend: 'tgi' is not one of hf, vllm, openai_server"),
+        (SERVER, "generation.server.base_url: openai_server needs the server's address"),
+        (SERVER, "judge: openai_server takes a judge that is served already"),
+        (SERVER, "compare_to: 'seed' would be answered by the same server; set compare_to=null"),
+        ((*SERVER, "generation.server.base_url=localhost:8000"), "'localhost:8000' is no address; give it as in http"),
+        ((*SERVER, "generation.server.timeout_s=0"), "generation.server.timeout_s: 0.0 is not a number > 0"),
+    ],
+)
+def test_a_backend_that_does_not_go_with_the_rest(
+    overrides: tuple[str, ...], message: str, compose_config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
+    with pytest.raises(ConfigError) as raised:
+        validate(compose_config(*overrides))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("absent", "overrides", "message"),
+    [
+        ("vllm", ("generation=vllm",), r"generation.backend: vllm needs the package vllm; run `make setup-vllm`, or set generation=hf"),
+        ("vllm", ("generation=vllm", "trainer=single"), r"run `pip install -c constraints.txt -e '.\[vllm\]'`, or set generation=hf"),
+        ("openai", ("generation=openai_server",), r"needs the package openai; run `pip install -c constraints.txt -e '.\[server\]'`"),
+    ],
+)
+def test_a_backend_without_its_package_says_how_to_get_it(
+    absent: str, overrides: tuple[str, ...], message: str, compose_config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == absent else found(name, *rest))
+    with pytest.raises(ConfigError, match=message):
+        validate(compose_config("model=tiny", *overrides))

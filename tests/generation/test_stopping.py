@@ -25,9 +25,12 @@ def layout_of(name: str) -> SequenceLayout:
 
 def first_length(finder: CueFinder, ids: Sequence[int]) -> tuple[int, int] | None:
     """(tokens sampled, tokens of the CoT) when the cue is complete for the first time, fed token by token as in sampling."""
+    at_once = finder.first_cue(ids)
     for count in range(1, len(ids) + 1):
         if (length := finder.cot_length(ids[:count])) is not None:
+            assert at_once == (length, count), "what is sampled in one go ends at the same place"
             return count, length
+    assert at_once is None
     return None
 
 

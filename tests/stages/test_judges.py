@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tract.config import Config
 from tract.errors import ConfigError, DataError
 from tract.modeling import load_judge
+from tract.stages.backends import hf_judge
 from tract.stages.identity import StageIdentity
 from tract.stages.judges import find_judge
 from tract.stages.products import write_manifest
@@ -66,7 +67,7 @@ def test_the_weights_of_a_run_folder_are_loaded(cfg: Config, whole: Any) -> None
     """The adapter is merged into float32 weights: W + alpha / rank * B A."""
     folder = whole.products["stage1"].path
     judge = find_judge(str(folder), cfg)
-    model = judge.load(cfg).model
+    model = hf_judge(judge, cfg).model
     saved = load_file(folder / "adapter_model.safetensors")
     adapter = json.loads((folder / "adapter_config.json").read_text())
     loaded = dict(model.named_parameters())
@@ -87,11 +88,11 @@ def test_full_weights_are_loaded(whole: Any) -> None:
     product = whole.tiny.run(*full)[0]["stage1"]
     cfg = validate(whole.tiny.compose())
     judge = find_judge(str(product.path), cfg)
-    loaded = dict(judge.load(cfg).model.named_parameters())
+    loaded = dict(hf_judge(judge, cfg).model.named_parameters())
     saved = load_file(product.path / "model.safetensors")
     assert saved.keys() <= loaded.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
-    seed = dict(find_judge("seed", cfg).load(cfg).model.named_parameters())
+    seed = dict(hf_judge(find_judge("seed", cfg), cfg).model.named_parameters())
     assert any(not torch.equal(loaded[name], seed[name]) for name in loaded)
 
 
@@ -103,7 +104,7 @@ def test_an_adapter_of_peft_goes_on_the_configured_seed_model(cfg: Config, whole
     judge = find_judge(str(folder), cfg)
     assert (judge.name, judge.weights) == ("adapter", folder)
     trained = find_judge(str(whole.products["stage1"].path), cfg)
-    one, other = (dict(found.load(cfg).model.named_parameters()) for found in (judge, trained))
+    one, other = (dict(hf_judge(found, cfg).model.named_parameters()) for found in (judge, trained))
     assert all(torch.equal(one[name], other[name]) for name in other)
     weights = load_file(folder / "adapter_model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "adapter_model.safetensors")
@@ -112,20 +113,20 @@ def test_an_adapter_of_peft_goes_on_the_configured_seed_model(cfg: Config, whole
 
 def test_a_hugging_face_folder(cfg: Config, tiny_tokenizer: Any, tmp_path: Path) -> None:
     folder = tmp_path / "someone-judge"
-    find_judge("seed", cfg).load(cfg).model.save_pretrained(folder)
+    hf_judge(find_judge("seed", cfg), cfg).model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     judge = find_judge(str(folder), cfg)
     assert judge.name == "someone-judge"
     assert judge.model.random_init is False
     assert judge.model.package is None
-    loaded, seed = (dict(found.load(cfg).model.named_parameters()) for found in (judge, find_judge("seed", cfg)))
+    loaded, seed = (dict(hf_judge(found, cfg).model.named_parameters()) for found in (judge, find_judge("seed", cfg)))
     assert all(torch.equal(loaded[name], seed[name]) for name in seed)
 
 
 def test_the_pad_token_of_the_configuration_helps_out(cfg: Config, whole: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     """A folder whose tokenizer has none."""
     folder = tmp_path / "no-pad"
-    find_judge("seed", cfg).load(cfg).model.save_pretrained(folder)
+    hf_judge(find_judge("seed", cfg), cfg).model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "pad_token"}))
@@ -193,11 +194,11 @@ def test_a_gpu_that_is_not_there(whole: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = validate(whole.tiny.compose("trainer.accelerator=gpu"))
     with pytest.raises(ConfigError, match=r"trainer.accelerator: 'gpu' is set but torch finds no GPU; set trainer=cpu"):
-        find_judge("seed", cfg).load(cfg)
+        hf_judge(find_judge("seed", cfg), cfg)
 
 
 def test_precision_is_that_of_the_trainer(whole: Any) -> None:
     stored = validate(whole.tiny.compose("trainer.precision=bf16-true"))
-    assert {p.dtype for p in find_judge("seed", stored).load(stored).model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in hf_judge(find_judge("seed", stored), stored).model.parameters()} == {torch.bfloat16}
     mixed = validate(whole.tiny.compose("trainer.precision=bf16-mixed"))
-    assert {p.dtype for p in find_judge("seed", mixed).load(mixed).model.parameters()} == {torch.float32}
+    assert {p.dtype for p in hf_judge(find_judge("seed", mixed), mixed).model.parameters()} == {torch.float32}

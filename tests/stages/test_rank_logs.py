@@ -48,3 +48,14 @@ def test_ranks_share_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(part for share in shares for part in share) == ["a", "b", "c", "d", "e"]
     assert all(share == sorted(share) for share in shares)
     assert {"a"} in [set(share) for share in shares]
+
+
+def test_the_first_of_the_ranks_behind_a_judge_gets_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    for rank in range(4):
+        logs = RankLogs(tmp_path / str(rank), 10)
+        monkeypatch.setattr("tract.stages.rank_logs.here", lambda rank=rank: Ranks(rank, 4, rank))
+        shares.append(logs.mine(["a", "b", "c"], [50, 40, 30], ranks_per_judge=2))
+        monkeypatch.undo()
+    assert sorted([shares[0], shares[2]]) == [["a"], ["b", "c"]]
+    assert shares[1] == shares[3] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from tract.config import Config
 from tract.config_rules import sampling_of
 from tract.errors import ConfigError
 from tract.generation.backend import JudgeBackend
+from tract.generation.hf import HFJudge
+from tract.generation.packed import pack_linears
 from tract.generation.stopping import free_tokens
 from tract.layout import SequenceLayout
 from tract.modeling import load_judge
@@ -64,10 +66,8 @@ def at_work(judge: Judge, cfg: Config) -> Iterator[JudgeBackend]:
         backend.close()
 
 
-def _hf(judge: Judge, cfg: Config) -> JudgeBackend:
-    from tract.generation.hf import HFJudge
-    from tract.generation.packed import pack_linears
-
+def hf_judge(judge: Judge, cfg: Config) -> HFJudge:
+    """The judge in this process, loaded to the configured device."""
     precision = _precision(cfg)
     model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
     if precision in _STORED:
@@ -131,7 +131,7 @@ def _openai_server(judge: Judge, cfg: Config) -> JudgeBackend:
     return EngineJudge(partial(connect, settings), layout, sampling_of(cfg.generation), cfg.seed)
 
 
-_BACKENDS = {"hf": _hf, "vllm": _vllm, "openai_server": _openai_server}
+_BACKENDS: dict[str, Callable[[Judge, Config], JudgeBackend]] = {"hf": hf_judge, "vllm": _vllm, "openai_server": _openai_server}
 
 
 def _longest(cfg: Config, layout: SequenceLayout) -> int:

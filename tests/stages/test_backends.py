@@ -1,0 +1,108 @@
+"""Who runs a judge: what an engine is started with, and which keys and code belong to a backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from typing import Any
+
+import pytest
+
+from tract.config import Config
+from tract.errors import ConfigError
+from tract.generation.engine import EngineJudge
+from tract.generation.hf import HFJudge
+from tract.ranks import Ranks
+from tract.stages import backends
+from tract.stages.backends import at_work
+from tract.stages.generate import GenerateStage
+from tract.stages.judges import find_judge
+from tract.validation import validate
+
+
+@pytest.fixture
+def compose(whole: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tiny configuration; vLLM counts as installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
+    return whole.tiny.compose
+
+
+def settings_of(spec: str, cfg: Config) -> Any:
+    """What vLLM would be started with."""
+    with at_work(find_judge(spec, cfg), cfg) as judge:
+        assert isinstance(judge, EngineJudge)
+        (settings,) = judge._start.args  # type: ignore[attr-defined]
+        return settings
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", "float32"), ("bf16-mixed", "bfloat16"), ("bf16-true", "bfloat16"), ("16-mixed", "float16")]
+)
+def test_vllm_computes_as_the_trainer_says(precision: str, dtype: str, compose: Any) -> None:
+    cfg = validate(compose("generation=vllm", f"trainer.precision={precision}"))
+    settings = settings_of("seed", cfg)
+    assert settings.dtype == dtype
+    assert (settings.cpu, settings.sequences, settings.adapter, settings.devices) == (True, 16, None, (0,))
+    longest = cfg.data.max_length + 100
+    assert cfg.data.max_length < settings.max_length < longest
+
+
+def test_an_adapter_is_served_or_merged(compose: Any, whole: Any) -> None:
+    stage1 = str(whole.products["stage1"].path)
+    served = settings_of(stage1, validate(compose("generation=vllm")))
+    assert (served.adapter, served.adapter_rank) == (stage1, 8)
+    merged = settings_of(stage1, validate(compose("generation=vllm", "generation.vllm.lora=merged")))
+    assert (merged.adapter, merged.adapter_rank) == (None, 0)
+    assert "merged-" in merged.model
+
+
+def test_each_engine_takes_gpus_of_its_own(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = validate(compose("generation=vllm", "trainer.devices=4", "generation.vllm.tensor_parallel_size=2", "run.isolate=true"))
+    monkeypatch.setattr(backends, "here", lambda: Ranks(6, 8, 2))
+    settings = settings_of("seed", cfg)
+    assert (settings.devices, settings.shared_cores) == ((2, 3), True)
+
+
+def test_judges_on_4_bit_weights_are_refused(compose: Any) -> None:
+    cfg = validate(compose("generation=vllm"))
+    judge = dataclasses.replace(find_judge("seed", cfg), four_bit=True)
+    with pytest.raises(ConfigError, match="vllm does not serve seed, a judge on 4-bit weights"), at_work(judge, cfg):
+        pass
+
+
+def test_hf_is_the_default(compose: Any) -> None:
+    cfg = validate(compose())
+    with at_work(find_judge("seed", cfg), cfg) as judge:
+        assert isinstance(judge, HFJudge)
+
+
+def identity(compose: Any, *overrides: str) -> Any:
+    resolved = compose(*overrides)
+    cfg = validate(resolved)
+    return GenerateStage(cfg, resolved, find_judge("seed", cfg)).identity()
+
+
+def test_a_stage_depends_on_its_own_backend_alone(compose: Any) -> None:
+    hf, vllm = identity(compose), identity(compose, "generation=vllm")
+    assert hf.key != vllm.key
+    assert identity(compose, "generation.vllm.lora=merged", "generation.server.api=openai").key == hf.key
+    assert identity(compose, "generation=vllm", "generation.vllm.lora=merged").key != vllm.key
+    for change in ("generation.vllm.kv_cache_gib=2", "generation.vllm.gpu_memory_utilization=0.5", "generation.batch_size=7"):
+        assert identity(compose, "generation=vllm", change).key == vllm.key
+    assert "tract.generation.live" in hf.code
+    assert "tract.generation.vllm_engine" not in hf.code
+    assert "tract.generation.live" not in vllm.code
+    assert "tract.generation.vllm_engine" in vllm.code
+    assert "tract.generation.server_engine" not in vllm.code
+
+
+def test_a_server_is_asked_with_the_judges_own_tokens(compose: Any, whole: Any) -> None:
+    address = "http://localhost:8000/v1"
+    stage2 = str(whole.products["stage2"].path)
+    cfg = validate(compose("generation=openai_server", f"generation.server.base_url={address}", f"judge={stage2}", "compare_to=null"))
+    settings = settings_of(stage2, cfg)
+    assert (settings.base_url, settings.api, settings.model) == (address, "vllm", None)
+    layout = find_judge(stage2, cfg).layout
+    assert settings.encode("Good.") == layout.cot_ids("Good.")
+    assert settings.score_ids["5"] == layout.score_ids[4]
