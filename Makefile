@@ -108,8 +108,10 @@ format: setup  ## let ruff sort the imports, mend what it safely can and format
 test test-slow test-all test-gpu test-kills test-vllm check: export HF_HUB_OFFLINE ?= 1
 test test-slow test-all test-gpu test-kills test-vllm check: export WANDB_MODE ?= offline
 
+# Several at a time, each with one thread; for a debugger: make test ARGS="-n 0 --pdb".
+test: export OMP_NUM_THREADS ?= 1
 test: setup  ## fast tests, on a CPU, without a network
-	@$(PYTEST) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
+	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
 
 test-slow: setup  ## slow tests that need no GPU and no network
 	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
