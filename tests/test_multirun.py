@@ -140,6 +140,7 @@ def test_the_error_of_a_job_is_one_line_and_the_others_go_on(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_tasks_of_a_job_train_together(tmp_path: Path) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true")
