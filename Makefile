@@ -113,8 +113,10 @@ test: export OMP_NUM_THREADS ?= 1
 test: setup  ## fast tests, on a CPU, without a network
 	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
 
+# Two at a time; those that share a fixture of minutes are a group.
+test-slow: export OMP_NUM_THREADS ?= 1
 test-slow: setup  ## slow tests that need no GPU and no network
-	@$(PYTEST) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadgroup $(ARGS) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
 test-all: setup-vllm  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
 	@$(PYTEST) -m 'not network and not kills'

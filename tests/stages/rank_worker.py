@@ -1,11 +1,12 @@
 """Trains the tiny judge on however many ranks torchrun has started, and writes the first step's gradient and the last weights.
 
-python -m torch.distributed.run --nproc-per-node=2 tests/stages/rank_worker.py OUT_FOLDER TRAINER MICRO_BATCH_TOKENS...
+python -m torch.distributed.run --nproc-per-node=2 tests/stages/rank_worker.py OUT_FOLDER TRAINER ADAPTER,... MICRO_BATCH_TOKENS...
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import nn
 
 from tract.ranks import here, joined
 from tract.sharding import whole_weights
-from tract.stages.fit import _trainer, build, quieten
 from tract.stages.prepare import prepare
+from tract.stages.training import _trainer, build, quieten
 from tract.validation import typed, validate
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -82,14 +83,14 @@ def _own(p: nn.Parameter) -> int:
     return int((p.to_local() if hasattr(p, "to_local") else p).numel())
 
 
-def main(folder: Path, trainer_name: str, adapter: str, budgets: list[str]) -> None:
+def main(folder: Path, trainer_name: str, adapters: list[str], budgets: list[str]) -> None:
     quieten()
     with joined(gpu=False, timeout_s=120):
-        for budget in budgets:
+        for adapter, budget in product(adapters, budgets):
             result = train(folder, trainer_name, budget, adapter)
             if here().is_first:
                 torch.save(result, folder / f"{trainer_name}-{adapter}-{here().size}-{budget}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(","), sys.argv[4:])

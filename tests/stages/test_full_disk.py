@@ -30,7 +30,7 @@ WRITES = {
     "parquet": ("generate", r"generate-.*/cots\.parquet$"),
     "manifest": ("stage2", r"stage2-.*/manifest\.json\.tmp$"),
 }
-STEP_KB = 120  # half a checkpoint
+STEP_KB = 240  # a checkpoint
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
