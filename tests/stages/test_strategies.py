@@ -58,8 +58,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return result
 
 
-@pytest.mark.xdist_group("trained")
-@pytest.mark.parametrize(("strategy", "adapter"), [*product(STRATEGIES, ("lora", "full")), (OFFLOAD, "full")])
+@pytest.mark.parametrize(
+    ("strategy", "adapter"), [*product(STRATEGIES, ("lora", "full")), pytest.param(OFFLOAD, "full", marks=pytest.mark.kills)]
+)
 def test_two_processes_give_the_gradient_and_weights_of_one(trained: Any, strategy: str, adapter: str) -> None:
     """Five steps of AdamW with clipping and decay; the fourth step has one item for two processes."""
     alone = trained("cpu", adapter, 1, "null")
@@ -75,7 +76,6 @@ def test_two_processes_give_the_gradient_and_weights_of_one(trained: Any, strate
     assert relative(trained("cpu", adapter, 1, "700")["weights"], alone["weights"]) <= TOLERANCE
 
 
-@pytest.mark.xdist_group("trained")
 @pytest.mark.parametrize(("strategy", "share"), [("ddp", 1.0), ("fsdp", 0.5), ("deepspeed_zero3", 0.5)])
 def test_sharded_weights_are_spread(trained: Any, strategy: str, share: float) -> None:
     result = trained(strategy, "lora", 2, "null")
@@ -123,9 +123,9 @@ def killed_after(root: Path, checkpoint: str, *overrides: str) -> None:
     time.sleep(1)  # the ranks die with it
 
 
-# Two that spread weights in `.ci/run`, the others with `make test-kills`.
+# Four starts of two processes each: the one whose checkpoint is put together anew in `.ci/run`, the others with `make test-kills`.
 @pytest.mark.parametrize(
-    "strategy", [*STRATEGIES[2:], *(pytest.param(name, marks=pytest.mark.kills) for name in (*STRATEGIES[:2], OFFLOAD))]
+    "strategy", ["deepspeed_zero3", *(pytest.param(name, marks=pytest.mark.kills) for name in ("ddp", "deepspeed_zero2", "fsdp", OFFLOAD))]
 )
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, strategy: str) -> None:
     """And, from the same kill, on another number of processes to the same weights but for dropout."""
