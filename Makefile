@@ -125,7 +125,7 @@ test-gpu: setup  ## tests that need one or more GPUs
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
 
 test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the same judgements as by the Hugging Face backend
-	@$(PYTEST) -m 'vllm and not gpu and not network'
+	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS) -m 'vllm and not gpu and not network'
 
 test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
 	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py tests/test_estimate.py tests/test_multirun.py \

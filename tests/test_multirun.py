@@ -113,6 +113,7 @@ def test_a_job_that_ended_without_a_result_is_one_line(log: str, line: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_each_job_trains_into_the_folder_of_its_configuration(tmp_path: Path) -> None:
     done = jobs(tmp_path, "seed=0,1")
