@@ -22,8 +22,7 @@ from workload import ROOT, arguments, in_child, report
 
 from tract.estimate.memory import PROCESS_BYTES
 from tract.modeling import load_model
-from tract.stages import training
-from tract.stages.fit import fit
+from tract.stages import fit as fit_stage
 from tract.stages.fit_plan import needs, plan_of, total
 from tract.validation import validate
 
@@ -40,7 +39,7 @@ def owned_model(*arguments: Any, **options: Any) -> Any:
 
 def child(way: str, overrides: list[str], steps: int) -> dict[str, float]:
     """Estimates one training, then runs it."""
-    training.load_model = owned_model  # type: ignore[assignment]
+    fit_stage.load_model = owned_model  # type: ignore[assignment]
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")), tempfile.TemporaryDirectory() as runs:
         resolved = compose(
             "train",
@@ -54,7 +53,7 @@ def child(way: str, overrides: list[str], steps: int) -> dict[str, float]:
         work, parts = needs(plan, cfg)
         before = resident_mib()
         with Peak(torch.device("cpu")) as peak:
-            fit(cfg, resolved)
+            fit_stage.fit(cfg, resolved)
     return {
         "tokens": work.micro.tokens,
         "estimate": (total(parts) - PROCESS_BYTES["cpu"]) / MIB,

@@ -24,9 +24,9 @@ from lightning.pytorch.profilers import Profiler
 from workload import arguments, configured, device_of, report
 
 from tract.config import Config
+from tract.stages.fit import _run_trainer, build, quieten
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared
-from tract.stages.training import _run_trainer, build, quieten
 
 LOOP, LOGGERS = "run_training_epoch", "loggers"
 # Parts of a training by the ends of the names of Lightning's actions.

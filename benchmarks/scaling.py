@@ -35,8 +35,8 @@ from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured
 from tract.config import Config
 from tract.data.batches import Item
 from tract.head import chosen_log_probs
+from tract.stages.fit import build
 from tract.stages.prepare import Prepared, prepare
-from tract.stages.training import build
 
 COT_TOKENS, PROMPT_TOKENS, PROMPT_COTS = 128, 1024, 3
 POSITIONS, HIDDEN = 512, 576

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny_overrides import TINY
 
 from tract.config import YAML_NAMES, Config
+from tract.stages.fit import build
 from tract.stages.pipeline import stage_config
 from tract.stages.prepare import prepare
-from tract.stages.training import build
 from tract.validation import validate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

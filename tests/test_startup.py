@@ -93,8 +93,8 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["stage1", "generate", "predict"])
-def test_what_a_stage_makes_is_known_and_judges_sample_without_trainer_or_plots(
+@pytest.mark.parametrize("stage", ["generate", "predict"])
+def test_a_process_that_samples_loads_no_trainer_and_draws_no_plots(
     stage: str, compose_config: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     small = ["model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", "generation.max_cot_tokens=8"]

@@ -317,7 +317,7 @@ def test_monitors_are_the_metrics_of_the_module() -> None:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_accepted_schedule_can_be_built(name: str) -> None:
     from tract.config import SchedulerConfig
-    from tract.stages.training import build_scheduler
+    from tract.stages.fit import build_scheduler
 
     kwargs: dict[str, Any] = {
         "cosine_with_min_lr": {"min_lr": 1e-6},

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys, threading
 from hydra import compose, initialize_config_dir
+from tract.stages.fit import build
 from tract.stages.prepare import prepare
-from tract.stages.training import build
 from tract.validation import validate
 peak, done = 0, threading.Event()
 def watch():

@@ -17,8 +17,8 @@ from torch import nn
 
 from tract.ranks import here, joined
 from tract.sharding import whole_weights
+from tract.stages.fit import _trainer, build, quieten
 from tract.stages.prepare import prepare
-from tract.stages.training import _trainer, build, quieten
 from tract.validation import typed, validate
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -65,8 +65,8 @@ def test_it_prints_each_stage_and_leaves_no_run(dry: Callable[..., str], tmp_pat
 
 def test_the_figures_are_those_of_the_loaders(tiny_config: TinyConfig) -> None:
     """Tokens, micro-batches and steps of the plan are what the fit stage's own loaders give."""
+    from tract.stages.fit import build
     from tract.stages.prepare import prepare
-    from tract.stages.training import build
 
     cfg, _ = tiny_config("batch.micro_batch_size=null", "batch.micro_batch_tokens=1500", "train.max_steps=-1", "train.max_epochs=2")
     work, _ = needs(plan_of("stage1", cfg, None), cfg)

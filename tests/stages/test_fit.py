@@ -24,9 +24,8 @@ from transformers import AutoTokenizer
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.layout import SequenceLayout
-from tract.stages.fit import fit
+from tract.stages.fit import _trainer, build, fit
 from tract.stages.prepare import prepare
-from tract.stages.training import _trainer, build
 
 ROOT = Path(__file__).resolve().parents[2]
 TinyConfig = Callable[..., tuple[Config, Any]]

@@ -229,7 +229,7 @@ def build_stage(task: Task, resolved: DictConfig) -> Stage:
     config = stage_config(resolved, task.stage)
     cfg = typed(config)
     inputs = task.inputs
-    # Each is imported where it is wanted: the process of one stage needs little of the others.
+    # Each is imported where it is wanted: Lightning alone takes seconds, and the process of a stage that samples needs none of it.
     if task.stage in _FIT:
         from tract.stages.fit import FitStage
 

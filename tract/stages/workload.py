@@ -16,8 +16,8 @@ from tract.data.steps import LengthSampler, Limits, StepSampler
 from tract.estimate.facts import MicroBatch
 from tract.estimate.flops import Amount
 from tract.objective import Objective
+from tract.stages.fit import total_steps, warmup_steps
 from tract.stages.prepare import Prepared
-from tract.stages.training import total_steps, warmup_steps
 
 # Of a long training so many steps are looked at; by then a micro-batch that is longer than all of theirs is unlikely.
 _STEPS_SEEN = 10_000
