@@ -17,6 +17,8 @@ PY := .venv/bin/python
 READY := .venv/.installed
 PIP := .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST := $(PY) -m pytest $(ARGS)
+# Two files at a time: the tests of a file share what takes long to make.
+PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
@@ -113,10 +115,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: setup  ## fast tests, on a CPU, without a network
 	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
 
-# Two files at a time: the tests of a file share what takes long to make.
 test-slow: export OMP_NUM_THREADS ?= 1
 test-slow: setup  ## slow tests that need no GPU and no network
-	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+	@$(PYTEST_FILES) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
 test-all: setup-vllm  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
 	@$(PYTEST) -m 'not network and not kills'
@@ -125,7 +126,7 @@ test-gpu: setup  ## tests that need one or more GPUs
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
 
 test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the same judgements as by the Hugging Face backend
-	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS) -m 'vllm and not gpu and not network'
+	@$(PYTEST_FILES) -m 'vllm and not gpu and not network'
 
 test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
 	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py tests/test_estimate.py tests/test_multirun.py \
