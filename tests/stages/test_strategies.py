@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("rank_worker.py")
@@ -149,6 +150,21 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, strategy: st
     assert "resuming from" in other.stdout
     assert "resuming a run of 2 processes with 1" in other.stdout
     assert relative(finished(tmp_path / "other"), expected) < 0.5
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("strategy", ["deepspeed_zero3", "fsdp"])
+def test_all_weights_that_were_spread_are_exported_whole(tmp_path: Path, strategy: str) -> None:
+    """As a folder that transformers loads, with the weights of a training by one process."""
+    chosen = ("adapter=full", "adapter.dropout=0", "train.max_steps=3")
+    weights = {}
+    for trainer, devices in (("cpu", 1), (strategy, 2)):
+        (tmp_path / trainer).mkdir()
+        done = run(tmp_path / trainer, f"trainer={trainer}", f"trainer.devices={devices}", *chosen)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (file,) = (tmp_path / trainer / "runs" / "stages").glob("stage1-*/model.safetensors")
+        weights[trainer] = AutoModelForCausalLM.from_pretrained(file.parent).state_dict()
+    assert relative(weights[strategy], weights["cpu"]) <= TOLERANCE
 
 
 def test_a_failing_rank_ends_the_job_with_its_error(tmp_path: Path) -> None:
