@@ -360,6 +360,14 @@ def test_a_backend_that_does_not_go_with_the_rest(
     assert message in str(raised.value)
 
 
+def test_a_served_judge_that_only_samples_is_compared_to_none(compose_config: Callable[..., DictConfig]) -> None:
+    """``generate_cot.py`` composes ``compare_to`` as ``train.py`` does, and does not use it."""
+    served = (*SERVER, "generation.server.base_url=http://localhost:8000/v1", "judge=seed")
+    assert validate(compose_config(*served, "stages=[generate]")).compare_to == "seed"
+    with pytest.raises(ConfigError, match="compare_to: 'seed' would be answered by the same server"):
+        validate(compose_config(*served, "stages=[predict]"))
+
+
 @pytest.mark.parametrize(
     ("absent", "overrides", "message"),
     [

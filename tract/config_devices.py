@@ -123,7 +123,8 @@ def _server_problems(cfg: Config) -> Iterator[str]:
         yield f"generation.server.timeout_s: {server.timeout_s} is not a number > 0"
     if cfg.judge is None:
         yield "judge: openai_server takes a judge that is served already; say which one, for its prompt, cue and grid: judge=..."
-    if cfg.compare_to is not None:
+    judges_both = cfg.stages is None or {"predict", "evaluate"} & set(cfg.stages)
+    if judges_both and cfg.compare_to is not None:
         yield (
             f"compare_to: {cfg.compare_to!r} would be answered by the same server; set compare_to=null, and evaluate the other judge in a "
             "run of its own"
