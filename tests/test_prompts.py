@@ -31,7 +31,7 @@ def template(**changes: Any) -> PromptTemplate:
     """The template of these tests, with changes."""
     arguments: dict[str, Any] = {
         "source": "template", "system": "You give {lowest} to {highest}.", "blocks": BLOCKS, "cue": " Score: ",
-        "use_reference": True, "require_cue_in_prompt": True,
+        "use_reference": True, "require_cue_in_prompt": True, "escape_headings": True,
     }  # fmt: skip
     return PromptTemplate(**{**arguments, **changes})
 
@@ -224,6 +224,6 @@ def test_shortening_never_makes_a_text_longer() -> None:
 
 
 def test_an_empty_response_is_shown_as_such_and_an_empty_reference_is_none() -> None:
-    template = PromptTemplate("template", "", ("I: {instruction}", "R: {response}|", "A: {reference_answer}"), " cue ", True, False)
+    template = PromptTemplate("template", "", ("I: {instruction}", "R: {response}|", "A: {reference_answer}"), " cue ", True, False, True)
     example = JudgeExample(id="e", question_id="q", instruction="Say nothing.", response="", reference_answer="")
     assert template.render(example, ScoreGrid(("1", "2"))).user == "I: Say nothing.\n\nR: |"

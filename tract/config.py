@@ -70,6 +70,7 @@ class PromptConfig:
     cue: str = MISSING
     use_reference: bool = MISSING
     require_cue_in_prompt: bool = MISSING
+    escape_headings: bool = MISSING
 
 
 @dataclass

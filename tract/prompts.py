@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from tract.errors import ConfigError, DataError
+from tract.headings import escape_headings
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
 
@@ -13,6 +14,8 @@ from tract.score_grid import ScoreGrid
 GAP = " [...] "
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
+# In a finished prompt, whose wording is not told from the text that it shows.
+_MARKED_LINE = re.compile(r"^#+.*:[ \t]*$", re.MULTILINE)
 EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions")
 GRID_FIELDS = ("lowest", "highest", "scores", "cue")
 
@@ -62,6 +65,8 @@ class PromptTemplate:
         cue: the fixed text between CoT and score.
         use_reference: whether the reference answer is shown where there is one (only for ``source="template"``).
         require_cue_in_prompt: refuse prompts that do not ask for the cue, and so for another output than is trained.
+        escape_headings: write a backslash before each line of a field that reads like one of the template's own headings, see
+            ``tract.headings``. In a finished prompt, for response and reference answer where they stand in it once.
 
     Raises:
         ConfigError: on an unknown placeholder, an empty cue or a template without the response.
@@ -73,6 +78,7 @@ class PromptTemplate:
     cue: str
     use_reference: bool
     require_cue_in_prompt: bool
+    escape_headings: bool
 
     def __post_init__(self) -> None:
         if self.source not in ("template", "finished"):
@@ -111,14 +117,7 @@ class PromptTemplate:
         if not example.instruction:
             do = "use prompt=finished, or evaluation.prompt=finished for a judge that was trained"
             raise DataError(f"{example.id}: has no separate instruction and response to fill the template with; {do}")
-        rubric = example.rubric
-        values: dict[str, str | None] = {
-            "instruction": example.instruction,
-            "response": example.response,
-            "reference_answer": (example.reference_answer or None) if self.use_reference else None,
-            "criteria": (rubric.criteria or None) if rubric else None,
-            "score_descriptions": "\n".join(f"Score {label}: {text}" for label, text in rubric.descriptions) or None if rubric else None,
-        }
+        values = self._values(example, grid_values)
         parts: list[Part] = []
         for block in self.blocks:
             pieces = _PLACEHOLDER.split(block)  # wording, name, wording, name, ..., wording
@@ -139,6 +138,31 @@ class PromptTemplate:
             )
         return tuple(part for part in parts if part.text)
 
+    def _values(self, example: JudgeExample, grid_values: dict[str, str]) -> dict[str, str | None]:
+        """Field -> text to show, or None where the example lacks it."""
+        rubric = example.rubric
+        shown: dict[str, str | None] = {
+            "instruction": example.instruction,
+            "response": example.response,
+            "reference_answer": (example.reference_answer or None) if self.use_reference else None,
+            "criteria": (rubric.criteria or None) if rubric else None,
+        }
+        descriptions = rubric.descriptions if rubric else ()
+        if self.escape_headings:
+            headings = self._headings(grid_values)
+            shown = {field: None if text is None else escape_headings(text, headings) for field, text in shown.items()}
+            # A description may not pass for that of another score either.
+            labelled = [*headings, *(f"Score {label}:" for label, _ in descriptions)]
+            descriptions = tuple((label, escape_headings(text, labelled)) for label, text in descriptions)
+        shown["score_descriptions"] = "\n".join(f"Score {label}: {text}" for label, text in descriptions) or None
+        return shown
+
+    def _headings(self, grid_values: dict[str, str]) -> list[str]:
+        """The lines of the template's own wording, each up to where it shows a field."""
+        lines = [line for block in self.blocks for line in block.splitlines()]
+        filled = [_PLACEHOLDER.sub(lambda match: grid_values.get(match[1], match[0]), line) for line in lines]
+        return [_PLACEHOLDER.split(line)[0] for line in filled]
+
     def _finished(self, example: JudgeExample) -> tuple[Part, ...]:
         if not example.prompt:
             raise DataError(f"{example.id}: has no finished prompt; use prompt=rubric, which fills a template")
@@ -152,4 +176,7 @@ class PromptTemplate:
                     before, after = part.text.split(text)
                     parts[k : k + 1] = [piece for piece in (Part(before), Part(text, field), Part(after)) if piece.text]
                     break
-        return tuple(parts)
+        if not self.escape_headings:
+            return tuple(parts)
+        headings = [line for part in parts if part.field is None for line in _MARKED_LINE.findall(part.text)]
+        return tuple(replace(part, text=escape_headings(part.text, headings)) if part.field else part for part in parts)

@@ -48,7 +48,13 @@ def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length:
         score_noise=0.2, seed=3, kinds=None, wording="varied",
     )  # fmt: skip
     template = PromptTemplate(
-        source="template", system="", blocks=("{cue} {response}",), cue=" Score: ", use_reference=True, require_cue_in_prompt=True
+        source="template",
+        system="",
+        blocks=("{cue} {response}",),
+        cue=" Score: ",
+        use_reference=True,
+        require_cue_in_prompt=True,
+        escape_headings=True,
     )
     options = TokenizeOptions(max_length, "drop", (), True, reserve=0, unannotated="drop")
     return tokenize(build_store(source, layout.grid, "raise", False, cache), template, layout, options, cache)

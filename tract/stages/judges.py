@@ -100,7 +100,8 @@ def _trained_judge(folder: Path, cfg: Config) -> Judge:
         assert isinstance(trained, DictConfig)
         model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), trained.model))
         assert isinstance(model, ModelConfig)
-        template = PromptTemplate(**{**saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
+        # Judges of before this key were trained on headings as they came.
+        template = PromptTemplate(**{"escape_headings": False, **saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
         kind, use_cot, seed = str(trained.adapter.kind), bool(trained.objective.use_cot), int(trained.seed)
     except (OSError, KeyError, TypeError, AssertionError, OmegaConfBaseException, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
