@@ -301,8 +301,7 @@ def assert_is_only_text(found: Member, layout: SequenceLayout, encode: Callable[
     controls = layout.encoder.control_ids
     harmless, ids = encode("harmless"), encode(text)
     assert [i for i in ids if i in controls] == [i for i in harmless if i in controls]
-    expected = text.replace("▁", " ") if found.underscore_is_blank else text
-    assert expected in found.decode([i for i in ids if i not in controls])
+    assert found.shown(text) in found.decode([i for i in ids if i not in controls])
 
 
 def everywhere(layout: SequenceLayout, with_system: SequenceLayout) -> list[Callable[[str], list[int]]]:

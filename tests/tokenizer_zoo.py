@@ -6,14 +6,15 @@ import importlib.util
 import json
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tract.modeling import load_tokenizer
@@ -37,6 +38,23 @@ _PLAIN_STYLE = """
 _MARKED_STYLE = """
 {% for turn in messages %}<|{{ turn.role }}|>{{ turn.content }}<|end|>{% endfor %}
 {% if add_generation_prompt %}<|assistant|>{% endif %}"""
+_HEADER_STYLE = r"""
+{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nToday: some day\n\n
+{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}<|eot_id|>
+{% for turn in messages %}
+    {% if turn.role != 'system' %}<|start_header_id|>{{ turn.role }}<|end_header_id|>\n\n{{ turn.content }}<|eot_id|>{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"""
+_CHATML_STYLE = r"""
+{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}
+{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"""
+_FOLDING_STYLE = r"""
+{{ bos_token }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}{% else %}{% set first = '' %}{% endif %}
+{% for turn in messages %}
+    {% if turn.role != 'system' %}<start_of_turn>{{ 'model' if turn.role == 'assistant' else turn.role }}\n
+    {{ first if turn.role == 'user' else '' }}{{ turn.content }}<end_of_turn>\n{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"""
 _THINKING_STYLE = r"""
 {% for turn in messages %}
     {% if turn.role == 'assistant' %}<|assistant|>\n<think>\n\n</think>\n\n{{ turn.content }}<|end|>\n
@@ -59,6 +77,7 @@ class Member:
         underscore_is_blank: it writes a blank as U+2581, so that the two cannot be told apart.
         prefix: what decoding shows before text that was encoded alone.
         joins_blank_and_digit: " 3" is one token.
+        normal_form: the Unicode form that it brings text into, if any.
     """
 
     tokenizer: Any
@@ -67,6 +86,12 @@ class Member:
     underscore_is_blank: bool = False
     prefix: str = ""
     joins_blank_and_digit: bool = False
+    normal_form: Literal["NFC"] | None = None
+
+    def shown(self, text: str) -> str:
+        """What decoding shows of a text."""
+        text = unicodedata.normalize(self.normal_form, text) if self.normal_form else text
+        return text.replace("▁", " ") if self.underscore_is_blank else text
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, control tokens included."""
@@ -163,9 +188,93 @@ def _unigram() -> Member:
     return Member(tokenizer, has_system_turn=False, end="</s>", underscore_is_blank=True, prefix=" ")
 
 
+# How Llama 3 and Qwen cut text before they merge: words, up to three digits or each digit alone, marks, blanks.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,{digits}}}"
+    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA_CONTROLS = (
+    "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|finetune_right_pad_id|>", "<|start_header_id|>",
+    "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+)  # fmt: skip
+QWEN_CONTROLS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|vision_start|>",
+    "<|fim_prefix|>",
+    "<|repo_name|>",
+)
+QWEN_ORDINARY = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
+
+
+def as_llama(backend: Tokenizer) -> Member:
+    """A byte-level BPE with Llama 3's pre-tokenizer, control tokens and style of chat template."""
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS.format(digits=3)), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(LLAMA_CONTROLS))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>"
+    )
+    tokenizer.chat_template = _one_line(_HEADER_STYLE)
+    return Member(tokenizer, has_system_turn=True, end="<|eot_id|>")
+
+
+def as_qwen(backend: Tokenizer) -> Member:
+    """A byte-level BPE with Qwen's normalizer, pre-tokenizer, control tokens and style of chat template, thinking turned off."""
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS.format(digits=1)), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(QWEN_CONTROLS))
+    backend.add_tokens([AddedToken(text, normalized=False) for text in QWEN_ORDINARY])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = _one_line(_CHATML_STYLE)
+    return Member(tokenizer, has_system_turn=True, end="<|im_end|>", normal_form="NFC")
+
+
+def _bytes_alone() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, [], ignore_merges=True))
+
+
+def _llama() -> Member:
+    return as_llama(_bytes_alone())
+
+
+def _qwen() -> Member:
+    return as_qwen(_bytes_alone())
+
+
+def _gemma() -> Member:
+    """In the style of Gemma: BPE over characters with bytes to fall back on, blanks written as U+2581, tags and line breaks added."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *(chr(code) for code in range(33, 127))]
+    backend = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>"])
+    backend.add_tokens([AddedToken(text, normalized=False) for text in ("\n\n", "<table>", "<b>", "[multimodal]", "<unused0>")])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = _one_line(_FOLDING_STYLE)
+    return Member(tokenizer, has_system_turn=True, end="<end_of_turn>", underscore_is_blank=True)
+
+
 _BUILDERS: dict[str, Callable[[], Member]] = {
     "smollm2": _smollm2, "mistral": _mistral, "joined": _joined, "thinking": _thinking,
-    "byte_level": _byte_level, "tiny": _tiny, "unigram": _unigram,
+    "byte_level": _byte_level, "tiny": _tiny, "unigram": _unigram, "llama": _llama, "qwen": _qwen, "gemma": _gemma,
 }  # fmt: skip
 NAMES = tuple(_BUILDERS)
 

@@ -15,7 +15,7 @@ GAP = " [...] "
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 # In a finished prompt, whose wording is not told from the text that it shows.
-_MARKED_LINE = re.compile(r"^#+.*:[ \t]*$", re.MULTILINE)
+_HEADING_LINE = re.compile(r"^(?:#+.*:[ \t]*$|Score [^\s:]+:)", re.MULTILINE)
 EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions")
 GRID_FIELDS = ("lowest", "highest", "scores", "cue")
 
@@ -149,11 +149,9 @@ class PromptTemplate:
         }
         descriptions = rubric.descriptions if rubric else ()
         if self.escape_headings:
-            headings = self._headings(grid_values)
+            headings = [*self._headings(grid_values), *(f"Score {label}:" for label, _ in descriptions)]
             shown = {field: None if text is None else escape_headings(text, headings) for field, text in shown.items()}
-            # A description may not pass for that of another score either.
-            labelled = [*headings, *(f"Score {label}:" for label, _ in descriptions)]
-            descriptions = tuple((label, escape_headings(text, labelled)) for label, text in descriptions)
+            descriptions = tuple((label, escape_headings(text, headings)) for label, text in descriptions)
         shown["score_descriptions"] = "\n".join(f"Score {label}: {text}" for label, text in descriptions) or None
         return shown
 
@@ -178,5 +176,5 @@ class PromptTemplate:
                     break
         if not self.escape_headings:
             return tuple(parts)
-        headings = [line for part in parts if part.field is None for line in _MARKED_LINE.findall(part.text)]
+        headings = [line for part in parts if part.field is None for line in _HEADING_LINE.findall(part.text)]
         return tuple(replace(part, text=escape_headings(part.text, headings)) if part.field else part for part in parts)
