@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "package": (("tract",), ()),
     "schema": (("tract.errors", "tract.schema"), ()),
-    "text": (("tract.score_grid", "tract.headings", "tract.prompts", "tract.text_encoder", "tract.layout"), ("schema",)),
+    "text": (
+        ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout"),
+        ("schema",),
+    ),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
     "forward": (("tract.attention", "tract.head", "tract.forward"), ("schema", "text")),
     "sampling": (

@@ -214,7 +214,7 @@ class GenerationConfig:
 
 @dataclass
 class EvaluationConfig:
-    """What a judge is evaluated on and how; predictors are those of ``tract.evaluation.predictors``."""
+    """What a judge is evaluated on and how; predictors are those of ``config_rules.PREDICTORS``."""
 
     benchmarks: list[str] = MISSING  # splits of the data, or files and folders
     prompt: str = MISSING  # "own": the judge's; "finished": the benchmark's
@@ -223,6 +223,7 @@ class EvaluationConfig:
     target: str = MISSING  # "true": a computed fact where the data has one; "annotated"
     predictors: list[str] = MISSING
     main_predictor: str = MISSING
+    perturbations: list[str] = MISSING  # of ``tract.perturbations``, or "all"
     fallback: str = MISSING  # score of a failed draw: "lowest", "middle", "highest"
     max_items: int | None = MISSING
     resamples: int = MISSING

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from tract.config import YAML_NAMES, Config, GenerationConfig
 from tract.config_devices import ZERO_OPTIMIZERS, device_problems
 from tract.errors import ConfigError
+from tract.perturbations import ALL, PERTURBATIONS
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
 
@@ -233,6 +234,8 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
         yield f"evaluation.main_predictor: {evaluation.main_predictor!r} is not among evaluation.predictors={evaluation.predictors}"
     if evaluation.n_cot == 0 and evaluation.predictors != ["no_cot"]:
         yield "evaluation.n_cot: 0 leaves no_cot as the only predictor; set evaluation.predictors=[no_cot], or n_cot above 0"
+    if unknown := [name for name in evaluation.perturbations if name not in (*PERTURBATIONS, ALL)]:
+        yield f"evaluation.perturbations: {unknown} are unknown; accepted are {ALL}, {', '.join(PERTURBATIONS)}"
     if cfg.evaluation.cots != "sampled" and "decode_free" in evaluation.predictors:
         yield f"evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is {cfg.evaluation.cots!r}; leave it out"
 

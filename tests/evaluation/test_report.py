@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from example_evaluation import PREDICTORS, make_evaluation, make_report, make_scored
 
+from tract.evaluation.cells import cell
 from tract.evaluation.plots import benchmark_png, data_uri
 from tract.evaluation.report import METRIC_MEANINGS, PREDICTOR_MEANINGS, html, write_report
 from tract.evaluation.results import Bin, Evaluation
-from tract.evaluation.tables import METRIC_LABELS, cell, judges_on
+from tract.evaluation.tables import METRIC_LABELS, judges_on
 
 VOID = {"meta", "img", "br"}
 HOSTILE = '<script>alert(\'x\')</script> " onload="y" {{ 1 + 1 }} $\\frac{$ _|'

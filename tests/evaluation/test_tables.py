@@ -10,9 +10,10 @@ import sys
 import pytest
 from example_evaluation import make_evaluation, make_report, make_scored
 
+from tract.evaluation.cells import cell, format_number
 from tract.evaluation.results import Estimate, Evaluation
 from tract.evaluation.statistics import METRICS
-from tract.evaluation.tables import METRIC_LABELS, cell, counts, format_number, interval_name, markdown_table, short_table
+from tract.evaluation.tables import METRIC_LABELS, counts, interval_name, markdown_table, short_table
 
 HOSTILE = "a|b\\|c\n| x\r\n\u2028## `d *e* <script>\x1b[31m"
 

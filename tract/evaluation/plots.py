@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from tract.evaluation.results import Array, BenchmarkReport
-from tract.evaluation.tables import counts, printable
+from tract.evaluation.cells import printable
+from tract.evaluation.results import Array, BenchmarkReport, Robustness
+from tract.evaluation.tables import counts
 
 Judges = Sequence[tuple[str, BenchmarkReport]]
 
@@ -59,6 +60,43 @@ def benchmark_png(judges: Judges, predictor: str) -> bytes:
     return buffer.getvalue()
 
 
+def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> bytes:
+    """PNG of the undue shift of each perturbation with its interval, one colour per judge.
+
+    Args:
+        judges: (name, robustness) on one benchmark, this judge first. predictor: whose scores are shown.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        names = [shift.perturbation for shift in judges[0][1].shifts]
+        figure = Figure(figsize=(11, 1.6 + 0.42 * len(names)), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+        axes = figure.subplots()
+        axes.axvline(0.0, color=_GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+        for k, (_, found) in enumerate(judges):
+            _draw_shifts(axes, found, predictor, names, k, len(judges))
+        axes.set(yticks=range(len(names)), xlabel="undue shift (points)")
+        axes.set_yticklabels(names)
+        axes.invert_yaxis()
+        _draw_legend(
+            figure, f"{_drawable(judges[0][1].benchmark)}: what moves the score, predictor {_drawable(predictor)}", [n for n, _ in judges]
+        )
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_shifts(axes: Axes, found: Robustness, predictor: str, names: Sequence[str], number: int, judges: int) -> None:
+    for shift in found.shifts:
+        estimate = shift.metrics[predictor]["undue_shift"]
+        if shift.perturbation not in names or estimate.value is None:
+            continue
+        height = names.index(shift.perturbation) + 0.5 * ((number + 0.5) / judges - 0.5)
+        axes.plot([estimate.value], [height], color=_colour(number), marker=_marker(number), markersize=6, linestyle="", zorder=3)
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot([estimate.low, estimate.high], [height, height], color=_colour(number), linewidth=1.6, zorder=2)
+
+
 def data_uri(png: bytes) -> str:
     """The image as the value of an ``src`` attribute."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
@@ -73,7 +111,7 @@ def _figure(judges: Judges, predictor: str) -> Figure:
     _draw_histogram(histogram, judges, predictor)
     report = judges[0][1]
     title = f"{_drawable(report.scored.benchmark)}: {counts(report)}, predictor {_drawable(predictor)}"
-    _draw_legend(figure, title, [name for name, _ in judges])
+    _draw_legend(figure, title, [name for name, _ in judges], truth=True)
     return figure
 
 
@@ -83,12 +121,14 @@ def _drawable(text: str) -> str:
     return line if len(line) <= 48 else line[:45] + "..."
 
 
-def _draw_legend(figure: Figure, title: str, names: Sequence[str]) -> None:
+def _draw_legend(figure: Figure, title: str, names: Sequence[str], *, truth: bool = False) -> None:
     handles: list[Artist] = [
         Line2D([], [], color=_colour(k), marker=_marker(k), linestyle=_line(k), markersize=6) for k in range(len(names))
     ]
-    handles.append(Patch(color=_GREY, alpha=0.45, linewidth=0))
-    texts = [*map(_drawable, names), "true scores"]
+    texts = list(map(_drawable, names))
+    if truth:
+        handles.append(Patch(color=_GREY, alpha=0.45, linewidth=0))
+        texts.append("true scores")
     legend = figure.legend(handles, ["-"] * len(texts), title="-", loc="outside upper center", ncols=min(len(texts), 3))
     legend.get_title().set_fontsize(12)
     for artist, text in zip([legend.get_title(), *legend.get_texts()], [title, *texts], strict=True):

@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from tract.evaluation.plots import benchmark_png, data_uri
+from tract.evaluation.plots import benchmark_png, data_uri, shifts_png
 from tract.evaluation.results import BenchmarkReport, Evaluation
+from tract.evaluation.robustness_tables import MEANINGS, robust_benchmarks, robustness_on, robustness_tables
 from tract.evaluation.tables import (
     METRIC_LABELS,
     absent_on,
@@ -19,6 +20,7 @@ from tract.evaluation.tables import (
     metric_rows,
     summary_rows,
 )
+from tract.perturbations import PERTURBATIONS
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -63,10 +65,13 @@ def html(evaluation: Evaluation) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     sections = [_section(evaluation, report) for report in evaluation.reports]
+    shaken = [_robustness_section(evaluation, benchmark) for benchmark in robust_benchmarks(evaluation)]
     used = {name for report in evaluation.reports for _, shown in judges_on(evaluation, report) for name in shown.metrics}
     return template.render(
         evaluation=evaluation,
         sections=sections,
+        robustness=shaken,
+        robustness_meanings=MEANINGS,
         summary=summary_rows(evaluation),
         interval=interval_name(evaluation),
         metric_labels=METRIC_LABELS,
@@ -74,6 +79,18 @@ def html(evaluation: Evaluation) -> str:
         predictor_meanings={name: meaning for name, meaning in PREDICTOR_MEANINGS.items() if name in used},
         baseline_meanings=BASELINE_MEANINGS,
     )
+
+
+def _robustness_section(evaluation: Evaluation, benchmark: str) -> dict[str, Any]:
+    """What the template shows of the robustness on one benchmark."""
+    judges = robustness_on(evaluation, benchmark)
+    names = dict.fromkeys(shift.perturbation for _, found in judges for shift in found.shifts)
+    return {
+        "benchmark": benchmark,
+        "tables": robustness_tables(evaluation, benchmark),
+        "image": data_uri(shifts_png(judges, evaluation.main_predictor)),
+        "perturbations": [(name, PERTURBATIONS[name].meaning) for name in names],
+    }
 
 
 def _section(evaluation: Evaluation, report: BenchmarkReport) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,47 @@ class BenchmarkReport:
 
 
 @dataclass(frozen=True)
+class Shift:
+    """What one perturbation does.
+
+    Attributes:
+        perturbation: its name. pairs: items that were judged as they are and changed.
+        unchanged: items that it does not apply to, or whose prompts do not show it.
+        true_change: by how much the true score moves, in points.
+        failed: predictor -> pairs that are left out because a draw failed on one side.
+        metrics: predictor -> ``SHIFT_METRICS``: mean undue shift and mean size of it, in points; share of items that it raises by
+            more than half a point; share of items whose score is lower than before.
+    """
+
+    perturbation: str
+    pairs: int
+    unchanged: int
+    true_change: Estimate
+    failed: Mapping[str, int]
+    metrics: Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """One judge's robustness on one benchmark.
+
+    Attributes:
+        benchmark: its name. shifts: one for each perturbation that applied.
+        consistency: predictor -> ``CONSISTENCY_METRICS``: Krippendorff's alpha (interval) of the scores that an item's CoTs give;
+            the standard deviation among them, in points; points per doubling of the response's words at equal true score, and the
+            partial correlation of the two.
+        summary: predictor -> ``SUMMARY_METRICS``: mean undue shift, and mean size of it, over all attacks, in points.
+        differences: predictor -> the same, this judge minus the other one, paired; empty without another judge.
+    """
+
+    benchmark: str
+    shifts: tuple[Shift, ...]
+    consistency: Mapping[str, Mapping[str, Estimate]]
+    summary: Mapping[str, Mapping[str, Estimate]]
+    differences: Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One judge on all benchmarks.
 
@@ -90,6 +131,7 @@ class Evaluation:
         others: further judges on the same benchmarks (the one compared to), shown beside it.
         facts: (name, value) pairs for the head of a report: run folder, model, CoTs per item, sampling, fallback, seed.
         main_predictor: the predictor that plots and the short table show.
+        robustness: judge -> how its scores move on perturbed benchmarks, one for each benchmark; empty where none were judged.
     """
 
     judge: str
@@ -97,3 +139,4 @@ class Evaluation:
     others: tuple[tuple[str, tuple[BenchmarkReport, ...]], ...]
     facts: tuple[tuple[str, Any], ...]
     main_predictor: str
+    robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)

@@ -110,6 +110,25 @@ def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue:
     return float(np.mean([fallback if draw is None else draw for draw in draws])), failed / len(draws), mass
 
 
+def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: str, grid: ScoreGrid, cue: str) -> Array:
+    """[n, S] points: the score of each item's CoTs by themselves; NaN where a draw failed or there is no such CoT.
+
+    Args:
+        items, judgements, grid, cue: as in ``score_items``. predictor: any but "no_cot", which reads no CoT.
+    """
+    by_row: dict[int, list[Judgement]] = {item.row: [] for item in items}
+    for judgement in judgements:
+        if judgement.sample != NO_COT and judgement.row in by_row:
+            by_row[judgement.row].append(judgement)
+    samples = max((len(found) for found in by_row.values()), default=0)
+    draws = np.full((len(items), samples), np.nan)
+    for place, item in enumerate(items):
+        for number, judgement in enumerate(sorted(by_row[item.row], key=lambda judgement: judgement.sample)):
+            score = predictions(judgement, grid, cue).get(predictor)
+            draws[place, number] = np.nan if score is None else score
+    return draws
+
+
 def prediction_rows(
     benchmark: str, items: Sequence[Item], judgements: Iterable[Judgement], grid: ScoreGrid, cue: str
 ) -> list[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines, printable, shortened
 from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation
+from tract.evaluation.robustness_tables import robust_benchmarks, robustness_on, robustness_tables
 
 # Metric -> heading, in the order of the columns.
 METRIC_LABELS = {
@@ -19,27 +20,8 @@ METRIC_LABELS = {
     "score_mass": "score mass",
     "failure_rate": "failures",
 }
-# In points, so they can exceed one and keep the zero before the decimal point.
-IN_POINTS = frozenset({"rmse", "mae"})
-SHARES = frozenset({"accuracy_within_half", "score_mass", "failure_rate"})
-
-UNDEFINED = "undefined"  # computed, and no number came out
-NOT_COMPUTED = "-"
-
 # The terminal table stays near 100 columns: names are cut, numbers never.
 _SHORT_BENCHMARK, _SHORT_JUDGE = 18, 24
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One number as text. ``marked``: it is a difference whose interval excludes 0."""
-
-    value: str
-    interval: str = ""
-    marked: bool = False
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.value, self.interval, "*" if self.marked else "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +42,6 @@ class SummaryRow:
     pearson_r: Cell
     rmse: Cell
     constant_rmse: Cell
-
-
-def printable(text: object) -> str:
-    """One line of printable characters: blanks, line ends and control characters become single blanks."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-
-
-def format_number(value: float, metric: str, *, signed: bool = False) -> str:
-    """Three decimals; correlations and shares as ``.962``, points as ``0.962``.
-
-    A share that is near 0 or 1 without being it is shown as ``<.001`` or ``>.999``: one failure in 5000 is not none.
-
-    Args:
-        value: finite. metric: a key of ``METRIC_LABELS``. signed: write the sign of a positive value too (differences).
-    """
-    if metric in SHARES and not signed and 0 < value < 0.0005:
-        return "<.001"
-    if metric in SHARES and not signed and 0.9995 <= value < 1:
-        return ">.999"
-    text = f"{value:+.3f}" if signed and value != 0 else f"{value:z.3f}"
-    return text if metric in IN_POINTS else re.sub(r"^([+-]?)0\.", r"\1.", text)
-
-
-def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) -> Cell:
-    """``value [low, high]``; ``undefined`` for what has no value or no interval, ``-`` for None: not computed."""
-    if estimate is None:
-        return Cell(NOT_COMPUTED)
-    if estimate.value is None:
-        return Cell(UNDEFINED)
-    value = format_number(estimate.value, metric, signed=difference)
-    if estimate.low is None or estimate.high is None:
-        return Cell(value, f"[{UNDEFINED}]")
-    low, high = (format_number(bound, metric, signed=difference) for bound in (estimate.low, estimate.high))
-    return Cell(value, f"[{low}, {high}]", difference and (estimate.low > 0 or estimate.high < 0))
 
 
 def judges_on(evaluation: Evaluation, report: BenchmarkReport) -> list[tuple[str, BenchmarkReport]]:
@@ -158,39 +106,35 @@ def markdown_table(evaluation: Evaluation) -> str:
     """
     blocks = [f"Each cell is `value [low, high]`: the {interval_name(evaluation)}, bootstrapped over questions."]
     for report in evaluation.reports:
-        blocks.append(f"## {_escaped(report.scored.benchmark)} ({counts(report)})")
+        blocks.append(f"## {escaped(report.scored.benchmark)} ({counts(report)})")
         blocks.append(_markdown((row for group in metric_rows(evaluation, report) for row in group), with_judge=True))
         if absent := absent_on(evaluation, report):
-            blocks.append(f"Without a report on this benchmark: {', '.join(map(_escaped, absent))}.")
+            blocks.append(f"Without a report on this benchmark: {', '.join(map(escaped, absent))}.")
         if differences := difference_rows(evaluation, report):
-            title = f"{_escaped(evaluation.judge)} minus {_escaped(report.compared_to)}"
+            title = f"{escaped(evaluation.judge)} minus {escaped(report.compared_to)}"
             blocks.append(f"{title}, paired; \\* marks an interval that excludes 0:")
             blocks.append(_markdown(differences, with_judge=False))
+    blocks += robustness_blocks(evaluation)
     return "\n\n".join(blocks) + "\n"
-
-
-def _escaped(text: object) -> str:
-    # Backslash first of all: GitHub splits cells at a | unless an odd number of backslashes stands before it.
-    return re.sub(r"([\\|`*<\[&])", r"\\\1", printable(text))
 
 
 def _markdown(rows: Iterable[Row], *, with_judge: bool) -> str:
     texts = 2 if with_judge else 1
     table = [["judge", "predictor", *METRIC_LABELS.values()]]
     # An asterisk alone between blanks is no emphasis, so cells need no escape.
-    table += [[_escaped(row.judge), _escaped(row.predictor), *map(str, row.cells)] for row in rows]
-    head, *body = _aligned([line[2 - texts :] for line in table], texts)
-    rule = ["-" * len(text) if k < texts else "-" * (len(text) - 1) + ":" for k, text in enumerate(head)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+    table += [[escaped(row.judge), escaped(row.predictor), *map(str, row.cells)] for row in rows]
+    return markdown_lines([line[2 - texts :] for line in table], texts)
 
 
-def _aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:
-    """Pads every column to its longest cell: texts to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        [text.ljust(width) if k < text_columns else text.rjust(width) for k, (text, width) in enumerate(zip(line, widths, strict=True))]
-        for line in table
-    ]
+def robustness_blocks(evaluation: Evaluation) -> list[str]:
+    """Headings and tables of the robustness report; empty where there is none."""
+    blocks = []
+    for benchmark in robust_benchmarks(evaluation):
+        blocks.append(f"## Robustness on {escaped(benchmark)}")
+        for table in robustness_tables(evaluation, benchmark):
+            lines = [[escaped(text) for text in row.texts] + [str(cell) for cell in row.cells] for row in table.rows]
+            blocks += [f"{table.title}:", markdown_lines([list(table.head), *lines], len(table.rows[0].texts))]
+    return blocks
 
 
 def short_table(evaluation: Evaluation) -> str:
@@ -200,13 +144,15 @@ def short_table(evaluation: Evaluation) -> str:
     """
     table = [["benchmark", "judge", "Pearson r", "RMSE", "constant RMSE"]]
     for row in summary_rows(evaluation):
-        names = [_cut(row.benchmark, _SHORT_BENCHMARK), _cut(row.judge, _SHORT_JUDGE)]
+        names = [shortened(row.benchmark, _SHORT_BENCHMARK), shortened(row.judge, _SHORT_JUDGE)]
         table.append([*names, str(row.pearson_r), str(row.rmse), row.constant_rmse.value])
-    head, *body = ("  ".join(line) for line in _aligned(table, 2))
+    head, *body = ("  ".join(line) for line in aligned(table, 2))
     title = f"predictor {printable(evaluation.main_predictor)}; value [{interval_name(evaluation)}]"
-    return "\n".join([title, head, "-" * len(head), *body])
-
-
-def _cut(text: str, width: int) -> str:
-    line = printable(text)
-    return line if len(line) <= width else line[: width - 3] + "..."
+    lines = [title, head, "-" * len(head), *body]
+    for benchmark in robust_benchmarks(evaluation):
+        for name, found in robustness_on(evaluation, benchmark):
+            shift = cell(found.summary[evaluation.main_predictor]["attack_shift"], "attack_shift", difference=True)
+            lines.append(
+                f"{shortened(benchmark, _SHORT_BENCHMARK)}: attacks move {shortened(name, _SHORT_JUDGE)} by {shift} points more than is due"
+            )
+    return "\n".join(lines)

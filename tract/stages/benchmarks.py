@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tract.config import Config
+from tract.data.perturbed import Perturbed
 from tract.data.readers import SUFFIXES
 from tract.data.sources import PrometheusEval
 from tract.data.splits import SPLITS
-from tract.data.store import ExampleStore
+from tract.data.store import ExampleStore, build_store
 from tract.errors import ConfigError, DataError
+from tract.perturbations import Scale, perturbation_names
 from tract.prompts import PromptTemplate
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
@@ -28,12 +30,17 @@ class Benchmark:
     Attributes:
         name: of the split or file. store: its examples. rows: those to judge, ascending.
         without_target: examples that were left out because nothing says what they are worth.
+        base, perturbation: of which benchmark these are the items, and how they were changed; None for a benchmark as it is.
+        unchanged: items of ``base`` that the perturbation does not apply to, or whose prompts do not show it.
     """
 
     name: str
     store: ExampleStore
     rows: tuple[int, ...]
     without_target: int
+    base: str | None = None
+    perturbation: str | None = None
+    unchanged: int = 0
 
 
 def find_benchmarks(cfg: Config, grid: ScoreGrid) -> list[Benchmark]:
@@ -54,6 +61,24 @@ def find_benchmarks(cfg: Config, grid: ScoreGrid) -> list[Benchmark]:
     names = [benchmark.name for benchmark in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"evaluation.benchmarks: {twice} stand for several files or splits; give each its own name")
+    return found
+
+
+def perturbed_benchmarks(base: Benchmark, cfg: Config, grid: ScoreGrid, template: PromptTemplate) -> list[Benchmark]:
+    """The items of a benchmark under each perturbation of ``evaluation.perturbations`` that shows in a prompt of theirs.
+
+    Args:
+        base: the benchmark. cfg: the configuration. grid: the judge's scores. template: words the prompts.
+    """
+    found = []
+    for name in perturbation_names(cfg.evaluation.perturbations):
+        source = Perturbed(base.store, base.rows, name, Scale(grid, template.cue), template)
+        if not source.examples:
+            log.info("evaluate: %s applies to no item of %s, or its prompt does not show it", name, base.name)
+            continue
+        store = build_store(source, grid, on_bad_row="raise", group_annotations=False, cache_dir=Path(cfg.paths.cache))
+        unchanged = len(base.rows) - len(store)
+        found.append(Benchmark(f"{base.name}+{name}", store, tuple(range(len(store))), 0, base.name, name, unchanged))
     return found
 
 

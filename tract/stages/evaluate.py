@@ -16,14 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.evaluation.report import write_report
-from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation, Scored
+from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation, Robustness, Scored
 from tract.evaluation.scoring import prediction_rows, score_items
 from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
+from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.predict import read_predictions
 from tract.stages.products import Product, write_json
+from tract.stages.robustness import base_benchmarks, readings_of, robustness_on
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
 
@@ -70,9 +72,13 @@ class EvaluateStage:
         own = self._scored(self.predicted)
         others = {} if self.other is None else self._scored(self.other)
         names = self._names()
-        reports = tuple(self._report(scored, others.get(benchmark), names[1]) for benchmark, scored in own.items())
-        shown = ((str(names[1]), tuple(self._report(scored, None, None) for scored in others.values())),) if others else ()
-        evaluation = Evaluation(names[0], reports, shown, self._facts(), self.cfg.evaluation.main_predictor)
+        reports = tuple(self._report(own[name], others.get(name), names[1]) for name in base_benchmarks(self.predicted))
+        shown = (
+            ((str(names[1]), tuple(self._report(others[name], None, None) for name in base_benchmarks(self.other))),) if self.other else ()
+        )
+        evaluation = Evaluation(
+            names[0], reports, shown, self._facts(), self.cfg.evaluation.main_predictor, self._robustness(own, others, names)
+        )
         self._write_predictions(folder.working)
         write_json(folder.working / METRICS_FILE, _to_dict(evaluation))
         (folder.working / TABLE_FILE).write_text(markdown_table(evaluation), encoding="utf-8")
@@ -112,6 +118,15 @@ class EvaluateStage:
             other_name=other_name if other is not None else None,
         )
 
+    def _robustness(
+        self, own: Mapping[str, Scored], others: Mapping[str, Scored], names: tuple[str, str | None]
+    ) -> dict[str, tuple[Robustness, ...]]:
+        predictors = self.cfg.evaluation.predictors
+        readings = readings_of(self.predicted, own, predictors)
+        their = {} if self.other is None else readings_of(self.other, others, predictors)
+        found = {names[0]: robustness_on(readings, their, self.cfg), str(names[1]): robustness_on(their, {}, self.cfg)}
+        return {name: parts for name, parts in found.items() if parts}
+
     def _facts(self) -> tuple[tuple[str, Any], ...]:
         config, judge = self.predicted.manifest["identity"]["config"], self.predicted.manifest["judge"]
         generation, given = config["generation"], config["evaluation"]["cots"]
@@ -125,7 +140,8 @@ class EvaluateStage:
             ("confidence", self.cfg.evaluation.confidence),
             ("bootstrap resamples", self.cfg.evaluation.resamples),
         ]
-        for name, counts in self.predicted.manifest["benchmarks"].items():
+        for name in base_benchmarks(self.predicted):
+            counts = self.predicted.manifest["benchmarks"][name]
             ends = ", ".join(f"{number} {finish}" for finish, number in counts["cots_by_finish"].items())
             facts.append((f"{name}: how CoTs ended", ends))
             unusual = {status: number for status, number in counts["by_status"].items() if status != "ok"}
@@ -165,23 +181,46 @@ def _to_dict(evaluation: Evaluation) -> dict[str, Any]:
         "main_predictor": evaluation.main_predictor,
         "benchmarks": {report.scored.benchmark: _report_dict(report) for report in evaluation.reports},
         "others": {name: {report.scored.benchmark: _report_dict(report) for report in reports} for name, reports in evaluation.others},
+        "robustness": {
+            name: {found.benchmark: _robustness_dict(found) for found in parts} for name, parts in evaluation.robustness.items()
+        },
+    }
+
+
+def _plain(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    return {name: {metric: estimate.to_dict() for metric, estimate in row.items()} for name, row in table.items()}
+
+
+def _robustness_dict(found: Robustness) -> dict[str, Any]:
+    return {
+        "perturbations": {
+            shift.perturbation: {
+                "kind": PERTURBATIONS[shift.perturbation].kind,
+                "pairs": shift.pairs,
+                "unchanged": shift.unchanged,
+                "true_change": shift.true_change.to_dict(),
+                "pairs_with_a_failed_draw": dict(shift.failed),
+                "predictors": _plain(shift.metrics),
+            }
+            for shift in found.shifts
+        },
+        "consistency": _plain(found.consistency),
+        "summary": _plain(found.summary),
+        **({"differences": _plain(found.differences)} if found.differences else {}),
     }
 
 
 def _report_dict(report: BenchmarkReport) -> dict[str, Any]:
-    def plain(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
-        return {name: {metric: estimate.to_dict() for metric, estimate in row.items()} for name, row in table.items()}
-
     return {
         "items": len(report.scored.ids),
         "questions": len(set(report.scored.questions)),
-        "predictors": plain(report.metrics),
-        "baselines": plain(report.baselines),
+        "predictors": _plain(report.metrics),
+        "baselines": _plain(report.baselines),
         "reliability": {
             name: [{"low": b.low, "high": b.high, "count": b.count, "predicted": b.predicted, "true": b.true} for b in bins]
             for name, bins in report.reliability.items()
         },
-        **({"compared_to": report.compared_to, "differences": plain(report.differences)} if report.compared_to else {}),
+        **({"compared_to": report.compared_to, "differences": _plain(report.differences)} if report.compared_to else {}),
     }
 
 
@@ -196,5 +235,5 @@ def check_comparable(own: Product, other: Product) -> None:
     Raises:
         ConfigError: if the benchmarks differ.
     """
-    if list(own.manifest["benchmarks"]) != list(other.manifest["benchmarks"]):
-        raise ConfigError(f"compare_to: {other.path} holds predictions on {list(other.manifest['benchmarks'])}, not on the same benchmarks")
+    if base_benchmarks(own) != base_benchmarks(other):
+        raise ConfigError(f"compare_to: {other.path} holds predictions on {base_benchmarks(other)}, not on the same benchmarks")

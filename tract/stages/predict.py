@@ -22,7 +22,7 @@ from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
 from tract.ranks import here
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys
-from tract.stages.benchmarks import Benchmark, find_benchmarks, target_of, worded_for
+from tract.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.stages.generate import prompts_at
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
@@ -62,7 +62,9 @@ class PredictStage:
 
     @cached_property
     def _benchmarks(self) -> list[Benchmark]:
-        return find_benchmarks(self.cfg, self.judge.layout.grid)
+        grid, template = self.judge.layout.grid, worded_for(self.cfg, self.judge.template)
+        found = find_benchmarks(self.cfg, grid)
+        return [*found, *(changed for base in found for changed in perturbed_benchmarks(base, self.cfg, grid, template))]
 
     @property
     def _free(self) -> bool:
@@ -133,6 +135,8 @@ class PredictStage:
             "without_target": benchmark.without_target,
             "without_given_cot": left_out,
             "cots_by_finish": dict(sorted(finishes.items())),
+            **({"base": benchmark.base, "perturbation": benchmark.perturbation} if benchmark.base else {}),
+            **({"unchanged": benchmark.unchanged} if benchmark.base else {}),
         }
 
     def _tokens(self, benchmark: Benchmark) -> TokenStore:

@@ -11,18 +11,16 @@ from random import Random
 from tract.data.rows import Row
 from tract.data.rubric_check import phrasing, texts
 from tract.data.rubric_check.constraints import IN_DOMAIN, Constraint, Kind, draw_constraints, most_together
-from tract.data.rubric_check.writer import Plan, write
+from tract.data.rubric_check.facts import META_KEY, respond, to_meta
 from tract.errors import ConfigError
 from tract.schema import Annotation, JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised with every change that changes what is generated, so that caches are made anew."""
 
 MOST_CONSTRAINTS = 7
 """Nine in-domain kinds, of which two limit the length and two the ending: seven can stand together."""
-
-_MOST_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +202,7 @@ class RubricCheck:
             meta={
                 "true_score": str(score),
                 "kinds": ",".join(constraint.kind.name for constraint in task.constraints),
+                META_KEY: to_meta(task.constraints),
                 "category": "ood" if task.ood else "in_domain",
             },
         )
@@ -222,22 +221,3 @@ class RubricCheck:
         else:
             cot = phrasing.chain_of_thought(task.constraints, task.requirements, verdicts, style, Random(f"{example_id}-a{index}"))
         return Annotation(cot=cot, score=float(neighbour if moved else score))
-
-
-def respond(constraints: tuple[Constraint, ...], wanted: tuple[bool, ...], actions: tuple[str, ...], rng: Random) -> str:
-    """A text that meets exactly the wanted constraints, as their checks find.
-
-    Args:
-        constraints: constraints that fit together.
-        wanted: whether each is to be met.
-        actions: what the text tells of (see ``texts.TOPICS``).
-        rng: where all draws come from.
-    """
-    for _ in range(_MOST_TRIES):
-        plan = Plan()
-        for constraint, met in zip(constraints, wanted, strict=True):
-            constraint.steer(plan, met, rng)
-        text = write(plan, actions, rng)
-        if all(constraint.check(text) == met for constraint, met in zip(constraints, wanted, strict=True)):
-            return text
-    raise AssertionError(f"constraints do not fit together: {[(c.kind.name, c.value) for c in constraints]}")

@@ -1,0 +1,90 @@
+"""How numbers and names stand in tables: cells, Markdown, aligned columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tract.evaluation.results import Estimate
+
+# In points, so they can exceed one and keep the zero before the decimal point.
+IN_POINTS = frozenset({"rmse", "mae", "true_change", "undue_shift", "undue_size", "spread", "length_slope", "attack_shift", "attack_size"})
+SHARES = frozenset({"accuracy_within_half", "score_mass", "failure_rate", "raised", "lowered"})
+
+UNDEFINED = "undefined"  # computed, and no number came out
+NOT_COMPUTED = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number as text. ``marked``: it is a difference whose interval excludes 0."""
+
+    value: str
+    interval: str = ""
+    marked: bool = False
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.value, self.interval, "*" if self.marked else "")))
+
+
+def printable(text: object) -> str:
+    """One line of printable characters: blanks, line ends and control characters become single blanks."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def format_number(value: float, metric: str, *, signed: bool = False) -> str:
+    """Three decimals; correlations and shares as ``.962``, points as ``0.962``.
+
+    A share that is near 0 or 1 without being it is shown as ``<.001`` or ``>.999``: one failure in 5000 is not none.
+
+    Args:
+        value: finite. metric: its name. signed: write the sign of a positive value too (differences).
+    """
+    if metric in SHARES and not signed and 0 < value < 0.0005:
+        return "<.001"
+    if metric in SHARES and not signed and 0.9995 <= value < 1:
+        return ">.999"
+    text = f"{value:+.3f}" if signed and value != 0 else f"{value:z.3f}"
+    return text if metric in IN_POINTS else re.sub(r"^([+-]?)0\.", r"\1.", text)
+
+
+def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) -> Cell:
+    """``value [low, high]``; ``undefined`` for what has no value or no interval, ``-`` for None: not computed."""
+    if estimate is None:
+        return Cell(NOT_COMPUTED)
+    if estimate.value is None:
+        return Cell(UNDEFINED)
+    value = format_number(estimate.value, metric, signed=difference)
+    if estimate.low is None or estimate.high is None:
+        return Cell(value, f"[{UNDEFINED}]")
+    low, high = (format_number(bound, metric, signed=difference) for bound in (estimate.low, estimate.high))
+    return Cell(value, f"[{low}, {high}]", difference and (estimate.low > 0 or estimate.high < 0))
+
+
+def escaped(text: object) -> str:
+    """The text as one line of a Markdown table's cell."""
+    # Backslash first of all: GitHub splits cells at a | unless an odd number of backslashes stands before it.
+    return re.sub(r"([\\|`*<\[&])", r"\\\1", printable(text))
+
+
+def markdown_lines(table: Sequence[Sequence[str]], texts: int) -> str:
+    """A Markdown table of cells that are escaped already: the heading first, text in the first ``texts`` columns, numbers after."""
+    head, *body = aligned(table, texts)
+    rule = ["-" * len(text) if k < texts else "-" * (len(text) - 1) + ":" for k, text in enumerate(head)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
+def aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:
+    """The cells padded to the longest of their column: texts to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        [text.ljust(width) if k < text_columns else text.rjust(width) for k, (text, width) in enumerate(zip(line, widths, strict=True))]
+        for line in table
+    ]
+
+
+def shortened(text: str, width: int) -> str:
+    """The text as one line of at most ``width`` characters."""
+    line = printable(text)
+    return line if len(line) <= width else line[: width - 3] + "..."
