@@ -76,6 +76,11 @@ REFUSED = {
         ["adapter.kind: qlora's packed weights cannot be spread by FSDP; set trainer=ddp or adapter=lora"],
     ),
     "strategy by name": (["+trainer.strategy=deepspeed"], ["trainer.strategy: found 'deepspeed'; choose one with trainer=ddp"]),
+    "unknown perturbation": (
+        ["evaluation.perturbations=[beg,flattery]"],
+        ["evaluation.perturbations: ['flattery'] are unknown; accepted are all, beg, authority"],
+    ),
+    "escaping": (["prompt.escape_headings=maybe"], ["prompt.escape_headings: found 'maybe'; true or false is accepted"]),
     "seed below 0": (["seed=-1"], ["seed: -1 is not a number >= 0"]),
     "nothing to quantise": (["adapter=qlora"], ["adapter.kind: qlora quantises trained weights, but model.random_init is true"]),
     "rank": (["adapter.rank=0"], ["adapter.rank: 0 is not a number >= 1"]),

@@ -18,8 +18,10 @@ from example_evaluation import PREDICTORS, make_evaluation, make_report, make_sc
 from tract.evaluation.cells import cell
 from tract.evaluation.plots import benchmark_png, data_uri
 from tract.evaluation.report import METRIC_MEANINGS, PREDICTOR_MEANINGS, html, write_report
-from tract.evaluation.results import Bin, Evaluation
-from tract.evaluation.tables import METRIC_LABELS, judges_on
+from tract.evaluation.results import Bin, Estimate, Evaluation, Robustness, Shift
+from tract.evaluation.robustness import CONSISTENCY_METRICS, SUMMARY_METRICS
+from tract.evaluation.tables import METRIC_LABELS, judges_on, markdown_table
+from tract.perturbations import PERTURBATIONS
 
 VOID = {"meta", "img", "br"}
 HOSTILE = '<script>alert(\'x\')</script> " onload="y" {{ 1 + 1 }} $\\frac{$ _|'
@@ -123,6 +125,27 @@ def test_a_judge_that_the_main_predictor_does_not_read_is_named() -> None:
     none_drawn = Page(html(Evaluation("tract", (mine,), (), (), "median")))
     assert none_drawn.values("src") == []
     assert "Not drawn, since predictor median was not read: tract." in none_drawn.texts
+
+
+def test_robustness_has_a_section_with_a_figure_and_tables() -> None:
+    estimate = Estimate(0.25, 0.1, 0.4)
+    numbers = {"rail": dict.fromkeys(("undue_shift", "undue_size", "raised", "lowered"), estimate)}
+    summary, consistency = ({"rail": dict.fromkeys(names, estimate)} for names in (SUMMARY_METRICS, CONSISTENCY_METRICS))
+    shifts = tuple(Shift(name, 58, 2, Estimate(0.0), {"rail": 1}, numbers) for name in ("beg", "verbose"))
+    unread = Shift("cue", 0, 60, Estimate(None), {"rail": 0}, {"rail": dict.fromkeys(numbers["rail"], Estimate(None))})
+    found = Robustness(HOSTILE, (*shifts, unread), consistency, summary, {"rail": dict.fromkeys(SUMMARY_METRICS, estimate)})
+    evaluation = make_evaluation(HOSTILE, "seed", (HOSTILE,), predictors=("rail",))
+    evaluation = dataclasses.replace(evaluation, robustness={HOSTILE: (found,), "seed": (dataclasses.replace(found, shifts=shifts[:1]),)})
+    page = Page(html(evaluation))
+    assert {value.removeprefix("#") for value in page.values("href")} == set(page.values("id"))
+    assert "robustness-1" in page.values("id")
+    assert "+0.250 *" in page.texts
+    assert PERTURBATIONS["beg"].meaning in page.texts
+    assert sum(tag == "img" for tag, _ in page.tags) == 2
+    table = markdown_table(evaluation)
+    assert "| verbose" in table
+    assert len({line.count("|") for line in table.splitlines() if line.startswith("| ") and "verbose" in line}) == 2
+    assert "robustness" not in html(make_evaluation())
 
 
 def test_same_evaluation_same_file(tmp_path: Path) -> None:

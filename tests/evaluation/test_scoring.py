@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tract.evaluation.scoring import Item, prediction_rows, predictions, score_items
+from tract.evaluation.scoring import Item, draws_of, prediction_rows, predictions, score_items
 from tract.generation.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
 from tract.score_grid import ScoreGrid
 
@@ -126,3 +126,17 @@ def test_prediction_rows_hold_every_judgement_and_every_unjudged_item() -> None:
     assert rows[3]["status"] == "dropped_overlong"
     assert rows[3]["rail"] is rows[3]["finish"] is None
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_the_draws_of_an_item_are_those_of_its_cots() -> None:
+    def judgement(row: int, sample: int, probabilities: tuple[float, ...], free: str | None) -> Judgement:
+        return Judgement(f"i{row}", row, sample, (), "", "cue", probabilities, None, free)
+
+    grid = ScoreGrid(("1", "2"))
+    items = [Item(f"i{row}", row, "q", 1.0, 1, "ok", {}) for row in (4, 7)]
+    found = [
+        judgement(7, 1, (0.0, 1.0), " cue 1"), judgement(7, 0, (1.0, 0.0), "nothing"), judgement(7, NO_COT, (0.5, 0.5), None),
+        judgement(9, 0, (1.0, 0.0), None),
+    ]  # fmt: skip
+    assert np.array_equal(draws_of(items, found, "rail", grid, " cue "), [[np.nan, np.nan], [1.0, 2.0]], equal_nan=True)
+    assert np.array_equal(draws_of(items, found, "decode_free", grid, " cue "), [[np.nan, np.nan], [np.nan, 1.0]], equal_nan=True)

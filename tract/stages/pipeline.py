@@ -268,11 +268,15 @@ def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
     if not wanted:
         raise ConfigError(
             f"stages: {task.stage} is needed, but it is not complete ({folder.path} does not exist); add it, as in "
-            f"stages=[{task.stage},...], or run the whole pipeline first"
+            f"stages=[{task.stage},...], or run the whole pipeline first{_or_a_judge(task, cfg)}"
         )
     if task.stage == "evaluate" or not cfg.run.isolate:
         return run_stage(stage, cfg, force=force)
     return _run_apart(task, resolved)
+
+
+def _or_a_judge(task: Task, cfg: Config) -> str:
+    return "; or name a judge that is there, judge=RUN_FOLDER_OR_MODEL or judge=seed" if task.stage in _FIT and cfg.judge is None else ""
 
 
 def _run_apart(task: Task, resolved: DictConfig) -> Product:
