@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from tract.data import store as store_module
-from tract.data.readers import RowProblem, read_rows
-from tract.data.rows import Row
+from tract.data.readers import read_rows
+from tract.data.rows import Row, RowProblem
 from tract.data.sources import FeedbackCollection, PrometheusEval
 from tract.data.store import FEATURES, build_store, from_record, to_record
 from tract.errors import ConfigError, DataError
