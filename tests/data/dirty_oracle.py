@@ -176,11 +176,11 @@ def feedback(row: Row) -> Judged:
 
 def benchmark(row: Row) -> Judged:
     prompt = text(row, "instruction", filled=True)
-    listed = {name: value if isinstance(value := row.get(name), list) else [value] for name in ("gpt4_score", "gpt4_feedback")}
+    listed = {name: _listed(row.get(name)) for name in ("gpt4_score", "gpt4_feedback")}
     scores = [score(value, "gpt4_score") for value in listed["gpt4_score"]]
     if not scores:
         raise RefusedError("gpt4_score")
-    cots = [text({"gpt4_feedback": cot}, "gpt4_feedback", filled=True) for cot in listed["gpt4_feedback"] if listed["gpt4_feedback"] != [None]]
+    cots = [text({"gpt4_feedback": cot}, "gpt4_feedback", filled=True) for cot in listed["gpt4_feedback"]]
     if cots and len(cots) != len(scores):
         raise RefusedError("gpt4_feedback")
     human = row.get("human_score")
@@ -193,6 +193,12 @@ def benchmark(row: Row) -> Judged:
     question = identity(row, "idx", prompt)
     annotations = list(zip(cots, scores, strict=False))
     return Judged((question, prompt, "", "", None, None, ()), f"{question} {prompt}", annotations, sum(scores) / len(scores))
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def mapped(row: Row) -> Judged:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dirty_oracle import ENDINGS, LEVELS, Row
 
+Piece = tuple[bytes, list[Row | str]]  # part of a text file, and the rows that begin on its lines
 BREAK = re.compile(rb"\r\n|\r|\n")  # what ends a line of a CSV file; lines of JSONL end in \n alone
 ANY = ""  # rejected, whatever the category of the reason
 MISSING = object()
@@ -80,15 +81,14 @@ class Files:
         row = self.row()
         return {name: "" if value is None else str(value[0] if isinstance(value, list) else value) for name, value in row.items()}
 
-    def lines(self, name: str, pieces: list[tuple[bytes, list[Row | str]]], start: bytes = b"", line_end: re.Pattern[bytes] = BREAK) -> None:
+    def lines(self, name: str, pieces: list[Piece], start: bytes = b"", line_end: re.Pattern[bytes] = BREAK) -> None:
         """Writes pieces of a text file; each row of a piece begins on a line of its own, but only the last may span several."""
-        content = start
+        line = 1 + len(line_end.findall(start))
         for number, (data, rows) in enumerate(pieces):
-            line = 1 + len(line_end.findall(content))
             self.places += [Place(name, line + offset, row, number % 2 == 1) for offset, row in enumerate(rows)]
-            content += data
+            line += len(line_end.findall(data))
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / name).write_bytes(content)
+        (self.folder / name).write_bytes(start + b"".join(data for data, _ in pieces))
 
     def changed(self, row: Row, values: list[Any]) -> tuple[str, Row]:
         """The row with one value changed, and which."""
@@ -117,14 +117,14 @@ def json_value(row: Row, name: str, token: str) -> bytes:
     return json.dumps({**row, name: "@@"}, ensure_ascii=False).replace('"@@"', token).encode()
 
 
-def broken_jsonl(files: Files) -> tuple[bytes, list[Row | str]]:
+def broken_jsonl(files: Files) -> Piece:
     """A line that is broken, or odd and yet sound."""
     rng, row = files.rng, files.row()
     line = json.dumps(row, ensure_ascii=False).encode()
     name = rng.choice(list(row))
     cut = rng.randrange(1, len(line))
     inside = line.index(b"\xc3\xa9")
-    kinds: dict[str, tuple[bytes, list[Row | str]]] = {
+    kinds: dict[str, Piece] = {
         "truncated": (line[:cut], [ANY]),
         "without its beginning": (line[cut:], [ANY]),
         "two objects": (line + json.dumps(files.row()).encode(), ["not JSON"]),
@@ -161,7 +161,7 @@ def broken_jsonl(files: Files) -> tuple[bytes, list[Row | str]]:
 
 def write_jsonl(files: Files, count: int) -> None:
     for name, start, end in (("a.jsonl", b"", b"\n"), ("b.JSONL", BOM, b"\r\n")):
-        pieces: list[tuple[bytes, list[Row | str]]] = []
+        pieces: list[Piece] = []
         for _ in range(count // 2):
             row = files.row()
             pieces.append((json.dumps(row, ensure_ascii=False).encode() + end, [row]))
@@ -214,7 +214,7 @@ def quoted(cells: list[str], delimiter: str) -> str:
     return delimiter.join('"' + cell.replace('"', '""') + '"' for cell in cells)
 
 
-def broken_table(files: Files, delimiter: str, header: list[str]) -> tuple[bytes, list[Row | str]]:
+def broken_table(files: Files, delimiter: str, header: list[str]) -> Piece:
     """A row that is broken, or odd and yet sound; without its line end."""
     rng, row = files.rng, files.flat_row()
     cells = list(row.values())
@@ -225,11 +225,11 @@ def broken_table(files: Files, delimiter: str, header: list[str]) -> tuple[bytes
     inside = line.index("\u00e9")
     closing = len(quoted(cells[: cell + 1], delimiter)) - 1
 
-    def with_cell(value: str) -> tuple[bytes, list[Row | str]]:
+    def with_cell(value: str) -> Piece:
         return quoted([*cells[:cell], value, *cells[cell + 1 :]], delimiter).encode(), [{**row, name: value}]
 
-    kinds: dict[str, tuple[bytes, list[Row | str]]] = {
-        "truncated": (line[: rng.randrange(1, len(line) - 1)].encode(), [ANY]),
+    kinds: dict[str, Piece] = {
+        "truncated": (line[: rng.randrange(1, line.rindex(delimiter))].encode(), [ANY]),
         "quote not closed": ((line[:closing] + line[closing + 1 :]).encode(), ["not CSV"]),
         "quote not opened, last": ((line + '"').encode(), ["not CSV"]),
         "quotes not doubled": ((line[:inside] + '"x" ' + line[inside:]).encode(), ["not CSV"]),
@@ -260,7 +260,7 @@ def write_table(files: Files, count: int, suffix: str) -> None:
     top = quoted(header, delimiter).encode()
     texts = TEXTS + [str(value) for value in VALUES[:20]]
     for name, start, end in ((f"a.{suffix}", top + b"\n", b"\n"), (f"b.{suffix.upper()}", BOM + top + b"\r\n", b"\r\n")):
-        pieces: list[tuple[bytes, list[Row | str]]] = []
+        pieces: list[Piece] = []
         for _ in range(count // 2):
             row = files.flat_row()
             pieces.append((quoted(list(row.values()), delimiter).encode() + end, [row]))
@@ -273,8 +273,8 @@ def write_table(files: Files, count: int, suffix: str) -> None:
                 pieces.append((quoted(list(row.values()), delimiter).encode() + end + blank, [row]))
         files.lines(name, pieces, start)
     row = files.flat_row()
-    lines = [(quoted(list(row.values()), delimiter).encode() + b"\r", [row]), (quoted(list(row.values()), delimiter).encode()[:-1], ["not CSV"])]
-    files.lines(f"c.{suffix}", lines, top + b"\r")  # lines that end in CR, and a last one that is cut
+    line = quoted(list(row.values()), delimiter).encode()
+    files.lines(f"c.{suffix}", [(line + b"\r", [row]), (line[:-1], ["not CSV"])], top + b"\r")  # lines end in CR; the last one is cut
 
 
 # Parquet
@@ -313,16 +313,15 @@ def write_parquet(files: Files, count: int) -> None:
     numbers = itertools.count()
     names = list(files.row())
 
-    def write(name: str | None, array: pa.Array | None, seen: list[Any]) -> None:
+    def write(name: str, array: pa.Array | None, seen: list[Any]) -> None:
         rows = [files.row() for _ in seen]
         file = f"{next(numbers):03d}.parquet"
         table = pa.Table.from_pylist(rows)
-        if name is not None:
-            table = table.drop_columns(name) if array is None else table.set_column(table.column_names.index(name), name, array)
-            rows = [{key: kept for key, kept in row.items() if key != name or array is not None} for row in rows]
-            rows = rows if array is None else [{**row, name: value} for row, value in zip(rows, seen, strict=True)]
+        table = table.drop_columns(name) if array is None else table.set_column(table.column_names.index(name), name, array)
+        rows = [{**row, name: value} for row, value in zip(rows, seen, strict=True)]
+        rows = [{key: value for key, value in row.items() if value is not MISSING} for row in rows]
         pq.write_table(table, files.folder / file)
-        files.places += [Place(file, index, row, name is not None) for index, row in enumerate(rows)]
+        files.places += [Place(file, index, row, True) for index, row in enumerate(rows)]
 
     for _ in range(count // 8):
         kind, values, seen = files.rng.choice(COLUMNS)
@@ -332,13 +331,12 @@ def write_parquet(files: Files, count: int) -> None:
     for name in names:
         write(name, no_utf8("4"), ["4", UNREADABLE])
         write(name, None, [MISSING])
-    write(None, None, [MISSING] * 600)
-    rows = [files.row() for _ in range(600)]
-    spoiled = {3: b"\xff", 255: b"\x80", 256: b"a\xc3", 599: b"\xed\xa0\x80"}
+    rows = [files.row() for _ in range(300)]  # more than are read at once
+    spoiled = {3: b"\xff", 255: b"\x80", 256: b"a\xc3", 299: b"\xed\xa0\x80"}
     name = "question" if files.source == "mapped" else "instruction"
     array = pa.array([spoiled.get(index, row[name].encode()) for index, row in enumerate(rows)], pa.binary()).view(pa.string())
     table = pa.Table.from_pylist(rows)
-    pq.write_table(table.set_column(table.column_names.index(name), name, array), files.folder / "z.parquet", row_group_size=300)
+    pq.write_table(table.set_column(table.column_names.index(name), name, array), files.folder / "z.parquet", row_group_size=290)
     files.places += [Place("z.parquet", index, name if index in spoiled else row, index in spoiled) for index, row in enumerate(rows)]
 
 

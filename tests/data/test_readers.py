@@ -1,5 +1,7 @@
 import csv
+import io
 import json
+import math
 import random
 
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pytest
 
 from tract.data import delimited
 from tract.data.readers import BATCH_ROWS, content_fingerprint, local_fingerprint, read_rows
-from tract.data.rows import RowProblem
+from tract.data.rows import RowProblem, UnreadableCell
 from tract.errors import DataError
 
 
@@ -25,6 +27,7 @@ def read(path):
         ("a.jsonl", b"", []),
         ("a.json", b'\xef\xbb\xbf[{"x": 1}, {"x": 2}]', [("a.json[0]", {"x": 1}), ("a.json[1]", {"x": 2})]),
         ("a.json", b'{"version": 3, "rows": [{"x": 1}]}', [("a.json[0]", {"x": 1})]),
+        ("a.json", b'[{"x": "\xe9"}, {"x": ' + b"9" * 5000 + b"}]", [("a.json[0]", {"x": "\udce9"}), ("a.json[1]", {"x": math.inf})]),
         ("a.csv", b"\xef\xbb\xbfx,y\r\n1,\r\n\r\n2,b\r\n", [("a.csv:2", {"x": "1", "y": ""}), ("a.csv:4", {"x": "2", "y": "b"})]),
         ("a.tsv", b"x\ty\n1\ta,b\n", [("a.tsv:2", {"x": "1", "y": "a,b"})]),
         ("a.csv", b"x\n", []),
@@ -55,6 +58,10 @@ def test_csv_fields_may_be_longer_than_the_csv_module_allows_by_itself(tmp_path)
         ("a.jsonl", b'{"x": 1}\n{"x": \n{"x": 3}\n', "a.jsonl:2", "not JSON: Expecting value"),
         ("a.jsonl", b'{"x": 1}\n[1]\n{"x": 3}\n', "a.jsonl:2", "not an object: the line holds a list"),
         ("a.jsonl", b'{"x": 1}\n{"x": "\xe9"}\n{"x": 3}\n', "a.jsonl:2", "not UTF-8: byte 7"),
+        ("a.jsonl", b'{"x": 1}\n{"x": 1, "x": 1}\n{"x": 3}\n', "a.jsonl:2", "duplicate key: 'x' stands twice in one object"),
+        ("a.jsonl", b'{"x": 1}\n{"x": [{"y": 1, "y": 2}]}\n{"x": 3}\n', "a.jsonl:2", "duplicate key: 'y'"),
+        ("a.jsonl", b'{"x": 1}\n\xef\xbb\xbf{"x": 2}\n{"x": 3}\n', "a.jsonl:2", "byte order mark: "),
+        ("a.json", b'[{"x": 1}, {"x": 1, "x": 2}, {"x": 3}]', "a.json[1]", "duplicate key: 'x'"),
         ("a.jsonl", b'{"x": 1}\n' + b"[" * 200_000 + b'\n{"x": 3}\n', "a.jsonl:2", "not JSON: "),
         ("a.json", b'[{"x": 1}, 5, {"x": 3}]', "a.json[1]", "not an object: a int was found"),
         ("a.csv", b"x,y\n1,2\n1\n3,4\n", "a.csv:3", "number of fields: 1 were found, the header names 2"),
@@ -117,16 +124,15 @@ def test_no_file_takes_time_that_grows_with_its_square(tmp_path, monkeypatch, en
     assert len(given) <= 2 * 5000 + 5
 
 
-def test_any_lines_of_a_csv_are_rows_or_problems(tmp_path):
+def test_any_lines_of_a_csv_are_rows_or_problems():
     """Random quotes, delimiters and line breaks: no error, no line passed over, none read twice."""
     rng = random.Random(0)
     for _ in range(2000):
         content = "".join(rng.choices('a",\n', weights=(4, 2, 3, 2), k=rng.randrange(60)))
-        (tmp_path / "a.csv").write_text(f"x,y\n{content}")
         lines = content.split("\n")
         covered = []
-        for place, data in read(tmp_path / "a.csv"):
-            first = int(place.removeprefix("a.csv:")) - 2
+        for line, data in delimited.read_delimited(io.StringIO(f"x,y\n{content}", newline=""), "a.csv", ","):
+            first = line - 2
             breaks = sum(value.count("\n") for value in data.values()) if isinstance(data, dict) else 0
             covered += range(first, first + breaks + 1)
         # A row with a bad line inside is that line's problem, or one over several lines that came to nothing.
@@ -140,6 +146,15 @@ def test_parquet_rows_are_numbered_across_batches(tmp_path):
     assert [data["x"] for _, data in rows] == list(range(n_rows))
     assert rows[0][1] == {"x": 0, "y": None}
     assert rows[-1][0] == f"a.parquet[{n_rows - 1}]"
+
+
+def test_a_parquet_cell_that_cannot_be_read_spoils_no_other(tmp_path):
+    texts = pa.array([b"a", b"\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"x": texts, "t": pa.array([2**62, 0], pa.timestamp("us"))}), tmp_path / "a.parquet")
+    (_, first), (_, second) = read(tmp_path / "a.parquet")
+    assert (first["x"], second["t"].year) == ("a", 1970)
+    assert first["t"] == UnreadableCell("OverflowError: date value out of range")
+    assert second["x"].reason.startswith("UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9")
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):

@@ -153,15 +153,24 @@ def shown(value: object, limit: int = _SHOWN) -> str:
         value = value[:limit]  # the quotes around it make what was cut longer than limit
         written = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     else:
-        written = _brief(limit).repr(value)
+        written = _Brief(limit).repr(value)
     return written if len(written) <= limit else f"{written[: limit - 3]}..."
 
 
-def _brief(limit: int) -> reprlib.Repr:
-    brief = reprlib.Repr()
-    for size in ("maxtuple", "maxlist", "maxdict", "maxset", "maxstring", "maxother", "maxlong"):
-        setattr(brief, size, limit + 1)
-    return brief
+class _Brief(reprlib.Repr):
+    """Writes the beginning of a value, no deeper than six levels."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        for size in ("maxtuple", "maxlist", "maxdict", "maxset", "maxstring", "maxother", "maxlong"):
+            setattr(self, size, limit + 1)
+
+    def repr_int(self, x: int, level: int) -> str:
+        """As usual, also where Python refuses to write a number out."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return "<int of thousands of digits>"
 
 
 def short_hash(*parts: object, length: int) -> str:

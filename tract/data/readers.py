@@ -220,6 +220,8 @@ def _read_parquet(file: Path, name: str) -> Iterator[Row]:
                 for data in _batch_rows(batch):
                     yield Row(place=f"{name}[{index}]", data=data)
                     index += 1
+            if index != parquet.metadata.num_rows:
+                raise DataError(f"{name}: holds {index} rows, but its footer says {parquet.metadata.num_rows}; write the file anew")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{name}: not readable as Parquet after {index} rows: {reason}; write the file anew") from None

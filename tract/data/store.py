@@ -233,9 +233,6 @@ def _valid_records(source: Source, grid: ScoreGrid, gatherer: Gatherer, rejectio
         except ValueError as error:
             rejections.add(row, str(error))
             continue
-        except RecursionError:
-            rejections.add(row, "nesting: a value is nested too deep; text, numbers and flat lists are accepted")
-            continue
         if example is not None:
             yield to_record(example)
 
