@@ -11,7 +11,7 @@ from tract.data.fields import shown
 from tract.data.rows import RowProblem
 from tract.errors import DataError
 
-MAX_OPEN = 2**23  # characters of a row over several lines; in a longer one a quote counts as never closed, so no more is held
+MAX_OPEN = 2**22  # characters of a row over several lines; in a longer one a quote counts as never closed, so no more is held
 MAX_FIELD = 2**31 - 1  # characters; the default of the csv module, 131072, is less than a long conversation
 BOM = "\ufeff"
 _HINT = "quote fields that hold quotes or line breaks, and double the quotes"
