@@ -133,6 +133,7 @@ def test_bad_rows_are_skipped_listed_and_counted(run_train: Callable[..., None],
     (rejected,) = (tmp_path / "cache").rglob("rejected.jsonl")
     found = [json.loads(line) for line in rejected.read_text().splitlines()]
     assert [entry["place"] for entry in found] == [f"judged.jsonl:{number}" for number in range(3, 3 + len(lines))]
+    assert [(entry["file"], entry["line"]) for entry in found] == [("judged.jsonl", number) for number in range(3, 3 + len(lines))]
     for entry, (_, pieces) in zip(found, BAD_ROWS.values(), strict=True):
         assert [piece for piece in pieces if piece not in entry["reason"]] == []
         assert entry["row"]

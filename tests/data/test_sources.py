@@ -1,11 +1,12 @@
 import json
+from decimal import Decimal
 
 import datasets
 import pytest
 
-from tract.data.fields import short_hash
+from tract.data.fields import short_hash, shown
 from tract.data.readers import read_rows
-from tract.data.rows import Row
+from tract.data.rows import Row, UnreadableCell
 from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval, cut_output
 from tract.errors import ConfigError, DataError
 from tract.schema import Annotation, Rubric
@@ -62,6 +63,7 @@ def test_feedback_row_arrives_verbatim():
     [
         ({"orig_score": 4}, " Fine. ", 4),
         ({"orig_score": 4.0}, " Fine. ", 4),
+        ({"orig_score": Decimal("4.00")}, " Fine. ", 4),
         ({"orig_score": ...}, " Fine. ", 4),
         ({"orig_score": ""}, " Fine. ", 4),
         ({"output": ...}, " Fine. ", 4),
@@ -89,6 +91,9 @@ def test_feedback_row_without_feedback_is_a_target():
         ("Good. So the overall score is: 4.5", ("Good.", 4.5)),
         ("Good. [RESULT] (4)", ("Good.", 4.0)),
         ("Good. So the overall score is open.", ("Good.", None)),
+        ("Good. So the overall score is 4.Thanks", ("Good.", 4.0)),
+        ("Good. So the overall score is 4/5", ("Good.", 4.0)),
+        ("Good. [RESULT] 4, not 5", ("Good.", 4.0)),
         ("Good.", (None, None)),
     ],
 )
@@ -108,6 +113,20 @@ def test_output_is_cut_at_the_last_mark(output, expected):
         ({"orig_score": "6", "output": ...}, r"^orig_score: score 6 is not on the grid \{1, 2, 3, 4, 5\}"),
         ({"orig_score": 3.5, "output": ...}, r"^orig_score: score 3\.5 is not on the grid"),
         ({"orig_score": ..., "output": "x [RESULT] 7"}, r"^output: score 7 is not on the grid"),
+        ({"orig_score": "\uff14"}, r"^orig_score: found '\uff14'; a finite number"),
+        ({"orig_score": Decimal("4.5"), "output": ...}, r"^orig_score: score 4\.5 is not on the grid"),
+        ({"orig_score": ..., "output": "x [RESULT] \u0664"}, r"^output: found '\u0664'; a finite number"),
+        ({"output": "x [RESULT] 4\u0664"}, r"^output: found '4\u0664'; a finite number"),
+        ({"output": "x [RESULT] 4,000"}, r"^output: found '4,000'; a finite number"),
+        ({"output": "x [RESULT] 4_0"}, r"^output: found '4_0'; a finite number"),
+        ({"idx": 2.0**53}, r"^idx: found 9007199254740992\.0; an id"),
+        ({"human_score": float("nan")}, r"^human_score: found nan; a finite number"),
+        ({"human_score": [3, b"x"]}, r"^human_score: found b'x'; a finite number"),
+        ({"human_score": {"a": 1}}, r"^human_score: found \{'a': 1\}; a finite number"),
+        (
+            {"orig_response": UnreadableCell("OverflowError: x")},
+            r"^orig_response: found a cell that cannot be read \(OverflowError: x\); text",
+        ),
         ({"orig_score": ..., "output": "x"}, r"^orig_score: missing, and output has no score"),
         ({"orig_score": ..., "output": ...}, r"^orig_score: missing"),
         ({"output": "x So the overall score is 4. [RESULT] 3"}, r"^output: several scores at the end"),
@@ -358,3 +377,19 @@ def test_real_rows_are_the_same_whether_read_as_feedback_or_benchmark(shared_dat
     ids = {source.to_example(row, GRID).id for row in source.rows()}
     assert ids == {benchmark.to_example(row, GRID).id for row in benchmark.rows()}
     assert json.dumps(sorted(ids)).isascii()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("x" * 10**7, "'" + "x" * 56 + "..."),
+        ("a\nb", "'a\\nb'"),
+        (b"y" * 99, "b'" + "y" * 55 + "..."),
+        ([1, [2, [3]]], "[1, [2, [3]]]"),
+        ({"b": None}, "{'b': None}"),
+        (["x"] * 10**6, "['x'" + ", 'x'" * 10 + ", '..."),
+    ],
+)
+def test_found_values_are_shown_in_short(value, expected):
+    assert shown(value) == expected
+    assert len(shown(value)) <= 60

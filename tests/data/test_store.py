@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from tract.data import store as store_module
-from tract.data.readers import RowProblem, read_rows
-from tract.data.rows import Row
+from tract.data.readers import read_rows
+from tract.data.rows import Row, RowProblem
 from tract.data.sources import FeedbackCollection, PrometheusEval
 from tract.data.store import FEATURES, build_store, from_record, to_record
 from tract.errors import ConfigError, DataError
@@ -174,11 +174,43 @@ def test_rejected_rows_are_listed(tmp_path):
     lines = [json.loads(line) for line in (store.folder / "rejected.jsonl").read_text(encoding="ascii").splitlines()]
     assert lines == store.rejected
     assert [line["place"] for line in lines] == ["list:2", "list:3", "list:4", "list:5"]
+    assert [(line["file"], line["line"]) for line in lines] == [("list", 2), ("list", 3), ("list", 4), ("list", 5)]
     assert [line["reason"] for line in lines] == ["score: 7", "score: 8", "cot: empty", "not JSON: x"]
     assert len(lines[0]["row"]) == 200
     assert lines[1]["row"] == '{"bad": "score: 8"}'
     assert lines[3]["row"] == "{oops"
     assert json.loads((store.folder / "store.json").read_text())["counts"] == store.counts
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("a.csv:17", {"file": "a.csv", "line": 17}),
+        ("sub/a:1[2].jsonl:3", {"file": "sub/a:1[2].jsonl", "line": 3}),
+        ("a.parquet[0]", {"file": "a.parquet", "row_index": 0}),
+        ("someone/feedback[train][5]", {"file": "someone/feedback[train]", "row_index": 5}),
+        ("rubric_check-3-q0-r0", {}),
+    ],
+)
+def test_a_place_in_parts(place, expected):
+    assert Row(place, None).location() == expected
+
+
+def test_a_rejected_row_is_not_written_out_for_its_beginning(tmp_path):
+    class Refusing(ListSource):
+        def to_example(self, row, grid):
+            if row.data == "good":
+                return example()
+            raise ValueError("x: bad")
+
+    class Unwritable:
+        def __repr__(self):
+            raise AssertionError("is behind what is shown")
+
+    rows = [["y" * 300, Unwritable()], {b"key": 10**5000}, [[[]] * 50, Unwritable()], 10**5000]
+    store = build(Refusing("good", *rows), tmp_path, on_bad_row="skip")
+    assert [entry["row"][:8] for entry in store.rejected] == ['["yyyyyy', "{b'key':", "[[[], []", "<int of "]
+    assert {len(entry["row"]) <= 200 for entry in store.rejected} == {True}
 
 
 def test_config_errors_are_no_row_problems(tmp_path):

@@ -89,3 +89,10 @@ def test_the_cue_is_the_judges_own_and_no_pattern() -> None:
     assert parse_score("Score 1-5: 4", "Score (1-5): ", GRID) is None
     assert parse_score("So the overall score is 4", " [RESULT] ", GRID) is None
     assert parse_score("[RESULT] 4", " [RESULT] ", GRID) == 4.0
+
+
+@pytest.mark.parametrize("number", ["\uff14", "\u0664", "4\u0664", "4.\u0664", "4,5", "4,000", "4_0"])
+def test_no_score_is_cut_out_of_another_number(number: str) -> None:
+    """Digits of other scripts are no label of a grid; a number that goes on is not its own beginning."""
+    assert parse_score(f"So the overall score is {number}", CUE, GRID) is None
+    assert parse_score("So the overall score is 4, not 5", CUE, GRID) == 4.0

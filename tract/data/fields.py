@@ -6,13 +6,16 @@ import hashlib
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping
+from decimal import Decimal
 
 from tract.schema import Rubric
 from tract.score_grid import ScoreGrid
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SHOWN = 60  # characters of a found value in a message
+_EXACT = 2**53  # whole numbers up to here are exact as floats
 
 
 def columns_of(data: object) -> Mapping[str, object]:
@@ -82,7 +85,7 @@ def number(value: object, field: str) -> float:
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         try:
             found = float(value)
         except OverflowError:
@@ -130,9 +133,9 @@ def identifier(value: object, field: str) -> str:
     """An id, given as text or as a whole number, as text; 7, 7.0 and "7" are the same.
 
     Raises:
-        ValueError: if it is something else, or empty.
+        ValueError: if it is something else, empty, or a float so large that it may stand for several whole numbers.
     """
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         value = int(value)  # Parquet and pandas turn whole numbers beside nulls into floats
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -142,9 +145,32 @@ def identifier(value: object, field: str) -> str:
 
 
 def shown(value: object, limit: int = _SHOWN) -> str:
-    """How a found value stands in a message: its ``repr`` on one line, shortened to ``limit`` characters."""
-    written = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    """How a found value stands in a message: its ``repr`` on one line, shortened to ``limit`` characters.
+
+    However large or deep the value is, only its beginning is looked at.
+    """
+    if isinstance(value, (str, bytes)):
+        value = value[:limit]  # the quotes around it make what was cut longer than limit
+        written = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    else:
+        written = _Brief(limit).repr(value)
     return written if len(written) <= limit else f"{written[: limit - 3]}..."
+
+
+class _Brief(reprlib.Repr):
+    """Writes the beginning of a value, no deeper than six levels."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        for size in ("maxtuple", "maxlist", "maxdict", "maxset", "maxstring", "maxother", "maxlong"):
+            setattr(self, size, limit + 1)
+
+    def repr_int(self, x: int, level: int) -> str:
+        """As usual, also where Python refuses to write a number out."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return "<int of thousands of digits>"
 
 
 def short_hash(*parts: object, length: int) -> str:

@@ -14,7 +14,7 @@ from tract.errors import ConfigError
 from tract.schema import Annotation, JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
 
-SOURCE_VERSION = 1  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 2  # raise it when rows are turned into other examples than before: cached examples are then built anew
 COLUMN_FIELDS = (
     "instruction",
     "response",

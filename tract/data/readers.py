@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tract.data.rows import Row
+from tract.data.delimited import read_delimited
+from tract.data.fields import shown
+from tract.data.rows import Row, RowProblem, UnreadableCell
 from tract.errors import DataError
 
 BATCH_ROWS = 256  # rows of a Parquet file that are in memory at once
-MAX_CSV_FIELD = 2**31 - 1  # characters; the default of the csv module, 131072, is less than a long conversation
 BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True)
-class RowProblem:
-    """Stands in a ``Row`` for data that could not be read.
-
-    Attributes:
-        reason: why, beginning with a short category and a colon; without the place.
-        text: the row as it stands in the file, as far as it is known.
-    """
-
-    reason: str
-    text: str = ""
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
@@ -47,7 +34,14 @@ def read_rows(path: str | Path) -> Iterator[Row]:
             path is checked at once, the content of the files as they are reached.
     """
     files = data_files(path)
-    return (row for name, file in files for row in _READERS[file.suffix.lower()](file, name))
+    return (row for name, file in files for row in _rows_of(file, name))
+
+
+def _rows_of(file: Path, name: str) -> Iterator[Row]:
+    try:
+        yield from _READERS[file.suffix.lower()](file, name)
+    except OSError as error:
+        raise _unreadable(name, error) from None
 
 
 def data_files(path: str | Path) -> list[tuple[str, Path]]:
@@ -64,7 +58,9 @@ def data_files(path: str | Path) -> list[tuple[str, Path]]:
         return [(path.name, path)]
     if not path.is_dir():
         raise DataError(f"data.path: {path} does not exist; {accepted}")
-    found = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file() and file.suffix.lower() in _READERS)
+    # A link whose target is missing is taken for a file, so that it is not passed over but fails when it is read.
+    present = (file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
+    found = ((file.relative_to(path), file) for file in present if file.suffix.lower() in _READERS)
     # Hidden files and folders are caches and editor backups; their rows would come twice.
     files = sorted((name.as_posix(), file) for name, file in found if not any(part.startswith(".") for part in name.parts))
     if not files:
@@ -81,10 +77,10 @@ def content_fingerprint(path: str | Path) -> str:
     path = Path(path)
     files = data_files(path)
     if path.is_file():
-        return _file_digest(path)
+        return _file_digest(path, path.name)
     whole = hashlib.sha256()
     for name, file in files:
-        whole.update(f"{name}\0{_file_digest(file)}\n".encode())
+        whole.update(os.fsencode(f"{name}\0{_file_digest(file, name)}\n"))  # a file's name need not be UTF-8
     return whole.hexdigest()
 
 
@@ -100,9 +96,31 @@ def local_fingerprint(path: str | Path, *arguments: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _file_digest(file: Path, name: str) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> DataError:
+    return DataError(f"{name}: cannot be read: {error.strerror or type(error).__name__}; check the file, its rights and its disk")
+
+
+class _DuplicateKeyError(ValueError):
+    """A key stands twice in one object, so that nobody can say which value counts."""
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DuplicateKeyError(f"{shown(next(key for key in keys if keys.count(key) > 1))} stands twice in one object")
+    return found
+
+
+_decode_line = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
 
 
 def _read_jsonl(file: Path, name: str) -> Iterator[Row]:
@@ -116,21 +134,31 @@ def _read_jsonl(file: Path, name: str) -> Iterator[Row]:
 
 
 def _parse_line(line: bytes) -> object:
-    text = line.decode("utf-8", errors="replace").rstrip("\r\n")
     try:
-        data = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return RowProblem(f"not UTF-8: byte {error.start} of the line; save the file as UTF-8", text)
+        data = _decode_line(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        return RowProblem(f"not JSON: {error}; each line must hold one JSON object", text)
+        return RowProblem(_why_no_json(line, error), line.decode("utf-8", errors="replace").rstrip("\r\n"))
     if not isinstance(data, dict):
+        text = line.decode("utf-8").rstrip("\r\n")
         return RowProblem(f"not an object: the line holds a {type(data).__name__}; each line must hold one JSON object", text)
     return data
 
 
+def _why_no_json(line: bytes, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte {error.start} of the line; save the file as UTF-8"
+    if isinstance(error, _DuplicateKeyError):
+        return f"duplicate key: {error}; each key may stand once"
+    if line.startswith(BOM):
+        return "byte order mark: stands inside the file; files were joined, take it out"
+    return f"not JSON: {error}; each line must hold one JSON object"
+
+
 def _read_json(file: Path, name: str) -> Iterator[Row]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        # Bytes that are no UTF-8 become lone surrogates, which no field accepts: only the rows that hold them are bad.
+        text = file.read_bytes().removeprefix(BOM).decode("utf-8", errors="surrogateescape")
+        content = json.loads(text, object_pairs_hook=_object_or_problem, parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not UTF-8 JSON: {error}; if it holds one object per line, name it .jsonl") from None
     if isinstance(content, dict):
@@ -139,45 +167,37 @@ def _read_json(file: Path, name: str) -> Iterator[Row]:
             raise DataError(f"{name}: the object holds {len(lists)} lists; a list of objects, or an object with one list, is accepted")
         content = lists[0]
     if not isinstance(content, list):
-        raise DataError(f"{name}: a {type(content).__name__} was found; a list of objects, or an object with one list, is accepted")
+        found = content.reason if isinstance(content, RowProblem) else f"a {type(content).__name__} was found"
+        raise DataError(f"{name}: {found}; a list of objects, or an object with one list, is accepted")
     for index, data in enumerate(content):
-        if not isinstance(data, dict):
-            data = RowProblem(f"not an object: a {type(data).__name__} was found", json.dumps(data))
+        if not isinstance(data, (dict, RowProblem)):
+            data = RowProblem(f"not an object: a {type(data).__name__} was found", shown(data, 200))
         yield Row(place=f"{name}[{index}]", data=data)
 
 
+def _object_or_problem(pairs: list[tuple[str, object]]) -> dict[str, object] | RowProblem:
+    """The object, or why it cannot be used, so that one of them does not end the file; a faulty one makes what holds it faulty."""
+    inner = next((value for _, value in pairs if isinstance(value, RowProblem)), None)
+    if inner is not None:
+        return inner
+    try:
+        return _unique_keys(pairs)
+    except _DuplicateKeyError as error:
+        return RowProblem(f"duplicate key: {error}; each key may stand once", shown(dict(pairs), 200))
+
+
+def _whole_number(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # thousands of digits, which Python refuses to read
+        return -math.inf if digits.startswith("-") else math.inf
+
+
 def _read_table(file: Path, name: str, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(MAX_CSV_FIELD)
     # Bytes that are no UTF-8 become lone surrogates, so that only the rows that hold them are bad.
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        # strict: otherwise a quote that is never closed takes the rest of the file for one field, without a word.
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        try:
-            header = next(reader, [])
-        except csv.Error as error:
-            raise DataError(f"{name}: the header cannot be read: {error}") from None
-        if not header or len(set(header)) < len(header):
-            raise DataError(f"{name}: the first line must name each column once, found {header}")
-        while True:
-            place = f"{name}:{reader.line_num + 1}"  # the line where the row begins; it may span several
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Row(place, RowProblem(f"not CSV: {error}; quote fields that hold quotes or line breaks, and double the quotes"))
-                continue
-            if cells:
-                yield Row(place, _named_cells(header, cells))
-
-
-def _named_cells(header: list[str], cells: list[str]) -> object:
-    text = "\t".join(cells)
-    if len(cells) != len(header):
-        return RowProblem(f"number of fields: {len(cells)} were found, the header names {len(header)}", text)
-    if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
-        return RowProblem("not UTF-8: save the file as UTF-8", text)
-    return dict(zip(header, cells, strict=True))
+        for line_number, data in read_delimited(stream, name, delimiter):
+            yield Row(f"{name}:{line_number}", data)
 
 
 def _read_csv(file: Path, name: str) -> Iterator[Row]:
@@ -192,15 +212,35 @@ def _read_parquet(file: Path, name: str) -> Iterator[Row]:
     index = 0
     try:
         # Without pre_buffer, pages are read as they are needed; with it, a whole row group is held in memory.
-        with pq.ParquetFile(file, memory_map=True, pre_buffer=False) as parquet:
+        with pq.ParquetFile(file, memory_map=True, pre_buffer=False, page_checksum_verification=True) as parquet:
+            columns = parquet.schema_arrow.names
+            if len(set(columns)) < len(columns):
+                raise DataError(f"{name}: each column must have a name of its own, found {shown(columns, 200)}")
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
-                columns: list[dict[str, Any]] = batch.to_pylist()
-                for data in columns:
+                for data in _batch_rows(batch):
                     yield Row(place=f"{name}[{index}]", data=data)
                     index += 1
+            if index != parquet.metadata.num_rows:
+                raise DataError(f"{name}: holds {index} rows, but its footer says {parquet.metadata.num_rows}; write the file anew")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{name}: not readable as Parquet after {index} rows: {reason}; write the file anew") from None
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, object]]:
+    try:
+        rows: list[dict[str, object]] = batch.to_pylist()
+    except Exception:  # text that is no UTF-8, a date after the year 9999, ...: each type of column has errors of its own
+        columns = {name: [_cell(value) for value in batch.column(name)] for name in batch.schema.names}
+        rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _cell(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except Exception as error:  # as above
+        return UnreadableCell(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {

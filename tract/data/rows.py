@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_LINE = re.compile(r"(?P<file>.+):(?P<number>[0-9]+)", re.DOTALL)
+_ROW_INDEX = re.compile(r"(?P<file>.+)\[(?P<number>[0-9]+)\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,9 +14,39 @@ class Row:
     """One row as its source yields it.
 
     Attributes:
-        place: where the row stands, for messages, e.g. "file.jsonl:17".
+        place: where the row stands, for messages: "file.jsonl:17" is a line, "file.parquet[16]" a row that has none.
         data: what stands there; the source that yielded the row knows its type.
     """
 
     place: str
     data: object
+
+    def location(self) -> dict[str, str | int]:
+        """The place in parts: ``file`` and ``line`` (from 1), or ``file`` and ``row_index`` (from 0); empty where it has none."""
+        for key, pattern in (("line", _LINE), ("row_index", _ROW_INDEX)):
+            if found := pattern.fullmatch(self.place):
+                return {"file": found["file"], key: int(found["number"])}
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Stands in a ``Row`` for data that could not be read.
+
+    Attributes:
+        reason: why, beginning with a short category and a colon; without the place.
+        text: the row as it stands in the file, as far as it is known.
+    """
+
+    reason: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableCell:
+    """Stands for a value that could not be read, in a row that is sound otherwise; only who needs the value must refuse it."""
+
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"a cell that cannot be read ({self.reason})"

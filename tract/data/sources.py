@@ -22,18 +22,19 @@ from tract.score_grid import ScoreGrid
 
 __all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
 
-SOURCE_VERSION = 2  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 3  # raise it when rows are turned into other examples than before: cached examples are then built anew
 RESULT_CUE = "So the overall score is"
 RESULT_TAG = "[RESULT]"
-# "is 4", "is: 4.", "[RESULT] (4)"
-_RESULT = re.compile(rf"(?:{re.escape(RESULT_CUE)}|{re.escape(RESULT_TAG)})[\s:(*]*(-?\d+(?:\.\d+)?)")
+# "is 4", "is: 4.", "[RESULT] (4)". All that goes on like a number is taken ("4,5", "1,000", digits of any script), so that
+# fields.number refuses it in whole and no score is cut out of it.
+_RESULT = re.compile(rf"(?:{re.escape(RESULT_CUE)}|{re.escape(RESULT_TAG)})[\s:(*]*(-?\d(?:[.,]?\d|_?[^\W_])*)")
 
 
 class Source(Protocol):
     """Where judge examples come from. Hydra builds one from the ``data.source`` node."""
 
     def rows(self) -> Iterator[Row]:
-        """The raw rows, one after the other. A row that cannot even be read carries a ``readers.RowProblem``."""
+        """The raw rows, one after the other. A row that cannot even be read carries a ``rows.RowProblem``."""
 
     def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
         """The example of one row.
@@ -220,14 +221,14 @@ def cut_output(output: str) -> tuple[str | None, float | None]:
     White space before the cut belongs to the answer cue, not to the CoT.
 
     Raises:
-        ValueError: if several scores follow the cut.
+        ValueError: if several scores follow the cut, or something that begins like a number and is none.
     """
     cut = output.rfind(RESULT_CUE)
     if cut < 0:
         cut = output.rfind(RESULT_TAG)
     if cut < 0:
         return None, None
-    scores = {float(found) for found in _RESULT.findall(output[cut:])}
+    scores = {fields.number(found, "output") for found in _RESULT.findall(output[cut:])}
     if len(scores) > 1:
         raise ValueError(f"output: several scores at the end: {fields.shown(output[cut:])}; one score is accepted")
     return output[:cut].rstrip(), scores.pop() if scores else None
@@ -241,8 +242,22 @@ def _question_id(columns: Mapping[str, object], text: str) -> str:
 
 def _meta(columns: Mapping[str, object]) -> dict[str, str]:
     named = {name: fields.text(columns[name], name) for name in ("category", "response_source") if columns.get(name) is not None}
-    human = {name: json.dumps(columns[name]) for name in ("human_score",) if columns.get(name) is not None}
-    return {**named, **human}
+    human = columns.get("human_score")
+    return named if human is None else {**named, "human_score": json.dumps(_human_score(human))}
+
+
+def _human_score(value: object) -> object:
+    """A number, text that stands for some (CSV has no lists), or a list of numbers and nulls."""
+    if isinstance(value, str):
+        return fields.text(value, "human_score")
+    if isinstance(value, list):
+        return [score if score is None else _human_number(score) for score in value]
+    return _human_number(value)
+
+
+def _human_number(value: object) -> int | float:
+    found = fields.number(value, "human_score")
+    return value if isinstance(value, int) else found
 
 
 def _as_list(value: object) -> list[object]:

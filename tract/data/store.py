@@ -21,11 +21,10 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 
-from tract.data.fields import short_hash
+from tract.data.fields import short_hash, shown
 from tract.data.gathering import Gatherer
-from tract.data.readers import RowProblem
 from tract.data.records import FEATURES, from_record, to_record
-from tract.data.rows import Row
+from tract.data.rows import Row, RowProblem
 from tract.data.sources import Source
 from tract.errors import ConfigError, DataError, TractError
 from tract.schema import JudgeExample
@@ -35,7 +34,7 @@ __all__ = ["FEATURES", "ExampleStore", "build_store", "from_record", "to_record"
 
 log = logging.getLogger(__name__)
 
-STORE_VERSION = 1  # raise it when FEATURES or the rules of gathering change: cached stores are then built anew
+STORE_VERSION = 2  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
 BATCH_EXAMPLES = 256  # examples of one Arrow record batch, held in memory while writing
 MAPPED_ROWS = 64 * BATCH_EXAMPLES  # rows whose pages may stay in memory while rows are gathered, about 100 MB
 REJECTED_CHARACTERS = 200  # of a rejected row's content
@@ -63,11 +62,15 @@ class ExampleStore:
 
     @property
     def rejected_path(self) -> Path:
-        """The file with one JSON object per rejected row: place, reason and the beginning of the row."""
+        """The file with one JSON object per rejected row.
+
+        Its keys: ``place``; the same in parts, ``file`` and ``line`` (from 1; of CSV and TSV the line where the row begins), or
+        ``file`` and ``row_index`` (from 0; JSON lists and Parquet); ``reason``; and ``row``, the beginning of the row.
+        """
         return self.folder / "rejected.jsonl"
 
     @property
-    def rejected(self) -> list[dict[str, str]]:
+    def rejected(self) -> list[dict[str, Any]]:
         """The rejected rows, as ``rejected_path`` lists them."""
         return [json.loads(line) for line in self.rejected_path.read_text(encoding="utf-8").splitlines()]
 
@@ -199,9 +202,23 @@ class _Rejections:
             raise DataError(f"{row.place}: {reason} (set data.on_bad_row=skip to leave such rows out)")
         self.first = self.first or f"{row.place}: {reason}"
         self.by_reason[reason.split(":", 1)[0][:60]] += 1
-        content = row.data.text if isinstance(row.data, RowProblem) else json.dumps(row.data, ensure_ascii=False, default=repr)
-        # ASCII escapes, because rejected rows may hold what UTF-8 cannot.
-        self._stream.write(json.dumps({"place": row.place, "reason": reason, "row": content[:REJECTED_CHARACTERS]}) + "\n")
+        entry = {"place": row.place, **row.location(), "reason": reason, "row": _beginning(row.data)}
+        self._stream.write(json.dumps(entry) + "\n")  # ASCII escapes, because rejected rows may hold what UTF-8 cannot
+
+
+def _beginning(data: object) -> str:
+    """The first characters of a rejected row, as JSON where it could be read; a huge or deep row is not written out for them."""
+    if isinstance(data, RowProblem):
+        return data.text[:REJECTED_CHARACTERS]
+    written = ""
+    try:
+        for piece in json.JSONEncoder(ensure_ascii=False, default=repr).iterencode(data):
+            written += piece
+            if len(written) >= REJECTED_CHARACTERS:
+                break
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, numbers of thousands of digits
+        written = shown(data, REJECTED_CHARACTERS)
+    return written[:REJECTED_CHARACTERS]
 
 
 def _valid_records(source: Source, grid: ScoreGrid, gatherer: Gatherer, rejections: _Rejections) -> Iterator[dict[str, Any]]:

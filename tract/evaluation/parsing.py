@@ -8,8 +8,9 @@ from tract.score_grid import ScoreGrid
 
 # The form in which prometheus-eval and the Feedback Collection end an output.
 RESULT_TAG = "[RESULT]"
-# Blanks, brackets and marks that judges put between the cue and the number: "is: (4)", "is **4**".
-_NUMBER = r"[\s:(\[*_\"']*(-?\d+(?:\.\d+)?)"
+# Blanks, brackets and marks that judges put between the cue and the number: "is: (4)", "is **4**". ASCII digits alone, as in the
+# grid's labels, and not the beginning of a longer number: "4,5", "1,000".
+_NUMBER = r"[\s:(\[*_\"']*(-?[0-9]+(?:\.[0-9]+)?)(?![.,_]?\d)"
 
 
 def parse_score(text: str, cue: str, grid: ScoreGrid) -> float | None:

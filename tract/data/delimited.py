@@ -1,0 +1,164 @@
+"""The rows of CSV and TSV files. A quote that is never closed costs its own line: the lines below it are read again."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from tract.data.fields import shown
+from tract.data.rows import RowProblem
+from tract.errors import DataError
+
+MAX_OPEN = 2**22  # characters of a row over several lines; in a longer one a quote counts as never closed, so no more is held
+MAX_FIELD = 2**31 - 1  # characters; the default of the csv module, 131072, is less than a long conversation
+BOM = "\ufeff"
+_HINT = "quote fields that hold quotes or line breaks, and double the quotes"
+
+Found = dict[str, str] | RowProblem
+
+
+def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[int, Found]]:
+    """The rows below the header as (line where the row begins, from 1; column -> text); blank lines are no rows.
+
+    A row over several lines that is no CSV or has the wrong number of fields is a problem of its first line alone. The lines below
+    it are read again: those before the one where the fault was noticed each as a row by itself, that one and the rest as
+    usual. So no line is parsed more than twice, however many are broken.
+
+    Args:
+        stream: opened with ``newline=""``; bytes that are no UTF-8 arrive as lone surrogates.
+        name: the file, for messages.
+        delimiter: one character.
+
+    Raises:
+        DataError: if the first line does not name each column once.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    lines = _Lines(stream)
+    row = lines.row
+    reader = _reader(lines, delimiter)
+    header = _header(reader, name)
+    number = 1 + len(row)
+    in_doubt = False  # a row was broken, and what follows may be the rest of it
+    while True:
+        row.clear()
+        try:
+            cells = next(reader)
+            found = _named_cells(header, cells, row) if cells else None
+            broken = len(row) > 1 and len(cells) != len(header)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            found, broken = _no_csv(error, row[0]), True
+        if in_doubt and isinstance(found, dict):
+            found = _well_formed(found, row, delimiter)
+            in_doubt = broken = isinstance(found, RowProblem)
+        if found is not None:
+            yield number, found
+        in_doubt = in_doubt or broken
+        if broken and len(row) > 1:
+            for below, line in enumerate(row[1:-1], start=1):
+                if (alone := _line_alone(header, line, delimiter)) is not None:
+                    yield number + below, alone
+            number += len(row) - 1
+            lines.give_back(row[-1])
+            reader = _reader(lines, delimiter)  # the old one may have come to the end of its lines
+        else:
+            number += len(row)
+
+
+class _Lines:
+    """The lines of a file for a csv reader.
+
+    Attributes:
+        row: the lines that were given since it was cleared last.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.row: list[str] = []
+        self._stream = stream
+        self._given_back = ""
+
+    def give_back(self, line: str) -> None:
+        """The line comes again, as the next."""
+        self._given_back = line
+
+    def __iter__(self) -> Iterator[str]:
+        """Ends early where the row at hand is longer than ``MAX_OPEN``."""
+        row, readline, size = self.row, self._stream.readline, 0
+        while True:
+            if not row:
+                size = 0
+            elif size > MAX_OPEN:
+                return
+            line = self._given_back or readline()
+            if not line:
+                return
+            self._given_back = ""
+            row.append(line)
+            size += len(line)
+            yield line
+
+
+def _reader(lines: _Lines | list[str], delimiter: str) -> Iterator[list[str]]:
+    # strict: otherwise a quote that is never closed takes the rest of the file for one field, without a word.
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def _header(reader: Iterator[list[str]], name: str) -> list[str]:
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise DataError(f"{name}: the header cannot be read: {error}") from None
+    if not header or len(set(header)) < len(header):
+        raise DataError(f"{name}: the first line must name each column once, found {shown(header, 200)}")
+    if not all(map(_is_unicode, header)):
+        raise DataError(f"{name}: the header is not UTF-8, found {shown(header, 200)}; save the file as UTF-8")
+    return header
+
+
+def _named_cells(header: list[str], cells: list[str], row: list[str]) -> Found:
+    if len(cells) != len(header):
+        over = f" over {len(row)} lines" if len(row) > 1 else ""
+        return RowProblem(f"number of fields: {len(cells)} were found{over}, the header names {len(header)}; {_HINT}", row[0])
+    if cells == header:
+        return RowProblem("header: stands here once more; files were joined, take it out", row[0])
+    for line in row:
+        if not line.isascii():
+            if not _is_unicode(line):
+                return RowProblem("not UTF-8: save the file as UTF-8", line)
+            if line is row[0] and line.startswith(BOM):
+                return RowProblem("byte order mark: stands inside the file; files were joined, take it out", line)
+    return dict(zip(header, cells, strict=True))
+
+
+def _line_alone(header: list[str], line: str, delimiter: str) -> Found | None:
+    """A line as a whole row, or None if it is blank."""
+    try:
+        cells = next(_reader([line], delimiter))
+    except csv.Error as error:
+        return _no_csv(error, line)
+    return _well_formed(_named_cells(header, cells, [line]), [line], delimiter) if cells else None
+
+
+def _well_formed(found: Found | None, row: list[str], delimiter: str) -> Found | None:
+    """What was found, unless a quote stands inside a field without quotes: this may be the end of a broken row."""
+    field = rf'(?:"(?:[^"]++|"")*+"|[^"{delimiter}\r\n]*+)'
+    text = "".join(row)
+    if not isinstance(found, dict) or re.fullmatch(rf"{field}(?:{delimiter}{field})*+[\r\n]*", text):
+        return found
+    return RowProblem(f"not CSV: a stray quote below a broken row, which may be its end; {_HINT}", row[0])
+
+
+def _no_csv(error: csv.Error, line: str) -> RowProblem:
+    reason = "a quote is never closed" if "end of data" in str(error) else str(error).replace("\t", "\\t")
+    return RowProblem(f"not CSV: {reason}; {_HINT}", line)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
