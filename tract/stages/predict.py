@@ -20,6 +20,7 @@ from tract.errors import ConfigError, DataError
 from tract.evaluation.scoring import Item
 from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
+from tract.inside import inside
 from tract.ranks import here
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys
 from tract.stages.benchmarks import Benchmark, find_benchmarks, target_of, worded_for
@@ -190,11 +191,16 @@ def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
 
 
 def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judgement]]]:
-    """Benchmark -> (items, judgements) of a predict stage."""
+    """Benchmark -> (items, judgements) of a predict stage.
+
+    Raises:
+        DataError: if the name of a benchmark leads out of the stage's folder.
+    """
     found = {}
     for name in product.manifest["benchmarks"]:
-        items = [Item(**json.loads(line)) for line in _lines(product.path / f"items-{name}.jsonl")]
-        found[name] = items, [Judgement.from_dict(json.loads(line)) for line in _lines(product.path / f"judgements-{name}.jsonl")]
+        items = [Item(**json.loads(line)) for line in _lines(inside(product.path, f"items-{name}.jsonl"))]
+        judgements = _lines(inside(product.path, f"judgements-{name}.jsonl"))
+        found[name] = items, [Judgement.from_dict(json.loads(line)) for line in judgements]
     return found
 
 
