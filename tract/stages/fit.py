@@ -20,7 +20,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -329,6 +328,6 @@ def _export(
         if monitor not in final:
             raise ConfigError(f"train.monitor: {monitor!r} is not among the validation metrics; accepted are {', '.join(sorted(final))}")
         if best.beats(final[monitor]):
-            weights = load_file(best.path) if here().is_first else {}
+            weights = best.load() if here().is_first else {}
             return {"weights": "best", "step": best.step, monitor: best.score}, weights
     return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)
