@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract import multirun
 from tract.errors import TractError
+from tract.masking import masked_text
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 # Sections whose keys are the arguments of a class, so that any that it takes can be added.
@@ -54,6 +55,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     def job(cfg: DictConfig) -> multirun.Failure | None:
         nonlocal began
         began = True
+        sys.argv[1:] = map(masked_text, sys.argv[1:])  # it was read, and W&B keeps it
         # Guarded here, inside Hydra's job: outside, Hydra has printed lines of its own before.
         if multirun.is_job():
             return multirun.run_as_job(guarded(task), cfg)
@@ -180,5 +182,5 @@ def _lines(error: BaseException) -> list[str]:
 def _fail(message: str) -> NoReturn:
     with contextlib.suppress(OSError):  # a log file on a full disk
         sys.stdout.flush()
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {masked_text(' '.join(message.split()))}\n")
     sys.exit(2)

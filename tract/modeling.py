@@ -31,6 +31,7 @@ from tract.attention import TREE
 from tract.config import AdapterConfig, ModelConfig
 from tract.errors import ConfigError
 from tract.inside import inside
+from tract.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
         ConfigError: if it cannot be found.
     """
     source = locate(cfg)
-    digest = hashlib.sha256(json.dumps([asdict(replace(cfg, unpacked=None)), seed if cfg.random_init else None]).encode())
+    digest = hashlib.sha256(json.dumps([masked(asdict(replace(cfg, unpacked=None))), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():
         config = load_config(cfg, source)

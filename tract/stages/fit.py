@@ -41,7 +41,7 @@ from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidati
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
-from tract.stages.products import Product, write_json
+from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
 
@@ -228,7 +228,7 @@ def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
 
 def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule, objective: Objective) -> None:
     """The configuration and one training item, for people."""
-    OmegaConf.save(stage.resolved, folder.working / "config.yaml", resolve=True)
+    write_config(folder.working, stage.resolved)
     shown = preview(datamodule.train_set.item(0), stage.data.layout, objective)
     (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
     log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tract.config import Config
 from tract.data.cots import COTS_FILE, read_cots
@@ -29,7 +29,7 @@ from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import read_judgements, sample_judgements
 from tract.stages.prepare import sampling_tokens
-from tract.stages.products import JOURNAL, Product, open_product
+from tract.stages.products import JOURNAL, Product, open_product, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
@@ -91,7 +91,7 @@ class PredictStage:
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""
         if here().is_first:
-            OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+            write_config(folder.working, self.resolved)
         with at_work(self.judge, self.cfg) as judge:
             counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
         if not here().is_first:

@@ -13,8 +13,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from tract.errors import ConfigError, DataError
 from tract.inside import inside
+from tract.masking import masked
 from tract.stages.identity import StageIdentity
 
 MANIFEST = "manifest.json"
@@ -48,7 +51,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], identity: StageIdenti
 
     Args:
         folder: holds all files of the product.
-        facts: to keep; identity, key, files (path -> [bytes, SHA-256]), fingerprint and time are added.
+        facts: to keep, without secrets; identity, key, files (path -> [bytes, SHA-256]), fingerprint and time are added.
         identity: what the product is made from.
 
     Returns:
@@ -56,7 +59,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], identity: StageIdenti
     """
     files = _sync_and_digest(folder)
     content = {
-        **facts,
+        **masked(dict(facts)),
         "key": identity.key,
         "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
         "fingerprint": _fingerprint(files),
@@ -151,6 +154,13 @@ def _sync_and_digest(folder: Path) -> dict[str, list[Any]]:
 def _fingerprint(files: Mapping[str, list[Any]]) -> str:
     named = sorted((name, digest) for name, (_, digest) in files.items())
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def write_config(folder: Path, resolved: DictConfig) -> None:
+    """Writes ``config.yaml``: the configuration with all interpolations resolved, and without secrets."""
+    content = OmegaConf.to_container(resolved, resolve=True)
+    shown = masked(content)
+    OmegaConf.save(resolved if shown == content else OmegaConf.create(shown), folder / "config.yaml", resolve=True)
 
 
 def write_json(path: Path, content: Any) -> None:
