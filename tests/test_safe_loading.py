@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -259,6 +260,18 @@ def test_the_warning_names_repository_and_revision(
     assert [message for message in caplog.messages if "trust_remote_code" in message] == [
         f"model.trust_remote_code=true: Python code of someone/own-model may run in this process ({said})"
     ]
+
+
+# Data sets of the hub
+
+
+def test_a_loading_script_of_a_data_set_is_not_run(tmp_path: Path, mark: Path) -> None:
+    """The library has no such scripts any more, and no argument of ours would allow them."""
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    (folder / "scripted.py").write_text(f"import os\nos.makedirs({str(mark)!r})\n")
+    with pytest.raises(Exception, match=r"scripts are no longer supported"):
+        datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
 
 
 # The sources

@@ -59,7 +59,7 @@ class SweepCheck(Callback):
         found = secret_keys(OmegaConf.to_container(config))
         if not found:
             return
-        named = [key for key in found if not key.startswith("hydra.overrides.")]
+        named = [key for key in found if not key.startswith("hydra.")]  # what Hydra adds repeats the overrides
         given = [override.partition("=")[0].lstrip("+~") for override in config.hydra.overrides.task if secret_keys(override)]
         key = (named or given or found)[0]
         sys.stderr.write(
