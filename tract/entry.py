@@ -8,8 +8,10 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 import hydra
@@ -43,6 +45,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Runs ``task`` on the composed configuration; an error of the user's, or a full disk, ends as one line and exit status 2."""
     # Hydra prints errors over several lines and without the accepted keys; with this it raises them instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.excepthook = show_masked
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -74,6 +77,11 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
         _fail(multirun.explain(error))
     if multirun.failed:  # each was told when its job's result was read
         sys.exit(2)
+
+
+def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints the traceback of a fault of ours without secrets; for ``sys.excepthook``."""
+    sys.stderr.write(masked_text("".join(traceback.format_exception(kind, error, trace))))
 
 
 def guarded(task: Callable[..., None]) -> Callable[..., None]:
