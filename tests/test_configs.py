@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny_overrides import TINY
 
 from tract.config import YAML_NAMES, Config
+from tract.masking import masked
 from tract.stages.fit import build
 from tract.stages.pipeline import stage_config
 from tract.stages.prepare import prepare
@@ -92,6 +93,8 @@ def test_an_experiment_goes_with_every_entry_script(name: str, root: str, compos
     before = dict(leaves(OmegaConf.to_container(whole)))
     differing = {key for key, value in leaves(OmegaConf.to_container(alone)) if before[key] != value}
     assert differing <= {"judge", "stages", "compare_to"}
+    resolved = OmegaConf.to_container(whole, resolve=True)
+    assert masked(resolved) == resolved
 
 
 def takes_a_step(cfg: Config) -> None:

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from tract.entry import ALLOCATOR, launch
+from tract.entry import ALLOCATOR, launch, show_masked
 from tract.errors import DataError, TrainingError
 from tract.validation import validate
 
@@ -370,3 +370,10 @@ def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Pa
     assert {json.loads(path.read_text())["training"]["optimizer_steps"] for path in manifests} == {2}
     assert not list((tmp_path / "runs").rglob("*.partial"))
     assert done.stdout.count("stage1: finished, ") == 2, "each job logs to the terminal, once"
+
+
+def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "c0rrect-h0rse")
+    error = ValueError("http://me:b4ttery@host does not know c0rrect-h0rse")
+    show_masked(type(error), error, None)
+    assert capsys.readouterr().err == "ValueError: http://***@host does not know ***\n"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Row -> (its modules, the rows that it may use beside itself). A module belongs to the one row that it matches.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "package": (("tract",), ()),
-    "schema": (("tract.errors", "tract.schema"), ()),
+    "schema": (("tract.errors", "tract.schema", "tract.inside", "tract.masking"), ()),
     "text": (
         ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout"),
         ("schema",),

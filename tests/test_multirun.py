@@ -78,6 +78,41 @@ def test_a_machine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert line == 'error: hydra/launcher: Could not detect "srun", are you indeed on a slurm cluster?'
 
 
+@pytest.mark.parametrize(
+    "override", ["+logger.wandb.api_key=abc", "+logger.wandb.api_key=abc,def", "+model.chat_template_kwargs.note=hf_" + "x" * 34]
+)
+def test_a_multirun_with_a_secret_is_refused_before_anything_is_written(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1", override, *places(tmp_path)])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        launch(lambda cfg: pytest.fail("it ran"), "train")
+    assert ended.value.code == 2
+    out, error = capfd.readouterr()
+    key = override.lstrip("+").partition("=")[0]
+    assert error.startswith(f"error: {key}: a multirun writes its configuration to multirun.yaml, with this secret; ")
+    assert error.endswith(f"{key}='${{oc.env:NAME}}'\n")
+    assert "abc" not in out + error
+    assert "hf_x" not in out + error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_multirun_whose_secret_is_in_the_environment_writes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "c0rrect-h0rse")
+    override = "+logger.wandb.api_key='${oc.env:SOME_SERVICE_TOKEN}'"
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1", "run.name=jobs", override, *places(tmp_path)])
+    GlobalHydra.instance().clear()
+    seen: list[str] = []
+    launch(lambda cfg: seen.append(cfg.logger.wandb.api_key), "train")
+    assert seen == ["c0rrect-h0rse"] * 2
+    assert "${oc.env:SOME_SERVICE_TOKEN}" in (tmp_path / "runs" / "jobs" / "multirun" / "multirun.yaml").read_text()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"c0rrect" in path.read_bytes()]
+    assert "c0rrect" not in "".join(capfd.readouterr())
+
+
 def test_a_launcher_without_a_multirun_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(monkeypatch, capsys, "hydra/launcher=slurm")
     assert line.startswith("error: hydra/launcher: slurm starts the runs of a multirun, also a single one, with -m; add -m")

@@ -341,6 +341,10 @@ SERVER = ("model=tiny", "generation=openai_server")
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (
+            ("+generation.vllm.engine.trust_remote_code=true",),
+            "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code",
+        ),
         ((*VLLM, "generation.vllm.tensor_parallel_size=2"), "size: 2 does not divide trainer.devices=1; each engine takes as many"),
         ((*VLLM, "generation.vllm.gpu_memory_utilization=1.5"), "generation.vllm.gpu_memory_utilization: 1.5 is outside"),
         ((*VLLM, "generation.vllm.kv_cache_gib=0"), "generation.vllm.kv_cache_gib: 0.0 is not a number > 0"),

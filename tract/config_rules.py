@@ -162,6 +162,8 @@ def _name_problems(cfg: Config) -> Iterator[str]:
             yield f"{key}: {text!r} names no folder; letters, digits and _ . + = , - are accepted"
     if cfg.run.device_memory_gib is not None and not cfg.run.device_memory_gib > 0:
         yield f"run.device_memory_gib: {cfg.run.device_memory_gib} is not a number > 0; null asks the device that is here"
+    if "trust_remote_code" in cfg.generation.vllm.engine:
+        yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
     if cfg.run.name == "stages":
         yield "run.name: 'stages' is the folder of the stages' products; choose another name"
 

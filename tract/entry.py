@@ -8,8 +8,10 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 import hydra
@@ -20,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract import multirun
 from tract.errors import TractError
+from tract.masking import masked_text
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 # Sections whose keys are the arguments of a class, so that any that it takes can be added.
@@ -42,6 +45,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Runs ``task`` on the composed configuration; an error of the user's, or a full disk, ends as one line and exit status 2."""
     # Hydra prints errors over several lines and without the accepted keys; with this it raises them instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.excepthook = show_masked
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -54,6 +58,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     def job(cfg: DictConfig) -> multirun.Failure | None:
         nonlocal began
         began = True
+        sys.argv[1:] = map(masked_text, sys.argv[1:])  # it was read, and W&B keeps it
         # Guarded here, inside Hydra's job: outside, Hydra has printed lines of its own before.
         if multirun.is_job():
             return multirun.run_as_job(guarded(task), cfg)
@@ -72,6 +77,11 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
         _fail(multirun.explain(error))
     if multirun.failed:  # each was told when its job's result was read
         sys.exit(2)
+
+
+def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints the traceback of a fault of ours without secrets; for ``sys.excepthook``."""
+    sys.stderr.write(masked_text("".join(traceback.format_exception(kind, error, trace))))
 
 
 def guarded(task: Callable[..., None]) -> Callable[..., None]:
@@ -180,5 +190,5 @@ def _lines(error: BaseException) -> list[str]:
 def _fail(message: str) -> NoReturn:
     with contextlib.suppress(OSError):  # a log file on a full disk
         sys.stdout.flush()
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {masked_text(' '.join(message.split()))}\n")
     sys.exit(2)

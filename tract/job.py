@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tract.entry import CONFIG_DIR, guarded
+from tract.entry import CONFIG_DIR, guarded, show_masked
 from tract.errors import TrainingError
 from tract.ranks import Ranks, by_environment, end_with, joined
 
@@ -35,6 +35,7 @@ def main(folder: Path) -> None:
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
     logging.captureWarnings(True)
+    sys.excepthook = show_masked
     if not by_environment().is_first:  # one rank speaks for all, unless something is wrong
         logging.getLogger("tract").setLevel(logging.WARNING)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)

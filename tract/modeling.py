@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
 from filelock import FileLock
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.initialization import no_init_weights
@@ -28,6 +30,8 @@ from transformers.utils import logging as transformers_logging
 from tract.attention import TREE
 from tract.config import AdapterConfig, ModelConfig
 from tract.errors import ConfigError
+from tract.inside import inside
+from tract.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +91,10 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
         ConfigError: if it cannot be found.
     """
     source = locate(cfg)
-    digest = hashlib.sha256(json.dumps([asdict(replace(cfg, unpacked=None)), seed if cfg.random_init else None]).encode())
+    digest = hashlib.sha256(json.dumps([masked(asdict(replace(cfg, unpacked=None))), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():
-        with from_source("model.name_or_path", source):
-            config = AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code)
+        config = load_config(cfg, source)
         digest.update(f"{source.location}@{getattr(config, '_commit_hash', None) or cfg.revision}".encode())
         return digest.hexdigest()
     names = [source.gguf_file] if source.gguf_file else [path.name for path in folder.iterdir() if path.is_file()]
@@ -109,6 +112,43 @@ def _digest_file(digest: Any, path: Path) -> None:
             digest.update(file.read(_BLOCK_BYTES))
 
 
+def load_config(cfg: ModelConfig, source: Checkpoint) -> Any:
+    """The transformers configuration of a model.
+
+    Raises:
+        ConfigError: if it cannot be loaded.
+    """
+    _warn_of_code(cfg, source, again=False)
+    with from_source("model.name_or_path", source):
+        return AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs)
+
+
+# (repository, revision) whose code was warned of, before its weights are loaded.
+_WARNED: set[tuple[str, str | None]] = set()
+
+
+def _warn_of_code(cfg: ModelConfig, source: Checkpoint, *, again: bool) -> None:
+    """Says whose code may run, once for each time that a stage loads a model: its tokenizer comes first, then its weights.
+
+    Args:
+        again: whether weights are loaded, which happens once in a stage, rather than something that many ask for.
+    """
+    key = (source.location, cfg.revision)
+    if not cfg.trust_remote_code:
+        return
+    if key in _WARNED:
+        if again:
+            _WARNED.remove(key)
+        return
+    if not again:
+        _WARNED.add(key)
+    if Path(source.location).is_dir():
+        which = "this folder"
+    else:
+        which = f"revision {cfg.revision}" if cfg.revision else "no revision is pinned, so its code may change: set model.revision"
+    log.warning("model.trust_remote_code=true: Python code of %s may run in this process (%s)", source.location, which)
+
+
 def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
     """The same model as a folder that loads quickly, where the source is a GGUF file and a place for it is configured."""
     if source.gguf_file is None or cfg.unpacked is None or not (Path(source.location) / source.gguf_file).is_file():
@@ -123,9 +163,10 @@ def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
             shutil.rmtree(partial, ignore_errors=True)
             log.info("model: unpacking %s into %s, once", source.gguf_file, folder)
             with from_source("model.name_or_path", source), _quiet_transformers():
-                AutoTokenizer.from_pretrained(source.location, **source.kwargs).save_pretrained(partial)
-                kwargs = _dequantized(source) | {"dtype": torch.float32}
-                save_here(AutoModelForCausalLM.from_pretrained(source.location, **source.kwargs, **kwargs), partial)
+                kwargs = {**source.kwargs, "trust_remote_code": False}  # without it a folder's own code would be asked about
+                AutoTokenizer.from_pretrained(source.location, **kwargs).save_pretrained(partial)
+                kwargs |= _dequantized(source) | {"dtype": torch.float32}
+                save_here(AutoModelForCausalLM.from_pretrained(source.location, **kwargs), partial)
             os.replace(partial, folder)
     return Checkpoint(str(folder), None)
 
@@ -162,6 +203,7 @@ _TOKENIZERS: dict[str, Any] = {}
 
 def _load_tokenizer(cfg: ModelConfig) -> Any:
     source = Checkpoint(cfg.tokenizer_name_or_path, None) if cfg.tokenizer_name_or_path else unpacked(cfg, locate(cfg))
+    _warn_of_code(cfg, source, again=False)
     with from_source("model.tokenizer_name_or_path" if cfg.tokenizer_name_or_path else "model.name_or_path", source):
         tokenizer = AutoTokenizer.from_pretrained(
             source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs
@@ -222,7 +264,7 @@ def load_model(
         if start_from is None:
             model = _with_lora(model, _lora_config(model, adapter), seed, float32=float32_adapter)
         elif empty:
-            model = _with_lora(model, LoraConfig.from_pretrained(str(start_from)), seed, float32=float32_adapter)
+            model = _with_lora(model, lora_config(start_from), seed, float32=float32_adapter)
         else:
             model = _with_trained_lora(model, start_from, trainable=True)
     model.config.use_cache = False
@@ -261,6 +303,7 @@ def in_folder(cfg: ModelConfig, folder: Path | str) -> ModelConfig:
 
 
 def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> Any:
+    lora_config(folder)
     with from_source("judge", Checkpoint(str(folder), None)), _quiet_transformers():
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
@@ -269,15 +312,13 @@ def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: b
     source = locate(cfg)
     kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": cfg.attn_implementation or TREE}
     if cfg.random_init and not empty:
-        config = AutoConfig.from_pretrained(source.location)
+        config = load_config(cfg, source)
+        check_weights(cfg, source)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return AutoModelForCausalLM.from_config(config, **kwargs)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=cfg.trust_remote_code, **kwargs)
     if empty:
-        source = unpacked(cfg, source)
-        with from_source("model.name_or_path", source):
-            options = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code, **source.kwargs}
-            config = AutoConfig.from_pretrained(source.location, **options)
+        config = load_config(cfg, unpacked(cfg, source))
         with no_init_weights():
             return AutoModelForCausalLM.from_config(config, trust_remote_code=cfg.trust_remote_code, **kwargs)
     if adapter.kind == "qlora":
@@ -285,6 +326,7 @@ def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: b
     else:
         source = unpacked(cfg, source)
         kwargs |= _dequantized(source)
+    check_weights(cfg, source)
     with from_source("model.name_or_path", source), _quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(
             source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs, **kwargs
@@ -363,14 +405,64 @@ def _save_adapter(model: PeftModel, weights: dict[str, Tensor] | None, folder: P
     temporary.replace(path)
 
 
+def lora_config(folder: Path) -> LoraConfig:
+    """The configuration of a trained adapter. The base model that it names is never loaded: that is the configured seed LLM.
+
+    Raises:
+        ConfigError: if it cannot be read, is of another kind of PEFT, or makes PEFT import something.
+    """
+    with from_source("judge", Checkpoint(str(folder), None)):
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig) or config.megatron_config:
+        kind = "LoRA of Megatron" if isinstance(config, LoraConfig) else config.peft_type
+        raise ConfigError(f"judge: {folder / 'adapter_config.json'} is of the kind {kind}; a LoRA adapter is accepted")
+    return config
+
+
+def check_weights(cfg: ModelConfig, source: Checkpoint) -> None:
+    """To be called before weights are loaded: warns of code that comes with them, and refuses those that lie elsewhere by their index.
+
+    Raises:
+        DataError: if a name in the index leads out of the folder. ConfigError: if the index cannot be read.
+    """
+    _warn_of_code(cfg, source, again=True)
+    folder = Path(source.location)
+    for index in sorted(folder.glob("*.index.json")) if folder.is_dir() else ():
+        with from_source("model.name_or_path", source):
+            content = json.loads(index.read_text(encoding="utf-8"))
+            names = content["weight_map"].values() if isinstance(content, dict) and "weight_map" in content else ()
+        for name in names:
+            # By its text alone: the files of the hub's own cache are links.
+            inside(folder, name, links=False)
+
+
 @contextmanager
 def from_source(key: str, source: Checkpoint) -> Iterator[None]:
     """Turns the many errors of a failed load into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{key}: cannot load {source.location!r}: {reason}") from error
+    except UnpicklingError as error:
+        raise ConfigError(f"{key}: {_pickles(source)}") from error
+    except (OSError, ValueError, LookupError, ImportError, EOFError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            raise ConfigError(
+                f"model.trust_remote_code: {source.location!r} comes with Python code of its own, which is not run; read that code, and "
+                "if you trust it set model.trust_remote_code=true, with model.revision for one of the hub"
+            ) from error
+        raise ConfigError(f"{key}: cannot load {source.location!r}: {reason[:300]}") from error
+
+
+def _pickles(source: Checkpoint) -> str:
+    """What to do about a file that would run code when it is unpickled."""
+    folder = Path(source.location)
+    names = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)) or ["a file of weights"]
+    return (
+        f"{', '.join(names)} in {source.location!r} holds more than weights, which could run code, and is not loaded; get the weights "
+        "as safetensors from whoever made them, or convert the file where you trust it"
+    )
 
 
 @contextmanager

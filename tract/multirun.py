@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tract.errors import ConfigError
+from tract.masking import masked_text, secret_keys
 
 _PACKAGES = ("submitit", "hydra_plugins")
 _JOB = "submitit.core._submit"
@@ -43,6 +45,28 @@ def check_launcher() -> None:
     chosen = hydra.runtime.choices["hydra/launcher"]
     if hydra.mode == RunMode.RUN and chosen != "basic":
         raise ConfigError(f"hydra/launcher: {chosen} starts the runs of a multirun, also a single one, with -m; add -m, or leave it out")
+
+
+class SweepCheck(Callback):
+    """Refuses a multirun with a secret in its configuration, which Hydra would write to multirun.yaml and submitit to its files."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called before anything is written.
+
+        Raises:
+            SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
+        """
+        found = secret_keys(OmegaConf.to_container(config))
+        if not found:
+            return
+        named = [key for key in found if not key.startswith("hydra.")]  # what Hydra adds repeats the overrides
+        given = [override.partition("=")[0].lstrip("+~") for override in config.hydra.overrides.task if secret_keys(override)]
+        key = (named or given or found)[0]
+        sys.stderr.write(
+            f"{_ERROR}{key}: a multirun writes its configuration to multirun.yaml, with this secret; put it into an environment variable, "
+            f"and give the name: {key}='${{oc.env:NAME}}'\n"
+        )
+        sys.exit(2)
 
 
 def findable(root: Path) -> None:
@@ -83,7 +107,7 @@ def run_as_job(task: Callable[[DictConfig], None], cfg: DictConfig) -> Failure |
             raise
         status = ended.code
     except Exception as error:
-        traceback.print_exc()
+        sys.stderr.write(masked_text(traceback.format_exc()))
         status, reason = 1, f"{type(error).__name__}: {error}"
     from submitit import JobEnvironment
 
@@ -92,7 +116,7 @@ def run_as_job(task: Callable[[DictConfig], None], cfg: DictConfig) -> Failure |
         sys.exit(status)
     log = job.paths.stderr if job.paths.stderr.exists() else job.paths.stdout
     said = reason or _last_error(log.read_text(encoding="utf-8", errors="replace")) or f"ended with exit status {status}"
-    return Failure(f"job #{HydraConfig.get().job.num}", f"{' '.join(said.split())} (log: {log})")
+    return Failure(f"job #{HydraConfig.get().job.num}", masked_text(f"{' '.join(said.split())} (log: {log})"))
 
 
 def by_submitit(error: BaseException) -> bool:

@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from peft import LoraConfig
-from transformers import AutoConfig
 
 from tract.config import ModelConfig
-from tract.modeling import Checkpoint, from_source, in_folder, load_judge, load_tokenizer, locate, model_fingerprint, save_here, unpacked
+from tract.modeling import (
+    Checkpoint,
+    check_weights,
+    from_source,
+    in_folder,
+    load_config,
+    load_judge,
+    load_tokenizer,
+    locate,
+    lora_config,
+    model_fingerprint,
+    save_here,
+    unpacked,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +68,9 @@ def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: 
     elif cfg.random_init:
         cfg = in_folder(cfg, _written(cfg, None, seed, cache / "random"))
     source = unpacked(replace(cfg, unpacked=cfg.unpacked or str(cache)), locate(cfg))
-    with from_source("model.name_or_path", source):
-        config = AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code)
-        rank = LoraConfig.from_pretrained(str(adapter)).r if adapter else 0
+    config = load_config(cfg, source)
+    check_weights(cfg, source)
+    rank = lora_config(adapter).r if adapter else 0
     positions = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
     return ServingFiles(source.location, cfg.revision, cfg.tokenizer_name_or_path or source.location, adapter, rank, positions)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
@@ -79,6 +80,39 @@ def test_a_server_that_stays_away_ends_the_judging_in_one_line(
         judge_all(judge_at(tiny_layout, address, max_retries=0, api="openai"), prompts[:1], 0)
     with pytest.raises(ConfigError, match=r"generation.server.base_url: http://127.0.0.1:9/v1 does not answer"):
         judge_all(judge_at(tiny_layout, "http://127.0.0.1:9/v1", max_retries=0), prompts[:1], 0)
+
+
+def test_passwords_and_keys_in_the_address_are_not_shown(tiny_layout: SequenceLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACT_TEST_KEY", "c0rrect-h0rse")
+    settings = settings_of(tiny_layout, "http://me:b4ttery@127.0.0.1:9/v1?api_key=st4ple", max_retries=0)
+    with pytest.raises(
+        ConfigError, match=r"generation.server.base_url: http://\*\*\*@127.0.0.1:9/v1\?api_key=\*\*\* does not answer"
+    ) as refused:
+        asyncio.run(connect(settings))
+    assert not any(secret in str(refused.value) for secret in ("b4ttery", "st4ple", "c0rrect"))
+
+
+@pytest.mark.parametrize("given", ["a-key-of-the-variable", None])
+def test_the_key_comes_from_the_named_variable_alone(
+    given: str | None, tiny_layout: SequenceLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openai
+
+    monkeypatch.setenv("OPENAI_API_KEY", "another-key")
+    monkeypatch.delenv("TRACT_TEST_KEY", raising=False)
+    if given:
+        monkeypatch.setenv("TRACT_TEST_KEY", given)
+    keys: list[str] = []
+
+    class Client(openai.AsyncOpenAI):
+        def __init__(self, **arguments: Any) -> None:
+            keys.append(arguments["api_key"])
+            raise ConfigError("far enough")
+
+    monkeypatch.setattr(openai, "AsyncOpenAI", Client)
+    with pytest.raises(ConfigError, match="far enough"):
+        asyncio.run(connect(settings_of(tiny_layout, "http://127.0.0.1:9/v1")))
+    assert keys == [given or "none"]
 
 
 def test_a_server_that_goes_away_says_how_to_go_on(engine: PlainEngine, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from tract.config import Config
@@ -17,6 +19,7 @@ from tract.modeling import load_judge
 from tract.stages.backends import hf_judge
 from tract.stages.identity import StageIdentity
 from tract.stages.judges import find_judge
+from tract.stages.predict import read_predictions
 from tract.stages.products import write_manifest
 from tract.validation import validate
 
@@ -188,6 +191,55 @@ def test_a_folder_with_other_content_is_no_fit_stage(
     with pytest.raises(DataError, match=f"judge: .* is no folder of a fit stage: .*{message}") as refused:
         find_judge(str(sealed(folder)), cfg)
     assert "\n" not in str(refused.value)
+
+
+def saved_with(folder: Path, **model: Any) -> Path:
+    """A run folder whose saved configuration of the model was another."""
+    config = OmegaConf.load(folder / "config.yaml")
+    for name, value in model.items():
+        config.model[name] = value
+    OmegaConf.save(config, folder / "config.yaml")
+    return folder
+
+
+def test_a_run_folder_cannot_allow_code_by_itself(whole: Any, cfg: Config, tmp_path: Path) -> None:
+    folder = saved_with(copy_of(whole.products["stage1"], tmp_path / "stage1-abc"), trust_remote_code=True)
+    with pytest.raises(
+        ConfigError, match=r"^model.trust_remote_code: the judge .*stage1-abc was trained with true, .*a folder cannot allow"
+    ) as no:
+        find_judge(str(folder), cfg)
+    assert "\n" not in str(no.value)
+    allowed = validate(whole.tiny.compose("model.trust_remote_code=true"))
+    assert find_judge(str(folder), allowed).model.trust_remote_code is True
+    # Nor is code run for one that was trained without.
+    assert find_judge(str(whole.products["stage1"].path), allowed).model.trust_remote_code is False
+
+
+def test_a_hub_judge_does_not_allow_code_by_itself(cfg: Config, whole: Any, tmp_path: Path, tiny_tokenizer: Any) -> None:
+    mark, folder = tmp_path / "code-was-run", tmp_path / "own-judge"
+    hf_judge(find_judge("seed", cfg), cfg).model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    (folder / "modeling_own.py").write_text(f"import os\nos.makedirs({str(mark)!r})\n")
+    content = {**json.loads((folder / "config.json").read_text()), "model_type": "own", "auto_map": {"AutoConfig": "modeling_own.Own"}}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"^model.trust_remote_code: .*own-judge' comes with Python code of its own, which is not run"):
+        hf_judge(find_judge(str(folder), cfg), cfg)
+    assert not mark.exists()
+
+
+def test_a_run_folder_does_not_say_where_files_are_written_or_read(whole: Any, cfg: Config, tmp_path: Path) -> None:
+    places = {"unpacked": str(tmp_path / "elsewhere"), "chat_template": "/etc/hostname"}
+    folder = saved_with(copy_of(whole.products["stage1"], tmp_path / "stage1-abc"), **places)
+    judge = find_judge(str(folder), cfg)
+    assert (judge.model.unpacked, judge.model.chat_template) == (cfg.model.unpacked, None)
+    assert judge.fingerprint == find_judge(str(whole.products["stage1"].path), cfg).fingerprint
+
+
+def test_the_names_of_benchmarks_do_not_leave_the_folder(whole: Any) -> None:
+    product = whole.products["predict"]
+    benchmarks = {"/../../elsewhere": next(iter(product.manifest["benchmarks"].values()))}
+    with pytest.raises(DataError, match=r"'items-/../../elsewhere.jsonl' is refused, it leads upwards"):
+        read_predictions(replace(product, manifest={**product.manifest, "benchmarks": benchmarks}))
 
 
 def test_a_gpu_that_is_not_there(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,50 @@ def test_a_stage_that_is_not_complete_is_no_parent(tmp_path: Path) -> None:
         open_product(tmp_path / "stage1-0a")
 
 
+# Paths
+
+
+def named(folder: Path, name: str) -> Path:
+    """The product with a further file in a manifest whose key and fingerprint fit it."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][name] = [1, "0" * 64]
+    manifest["fingerprint"] = products._fingerprint(manifest["files"])
+    write_json(folder / MANIFEST, manifest)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../elsewhere", "sub/../../elsewhere", "..\\elsewhere", ""])
+def test_a_manifest_names_files_of_its_folder_alone(name: str, folder: Path) -> None:
+    (folder.parent / "elsewhere").write_text("x")
+    with pytest.raises(DataError, match="only files of the folder itself are accepted") as refused:
+        open_product(named(folder, name))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "sub", "sub/layout.json", "config.yaml", MANIFEST, "tokenizer.json", "sub/model.safetensors.index.json"]
+)
+def test_a_product_has_no_link_out_of_its_folder(name: str, folder: Path, tmp_path: Path) -> None:
+    """Also for files that no manifest names: libraries read what they find."""
+    target = tmp_path / "elsewhere" / Path(name).name
+    target.parent.mkdir()
+    if (folder / name).exists():
+        os.replace(folder / name, target)
+    (folder / name).symlink_to(target)
+    with pytest.raises(DataError, match=rf"{name}' is refused, it leads out of the folder by a link") as refused:
+        open_product(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_links_within_a_product_and_among_what_nobody_reads_are_let_be(folder: Path, tmp_path: Path) -> None:
+    (folder / "sub" / "again.json").symlink_to("layout.json")
+    (folder / "wandb").mkdir()
+    (folder / "wandb" / "debug.log").symlink_to(tmp_path / "elsewhere")
+    assert open_product(folder).path == folder
+    (tmp_path / "run").symlink_to(folder)  # as in the folder of a run
+    assert open_product(tmp_path / "run").manifest["commit"] is None
+
+
 # JSON
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tract.errors import DataError
 from tract.generation.judgement import GIVEN, Judgement
 from tract.ranks import Ranks
 from tract.stages.judgement_log import JudgementLog
@@ -59,3 +60,14 @@ def test_the_first_of_the_ranks_behind_a_judge_gets_its_share(tmp_path: Path, mo
         monkeypatch.undo()
     assert sorted([shares[0], shares[2]]) == [["a"], ["b", "c"]]
     assert shares[1] == shares[3] == []
+
+
+@pytest.mark.parametrize("name", ["rank1", "rank1/00000.jsonl"])
+def test_a_log_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    """It would be repaired and written to there."""
+    JudgementLog(tmp_path / "elsewhere", 10).append([judgement(0)])
+    link, target = tmp_path / "journal" / name, tmp_path / "elsewhere" / ("" if name == "rank1" else "00000.jsonl")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    with pytest.raises(DataError, match=rf"{name}' is refused, it leads out of the folder by a link"):
+        RankLogs(tmp_path / "journal", 10)

@@ -15,6 +15,7 @@ from typing import Any
 
 from tract.errors import ConfigError, GenerationError
 from tract.generation.engine import Ask, Reply
+from tract.masking import masked_text
 
 # A text whose tokens tell whether the server has the judge's tokenizer.
 _PROBE = "So the overall score is 3. [RESULT] 3"
@@ -39,6 +40,11 @@ class ServerSettings:
     max_retries: int
     encode: Callable[[str], list[int]]
     score_ids: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shown_url(self) -> str:
+        """The address for messages: it may hold a password or key."""
+        return masked_text(self.base_url)
 
 
 class ServerEngine:
@@ -123,7 +129,7 @@ class ServerEngine:
             raise GenerationError(f"the server refuses a request of {len(ask.ids)} tokens ({error.status_code}): {_said(error)}") from error
         except openai.APIConnectionError as error:
             raise GenerationError(
-                f"the server at {self._settings.base_url} does not answer ({_said(error)}); "
+                f"the server at {self._settings.shown_url} does not answer ({_said(error)}); "
                 "run the same command again when it does: it goes on where it stopped"
             ) from error
         return answer.choices[0]
@@ -148,13 +154,13 @@ async def connect(settings: ServerSettings) -> ServerEngine:
     except openai.APIStatusError as error:
         hint = f"; put the key into the environment variable {settings.api_key_env}" if error.status_code in (401, 403) else ""
         raise ConfigError(
-            f"generation.server.base_url: {settings.base_url} answers {error.status_code} to /models: {_said(error)}{hint}; "
+            f"generation.server.base_url: {settings.shown_url} answers {error.status_code} to /models: {_said(error)}{hint}; "
             "give the address up to and including /v1"
         ) from error
     except openai.APIConnectionError as error:
-        raise ConfigError(f"generation.server.base_url: {settings.base_url} does not answer ({_said(error)}); is it started?") from error
+        raise ConfigError(f"generation.server.base_url: {settings.shown_url} does not answer ({_said(error)}); is it started?") from error
     if settings.model is None and len(served) != 1:
-        raise ConfigError(f"generation.server.model: {settings.base_url} serves {len(served)} models; give one of {', '.join(served)}")
+        raise ConfigError(f"generation.server.model: {settings.shown_url} serves {len(served)} models; give one of {', '.join(served)}")
     if settings.model is not None and settings.model not in served:
         raise ConfigError(f"generation.server.model: {settings.model!r} is not served; accepted are {', '.join(served)}")
     engine = ServerEngine(settings, client, settings.model or served[0])
@@ -186,4 +192,4 @@ def _field(choice: Any, name: str) -> Any:
 
 def _said(error: Exception) -> str:
     cause = error.__cause__
-    return " ".join(str(error).split())[:200] + (f" {type(cause).__name__}: {cause}" if cause else "")
+    return masked_text(" ".join(str(error).split())[:200] + (f" {type(cause).__name__}: {cause}" if cause else ""))

@@ -11,6 +11,8 @@ import pickle
 import shutil
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tract.config import TrainConfig
 from tract.data.batches import JudgeBatch
+from tract.errors import DataError
+from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
 from tract.stages.products import sync_file, write_json
@@ -169,6 +175,25 @@ class BestWeights(Callback):
         """The file of the best weights so far."""
         return self._folder / f"best-step={self.step}.safetensors"
 
+    def load(self) -> dict[str, Tensor]:
+        """The best weights so far, whole.
+
+        Raises:
+            DataError: if their file cannot be read.
+        """
+        with self._readable():
+            return load_file(self.path)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (SafetensorError, OSError) as error:
+            raise DataError(
+                f"{self.path}: the best weights so far cannot be read ({' '.join(str(error).split())[:200]}); remove the folder "
+                f"{self._folder}, then training begins anew"
+            ) from error
+
     def beats(self, value: float) -> bool:
         """Whether the kept weights are strictly better than a value of the metric; what is not finite never wins."""
         return self.score is not None and not self._sign * value >= self._sign * self.score
@@ -197,10 +222,17 @@ class BestWeights(Callback):
         return {"score": self.score, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint; weights that a later best has replaced are found again when that validation is made again."""
-        self.score, self.step = state_dict["score"], state_dict["step"]
+        """From a checkpoint; weights that a later best has replaced are found again when that validation is made again.
+
+        Raises:
+            DataError: if the file of the weights cannot be read.
+        """
+        self.score, self.step = state_dict["score"], int(state_dict["step"])  # a number, since it is part of a file's name
         if not self.path.is_file():
             self.score = None
+        elif self.score is not None:
+            with self._readable(), safe_open(self.path, framework="pt"):  # now, rather than when the training is done
+                pass
 
 
 def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[ModelCheckpoint, BestWeights | None]:
@@ -257,12 +289,16 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
     Damaged ones that are newer are moved aside, with a warning each. Older ones, and what a killed process left half-written, are
     removed.
+
+    Raises:
+        DataError: if one is a link out of the folder.
     """
     for left_over in [*folder.glob(f"*.ckpt{_PARTIAL}"), *folder.glob(f"best-*{_PARTIAL}")]:
         _remove(left_over)
     damaged: dict[Path, str] = {}
     newest = None
     for path in sorted(folder.glob("last-step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]), reverse=True):
+        inside(folder, path.name)
         if newest is not None:
             _remove(path)  # Lightning never removes the one that it resumed from, so each resumption would leave one behind
         elif (damage := _damage(path)) is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tract.config import Config
 from tract.errors import ConfigError
@@ -24,7 +24,7 @@ from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.predict import read_predictions
-from tract.stages.products import Product, write_json
+from tract.stages.products import Product, write_config, write_json
 from tract.stages.robustness import base_benchmarks, readings_of, robustness_on
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
@@ -68,7 +68,7 @@ class EvaluateStage:
 
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Writes predictions, metrics, table and report."""
-        OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+        write_config(folder.working, self.resolved)
         own = self._scored(self.predicted)
         others = {} if self.other is None else self._scored(self.other)
         names = self._names()

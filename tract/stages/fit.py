@@ -20,7 +20,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -42,7 +41,7 @@ from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidati
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
-from tract.stages.products import Product, write_json
+from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
 
@@ -229,7 +228,7 @@ def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
 
 def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule, objective: Objective) -> None:
     """The configuration and one training item, for people."""
-    OmegaConf.save(stage.resolved, folder.working / "config.yaml", resolve=True)
+    write_config(folder.working, stage.resolved)
     shown = preview(datamodule.train_set.item(0), stage.data.layout, objective)
     (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
     log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
@@ -329,6 +328,6 @@ def _export(
         if monitor not in final:
             raise ConfigError(f"train.monitor: {monitor!r} is not among the validation metrics; accepted are {', '.join(sorted(final))}")
         if best.beats(final[monitor]):
-            weights = load_file(best.path) if here().is_first else {}
+            weights = best.load() if here().is_first else {}
             return {"weights": "best", "step": best.step, monitor: best.score}, weights
     return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)

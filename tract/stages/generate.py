@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tract.config import Config
 from tract.data.cots import COTS_FILE, attached_score, write_cots
@@ -25,7 +25,7 @@ from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import sample_judgements
 from tract.stages.prepare import examples_of, limited, sampling_tokens, splits_of
-from tract.stages.products import JOURNAL
+from tract.stages.products import JOURNAL, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
@@ -77,7 +77,7 @@ class GenerateStage:
         """Samples what an earlier try left undone, then writes all CoTs in the order of the examples."""
         cfg = self.cfg
         if here().is_first:
-            OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+            write_config(folder.working, self.resolved)
         split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._tokens.dataset[row]["score_index"])}
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")

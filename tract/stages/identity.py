@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tract.masking import masked
 from tract.validation import typed_node
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +79,7 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
 
     Args:
         resolved: the configuration as composed. It is read through ``Config``, so that 1, 1.0 and "1" are the same where
-            the configuration has a type.
+            the configuration has a type. Secrets are masked.
         sections: dotted names of sections or keys to take. immaterial: dotted names to leave out of these; they may be absent.
 
     Raises:
@@ -99,7 +100,8 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
             node = node.get(name) if isinstance(node, dict) else None
         if isinstance(node, dict):
             node.pop(last, None)
-    return picked
+    shown: dict[str, Any] = masked(picked)  # before it is hashed, so that another token makes no other product
+    return shown
 
 
 def differences(old: StageIdentity, new: StageIdentity, at_most: int | None = 5) -> list[str]:

@@ -108,12 +108,28 @@ def _trained_judge(folder: Path, cfg: Config) -> Judge:
         raise DataError(
             f"judge: {folder} is no folder of a fit stage: {type(error).__name__}: {reason}; give that of stage1 or stage2"
         ) from error
+    model = _as_allowed(model, folder, cfg)
     tokenizer = load_tokenizer(in_folder(model, folder))
     layout = SequenceLayout.from_dict(tokenizer, saved)
     # The seed LLM is no file of the folder where an adapter was trained.
     fingerprint = _joined(product.fingerprint, model_fingerprint(model, seed))
     name = str(product.manifest.get("stage", folder.name))
     return Judge(name, fingerprint, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot)
+
+
+def _as_allowed(model: ModelConfig, folder: Path, cfg: Config) -> ModelConfig:
+    """The seed LLM that a run folder names, without what only the user's own configuration may say.
+
+    Raises:
+        ConfigError: if it runs code that came with the model, and the user's configuration does not allow this.
+    """
+    if model.trust_remote_code and not cfg.model.trust_remote_code:
+        raise ConfigError(
+            f"model.trust_remote_code: the judge {folder} was trained with true, so that Python code of {model.name_or_path!r} would run, "
+            "but a folder cannot allow this by itself; read that code, and if you trust it set model.trust_remote_code=true"
+        )
+    # Where files are written, and which file is read, is nothing that a folder from elsewhere decides; its tokenizer has the template.
+    return replace(model, unpacked=cfg.model.unpacked, chat_template=None)
 
 
 def _joined(*parts: str) -> str:

@@ -14,10 +14,21 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 
 from tract.config import Config
 from tract.errors import ConfigError
+from tract.masking import masked
+
+# What W&B shows of its arguments; others, such as its settings, may hold a key that it needs.
+_SHOWN = ("project", "entity", "group", "name", "job_type", "notes", "tags")
 
 
 def build_loggers(cfg: Config, folder: Path, key: str, resolved: dict[str, Any]) -> list[Logger]:
-    """The configured loggers, writing below ``folder``."""
+    """The configured loggers, writing below ``folder``; what they are told of the configuration holds no secrets.
+
+    Args:
+        cfg: the typed configuration. folder: of the stage. key: of its product. resolved: the configuration, for W&B.
+
+    Raises:
+        ConfigError: if one cannot be built.
+    """
     loggers: list[Logger] = []
     for name, node in cfg.logger.items():
         if node is None:
@@ -29,7 +40,8 @@ def build_loggers(cfg: Config, folder: Path, key: str, resolved: dict[str, Any])
             # W&B's own closing words name a folder that is renamed when the stage is complete.
             os.environ.setdefault("WANDB_SILENT", "true")
             # The same run goes on after a resume; its id is that of the run folder.
-            node.update(id=f"{cfg.run.name}-s{cfg.seed}-{cfg.stage}-{key}", resume="allow", config=resolved)
+            node.update({name: masked(node[name]) for name in _SHOWN if name in node})
+            node.update(id=f"{cfg.run.name}-s{cfg.seed}-{cfg.stage}-{key}", resume="allow", config=masked(resolved))
         try:
             # The configuration that W&B keeps has targets of its own; they stay text.
             loggers.append(instantiate(node, save_dir=str(folder), _recursive_=False, _convert_="all"))

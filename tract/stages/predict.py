@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tract.config import Config
 from tract.data.cots import COTS_FILE, read_cots
@@ -20,6 +20,7 @@ from tract.errors import ConfigError, DataError
 from tract.evaluation.scoring import Item
 from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
+from tract.inside import inside
 from tract.ranks import here
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys
 from tract.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
@@ -28,7 +29,7 @@ from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import read_judgements, sample_judgements
 from tract.stages.prepare import sampling_tokens
-from tract.stages.products import JOURNAL, Product, open_product
+from tract.stages.products import JOURNAL, Product, open_product, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
@@ -92,7 +93,7 @@ class PredictStage:
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""
         if here().is_first:
-            OmegaConf.save(self.resolved, folder.working / "config.yaml", resolve=True)
+            write_config(folder.working, self.resolved)
         with at_work(self.judge, self.cfg) as judge:
             counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
         if not here().is_first:
@@ -194,11 +195,16 @@ def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
 
 
 def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judgement]]]:
-    """Benchmark -> (items, judgements) of a predict stage."""
+    """Benchmark -> (items, judgements) of a predict stage.
+
+    Raises:
+        DataError: if the name of a benchmark leads out of the stage's folder.
+    """
     found = {}
     for name in product.manifest["benchmarks"]:
-        items = [Item(**json.loads(line)) for line in _lines(product.path / f"items-{name}.jsonl")]
-        found[name] = items, [Judgement.from_dict(json.loads(line)) for line in _lines(product.path / f"judgements-{name}.jsonl")]
+        items = [Item(**json.loads(line)) for line in _lines(inside(product.path, f"items-{name}.jsonl"))]
+        judgements = _lines(inside(product.path, f"judgements-{name}.jsonl"))
+        found[name] = items, [Judgement.from_dict(json.loads(line)) for line in judgements]
     return found
 
 

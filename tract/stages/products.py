@@ -13,7 +13,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from tract.errors import ConfigError, DataError
+from tract.inside import inside
+from tract.masking import masked
 from tract.stages.identity import StageIdentity
 
 MANIFEST = "manifest.json"
@@ -24,6 +28,8 @@ JOURNAL = "journal"
 IMMATERIAL_FILES = (
     "checkpoints", "csv", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{JOURNAL}*", f"{MANIFEST}*"
 )  # fmt: skip
+# Those of them that are read all the same.
+_READ = ("config.yaml", MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], identity: StageIdenti
 
     Args:
         folder: holds all files of the product.
-        facts: to keep; identity, key, files (path -> [bytes, SHA-256]), fingerprint and time are added.
+        facts: to keep, without secrets; identity, key, files (path -> [bytes, SHA-256]), fingerprint and time are added.
         identity: what the product is made from.
 
     Returns:
@@ -53,7 +59,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], identity: StageIdenti
     """
     files = _sync_and_digest(folder)
     content = {
-        **facts,
+        **masked(dict(facts)),
         "key": identity.key,
         "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
         "fingerprint": _fingerprint(files),
@@ -90,17 +96,30 @@ def open_product(path: Path) -> Product:
 
     Raises:
         ConfigError: if there is no complete stage.
-        DataError: if a file is missing or not as it was finished, or the manifest cannot be used.
+        DataError: if a file is missing or not as it was finished, the manifest cannot be used, or something leads out of the folder.
     """
     if not (path / MANIFEST).is_file():
         raise ConfigError(f"no complete stage at {path} (it holds no {MANIFEST}); run {_stage(path)} first, or correct the path")
+    _check_links(path)
     manifest, identity = read_manifest(path)
+    for name in manifest["files"]:  # whoever changes the manifest can make key and fingerprint fit, so these say nothing of it
+        inside(path, name)
     remedy = f"the product is damaged: make it anew with force={identity.stage}"
     for check in (_size_problem, _content_problem):  # the quick one first, for all files
         for name, expected in manifest["files"].items():
             if problem := check(path / name, expected):
                 raise DataError(f"{path / name}: {problem}; {remedy}")
     return Product(path, manifest, manifest["fingerprint"])
+
+
+def _check_links(folder: Path) -> None:
+    """Refuses links out of the folder, also of files that the manifest does not name: libraries read what they find."""
+    for top in folder.iterdir():
+        if top.name not in _READ and any(fnmatchcase(top.name, pattern) for pattern in IMMATERIAL_FILES):
+            continue
+        for path in (top, *(top.rglob("*") if top.is_dir() and not top.is_symlink() else ())):
+            if path.is_symlink():
+                inside(folder, path.relative_to(folder).as_posix())
 
 
 def _size_problem(file: Path, expected: list[Any]) -> str | None:
@@ -135,6 +154,13 @@ def _sync_and_digest(folder: Path) -> dict[str, list[Any]]:
 def _fingerprint(files: Mapping[str, list[Any]]) -> str:
     named = sorted((name, digest) for name, (_, digest) in files.items())
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def write_config(folder: Path, resolved: DictConfig) -> None:
+    """Writes ``config.yaml``: the configuration with all interpolations resolved, and without secrets."""
+    content = OmegaConf.to_container(resolved, resolve=True)
+    shown = masked(content)
+    OmegaConf.save(resolved if shown == content else OmegaConf.create(shown), folder / "config.yaml", resolve=True)
 
 
 def write_json(path: Path, content: Any) -> None:

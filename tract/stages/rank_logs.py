@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from tract.data.steps import deal
 from tract.generation.judgement import Judgement
+from tract.inside import inside
 from tract.ranks import here, wait_for_all
 from tract.stages.judgement_log import JudgementLog
 
@@ -29,6 +30,9 @@ class RankLogs:
 
         Args:
             folder: holds nothing but the logs. shard_size: the most judgements of a file.
+
+        Raises:
+            DataError: if a log leads out of the folder by a link.
         """
         self._folder = folder
         self._shard_size = shard_size
@@ -42,6 +46,8 @@ class RankLogs:
         self._own = JudgementLog(own, shard_size)
 
     def _all(self) -> list[JudgementLog]:
+        for path in (*self._folder.glob("rank*"), *self._folder.glob("rank*/*")):
+            inside(self._folder, path.relative_to(self._folder).as_posix())
         return [JudgementLog(path, self._shard_size) for path in sorted(self._folder.glob("rank*"))]
 
     def missing(self, row: int, samples: Sequence[int]) -> bool:

@@ -19,6 +19,8 @@ IMMATERIAL_CODE = (
     "tract",
     "tract.config*",
     "tract.errors",
+    "tract.inside",
+    "tract.masking",
     "tract.preview",
     "tract.ranks",
     "tract.validation",

@@ -1,15 +1,19 @@
 """Training strategies that spread weights, gradients or the optimizer over ranks: DeepSpeed ZeRO and FSDP.
 
 Lightning's own with three additions: weights are made in shares (``create``), a checkpoint's folder gets its name when all of it
-is written, and processes on CPUs are accepted, so that a configuration can be tried without a GPU.
+is written, and processes on CPUs are accepted, so that a configuration can be tried without a GPU. What the parts of a checkpoint
+are unpickled from are numbers and names alone: the libraries by themselves would run whatever a part that was replaced says.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from argparse import Namespace
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,112 @@ import torch
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata
 
+from tract.errors import DataError, TractError
+from tract.inside import inside
 from tract.ranks import wait_for_all
 from tract.sharding import Build, create_fsdp, create_zero3
 
 _PARTIAL = ".tmp"
+# Torch's own: ``torch.load`` keeps to weights, whatever a library that calls it says.
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+# How DeepSpeed calls the folder of a checkpoint in its file ``latest``, and the one that ``_make_universal`` adds.
+_TAGS = {"latest": "checkpoint", "latest_universal": "universal"}
+# What the metadata of a checkpoint of FSDP are made of, beside dtypes: shapes and names of files.
+_OF_METADATA = {
+    "torch.distributed.checkpoint.metadata": (
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    ),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.serialization": ("_get_layout",),
+    "torch": ("Size",),
+    "pathlib": ("Path", "PosixPath"),
+    "pathlib._local": ("Path", "PosixPath"),
+}  # fmt: skip
+# What torch says of a file that is no archive of its own.
+_NO_ARCHIVE = "PytorchStreamReader"
+
+
+@contextmanager
+def _only_weights(path: Path) -> Iterator[None]:
+    """Lets nothing be unpickled but numbers and plain containers.
+
+    Raises:
+        DataError: if the checkpoint holds something else, or a part of it cannot be read.
+    """
+    before = os.environ.get(_FORCED)
+    os.environ[_FORCED] = "1"
+    try:
+        yield
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _NO_ARCHIVE not in str(error):
+            raise
+        raise _refused(path, error) from error
+    except CheckpointException as error:  # of torch.distributed.checkpoint, with what went wrong on each rank
+        first = next(failure for failure, _ in error.failures.values())
+        if isinstance(first, (TractError, OSError)):
+            raise first from error
+        raise _refused(path, first) from error
+    finally:
+        if before is None:
+            del os.environ[_FORCED]
+        else:
+            os.environ[_FORCED] = before
+
+
+def _refused(path: Path, error: BaseException) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(
+        f"checkpoint {path}: a part of it is not what a training writes, and is not loaded ({type(error).__name__}: {reason}); remove "
+        "this checkpoint: the same command then goes on from an older one, or begins anew"
+    )
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Unpickles the metadata of a checkpoint, and nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A class or function that the pickle names.
+
+        Raises:
+            UnpicklingError: if metadata hold nothing of this kind.
+        """
+        if (module, name) == ("builtins", "getattr"):
+            return _member  # how Python pickles members of enumerations
+        if name in _OF_METADATA.get(module, ()) or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"its metadata name {module}.{name}")
+
+
+def _member(kind: Any, name: str) -> Any:
+    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+        raise pickle.UnpicklingError(f"its metadata ask for {name!r} of {kind!r}")
+    return kind[name]
+
+
+class _SafeReader(FileSystemReader):
+    """Torch's reader, which by itself unpickles the metadata without looking."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """The metadata of the checkpoint.
+
+        Raises:
+            UnpicklingError: if they hold anything but metadata. DataError: if they name a file outside of the checkpoint.
+        """
+        path = Path(self.path)
+        with (path / ".metadata").open("rb") as file:
+            metadata: Any = _MetadataUnpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError(f"its metadata are a {type(metadata).__name__}")
+        for place in (metadata.storage_data or {}).values():
+            inside(path, place.relative_path)
+        if metadata.storage_meta is not None:
+            metadata.storage_meta.load_id = self.load_id
+        return metadata
 
 
 class _WholeFolders:
@@ -113,16 +218,35 @@ class ZeRO(_WholeFolders, DeepSpeedStrategy):
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads this rank's shares; a checkpoint of another number of ranks is put together by DeepSpeed's converter first."""
         path, config = Path(checkpoint_path), self.deepspeed_engine._config
-        if len(list((path / "checkpoint").glob("*_optim_states.pt"))) != self.world_size:
-            if self.is_global_zero:
-                _make_universal(path)
-            wait_for_all()
-            config.load_universal_checkpoint = True
-        try:
-            loaded: dict[str, Any] = super().load_checkpoint(path, weights_only)
-        finally:
-            config.load_universal_checkpoint = False
+        _check_tags(path)
+        with _only_weights(path), torch.serialization.safe_globals(_of_deepspeed()):
+            if len(list((path / "checkpoint").glob("*_optim_states.pt"))) != self.world_size:
+                if self.is_global_zero:
+                    _make_universal(path)
+                wait_for_all()
+                config.load_universal_checkpoint = True
+            try:
+                loaded: dict[str, Any] = super().load_checkpoint(path, weights_only)
+            finally:
+                config.load_universal_checkpoint = False
         return loaded
+
+
+def _check_tags(path: Path) -> None:
+    """Refuses a checkpoint that says that it lies elsewhere."""
+    for name, expected in _TAGS.items():
+        file = path / name
+        if file.is_file() and (found := file.read_text(encoding="utf-8", errors="replace").strip()) != expected:
+            raise DataError(f"{file}: it names the folder {found!r}, {expected!r} was written; remove the checkpoint {path}")
+
+
+def _of_deepspeed() -> list[Any]:
+    """The classes beside tensors that DeepSpeed writes into checkpoints; none of them does anything when it is made."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
 
 
 def _make_universal(path: Path) -> None:
@@ -181,14 +305,16 @@ class FSDP(_WholeFolders, ModelParallelStrategy):
 
         path, model = Path(checkpoint_path), self.model
         assert model is not None
-        weights = {"state_dict": self.lightning_module_state_dict()}
-        load(weights, checkpoint_id=path)
-        set_model_state_dict(model, weights["state_dict"], options=_trained_shares())
-        for number, optimizer in enumerate(self.optimizers):
-            state = {f"optimizer_{number}": get_optimizer_state_dict(model, optimizer)}
-            load(state, checkpoint_id=path)
-            set_optimizer_state_dict(model, optimizer, state[f"optimizer_{number}"])
-        rest: dict[str, Any] = torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
+        with _only_weights(path):
+            _SafeReader(path).read_metadata()  # here first: torch prints tracebacks of an error and asks once more
+            weights = {"state_dict": self.lightning_module_state_dict()}
+            load(weights, storage_reader=_SafeReader(path))
+            set_model_state_dict(model, weights["state_dict"], options=_trained_shares())
+            for number, optimizer in enumerate(self.optimizers):
+                state = {f"optimizer_{number}": get_optimizer_state_dict(model, optimizer)}
+                load(state, storage_reader=_SafeReader(path))
+                set_optimizer_state_dict(model, optimizer, state[f"optimizer_{number}"])
+            rest: dict[str, Any] = torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
         return rest
 
 
