@@ -42,7 +42,7 @@ from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidati
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
-from tract.stages.products import Product, write_json
+from tract.stages.products import Product, or_null, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
 
@@ -161,6 +161,7 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         accumulate=datamodule.train_sampler.micro_batches_per_step,
         total_steps=steps,
     )
+    module.stage = cfg.stage
     return module, datamodule
 
 
@@ -257,8 +258,8 @@ def _run_trainer(
         "trained_parameters": sum(elements_of(p) for p in module.parameters() if p.requires_grad),
         "resumed": resume is not None,
         "exported": exported,
-        "seed_metrics": edges.seed_values,
-        "final_metrics": final,
+        "seed_metrics": or_null(edges.seed_values),
+        "final_metrics": or_null(final),
     }
     return facts, weights
 
@@ -331,4 +332,4 @@ def _export(
         if best.beats(final[monitor]):
             weights = load_file(best.path) if here().is_first else {}
             return {"weights": "best", "step": best.step, monitor: best.score}, weights
-    return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)
+    return {"weights": "last", "step": step, monitor: or_null(final).get(monitor)}, whole_weights(model)
