@@ -12,6 +12,7 @@ that of the weights, and bf16-true's against it is that of the activations. Inte
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -166,6 +167,7 @@ def main() -> None:
         begun = time.perf_counter()
         rail[way], mass[way] = read(at_work, prompts, cots, 1 if way == AGAIN else options.batch)
         seconds[way] = round(time.perf_counter() - begun, 1)
+        print(f"  {way}: {seconds[way]} s", file=sys.stderr, flush=True)
         del at_work
     columns = ["way", "against", "says", "mean", "95 %", "median", "95 %  ", "p95", "95 % ", "max", "mass", "spearman"]
     items = {"ids": [prompt.id for prompt in prompts], "rail": {way: [float(value) for value in values] for way, values in rail.items()}}

@@ -77,7 +77,8 @@ class TractLitModule(L.LightningModule):
         self._build_scheduler = build_scheduler
         self.accumulate = accumulate
         self.total_steps = total_steps
-        self.register_buffer("grid_values", torch.tensor(grid.values, dtype=torch.float32), persistent=False)
+        # No buffer: a strategy that stores the model in half precision would round the scores with it.
+        self.grid_values = torch.tensor(grid.values, dtype=torch.float32)
         self.model: nn.Module | None = None
         self._step_parts: list[Tensor] = []  # [6] each, see _STEP_VALUES; of the micro-batches since the last optimizer step
         self._step_items: list[list[str]] = []  # ids of the examples of each of these
@@ -91,7 +92,6 @@ class TractLitModule(L.LightningModule):
 
     # The base weights come from the seed LLM again, so a checkpoint holds the trained ones alone.
     strict_loading = False
-    grid_values: Tensor
 
     def configure_model(self) -> None:
         """Builds the weights, once; a strategy that spreads them over ranks has a ``create`` for it."""
@@ -105,6 +105,7 @@ class TractLitModule(L.LightningModule):
     def shared_step(self, batch: JudgeBatch) -> ObjectiveParts:
         """Parts of the objective for a micro-batch, for training, validation and test alike."""
         assert self.model is not None, "configure_model has not run"
+        self.grid_values = self.grid_values.to(batch.input_ids.device)
         nodes, tokens = score_pairs(self.trie, batch.input_ids.device)
         reads = batch.score_reads[:, nodes]  # [M, K] -> [M, P]
         log_probs = log_probs_at(

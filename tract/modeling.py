@@ -260,6 +260,18 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
     return model.eval()
 
 
+def stored_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in another dtype; buffers that no file holds, such as rotary frequencies, stay as they are.
+
+    ``Module.to`` would round those too, and a frequency that is off by a 500th turns the angle of token 1,000 by radians.
+    """
+    computed = [(module, name, module._buffers[name]) for module in model.modules() for name in module._non_persistent_buffers_set]
+    model = model.to(dtype)
+    for module, name, buffer in computed:
+        module._buffers[name] = buffer
+    return model
+
+
 def check_finite(model: nn.Module, folder: Path | None = None, *, dtype: torch.dtype | None = None) -> None:
     """Refuses weights with NaN or infinity, which would give judgements or gradients that say nothing.
 

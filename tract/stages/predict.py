@@ -37,8 +37,8 @@ from tract.stages.stage import IMMATERIAL_CODE
 log = logging.getLogger(__name__)
 
 _SECTIONS = (
-    "seed", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction", "data.test_fraction",
-    "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
+    "seed", "deterministic", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction",
+    "data.test_fraction",    "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
     "evaluation.max_items",
 )  # fmt: skip
 Record = TypeVar("Record")
