@@ -248,12 +248,12 @@ class TractLitModule(L.LightningModule):
 
     def _last_checkpoint(self) -> str:
         """The checkpoint that a run would go on from; each was looked at before it was written."""
-        own = [str(getattr(callback, "best_model_path", "")) for callback in self.trainer.checkpoint_callbacks] if self._trainer else []
-        path = next(filter(None, own), None) or (self._trainer and self.trainer.ckpt_path)
-        if not path:
+        # By what is there: Lightning's callback takes a name down before it writes the file.
+        folders = [callback.dirpath for callback in self.trainer.checkpoint_callbacks] if self._trainer is not None else []  # type: ignore[attr-defined]
+        steps = {path.stem.rpartition("=")[2]: path for folder in folders if folder for path in Path(folder).glob("*=*.ckpt")}
+        if not (known := [int(step) for step in steps if step.isdecimal()]):
             return "there is no checkpoint yet"
-        step = Path(path).stem.rpartition("=")[2]
-        return f"the last good checkpoint is {path}" + (f" (optimizer step {step})" if step.isdecimal() else "")
+        return f"the last good checkpoint is {steps[str(max(known))]} (optimizer step {max(known)})"
 
     def on_validation_epoch_start(self) -> None:
         """Begins a validation run, with weights that are finite."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tract.errors import DataError
 from tract.evaluation.scoring import Item, prediction_rows, predictions, score_items
 from tract.generation.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
 from tract.score_grid import ScoreGrid
@@ -126,3 +127,14 @@ def test_prediction_rows_hold_every_judgement_and_every_unjudged_item() -> None:
     assert rows[3]["status"] == "dropped_overlong"
     assert rows[3]["rail"] is rows[3]["finish"] is None
     assert json.loads(json.dumps(rows)) == rows
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.5])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_probabilities_that_are_none_are_no_failed_draw(value: float, predictor: str) -> None:
+    """Before, NaN counted with the fallback where the most likely score or the median was asked for."""
+    judgements = [judgement(0, 0, (0.1, 0.2, 0.1, 0.3, 0.1)), judgement(1, 0, (0.1, value, 0.1, 0.1, 0.1))]
+    with pytest.raises(DataError, match="benchmark b, item e1, CoT 0: the probabilities are none: .*; judge it again"):
+        score_items("b", [item(0), item(1)], judgements, [predictor], GRID, CUE_TEXT, 3.0)
+    with pytest.raises(DataError, match="benchmark b, item e1, CoT 0"):
+        prediction_rows("b", [item(0), item(1)], judgements, GRID, CUE_TEXT)

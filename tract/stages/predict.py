@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 _SECTIONS = (
     "seed", "deterministic", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction",
-    "data.test_fraction",    "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
-    "evaluation.max_items",
+    "data.test_fraction", "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot",
+    "evaluation.target", "evaluation.max_items",
 )  # fmt: skip
 Record = TypeVar("Record")
 _IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_size")
