@@ -23,7 +23,15 @@ from tract.errors import ConfigError
 from tract.forward import logits_at
 from tract.layout import Run, SequenceLayout
 from tract.modeling import (
-    check_finite, in_folder, load_judge, load_model, load_tokenizer, locate, model_fingerprint, save_judge, stored_in,
+    check_finite,
+    in_folder,
+    load_judge,
+    load_model,
+    load_tokenizer,
+    locate,
+    model_fingerprint,
+    save_judge,
+    stored_in,
 )  # fmt: skip
 from tract.validation import validate
 

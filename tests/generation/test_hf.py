@@ -196,10 +196,9 @@ def test_of_a_batch_only_the_example_that_is_not_finite_is_named(
     handle = talking_model.get_output_embeddings().register_forward_hook(plant)
     try:
         with pytest.raises(GenerationError, match=f"logits are not finite for {prompts[1].id}; set trainer.precision"):
-            if way == "sampled":
-                judge.judge(prompts[:2], 1, rows=2, without_cot=False, free=True)
-            else:
-                judge.read(prompts[:2], [[(0, ())], [(0, ())]])
+            judge.judge(prompts[:2], 1, rows=2, without_cot=False, free=True) if way == "sampled" else judge.read(
+                prompts[:2], [[(0, ())]] * 2
+            )
     finally:
         handle.remove()
 

@@ -80,9 +80,9 @@ def test_inside_one_thread_and_deterministic_algorithms_are_set_and_given_back(t
 
 
 def test_an_operation_without_a_deterministic_implementation_is_named() -> None:
-    with pytest.raises(ConfigError, match="deterministic: true, but put_ has no deterministic implementation .* set deterministic=false"):
-        with determinism(True):
-            torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    said = "deterministic: true, but put_ has no deterministic implementation .* set deterministic=false"
+    with pytest.raises(ConfigError, match=said), determinism(True):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
     with pytest.raises(RuntimeError, match="another"), determinism(True):
         raise RuntimeError("another error")
     assert not torch.are_deterministic_algorithms_enabled()
