@@ -79,11 +79,11 @@ REFUSED = {
         ["trainer.precision=16-mixed"],
         ["trainer.precision: 16-mixed scales losses and leaves out the steps", "set bf16-mixed, or 32-true"],
     ),
-    "infinite learning rate": (["optimizer.lr=.inf"], ["optimizer.lr: inf is no finite number"]),
-    "no number": (["objective.score_loss_weight=.nan"], ["objective.score_loss_weight: nan is no finite number"]),
-    "no clipping by infinity": (["train.gradient_clip_norm=.inf"], ["train.gradient_clip_norm: inf is no finite number"]),
+    "infinite learning rate": (["optimizer.lr=inf"], ["optimizer.lr: inf is no finite number"]),
+    "no number": (["optimizer.weight_decay=nan"], ["optimizer.weight_decay: nan is no finite number"]),
+    "no clipping by infinity": (["train.gradient_clip_norm=inf"], ["train.gradient_clip_norm: inf is no finite number"]),
     "equal bits from a server": (
-        ["deterministic=true", "generation=openai_server", "generation.server.base_url=http://localhost/v1"],
+        ["deterministic=true", "generation=openai_server", "generation.server.base_url=http://localhost/v1", "judge=x", "compare_to=null"],
         ["deterministic: true does not bind generation.backend=openai_server", "set generation=hf, or deterministic=false"],
     ),
     "equal bits in training alone": (

@@ -55,6 +55,9 @@ def _trainer_problems(cfg: Config) -> Iterator[str]:
 
 def _precision_problems(cfg: Config) -> Iterator[str]:
     run = set(cfg.pipeline if cfg.stages is None else cfg.stages)
+    strategy = cfg.trainer.get("strategy")
+    if isinstance(strategy, Mapping) and strategy.get("_target_") == ZERO:
+        return  # it has a rule of its own
     if cfg.trainer.get("precision") == "16-mixed" and {"stage1", "stage2"} & run:
         yield (
             "trainer.precision: 16-mixed scales losses and leaves out the steps whose scaled gradient overflows, so their examples would "
