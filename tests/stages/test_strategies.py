@@ -195,7 +195,6 @@ def test_a_rank_that_hangs_ends_the_job_within_the_time_out(tmp_path: Path) -> N
 )
 def test_nan_on_one_rank_stops_all_of_them_in_the_same_step(trainer: str, strategy: str, tmp_path: Path) -> None:
     """No rank waits for another: each says the same line, with the examples of all, and the checkpoint of the step before."""
-    begun = time.monotonic()
     more = ("batch.micro_batch_tokens=null", "train.checkpoint_every_steps=1", f"trainer.strategy._target_=rank_failures.{strategy}")
     failed = run(tmp_path, f"trainer={trainer}", "trainer.devices=2", *more)
     assert failed.returncode == 2, failed.stderr[-3000:]
@@ -206,7 +205,6 @@ def test_nan_on_one_rank_stops_all_of_them_in_the_same_step(trainer: str, strate
     assert "/checkpoints/last-step=3.ckpt (optimizer step 3)" in line
     assert set(others) <= {line}
     assert "Traceback" not in failed.stderr
-    assert time.monotonic() - begun < 120
 
 
 # All stages on a few items, without dropout: what is judged does not depend on who judges it.
