@@ -368,3 +368,6 @@ def test_grid_values_and_rotary_frequencies_stay_as_they_are_in_half_precision(
     assert torch.equal(module.grid_values, torch.tensor([0.1, 0.7]))
     rotary: Any = module.model.model.rotary_emb  # type: ignore[union-attr]
     assert rotary.inv_freq.dtype == torch.float32
+    metrics: Any = module._evaluated["val"]
+    metrics.agreement.update(torch.tensor([1.0, 2.0]), torch.tensor([2.001, 2.002]))
+    assert metrics.agreement.compute()["val/rmse"].item() == pytest.approx(0.707815, rel=1e-5), "bfloat16 would say 0.707"

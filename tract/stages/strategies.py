@@ -63,11 +63,13 @@ class _ScoresAsTheyAre(DeepSpeedPrecision):
 
 
 class _WholeHalf(HalfPrecision):
-    """Weights in half precision; batches, the grid's values and rotary frequencies are left alone."""
+    """Weights in half precision; batches, metrics, the grid's values and rotary frequencies are left alone."""
 
     def convert_module(self, module: nn.Module) -> nn.Module:
-        """The module with its weights in this precision."""
-        return stored_in(module, self._desired_input_dtype)
+        """The module with the weights of its model in this precision; the metrics beside it would be rounded too."""
+        own: Any = module
+        stored_in(own.model, self._desired_input_dtype)
+        return module
 
     def convert_input(self, data: Any) -> Any:
         """The same."""
