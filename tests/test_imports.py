@@ -19,6 +19,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("schema",),
     ),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
+    "finite": (("tract.finite",), ()),
     "forward": (("tract.attention", "tract.head", "tract.forward"), ("schema", "text")),
     "sampling": (
         (
@@ -39,9 +40,9 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ranks": (("tract.ranks", "tract.sharding"), ()),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
     "estimate": (("tract.estimate", "tract.estimate.*"), ()),
-    "modeling": (("tract.modeling", "tract.serving"), ("schema", "forward", "config")),
+    "modeling": (("tract.modeling", "tract.serving"), ("schema", "finite", "forward", "config")),
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
-    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "forward", "ranks", "data")),
+    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "finite", "forward", "ranks", "data")),
     "backends": (
         (
             "tract.generation.live",
@@ -51,7 +52,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.vllm_engine",
             "tract.generation.server_engine",
         ),
-        ("schema", "text", "tensors", "forward", "sampling", "ranks"),
+        ("schema", "text", "tensors", "finite", "forward", "sampling", "ranks"),
     ),
     "stages": (
         ("tract.stages", "tract.stages.*"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -20,6 +21,9 @@ from tract.layout import SequenceLayout
 from tract.lit_module import TractLitModule
 from tract.metrics import judge_metrics
 from tract.objective import Objective
+from tract.score_grid import ScoreGrid
+from tract.stages.callbacks import AtomicCheckpointIO, WholeStepCheckpoint
+from tract.stages.strategies import own_precision
 
 
 def fit(
@@ -175,3 +179,195 @@ def test_weight_decay_is_for_matrices_only(tiny_model_config: ModelConfig, tiny_
     decay = {id(p): group["weight_decay"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert {decay[id(p)] for p in module.parameters() if p.dim() >= 2} == {0.1}
     assert {decay[id(p)] for p in module.parameters() if p.dim() < 2} == {0.0}
+
+
+class _Planted(L.Callback):
+    """Puts a number into a weight, or into a gradient, at one optimizer step (counted from 1)."""
+
+    def __init__(self, value: float, *, at: int, gradient: bool = False) -> None:
+        self.value, self.at, self.gradient = value, at, gradient
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.gradient and trainer.global_step + 1 == self.at:
+            next(p for p in pl_module.parameters() if p.requires_grad).grad.flatten()[0] = self.value  # type: ignore[union-attr]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if not self.gradient and trainer.global_step == self.at:
+            with torch.no_grad():
+                next(p for p in trainer.lightning_module.parameters() if p.requires_grad).flatten()[0] = self.value
+
+
+class _Moment(L.Callback):
+    """Puts infinity into a second moment of Adam behind an optimizer step."""
+
+    def __init__(self, *, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.at:
+            next(iter(trainer.optimizers[0].state.values()))["exp_avg_sq"].flatten()[0] = float("inf")
+
+
+def _fit_planted(
+    module: TractLitModule, batches: Sequence[JudgeBatch], folder: Path, *planted: L.Callback, clip: float | None = None, **more: Any
+) -> None:
+    """Six steps of one micro-batch each; a checkpoint behind every second one."""
+    saves = WholeStepCheckpoint(dirpath=folder, filename="last-{step}", every_n_train_steps=2, save_on_train_epoch_end=False)
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=6, logger=False, enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=clip,
+        num_sanity_val_steps=0, default_root_dir=str(folder), callbacks=[*planted, saves], plugins=[AtomicCheckpointIO()], **more,
+    )  # fmt: skip
+    module.total_steps = 99
+    trainer.fit(module, _loader(batches), _loader(batches[:1]) if more.get("val_check_interval") else None)
+
+
+def _finite_checkpoints(folder: Path) -> list[str]:
+    found = sorted(folder.glob("*.ckpt"))
+    for path in found:
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(bool(torch.isfinite(value).all()) for value in state.values()), path
+    return [path.name for path in found]
+
+
+@pytest.fixture
+def one_by_one(tiny_layout: SequenceLayout) -> list[JudgeBatch]:
+    """Six micro-batches, each a whole step."""
+    return [batch_of([item], tiny_layout, TRACT) for item in make_items(tiny_layout, 6)]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_names_step_examples_and_checkpoint(
+    tiny_model_config: ModelConfig,
+    tiny_layout: SequenceLayout,
+    one_by_one: list[JudgeBatch],
+    tmp_path: Path,
+    value: float,
+    clip: float | None,
+) -> None:
+    """The loss is finite; clipping by an infinite norm would have made all of it 0."""
+    module = make_module(tiny_model_config, tiny_layout)
+    with pytest.raises(TrainingError) as error:
+        _fit_planted(module, one_by_one, tmp_path, _Planted(value, at=4, gradient=True), clip=clip)
+    text = str(error.value)
+    assert text.startswith(
+        f"training, optimizer step 4: loss or gradient is not finite (grad_norm {value}); its examples were rubric_check-7-q3-r0"
+    )
+    assert f"the last good checkpoint is {tmp_path}/last-step=2.ckpt (optimizer step 2)" in text
+    assert _finite_checkpoints(tmp_path) == ["last-step=2.ckpt"]
+    assert "\n" not in text
+
+
+def test_a_squared_error_that_overflows_stops(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, one_by_one: list[JudgeBatch]
+) -> None:
+    far = dataclasses.replace(one_by_one[0], scores=torch.full_like(one_by_one[0].scores, 1e20))
+    with pytest.raises(TrainingError, match="optimizer step 1: .*squared_error inf.*there is no checkpoint yet"):
+        fit(make_module(tiny_model_config, tiny_layout), [far])
+
+
+def test_logits_that_are_not_finite_stop_training(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, one_by_one: list[JudgeBatch]
+) -> None:
+    """An infinite logit of one token: the softmax has no value then. The model is not taken for one that changes its logits."""
+    module = make_module(tiny_model_config, tiny_layout)
+    module.configure_model()
+    norm: Any = module.model.model.norm  # type: ignore[union-attr]
+    norm.register_forward_hook(lambda _, args, hidden: hidden * float("inf"))
+    with pytest.raises(TrainingError, match="optimizer step 1: .*ce nan.*squared_error nan.*score_mass nan"):
+        fit(module, one_by_one[:1])
+    assert not getattr(module.model, "_tract_changes_logits", False)
+
+
+def test_an_infinite_learning_rate_is_told_by_the_weights(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, one_by_one: list[JudgeBatch], tmp_path: Path
+) -> None:
+    """Found in the step behind it, by its loss, and told by its cause: weights, and the examples of the step that broke them."""
+    module = make_module(tiny_model_config, tiny_layout)
+    module._build_optimizer = lambda groups: torch.optim.SGD(groups, lr=float("inf"))
+    with pytest.raises(TrainingError) as error:
+        _fit_planted(module, one_by_one, tmp_path)
+    text = str(error.value)
+    assert "weights are not finite, e.g. " in text
+    assert "behind optimizer step 1; they were finite behind step 0; the examples of step 1 were rubric_check-7-q0-r0; " in text
+    assert "there is no checkpoint yet; lower optimizer.lr" in text
+    assert _finite_checkpoints(tmp_path) == []
+
+
+def test_a_checkpoint_is_never_written_with_weights_that_are_not_finite(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, one_by_one: list[JudgeBatch], tmp_path: Path
+) -> None:
+    """Broken behind step 4, right before its checkpoint."""
+    with pytest.raises(
+        TrainingError, match=r"behind optimizer step 4; they were finite behind step 2; .*last-step=2.ckpt \(optimizer step 2\)"
+    ):
+        _fit_planted(make_module(tiny_model_config, tiny_layout), one_by_one, tmp_path, _Planted(float("nan"), at=4))
+    assert _finite_checkpoints(tmp_path) == ["last-step=2.ckpt"]
+
+
+def test_nor_with_moments_that_are_not_finite(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, one_by_one: list[JudgeBatch], tmp_path: Path
+) -> None:
+    """An infinite second moment: all weights are finite, but one would never move again."""
+    module = make_module(tiny_model_config, tiny_layout)
+    module._build_optimizer = lambda groups: torch.optim.AdamW(groups, lr=1e-3)
+    with pytest.raises(TrainingError, match="the optimizer's state is not finite behind optimizer step 2; there is no checkpoint yet"):
+        _fit_planted(module, one_by_one, tmp_path, _Moment(at=2))
+    assert _finite_checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_validation_that_is_not_finite_becomes_no_metric(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = _cut(make_items(tiny_layout, 4), tiny_layout, TRACT, 2)
+    module = make_module(tiny_model_config, tiny_layout)
+    whole = module.shared_step
+
+    def broken(batch: JudgeBatch) -> Any:
+        parts = whole(batch)
+        if batch.item_ids[0].endswith("q2-r0"):
+            parts.expected_score[0] = value
+        return parts
+
+    monkeypatch.setattr(module, "shared_step", broken)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)
+    with pytest.raises(
+        TrainingError, match="validation behind optimizer step 0: .* not finite for rubric_check-7-q2-r0; there is no checkpoint"
+    ):
+        trainer.validate(module, _loader(batches), verbose=False)
+    assert not [key for key in trainer.callback_metrics if key.startswith("val/")]
+
+
+def test_frozen_weights_that_are_not_finite_stop_before_the_first_step(
+    tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, one_by_one: list[JudgeBatch]
+) -> None:
+    """An embedding that no example uses: no loss would ever tell."""
+    module = make_module(tiny_model_config, tiny_layout, adapter=dataclasses.replace(FULL, kind="lora"))
+    module.configure_model()
+    with torch.no_grad():
+        module.model.get_input_embeddings().weight[-1, 0] = float("nan")  # type: ignore[union-attr, operator]
+    with pytest.raises(
+        TrainingError, match=r"weights are not finite, e.g. .*embed_tokens.weight, before the first step .*model.name_or_path"
+    ):
+        fit(module, one_by_one[:1])
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_grid_values_and_rotary_frequencies_stay_as_they_are_in_half_precision(
+    tiny_model_config: ModelConfig, tiny_tokenizer: Any, precision: str
+) -> None:
+    """0.1 is no number of bfloat16; a score that is off by a 500th would be trained and read."""
+    layout = SequenceLayout.build(tiny_tokenizer, system=False, cue=" Score: ", grid=ScoreGrid(("0.1", "0.7")), chat_template_kwargs={})
+    module = make_module(tiny_model_config, layout)
+    module.configure_model()
+    plugin = own_precision(precision)
+    assert plugin is not None
+    plugin.convert_module(module)
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16 if precision == "bf16-true" else torch.float16}
+    assert torch.equal(module.grid_values, torch.tensor([0.1, 0.7]))
+    rotary: Any = module.model.model.rotary_emb  # type: ignore[union-attr]
+    assert rotary.inv_freq.dtype == torch.float32
+    metrics: Any = module._evaluated["val"]
+    metrics.agreement.update(torch.tensor([1.0, 2.0]), torch.tensor([2.001, 2.002]))
+    assert metrics.agreement.compute()["val/rmse"].item() == pytest.approx(0.707815, rel=1e-5), "bfloat16 would say 0.707"

@@ -22,7 +22,17 @@ from tract.config import AdapterConfig, ModelConfig
 from tract.errors import ConfigError
 from tract.forward import logits_at
 from tract.layout import Run, SequenceLayout
-from tract.modeling import load_model, load_tokenizer, locate, model_fingerprint, save_judge
+from tract.modeling import (
+    check_finite,
+    in_folder,
+    load_judge,
+    load_model,
+    load_tokenizer,
+    locate,
+    model_fingerprint,
+    save_judge,
+    stored_in,
+)  # fmt: skip
 from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,3 +254,46 @@ def test_an_unpacked_gguf_file_is_the_same_model(tmp_path: Path, compose_config:
     assert load_tokenizer(unpacked)(text).input_ids == load_tokenizer(packed)(text).input_ids
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert model_fingerprint(unpacked, 0) == model_fingerprint(packed, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("kind", ["seed", "full", "lora"])
+def test_weights_that_are_not_finite_are_refused_when_they_are_loaded(
+    kind: str, value: float, tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any
+) -> None:
+    """In a seed LLM, a judge of full weights and an adapter; for training and for judging. The parameter is named."""
+    adapter = AdapterConfig("lora" if kind == "lora" else "full", 4, 8.0, 0.0, ["all-linear"], None)
+    model = load_model(tiny_model_config, adapter, seed=0)
+    name, weight = next((name, p) for name, p in model.named_parameters() if p.requires_grad and "layers.1" in name)
+    with torch.no_grad():
+        weight.flatten()[-1] = value
+    save_judge(model, tiny_tokenizer, tmp_path)
+    key, shown = ("model.name_or_path", in_folder(tiny_model_config, tmp_path)) if kind == "seed" else ("judge", tiny_model_config)
+    with pytest.raises(ConfigError) as error:
+        load_judge(shown, None if kind == "seed" else tmp_path, four_bit=False, seed=0)
+    assert str(error.value).startswith(f"{key}: ")
+    assert str(tmp_path) in str(error.value)
+    assert "weights that are not finite, e.g. " in str(error.value)
+    module = name.partition(".lora")[0].removeprefix("base_model.model.")
+    assert module in str(error.value)
+    with pytest.raises(ConfigError, match=f"{key}: .* 1 weights that are not finite, e.g. .*{module}"):
+        load_model(shown, adapter, seed=0, start_from=None if kind == "seed" else tmp_path)
+
+
+def test_half_precision_keeps_rotary_frequencies(tiny_model_config: ModelConfig) -> None:
+    model = load_judge(tiny_model_config, None, four_bit=False, seed=0)
+    before = dict(model.named_buffers())["model.rotary_emb.inv_freq"].clone()
+    stored = stored_in(model, torch.bfloat16)
+    assert {p.dtype for p in stored.parameters()} == {torch.bfloat16}
+    assert torch.equal(dict(stored.named_buffers())["model.rotary_emb.inv_freq"], before)
+    assert not torch.equal(before, before.bfloat16().float()), "else the test would say nothing"
+
+
+def test_weights_that_do_not_fit_half_precision_are_named(tiny_model_config: ModelConfig) -> None:
+    model = load_judge(tiny_model_config, None, four_bit=False, seed=0)
+    with torch.no_grad():
+        model.model.norm.weight[0] = 1e5  # type: ignore[union-attr]
+    with pytest.raises(
+        ConfigError, match="1 weights that are not finite, e.g. model.norm.weight, in float16; .*set trainer.precision=32-true"
+    ):
+        check_finite(stored_in(model, torch.float16), dtype=torch.float16)

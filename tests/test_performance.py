@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import precision
 import pytest
 import torch
 from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
@@ -81,6 +83,22 @@ def test_the_plain_way_has_the_same_scores(tiny_model_config: ModelConfig, tiny_
     expected = torch.tensor([judgement.probabilities for judgement in judgements]) @ values
     assert found.std() > 0
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_differences_of_precision_by_hand() -> None:
+    """Ten items of five questions: one differs by 0.5, nine by 0.1; what the weights' rounding does is told apart."""
+    base = np.arange(10, dtype=np.float64)
+    moved = base + np.asarray([0.5] + [0.1] * 9)
+    rail = {precision.FLOAT32: base, precision.AGAIN: base, precision.ROUNDED: base, precision.MIXED: moved, precision.TRUE: moved}
+    rail[precision.STORED] = -base
+    found = precision.compared(rail, [f"q{number // 2}" for number in range(10)])
+    weights, both = found[precision.ROUNDED, precision.FLOAT32], found[precision.TRUE, precision.FLOAT32]
+    assert weights["mean"].value == 0.0
+    assert found[precision.TRUE, precision.ROUNDED]["mean"].value == pytest.approx(0.14)
+    assert (both["mean"].value, both["median"].value, both["p95"].value) == (pytest.approx(0.14), pytest.approx(0.1), pytest.approx(0.5))
+    assert both["mean"].low == pytest.approx(0.1)  # the question with the large one is not drawn in every resample
+    assert both["spearman"].value == pytest.approx(1.0)
+    assert found[precision.STORED, precision.FLOAT32]["spearman"].value == pytest.approx(-1.0)
 
 
 @pytest.mark.slow

@@ -75,6 +75,29 @@ REFUSED = {
         ["trainer=fsdp", "adapter=qlora", "model.random_init=false"],
         ["adapter.kind: qlora's packed weights cannot be spread by FSDP; set trainer=ddp or adapter=lora"],
     ),
+    "training with scaled losses": (
+        ["trainer.precision=16-mixed"],
+        ["trainer.precision: 16-mixed scales losses and leaves out the steps", "set bf16-mixed, or 32-true"],
+    ),
+    "infinite learning rate": (["optimizer.lr=inf"], ["optimizer.lr: inf is no finite number"]),
+    "no number": (["optimizer.weight_decay=nan"], ["optimizer.weight_decay: nan is no finite number"]),
+    "no clipping by infinity": (["train.gradient_clip_norm=inf"], ["train.gradient_clip_norm: inf is no finite number"]),
+    "equal bits from a server": (
+        ["deterministic=true", "generation=openai_server", "generation.server.base_url=http://localhost/v1", "judge=x", "compare_to=null"],
+        ["deterministic: true does not bind generation.backend=openai_server", "set generation=hf, or deterministic=false"],
+    ),
+    "equal bits in training alone": (
+        ["trainer.deterministic=true"],
+        ["trainer.deterministic: True binds training alone; set deterministic=true instead"],
+    ),
+    "equal bits but not in training": (
+        ["deterministic=true", "trainer.deterministic=false"],
+        ["trainer.deterministic: False contradicts deterministic=true; leave it out"],
+    ),
+    "equal bits by the clock": (
+        ["deterministic=true", "trainer.benchmark=true"],
+        ["trainer.benchmark: true lets cuDNN choose by the clock"],
+    ),
     "strategy by name": (["+trainer.strategy=deepspeed"], ["trainer.strategy: found 'deepspeed'; choose one with trainer=ddp"]),
     "unknown perturbation": (
         ["evaluation.perturbations=[beg,flattery]"],

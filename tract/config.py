@@ -244,6 +244,7 @@ class Config:
     stage: str = MISSING
     judge: str | None = MISSING
     compare_to: str | None = MISSING
+    deterministic: bool = MISSING  # equal bits from equal inputs
     run: RunConfig = MISSING
     paths: PathsConfig = MISSING
     model: ModelConfig = MISSING

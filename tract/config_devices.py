@@ -36,6 +36,8 @@ def device_problems(cfg: Config) -> Iterator[str]:
     """One line for each rule that is broken."""
     yield from _backend_problems(cfg)
     yield from _trainer_problems(cfg)
+    yield from _precision_problems(cfg)
+    yield from _determinism_problems(cfg)
 
 
 def _trainer_problems(cfg: Config) -> Iterator[str]:
@@ -49,6 +51,36 @@ def _trainer_problems(cfg: Config) -> Iterator[str]:
     elif not isinstance(devices, list) and str(devices) not in ("auto", "-1") and not (str(devices).isdecimal() and int(devices) > 0):
         yield f"trainer.devices: {devices!r} is no number of devices; a number > 0 or auto is accepted"
     yield from _strategy_problems(cfg)
+
+
+def _precision_problems(cfg: Config) -> Iterator[str]:
+    run = set(cfg.pipeline if cfg.stages is None else cfg.stages)
+    strategy = cfg.trainer.get("strategy")
+    if isinstance(strategy, Mapping) and strategy.get("_target_") == ZERO:
+        return  # it has a rule of its own
+    if cfg.trainer.get("precision") == "16-mixed" and {"stage1", "stage2"} & run:
+        yield (
+            "trainer.precision: 16-mixed scales losses and leaves out the steps whose scaled gradient overflows, so their examples would "
+            "be lost, and on a CPU it computes in bfloat16 instead; set bf16-mixed, or 32-true"
+        )
+
+
+def _determinism_problems(cfg: Config) -> Iterator[str]:
+    """What the promise of equal bits cannot bind."""
+    if not cfg.deterministic:
+        if cfg.trainer.get("deterministic") not in (None, False):
+            yield f"trainer.deterministic: {cfg.trainer['deterministic']} binds training alone; set deterministic=true instead"
+        return
+    if cfg.trainer.get("deterministic") is not True:
+        yield f"trainer.deterministic: {cfg.trainer.get('deterministic')} contradicts deterministic=true; leave it out"
+    if cfg.trainer.get("benchmark"):
+        yield "trainer.benchmark: true lets cuDNN choose by the clock, which deterministic=true forbids; set one of them to false"
+    run = set(cfg.pipeline if cfg.stages is None else cfg.stages)
+    if cfg.generation.backend != "hf" and {"generate", "predict"} & run:
+        yield (
+            f"deterministic: true does not bind generation.backend={cfg.generation.backend}, which batches requests as they come; "
+            "set generation=hf, or deterministic=false"
+        )
 
 
 def spreads_weights(cfg: Config) -> bool:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -91,6 +92,7 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     """Choices, ranges and contradictions between fields; one line each."""
     yield from _choice_problems(cfg)
     yield from _range_problems(cfg)
+    yield from _not_finite("", vars(cfg))
     yield from _name_problems(cfg)
     yield from _training_problems(cfg)
     yield from _pipeline_problems(cfg)
@@ -154,6 +156,19 @@ def _range_problems(cfg: Config) -> Iterator[str]:
     ]:
         if number is not None and number < least:
             yield f"{key}: {number} is not a number >= {least}"
+
+
+def _not_finite(key: str, node: Any) -> Iterator[str]:
+    """Numbers that are none: they would move weights or limits to nowhere, and no manifest can hold them."""
+    content = vars(node) if is_dataclass(node) else node
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _not_finite(f"{key}.{YAML_NAMES.get(str(name), name)}".lstrip("."), value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _not_finite(key, value)
+    elif isinstance(content, float) and not math.isfinite(content):
+        yield f"{key}: {content} is no finite number"
 
 
 def _name_problems(cfg: Config) -> Iterator[str]:

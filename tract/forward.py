@@ -45,11 +45,16 @@ def log_probs_at(
 
         with _replaced_forward(head, chosen):
             found = _call(model, input_ids, position_ids, runs)
-        if found is made[0] or torch.equal(found, made[0]):
+        if found is made[0] or _equal(found, made[0]):
             return found.flatten()  # on which such wrappers hang, not on what was made
         setattr(model, _OWN_LOGITS, True)  # the logits that its softmax sees are not those of the head
     logits = logits_at(model, input_ids, position_ids, positions, runs=runs).float()
     return logits[rows, tokens] - torch.logsumexp(logits, dim=-1)[rows]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same, NaN at the same places included: one rank alone must not go through the model once more."""
+    return torch.equal(a, b) or (a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
 
 
 def logits_at(

@@ -55,7 +55,7 @@ def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
             product = run_stage(stage, cfg, force=wanted.force)
             (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")
         else:
-            follow_stage(stage)
+            follow_stage(stage, cfg)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,24 +18,30 @@ from torchmetrics import MetricCollection
 from tract.attention import TokenRuns
 from tract.data.batches import JudgeBatch
 from tract.errors import TrainingError
+from tract.finite import largest, listed, not_finite
 from tract.forward import log_probs_at
 from tract.metrics import judge_metrics
 from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts
 from tract.predictors import score_pairs
 from tract.ranks import gathered, here
 from tract.score_grid import ScoreGrid, ScoreTrie
-from tract.sharding import Build, elements_of, shape_of
+from tract.sharding import Build, elements_of, own_share, shape_of
 
 log = logging.getLogger(__name__)
 
 # What is summed over the micro-batches and ranks of a step, and logged.
 _STEP_VALUES = ("loss", "ce_loss", "score_loss", "ce", "squared_error", "score_mass")
+# The most examples, or weights, that an error names; the others are counted.
+_NAMED, _NAMED_WEIGHTS = 64, 3
 
 ParamGroups = Iterable[dict[str, Any]]
 
 
 class TractLitModule(L.LightningModule):
     """Trains a judge with the TRACT objective.
+
+    Nothing that is not finite gets through: loss and gradient are looked at before each optimizer step, weights before they are
+    trained, validated or saved. All ranks stop together.
 
     ``shared_step`` serves training, validation and test: it returns the CoT's cross-entropy and the squared error of the
     expected score as parts; lambda and the normalisation over the whole optimizer step are applied by ``objective``.
@@ -70,10 +77,14 @@ class TractLitModule(L.LightningModule):
         self._build_scheduler = build_scheduler
         self.accumulate = accumulate
         self.total_steps = total_steps
-        self.register_buffer("grid_values", torch.tensor(grid.values, dtype=torch.float32), persistent=False)
+        # No buffer: a strategy that stores the model in half precision would round the scores with it.
+        self.grid_values = torch.tensor(grid.values, dtype=torch.float32)
         self.model: nn.Module | None = None
         self._step_parts: list[Tensor] = []  # [6] each, see _STEP_VALUES; of the micro-batches since the last optimizer step
-        self._step_items: list[str] = []
+        self._step_items: list[list[str]] = []  # ids of the examples of each of these
+        self._last_items: list[list[str]] = []  # and of the step before
+        self._sound_at = -1  # optimizer steps before the weights were last found to be finite
+        self.stage = "training"  # the stage's name, for errors
         self.validation_metrics: dict[str, float] = {}
         self.validated_at = -1  # optimizer steps before the last validation
         self._random_state: dict[str, Tensor] | None = None  # of a checkpoint, until training starts
@@ -81,7 +92,6 @@ class TractLitModule(L.LightningModule):
 
     # The base weights come from the seed LLM again, so a checkpoint holds the trained ones alone.
     strict_loading = False
-    grid_values: Tensor
 
     def configure_model(self) -> None:
         """Builds the weights, once; a strategy that spreads them over ranks has a ``create`` for it."""
@@ -95,6 +105,7 @@ class TractLitModule(L.LightningModule):
     def shared_step(self, batch: JudgeBatch) -> ObjectiveParts:
         """Parts of the objective for a micro-batch, for training, validation and test alike."""
         assert self.model is not None, "configure_model has not run"
+        self.grid_values = self.grid_values.to(batch.input_ids.device)
         nodes, tokens = score_pairs(self.trie, batch.input_ids.device)
         reads = batch.score_reads[:, nodes]  # [M, K] -> [M, P]
         log_probs = log_probs_at(
@@ -124,8 +135,7 @@ class TractLitModule(L.LightningModule):
             "score_mass": parts.score_mass.sum() / batch.totals.examples,
         }
         self._step_parts.append(torch.stack([share[key].detach() for key in _STEP_VALUES]) * batch.counts)
-        if batch.counts:
-            self._step_items.extend(batch.item_ids)
+        self._step_items.append(list(batch.item_ids) if batch.counts else [])
         return (ce_loss + score_loss) * batch.counts * self._undo_averages
 
     @property
@@ -142,12 +152,14 @@ class TractLitModule(L.LightningModule):
         engine = self._deepspeed_engine
         if engine is not None and len(self._step_parts) < self.accumulate:
             return  # DeepSpeed is asked after each micro-batch
-        sums = self.trainer.strategy.reduce(torch.stack(self._step_parts).sum(dim=0), reduce_op="sum")
-        step = dict(zip(_STEP_VALUES, sums, strict=True))
+        own = torch.stack(self._step_parts)
+        step = dict(zip(_STEP_VALUES, self._summed(own.sum(dim=0)), strict=True))
         if engine is None:
             step["grad_norm"] = _total_norm([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
-        if not all(bool(torch.isfinite(step[key])) for key in ("loss", "grad_norm") if key in step):
-            raise TrainingError(self._not_finite(step))
+        # The only time in a step that anything waits for the device.
+        if not bool(torch.isfinite(torch.stack([value.to(own.device) for value in step.values()])).all()):
+            self.check_weights(after_step=True)  # where they are the cause, they are told
+            self._refuse_step(step, own)
         if self.objective.ce_weight == 0:
             del step["ce"], step["ce_loss"]
         for key, value in step.items():
@@ -155,7 +167,7 @@ class TractLitModule(L.LightningModule):
         self.log("train/lr", optimizer.param_groups[0]["lr"])
         self._step_parts.clear()
         if engine is None:
-            self._step_items.clear()
+            self._next_step()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Lightning's step; DeepSpeed tells the norm of the gradient only behind it, so before anything is saved."""
@@ -165,24 +177,87 @@ class TractLitModule(L.LightningModule):
             return
         norm = torch.tensor(float(engine.get_global_grad_norm() or 0.0))
         if not torch.isfinite(norm):
-            raise TrainingError(self._not_finite({"grad_norm": norm}))
+            self._refuse_step({"grad_norm": norm}, torch.zeros(0, 1))
         self.log("train/grad_norm", norm)
-        self._step_items.clear()
+        self._next_step()
+
+    def _next_step(self) -> None:
+        self._last_items, self._step_items = self._step_items, []
 
     @property
     def _deepspeed_engine(self) -> Any:
         return getattr(self.trainer.strategy, "deepspeed_engine", None)
 
-    def _not_finite(self, step: dict[str, Tensor]) -> str:
-        values = ", ".join(f"{key} {step[key].item():g}" for key in ("ce", "squared_error", "score_mass", "grad_norm") if key in step)
-        whose = "its examples" if self.trainer.world_size == 1 else f"rank {self.global_rank}'s examples of it"
-        return (
-            f"optimizer step {self.global_step + 1}: loss or gradient is not finite ({values}); {whose} were "
-            f"{', '.join(self._step_items)}; lower optimizer.lr, set trainer.precision=32-true, or look at these examples"
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over the ranks."""
+        if self._trainer is None:
+            return values
+        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return total
+
+    def _refuse_step(self, step: dict[str, Tensor], own: Tensor) -> None:
+        """Says what is not finite in a step. All ranks must call it.
+
+        Args:
+            step: the values of the whole step. own: [micro-batches, values] of this rank.
+
+        Raises:
+            TrainingError: always.
+        """
+        values = ", ".join(f"{key} {value.item():g}" for key, value in step.items() if not torch.isfinite(value))
+        bad = [ids for ids, finite in zip(self._step_items, torch.isfinite(own).all(dim=1).tolist(), strict=False) if not finite]
+        named = gathered(([name for ids in self._step_items for name in ids], [name for ids in bad for name in ids]))
+        everyone, suspects = ([name for rank in named for name in rank[place]] for place in (0, 1))
+        among = f"; among these, not finite by themselves: {listed(suspects, _NAMED)}" if 0 < len(suspects) < len(everyone) else ""
+        raise TrainingError(
+            f"{self.stage}, optimizer step {self.global_step + 1}: loss or gradient is not finite ({values}); its examples were "
+            f"{listed(everyone, _NAMED)}{among}; {self._last_checkpoint()}; lower optimizer.lr, set trainer.precision=32-true, or look "
+            "at these examples, then run the same command again"
         )
 
+    def check_weights(self, *, after_step: bool = False) -> None:
+        """Refuses weights that are not finite: all of them at the first call, then those that are trained. All ranks must call it.
+
+        Args:
+            after_step: also where no optimizer step was taken since the last time.
+
+        Raises:
+            TrainingError: naming weights, the step behind which they were found, and its examples.
+        """
+        steps = self.global_step if self._trainer is not None else 0
+        if steps == self._sound_at and not after_step:
+            return
+        weights = [(name, own_share(p)) for name, p in self.named_parameters() if p.requires_grad or self._sound_at < 0]
+        bad = (~torch.isfinite(largest(share for _, share in weights))).float()
+        if not bool(self._summed(bad.to(self.device))):
+            self._sound_at = steps
+            return
+        names = sorted({name.removeprefix("model.") for rank in gathered(not_finite(weights)) for name in rank})
+        found = f"{self.stage}: {len(names)} weights are not finite, e.g. {listed(names, _NAMED_WEIGHTS)}"
+        if self._sound_at < 0:
+            raise TrainingError(
+                f"{found}, before the first step from here (optimizer step {steps + 1}); {self._last_checkpoint()}; look at the files of "
+                "model.name_or_path and of the judge that training starts from, and set trainer.precision=32-true if they are sound"
+            )
+        items = [name for rank in gathered(self._last_items) for ids in rank for name in ids]
+        raise TrainingError(
+            f"{found}, behind optimizer step {steps}; they were finite behind step {self._sound_at}; the examples of step {steps} were "
+            f"{listed(items, _NAMED)}; {self._last_checkpoint()}; lower optimizer.lr, or set trainer.precision=32-true and "
+            "model.dtype=float32, then run the same command again"
+        )
+
+    def _last_checkpoint(self) -> str:
+        """The checkpoint that a run would go on from; each was looked at before it was written."""
+        # By what is there: Lightning's callback takes a name down before it writes the file.
+        folders = [callback.dirpath for callback in self.trainer.checkpoint_callbacks] if self._trainer is not None else []  # type: ignore[attr-defined]
+        steps = {path.stem.rpartition("=")[2]: path for folder in folders if folder for path in Path(folder).glob("*=*.ckpt")}
+        if not (known := [int(step) for step in steps if step.isdecimal()]):
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {steps[str(max(known))]} (optimizer step {max(known)})"
+
     def on_validation_epoch_start(self) -> None:
-        """Begins a validation run."""
+        """Begins a validation run, with weights that are finite."""
+        self.check_weights()
         self._evaluated["val"].reset()  # type: ignore[operator]
 
     def validation_step(self, batch: JudgeBatch, batch_idx: int) -> None:
@@ -195,7 +270,8 @@ class TractLitModule(L.LightningModule):
         self.validated_at = self.global_step
 
     def on_test_epoch_start(self) -> None:
-        """Begins a test run."""
+        """Begins a test run, with weights that are finite."""
+        self.check_weights()
         self._evaluated["test"].reset()  # type: ignore[operator]
 
     def test_step(self, batch: JudgeBatch, batch_idx: int) -> None:
@@ -212,7 +288,13 @@ class TractLitModule(L.LightningModule):
             self._evaluated[name].update(parts, batch)  # type: ignore[operator]
 
     def _log_evaluated(self, name: str) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = self._evaluated[name].compute()  # type: ignore[operator]
+        values, bad = self._evaluated[name].compute()  # type: ignore[operator]
+        if bad:
+            raise TrainingError(
+                f"{self.stage}, {'validation' if name == 'val' else name} behind optimizer step {self.global_step}: log-probabilities or "
+                f"scores are not finite for {listed(bad, _NAMED)}; {self._last_checkpoint()}; set trainer.precision=32-true, or look at "
+                "these examples, then run the same command again"
+            )
         for key, value in values.items():  # those of all ranks
             self.log(key, value, prog_bar=key.endswith(("pearson_r", "/rmse")))
         return values
@@ -233,7 +315,13 @@ class TractLitModule(L.LightningModule):
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps only the trained weights, and each rank's state of the random numbers (dropout)."""
+        """Keeps only the trained weights, and each rank's state of the random numbers (dropout).
+
+        Raises:
+            TrainingError: if a weight, or the optimizer's state, is not finite; nothing is written then.
+        """
+        self.check_weights()
+        self._check_optimizer()
         trained = set(self.trained_names())
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
         random_state = {"cpu": torch.get_rng_state()}
@@ -242,6 +330,18 @@ class TractLitModule(L.LightningModule):
         checkpoint["random_states"] = gathered(random_state)
         checkpoint["micro_batches_per_step"] = self.accumulate
         checkpoint["validation"] = {"at": self.validated_at, "metrics": self.validation_metrics}
+
+    def _check_optimizer(self) -> None:
+        """Refuses moments that are not finite: they would stop a weight for ever, or break it in the next step."""
+        optimizers: Any = self.trainer.optimizers if self._trainer is not None else []
+        states = [state for optimizer in optimizers for state in getattr(optimizer, "state", {}).values() if isinstance(state, dict)]
+        moments = [own_share(value) for state in states for value in state.values() if isinstance(value, Tensor)]
+        bad = (~torch.isfinite(largest(moments))).float()
+        if bool(self._summed(bad.to(self.device))):
+            raise TrainingError(
+                f"{self.stage}: the optimizer's state is not finite behind optimizer step {self.global_step}; {self._last_checkpoint()}; "
+                "set train.gradient_clip_norm, or lower optimizer.lr, then run the same command again"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks the weights, remembers the state of the random numbers, and counts on in today's micro-batches.
@@ -263,12 +363,17 @@ class TractLitModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Sets the random numbers to where the checkpoint left them; what is set up before may draw some."""
+        self.check_weights()
         if self._random_state is None:
             return
         torch.set_rng_state(self._random_state["cpu"].cpu())
         if torch.cuda.is_available() and "cuda" in self._random_state:
             torch.cuda.set_rng_state(self._random_state["cuda"].cpu())
         self._random_state = None
+
+    def on_train_end(self) -> None:
+        """Nothing is exported that is not finite."""
+        self.check_weights()
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:
@@ -307,6 +412,7 @@ class _EvaluationMetrics(nn.Module):
         self._predictions: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._sums: list[Tensor] = []  # [5] each: CE and its tokens, squared error, score mass, examples
+        self._ids: list[list[str]] = []
 
     def update(self, parts: ObjectiveParts, batch: JudgeBatch) -> None:
         """Takes a micro-batch in."""
@@ -315,17 +421,28 @@ class _EvaluationMetrics(nn.Module):
         self._predictions.append(sums / counts)
         self._targets.append(batch.targets)
         tokens, examples = (parts.ce_sum.new_tensor(float(count)) for count in (parts.ce_tokens, len(parts.squared_error)))
+        self._ids.append(list(batch.item_ids))
         self._sums.append(torch.stack([parts.ce_sum, tokens, parts.squared_error.sum(), parts.score_mass.sum(), examples]))
 
-    def compute(self) -> dict[str, Tensor]:
-        """All values under their keys."""
+    def compute(self) -> tuple[dict[str, Tensor], list[str]]:
+        """All values under their keys, and the ids of the items that are not finite; with such items there are no values."""
         device = self._sums[0].device if self._sums else torch.device("cpu")
         own = [torch.cat([torch.zeros(0), *(part.float().cpu() for part in kept)]) for kept in (self._predictions, self._targets)]
         sums = torch.stack([torch.zeros(5), *(part.float().cpu() for part in self._sums)]).sum(dim=0)
-        of_ranks = gathered((*own, sums))
+        of_ranks = gathered((*own, sums, self._bad_items() if not torch.isfinite(torch.cat([own[0], sums])).all() else []))
+        if bad := [name for rank in of_ranks for name in rank[3]]:
+            return {}, bad
         predictions, targets = (torch.cat([rank[place] for rank in of_ranks]).to(device) for place in (0, 1))
         ce, tokens, squared_error, mass, examples = torch.stack([rank[2] for rank in of_ranks]).sum(dim=0).to(device)
         self.agreement.reset()
         self.agreement.update(predictions, targets)
         means = {"squared_error": squared_error / examples, "score_mass": mass / examples, **({"ce": ce / tokens} if tokens > 0 else {})}
-        return {**self.agreement.compute(), **{f"{self.split}/{name}": mean for name, mean in means.items()}}
+        return {**self.agreement.compute(), **{f"{self.split}/{name}": mean for name, mean in means.items()}}, []
+
+    def _bad_items(self) -> list[str]:
+        """Ids of the items whose prediction is not finite; where only a sum is not, of all of its micro-batch."""
+        found: list[str] = []
+        for ids, predictions, sums in zip(self._ids, self._predictions, self._sums, strict=True):
+            alone = [name for name, finite in zip(ids, torch.isfinite(predictions).tolist(), strict=True) if not finite]
+            found += alone or ([] if bool(torch.isfinite(sums).all()) else ids)
+        return found or ["the sum over all items"]

@@ -30,11 +30,13 @@ from transformers.utils import logging as transformers_logging
 from tract.attention import TREE
 from tract.config import AdapterConfig, ModelConfig
 from tract.errors import ConfigError
+from tract.finite import listed, not_finite
 from tract.inside import inside
 from tract.masking import masked
 
 log = logging.getLogger(__name__)
 
+_NAMED = 3  # the most weights that an error names
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -248,7 +250,7 @@ def load_model(
         float32_adapter: keep adapters in float32 beside frozen weights of another dtype.
 
     Raises:
-        ConfigError: if the weights cannot be loaded, or QLoRA lacks bitsandbytes.
+        ConfigError: if the weights cannot be loaded or are not finite, or QLoRA lacks bitsandbytes.
     """
     full_start = start_from is not None and adapter.kind == "full"
     model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty)
@@ -267,6 +269,8 @@ def load_model(
             model = _with_lora(model, lora_config(start_from), seed, float32=float32_adapter)
         else:
             model = _with_trained_lora(model, start_from, trainable=True)
+    if not empty:
+        check_finite(model, start_from)
     model.config.use_cache = False
     # Loading leaves the model in evaluation mode, in which gradient checkpointing and dropout do nothing.
     return model.train()
@@ -281,7 +285,7 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
         four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA).
 
     Raises:
-        ConfigError: if the weights cannot be loaded.
+        ConfigError: if the weights cannot be loaded, or are not finite.
     """
     plain = AdapterConfig(kind="qlora" if four_bit else "full", rank=1, alpha=1.0, dropout=0.0, target_modules=[], exclude_modules=None)
     if weights is None:
@@ -293,8 +297,44 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
             model = model.merge_and_unload()
     else:
         model = _seed_model(in_folder(cfg, weights), plain, seed)
+    check_finite(model, weights)
     model.requires_grad_(False)
     return model.eval()
+
+
+def stored_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in another dtype; buffers that no file holds, such as rotary frequencies, stay as they are.
+
+    ``Module.to`` would round those too, and a frequency that is off by a 500th turns the angle of token 1,000 by radians.
+    """
+    computed = [(module, name, module._buffers[name]) for module in model.modules() for name in module._non_persistent_buffers_set]
+    model = model.to(dtype)
+    for module, name, buffer in computed:
+        module._buffers[name] = buffer
+    return model
+
+
+def check_finite(model: nn.Module, folder: Path | None = None, *, dtype: torch.dtype | None = None) -> None:
+    """Refuses weights with NaN or infinity, which would give judgements or gradients that say nothing.
+
+    Args:
+        folder: of the trained adapter or weights; None for the seed LLM. dtype: what they were converted to, if they were.
+
+    Raises:
+        ConfigError: naming the weights.
+    """
+    names = not_finite([*model.named_parameters(), *model.named_buffers()])
+    if not names:
+        return
+    key = "judge" if folder is not None else "model.name_or_path"
+    source = str(folder) if folder is not None else str(getattr(model, "name_or_path", ""))
+    found = f"{key}: {source!r} has {len(names)} weights that are not finite, e.g. {listed(sorted(names), _NAMED)}"
+    if dtype is not None:
+        kind = str(dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"{found}, in {kind}; they are in the files, so they do not fit {kind}: set trainer.precision=32-true or bf16-true"
+        )
+    raise ConfigError(f"{found}; load or train it anew, or set model.dtype=float32 if they do not fit {next(model.parameters()).dtype}")
 
 
 def in_folder(cfg: ModelConfig, folder: Path | str) -> ModelConfig:

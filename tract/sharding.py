@@ -31,6 +31,16 @@ def elements_of(parameter: Tensor) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
+def own_share(parameter: Tensor) -> Tensor:
+    """What this rank holds of a parameter: a share where weights are spread, else all of it."""
+    spread: Any = parameter
+    if getattr(spread, "ds_tensor", None) is not None:
+        share: Tensor = spread.ds_tensor
+        return share
+    own: Tensor = spread.to_local() if hasattr(spread, "to_local") else parameter
+    return own
+
+
 def create_zero3(build: Build, sharded: AbstractContextManager[Any]) -> nn.Module:
     """The model with its parameters spread by DeepSpeed.
 

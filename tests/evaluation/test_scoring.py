@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tract.errors import DataError
 from tract.evaluation.scoring import Item, draws_of, prediction_rows, predictions, score_items
 from tract.generation.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
 from tract.score_grid import ScoreGrid
@@ -140,3 +141,14 @@ def test_the_draws_of_an_item_are_those_of_its_cots() -> None:
     ]  # fmt: skip
     assert np.array_equal(draws_of(items, found, "rail", grid, " cue "), [[np.nan, np.nan], [1.0, 2.0]], equal_nan=True)
     assert np.array_equal(draws_of(items, found, "decode_free", grid, " cue "), [[np.nan, np.nan], [np.nan, 1.0]], equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.5])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_probabilities_that_are_none_are_no_failed_draw(value: float, predictor: str) -> None:
+    """Before, NaN counted with the fallback where the most likely score or the median was asked for."""
+    judgements = [judgement(0, 0, (0.1, 0.2, 0.1, 0.3, 0.1)), judgement(1, 0, (0.1, value, 0.1, 0.1, 0.1))]
+    with pytest.raises(DataError, match="benchmark b, item e1, CoT 0: the probabilities are none: .*; judge it again"):
+        score_items("b", [item(0), item(1)], judgements, [predictor], GRID, CUE_TEXT, 3.0)
+    with pytest.raises(DataError, match="benchmark b, item e1, CoT 0"):
+        prediction_rows("b", [item(0), item(1)], judgements, GRID, CUE_TEXT)

@@ -193,3 +193,49 @@ def test_judgements_come_as_they_end_and_what_nobody_waits_for_is_dropped(
     asked = len(engine.asks)
     assert asked < 4 * len(prompts)
     assert len(judge_all(judge, prompts[:1], 1)) == 2
+
+
+class Planted(PlainEngine):
+    """Answers with one log-probability changed."""
+
+    def __init__(self, model: Any, tokenizer: Any, value: Any) -> None:
+        super().__init__(model, tokenizer)
+        self.value = value
+
+    def answer(self, ask: Ask) -> Reply:
+        reply = super().answer(ask)
+        if not ask.logprob_ids:
+            return reply
+        return dataclasses.replace(reply, logprobs={**reply.logprobs, ask.logprob_ids[0]: self.value})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "log-probabilities are not finite, \\[nan"),
+        (float("-inf"), "log-probabilities are not finite, \\[-inf"),
+        (float("inf"), "log-probabilities are not finite, \\[inf"),
+        (None, "gave no log-probability of the score tokens"),
+        (0.5, "log-probabilities \\[0.5, .* are those of more than 1"),
+        (800.0, "are those of more than 1"),
+    ],
+)
+def test_log_probabilities_that_are_none_stop_and_name_the_example(
+    value: Any, said: str, talking_model: Any, tiny_tokenizer: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]
+) -> None:
+    judge = engine_judge(Planted(talking_model, tiny_tokenizer, value), tiny_layout, GREEDY)
+    with pytest.raises(GenerationError, match=f"generation: {prompts[2].id}: .*{said}"):
+        judge_all(judge, prompts[2:3], 0)
+
+
+def test_probabilities_of_several_tokens_that_sum_to_more_than_one_stop(
+    talking_model: Any, tiny_tokenizer: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]
+) -> None:
+    """Each is one for itself; together they are no distribution."""
+
+    class Doubled(PlainEngine):
+        def answer(self, ask: Ask) -> Reply:
+            return dataclasses.replace(super().answer(ask), logprobs=dict.fromkeys(ask.logprob_ids, -0.5))
+
+    with pytest.raises(GenerationError, match="are those of more than 1"):
+        judge_all(engine_judge(Doubled(talking_model, tiny_tokenizer), tiny_layout, GREEDY), prompts[:1], 0)

@@ -11,12 +11,15 @@ import pytest
 import torch
 from test_modeling import FAMILIES, _family
 
+from tract.config import ModelConfig
 from tract.errors import GenerationError
+from tract.generation import hf
 from tract.generation.hf import HFJudge
-from tract.generation.judgement import CUE, END, FINISHES, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt
+from tract.generation.judgement import CUE, END, FINISHES, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt, no_distribution
 from tract.generation.sampling import Sampling
 from tract.generation.stopping import score_of_path
 from tract.layout import SequenceLayout
+from tract.modeling import load_judge, stored_in
 from tract.predictors import log_normalizer, score_probabilities
 from tract.score_grid import ScoreGrid
 
@@ -172,10 +175,60 @@ def test_end_of_turn_ends_a_cot(talking_model: Any, tiny_layout: SequenceLayout,
 def test_logits_that_are_not_finite_name_the_examples(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
     handle = talking_model.get_output_embeddings().register_forward_hook(lambda _, args, logits: logits * float("nan"))
     try:
-        with pytest.raises(GenerationError, match=f"logits are not finite in the batch of {prompts[0].id}.*32-true"):
+        with pytest.raises(GenerationError, match=f"logits are not finite for {prompts[0].id}.*32-true"):
             make_judge(talking_model, tiny_layout).judge(prompts[:1], 1, rows=1, without_cot=False, free=True)
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize("way", ["sampled", "read"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_of_a_batch_only_the_example_that_is_not_finite_is_named(
+    way: str, value: float, talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]
+) -> None:
+    """One logit of the last sequence, whether it is a token of a CoT or a score that is read."""
+
+    def plant(_: Any, args: Any, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., -1, 7] = value
+        return logits
+
+    judge = make_judge(talking_model, tiny_layout)
+    handle = talking_model.get_output_embeddings().register_forward_hook(plant)
+    try:
+        with pytest.raises(GenerationError, match=f"logits are not finite for {prompts[1].id}; set trainer.precision"):
+            judge.judge(prompts[:2], 1, rows=2, without_cot=False, free=True) if way == "sampled" else judge.read(
+                prompts[:2], [[(0, ())]] * 2
+            )
+    finally:
+        handle.remove()
+
+
+def test_many_large_float16_logits_are_finite(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
+    """Their sum is beyond float16; the vocabulary of a real model gets there with logits of 1."""
+    judge = make_judge(talking_model, tiny_layout)
+    logits = torch.full((1, 100_000), 60.0, dtype=torch.float16)
+    assert not torch.isfinite(logits.sum())
+    judge._check_finite(logits, [judge._sequence(prompts[0], 0)])
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["stored", "autocast"])
+def test_the_softmax_over_scores_is_float32_whatever_the_model_computes_in(
+    autocast: torch.dtype | None, tiny_model_config: ModelConfig, tiny_layout: SequenceLayout, prompts: list[Prompt],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Probabilities are those of the bfloat16 logits in float32, to its last digits, and no numbers of bfloat16."""
+    model = load_judge(tiny_model_config, None, four_bit=False, seed=0)
+    judge = HFJudge(model if autocast else stored_in(model, torch.bfloat16), tiny_layout, SAMPLING, seed=0, autocast=autocast)
+    seen: list[torch.Tensor] = []
+    whole = hf.log_normalizer
+    monkeypatch.setattr(hf, "log_normalizer", lambda logits: seen.append(logits) or whole(logits))
+    (judgement,) = judge.read(prompts[:1], [[(0, ())]])
+    (logits,) = seen
+    assert logits.dtype == torch.bfloat16
+    expected = torch.softmax(logits.double(), dim=-1)[0, [ids[0] for ids in tiny_layout.score_ids]]
+    found = torch.tensor(judgement.probabilities, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=3e-6, atol=0)
+    assert not torch.equal(found, found.bfloat16().double())
 
 
 def test_forced_draws_follow_the_distribution(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
@@ -206,3 +259,25 @@ def test_judgements_survive_json(reference: list[Judgement]) -> None:
         assert Judgement.from_dict(json.loads(json.dumps(judgement.to_dict()))) == judgement
     with pytest.raises(ValueError, match="finish: 'no' is not one of"):
         Judgement.from_dict({**reference[0].to_dict(), "finish": "no"})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((float("nan"), 0.1), "that of score number 1 is nan"),
+        ((0.1, float("inf")), "that of score number 2 is inf"),
+        ((0.1, -0.2), "that of score number 2 is -0.2"),
+        ((0.1, None), "that of score number 2 is None"),
+        ((0.9, 0.2), "they sum to 1.1, more than 1"),
+        ((0.5, 0.505), None),  # rounding of a server in bfloat16
+        ((0.0, 0.0), None),
+    ],
+)
+def test_numbers_that_are_no_probabilities_make_no_judgement(values: Any, said: str | None, reference: list[Judgement]) -> None:
+    record = {**reference[0].to_dict(), "probabilities": list(values)}
+    assert no_distribution(values) == said
+    if said is None:
+        assert Judgement.from_dict(record).probabilities == values
+    else:
+        with pytest.raises(ValueError, match=f"probabilities: {said}"):
+            Judgement.from_dict(record)

@@ -131,6 +131,16 @@ def test_without_a_validation_split_it_trains_and_exports_the_last_weights(tiny_
     assert json.loads((folder / "manifest.json").read_text())["training"]["exported"]["weights"] == "last"
 
 
+def test_weights_in_half_precision_train_and_their_metrics_are_float32(tiny_config: TinyConfig) -> None:
+    """Lightning's own plugin refused our batches, which are read-only, and would have rounded scores and metrics."""
+    folder = fit(*tiny_config("trainer.precision=bf16-true", "train.max_steps=2"))
+    training = json.loads((folder / "manifest.json").read_text())["training"]
+    rmse = torch.tensor(training["final_metrics"]["val/rmse"])
+    assert training["optimizer_steps"] == 2
+    assert rmse != rmse.bfloat16()
+    assert {value.dtype for value in load_file(folder / "adapter_model.safetensors").values()} == {torch.bfloat16}
+
+
 def test_a_monitor_that_is_no_metric_is_named(tiny_config: TinyConfig) -> None:
     with pytest.raises(ConfigError, match=r"train.monitor: 'val/nothing'.*val/rmse"):
         fit(*tiny_config("train.monitor=val/nothing", "train.max_steps=1"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from tiny_pipeline import Tiny, made, metrics, prompts_of, records
 from tract.errors import ConfigError, DataError
 from tract.stages import prepare
 from tract.stages.judges import find_judge
+from tract.stages.predict import read_predictions
 from tract.stages.prepare import examples_of
+from tract.stages.products import Product
 from tract.validation import validate
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -154,3 +158,29 @@ def test_real_benchmark_items_get_every_prediction(prompt: str, tmp_path: Path, 
     assert len(rows) == 12
     assert all(1 <= row["target"] <= 5 and row["status"] == "ok" and row["meta"]["response_source"] for row in rows)
     assert len({row["target"] for row in rows}) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("judgements-test.jsonl", "NaN"), ("judgements-test.jsonl", "Infinity"), ("items-test.jsonl", "NaN")]
+)
+def test_stored_numbers_that_are_none_are_refused_with_the_item(whole: Any, tmp_path: Path, name: str, text: str) -> None:
+    """As other code may have written them: the manifest's digests are not looked at here."""
+    folder = tmp_path / "predict"
+    shutil.copytree(whole.products["predict"].path, folder)
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    record = json.loads(lines[1])
+    if name.startswith("items"):
+        record["target"] = float(text)
+    else:
+        record["probabilities"][2] = float(text)
+    (folder / name).write_text("\n".join([lines[0], json.dumps(record), *lines[2:], ""]), encoding="utf-8")
+    assert text in (folder / name).read_text(encoding="utf-8")
+    with pytest.raises(DataError, match=f"{name}:2, item {record['id']}: .*{text[:3].lower()}.*force=.predict"):
+        read_predictions(Product(folder, whole.products["predict"].manifest, ""))
+
+
+def test_no_file_of_an_evaluation_holds_nan(whole: Any) -> None:
+    for product in whole.products.values():
+        for path in [*product.path.glob("*.json"), *product.path.glob("*.jsonl")]:
+            for line in path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text(encoding="utf-8")]:
+                json.loads(line, parse_constant=lambda text, path=path: pytest.fail(f"{path} holds {text}"))

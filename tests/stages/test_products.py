@@ -14,7 +14,7 @@ import pytest
 from tract.errors import ConfigError, DataError
 from tract.stages import products
 from tract.stages.identity import StageIdentity
-from tract.stages.products import MANIFEST, open_product, read_manifest, write_json, write_manifest
+from tract.stages.products import MANIFEST, json_line, open_product, or_null, read_manifest, write_json, write_manifest
 
 IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.objective": "c1"})
 OTHER_CODE = replace(IDENTITY, code={"tract.objective": "c2"})
@@ -192,3 +192,23 @@ def test_json_is_whole_or_absent(tmp_path: Path) -> None:
         write_json(path, {"a": "long text" * 9999, "b": object()})  # fails half-way
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": "é"}
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+# Numbers that are none
+
+
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "-inf")])
+def test_json_never_holds_a_number_that_is_none(tmp_path: Path, value: float, said: str) -> None:
+    """Python would write NaN, which is no JSON; the key is named, and what stood there before stays."""
+    path = tmp_path / "metrics.json"
+    write_json(path, {"rmse": 1.0})
+    with pytest.raises(DataError, match=rf"metrics.json: judge.rows\[1\].rmse is {said}, which is no number; nothing was written"):
+        write_json(path, {"judge": {"rows": [{"rmse": 1.0}, {"rmse": value}]}})
+    assert json.loads(path.read_text()) == {"rmse": 1.0}
+    with pytest.raises(DataError, match=f"predictions.jsonl, e1: rail is {said}, which is no number"):
+        json_line({"id": "e1", "rail": value}, "predictions.jsonl, e1")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_metrics_that_are_not_defined_are_null(tmp_path: Path) -> None:
+    assert or_null({"val/rmse": 1.5, "val/pearson_r": float("nan")}) == {"val/rmse": 1.5, "val/pearson_r": None}

@@ -184,6 +184,29 @@ def test_a_rank_that_hangs_ends_the_job_within_the_time_out(tmp_path: Path) -> N
     assert "another rank is gone or did not answer" in failed.stderr
 
 
+@pytest.mark.parametrize(
+    ("trainer", "strategy"),
+    [
+        ("ddp", "NaNOnRank1"),
+        pytest.param("fsdp", "ShardedNaNOnRank1", marks=pytest.mark.kills),
+        pytest.param("deepspeed_zero2", "ZeRONaNOnRank1", marks=pytest.mark.kills),
+        pytest.param("deepspeed_zero3", "ZeRONaNOnRank1", marks=pytest.mark.kills),
+    ],
+)
+def test_nan_on_one_rank_stops_all_of_them_in_the_same_step(trainer: str, strategy: str, tmp_path: Path) -> None:
+    """No rank waits for another: each says the same line, with the examples of all, and the checkpoint of the step before."""
+    more = ("batch.micro_batch_tokens=null", "train.checkpoint_every_steps=1", f"trainer.strategy._target_=rank_failures.{strategy}")
+    failed = run(tmp_path, f"trainer={trainer}", "trainer.devices=2", *more)
+    assert failed.returncode == 2, failed.stderr[-3000:]
+    (line, *others) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: stage1, optimizer step 4: loss or gradient is not finite (loss nan"), line
+    assert line.count("rubric_check-0-") > 5, "the step's five examples, and those of rank 1 once more"
+    assert "; among these, not finite by themselves: rubric_check-0-" in line
+    assert "/checkpoints/last-step=3.ckpt (optimizer step 3)" in line
+    assert set(others) <= {line}
+    assert "Traceback" not in failed.stderr
+
+
 # All stages on a few items, without dropout: what is judged does not depend on who judges it.
 PIPELINE = (
     "model=tiny", "data.source.n_questions=24", "data.source.n_ood_questions=2", "data.val_fraction=0.125", "data.test_fraction=0.125",

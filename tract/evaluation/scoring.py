@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tract.errors import DataError
 from tract.evaluation.parsing import parse_score
 from tract.evaluation.results import Array, Scored
-from tract.generation.judgement import NO_COT, Judgement
+from tract.generation.judgement import NO_COT, Judgement, no_distribution
 from tract.score_grid import ScoreGrid
 
 # A score mass below this cannot be normalised by: what is left is rounding.
@@ -77,10 +78,11 @@ def score_items(
         predictors: names; "no_cot" is RAIL right behind the prompt, the others are means over the item's CoTs.
         grid: the scores. cue: the answer cue.
         fallback: points that a failed draw counts with; an item that could not be judged is one failed draw.
+
+    Raises:
+        DataError: if the probabilities of a judgement are none; what is not finite is no failed draw.
     """
-    by_row: dict[int, list[Judgement]] = {}
-    for judgement in judgements:
-        by_row.setdefault(judgement.row, []).append(judgement)
+    by_row = _by_row(benchmark, judgements)
     columns: dict[str, dict[str, Array]] = {kind: {} for kind in ("scores", "failures", "mass")}
     for predictor in predictors:
         cells = [_cell(by_row.get(item.row, []), predictor, grid, cue, fallback) for item in items]
@@ -96,6 +98,16 @@ def score_items(
         failures=columns["failures"],
         score_mass=columns["mass"],
     )
+
+
+def _by_row(benchmark: str, judgements: Iterable[Judgement]) -> dict[int, list[Judgement]]:
+    found: dict[int, list[Judgement]] = {}
+    for judgement in judgements:
+        if problem := no_distribution(judgement.probabilities):
+            about = "without a CoT" if judgement.sample == NO_COT else f"CoT {judgement.sample}"
+            raise DataError(f"benchmark {benchmark}, item {judgement.id}, {about}: the probabilities are none: {problem}; judge it again")
+        found.setdefault(judgement.row, []).append(judgement)
+    return found
 
 
 def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue: str, fallback: float) -> tuple[float, float, float]:
@@ -135,10 +147,11 @@ def prediction_rows(
     """One row per item and CoT (and per reading without one): text, distribution, scores, finish reason.
 
     An item that could not be judged has one row, with its status and nulls.
+
+    Raises:
+        DataError: as ``score_items``.
     """
-    by_row: dict[int, list[Judgement]] = {}
-    for judgement in judgements:
-        by_row.setdefault(judgement.row, []).append(judgement)
+    by_row = _by_row(benchmark, judgements)
     rows = []
     for item in items:
         about = {

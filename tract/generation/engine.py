@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from tract.errors import GenerationError
-from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, GivenCots, Judgement, Prompt
+from tract.generation.judgement import CUE, END, GIVEN, LENGTH, MOST_MASS, NO_COT, NONE, GivenCots, Judgement, Prompt, no_distribution
 from tract.generation.sampling import Sampling, draw_key
 from tract.generation.stopping import CueFinder, free_tokens, score_of_path
 from tract.layout import SequenceLayout
@@ -31,6 +31,7 @@ _KEPT_AT_ONCE, _KEPT_AFTER_S = 64, 5.0
 _WAITING_SHARE = 8
 # Of a request's seed: whole bytes, and few enough for a server that reads numbers as doubles.
 _SEED_BITS = 48
+_LOOK = "set trainer.precision=32-true where this run starts the engine, and look at the judge's weights and at what serves it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,9 @@ class EngineJudge:
         asks += [Ask((*behind, *path), 1, greedy, 0, logprob_ids=wanted[node]) for node, path in enumerate(trie.paths) if node]
         replies = await asyncio.gather(*(self._ask(prompt, ask) for ask in asks))
         log_probs = torch.tensor([[replies[node].logprobs[token] for node, token in self._pairs]], dtype=torch.float32)
+        probabilities = tuple(probabilities_of_pairs(log_probs, trie)[0].tolist())
+        if problem := no_distribution(probabilities):
+            raise GenerationError(f"generation: {prompt.id}: the engine's score probabilities are none: {problem}; {_LOOK}")
         return Judgement(
             id=prompt.id,
             row=prompt.row,
@@ -240,7 +244,7 @@ class EngineJudge:
             cot_ids=tuple(cot),
             cot=self._finder.text(cot),
             finish=finish,
-            probabilities=tuple(probabilities_of_pairs(log_probs, trie)[0].tolist()),
+            probabilities=probabilities,
             forced=self._forced(replies[0].ids),
             free_text=text,
         )
@@ -258,11 +262,14 @@ class EngineJudge:
             reply = await self._engine.complete(ask)
         except GenerationError as error:
             raise GenerationError(f"generation: {prompt.id}: {error}") from error.__cause__
-        if missing := [token for token in ask.logprob_ids if token not in reply.logprobs]:
+        given = [reply.logprobs.get(token) for token in ask.logprob_ids]
+        found = [value for value in given if value is not None]
+        if len(found) < len(given):
+            missing = [token for token, value in zip(ask.logprob_ids, given, strict=True) if value is None]
             raise GenerationError(f"generation: {prompt.id}: the engine gave no log-probability of the score tokens {missing}")
-        if not all(math.isfinite(reply.logprobs[token]) for token in ask.logprob_ids):
-            raise GenerationError(
-                f"generation: {prompt.id}: the judge's log-probabilities are not finite; set trainer.precision=32-true, or look at the "
-                "judge's weights"
-            )
+        if not all(map(math.isfinite, found)):
+            raise GenerationError(f"generation: {prompt.id}: the judge's log-probabilities are not finite, {found}; {_LOOK}")
+        # Of one node: no two of its tokens can both be drawn.
+        if max(found, default=0.0) > math.log(MOST_MASS) or math.fsum(map(math.exp, found)) > MOST_MASS:
+            raise GenerationError(f"generation: {prompt.id}: the engine's log-probabilities {found} are those of more than 1; {_LOOK}")
         return reply

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from tract.attention import TokenRuns, visible_in
 from tract.errors import GenerationError
+from tract.finite import listed
 from tract.forward import logits_at, use_tree_attention
 from tract.generation.backend import BatchJudge
-from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, GivenCots, Judgement, Prompt
+from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, GivenCots, Judgement, Prompt, no_distribution
 from tract.generation.live import LiveCache, prefill
 from tract.generation.sampling import Sampling, draw_tokens, uniforms
 from tract.generation.stopping import CueFinder, free_tokens, score_of_path
@@ -31,6 +32,7 @@ from tract.predictors import log_normalizer, score_probabilities
 
 # Scores are read, and places taken by others, when this share of the CoTs has ended: each reading runs the whole model.
 _ENDED_SHARE = 8
+_NAMED = 64  # the most examples that an error names
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ class HFJudge(BatchJudge):
             By row of the prompt and sample.
 
         Raises:
-            GenerationError: if logits are not finite.
+            GenerationError: if logits or probabilities are not finite.
         """
         judgements: list[Judgement] = []
         waiting = deque(prompts)
@@ -236,9 +238,14 @@ class HFJudge(BatchJudge):
     def _read(self, logits: Tensor, sequences: list[_Sequence]) -> list[Judgement]:
         """The judgements from the logits at the nodes of the score trie, [B, K, V]."""
         flat = logits.flatten(0, 1)
-        self._check_finite(flat, sequences)
+        self._check_finite(logits, sequences)
         rows = torch.arange(len(flat), device=flat.device).view(len(sequences), -1)
         probabilities = score_probabilities(flat, log_normalizer(flat), rows, self.layout.trie).tolist()
+        for sequence, found in zip(sequences, probabilities, strict=True):
+            if problem := no_distribution(found):
+                raise GenerationError(
+                    f"generation: {sequence.prompt.id}: the score probabilities are none, {problem}; set trainer.precision=32-true"
+                )
         forced = self._draw_scores(logits, sequences)
         return [self._judgement(sequence, probabilities[k], forced[k]) for k, sequence in enumerate(sequences)]
 
@@ -281,12 +288,18 @@ class HFJudge(BatchJudge):
         return [score_of_path(path, self.layout) for path in paths]
 
     def _check_finite(self, logits: Tensor, sequences: Sequence[_Sequence]) -> None:
-        if not torch.isfinite(logits.sum()):
-            ids = ", ".join(dict.fromkeys(s.prompt.id for s in sequences))
-            raise GenerationError(
-                f"generation: the judge's logits are not finite in the batch of {ids}; set trainer.precision=32-true and "
-                "model.dtype=float32, or look at the judge's weights"
-            )
+        """Refuses logits, [B, ..., V], of which one is NaN or infinite; waits for the device once."""
+        # In float32: a sum of many float16 is infinite where none of them is.
+        if torch.isfinite(logits.sum(dtype=torch.float32)):
+            return
+        bad = [not finite for finite in torch.isfinite(logits).flatten(1).all(dim=1).tolist()]
+        if not any(bad):
+            return  # the sum alone
+        ids = listed(dict.fromkeys(s.prompt.id for s, is_bad in zip(sequences, bad, strict=True) if is_bad), _NAMED)
+        raise GenerationError(
+            f"generation: the judge's logits are not finite for {ids}; set trainer.precision=32-true and model.dtype=float32, or look at "
+            "the judge's weights"
+        )
 
 
 class _ScoreBlock:

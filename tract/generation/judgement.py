@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,10 @@ LENGTH = "length"  # it ran into the limit of tokens
 GIVEN = "given"  # it was not sampled but given
 NONE = "none"  # there is none: the cue follows the prompt
 FINISHES = (CUE, END, LENGTH, GIVEN, NONE)
+
+# The most that the probabilities of the grid may sum to. A server in bfloat16 may answer for each score by a pass of its own, so a
+# hundredth more than one is rounding; beyond it the numbers are no distribution.
+MOST_MASS = 1.01
 
 # The sample number of the judgement without a CoT.
 NO_COT = -1
@@ -63,9 +68,20 @@ class Judgement:
         """The judgement of a JSON object.
 
         Raises:
-            TypeError, ValueError: if keys are missing or unknown, or ``finish`` is.
+            TypeError, ValueError: if keys are missing or unknown, ``finish`` is, or the probabilities are none.
         """
         judgement = cls(**{**record, "cot_ids": tuple(record["cot_ids"]), "probabilities": tuple(record["probabilities"])})
         if judgement.finish not in FINISHES:
             raise ValueError(f"finish: {judgement.finish!r} is not one of {', '.join(FINISHES)}")
+        if problem := no_distribution(judgement.probabilities):
+            raise ValueError(f"probabilities: {problem}")
         return judgement
+
+
+def no_distribution(probabilities: Sequence[float]) -> str | None:
+    """What keeps numbers from being probabilities of different scores, in a few words; None if nothing does."""
+    for place, p in enumerate(probabilities):
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not math.isfinite(p) or p < 0:
+            return f"that of score number {place + 1} is {p}"
+    mass = math.fsum(probabilities)
+    return f"they sum to {mass:.4g}, more than 1" if mass > MOST_MASS else None

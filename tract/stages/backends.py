@@ -18,7 +18,7 @@ from tract.generation.hf import HFJudge
 from tract.generation.packed import pack_linears
 from tract.generation.stopping import free_tokens
 from tract.layout import SequenceLayout
-from tract.modeling import load_judge
+from tract.modeling import check_finite, load_judge, stored_in
 from tract.ranks import here
 from tract.serving import serving_files
 from tract.stages.judges import Judge
@@ -71,7 +71,8 @@ def hf_judge(judge: Judge, cfg: Config) -> HFJudge:
     precision = _precision(cfg)
     model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
     if precision in _STORED:
-        model = model.to(_STORED[precision])
+        model = stored_in(model, _STORED[precision])
+        check_finite(model, judge.weights, dtype=_STORED[precision])
     if not judge.four_bit:  # quantised weights are put on their device when they are loaded
         model = model.to(_device(cfg))
     if precision not in _AUTOCAST:

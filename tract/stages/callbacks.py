@@ -31,7 +31,7 @@ from tract.errors import DataError
 from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
-from tract.stages.products import sync_file, write_json
+from tract.stages.products import or_null, sync_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,8 @@ class EdgeValidations(Callback):
         """Reads what an earlier try has kept; a run that is done but for its export does not come to its start."""
         path = self._seed_metrics
         if path is not None and agree(path.is_file()):
-            self.seed_values = json.loads(path.read_text(encoding="utf-8"))
+            kept: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
+            self.seed_values = {name: math.nan if value is None else value for name, value in kept.items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The seed LLM."""
@@ -138,7 +139,7 @@ class EdgeValidations(Callback):
             return
         self.seed_values = self._validate(trainer, pl_module)
         if trainer.is_global_zero:
-            write_json(self._seed_metrics, self.seed_values)
+            write_json(self._seed_metrics, or_null(self.seed_values))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last step."""

@@ -24,7 +24,7 @@ from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.predict import read_predictions
-from tract.stages.products import Product, write_config, write_json
+from tract.stages.products import Product, json_line, write_config, write_json
 from tract.stages.robustness import base_benchmarks, readings_of, robustness_on
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
@@ -35,7 +35,7 @@ _SECTIONS = (
     "seed", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
     "evaluation.confidence", "evaluation.bins",
 )  # fmt: skip
-REPORT_FILE, TABLE_FILE, METRICS_FILE = "report.html", "results.md", "metrics.json"
+REPORT_FILE, TABLE_FILE, METRICS_FILE, PREDICTIONS_FILE = "report.html", "results.md", "metrics.json", "predictions.jsonl"
 
 
 @dataclass
@@ -158,8 +158,8 @@ class EvaluateStage:
             for name, (items, judgements) in read_predictions(self.predicted).items()
             for row in prediction_rows(name, items, judgements, grid, about["cue"])
         ]
-        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
+            file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
         flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
         pq.write_table(pa.Table.from_pylist(flat), folder / "predictions.parquet")
 

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from tract.config import Config, SchedulerConfig, TrainConfig
-from tract.config_devices import spreads_weights
+from tract.config_devices import ZERO, spreads_weights
 from tract.data.cots import COTS_FILE
 from tract.data.datamodule import JudgeDataModule
 from tract.data.steps import Limits
@@ -41,20 +41,22 @@ from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidati
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
-from tract.stages.products import Product, write_config, write_json
+from tract.stages.products import Product, or_null, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
+from tract.stages.strategies import own_precision
 
 log = logging.getLogger(__name__)
 
 
 # What a fit stage depends on beside its data and parents.
 _SECTIONS = (
-    "seed", "stage", "model", "adapter", "prompt", "grid", "data", "objective", "optimizer", "scheduler", "batch", "train", "trainer"
+    "seed", "deterministic", "stage", "model", "adapter", "prompt", "grid", "data", "objective", "optimizer", "scheduler", "batch", "train",
+    "trainer",
 )  # fmt: skip
 _IMMATERIAL = (
     "model.unpacked", "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps", "trainer.devices", "trainer.num_nodes",
+    "trainer.log_every_n_steps", "trainer.devices", "trainer.num_nodes", "trainer.deterministic",
 )  # fmt: skip
 
 
@@ -160,6 +162,7 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         accumulate=datamodule.train_sampler.micro_batches_per_step,
         total_steps=steps,
     )
+    module.stage = cfg.stage
     return module, datamodule
 
 
@@ -256,8 +259,8 @@ def _run_trainer(
         "trained_parameters": sum(elements_of(p) for p in module.parameters() if p.requires_grad),
         "resumed": resume is not None,
         "exported": exported,
-        "seed_metrics": edges.seed_values,
-        "final_metrics": final,
+        "seed_metrics": or_null(edges.seed_values),
+        "final_metrics": or_null(final),
     }
     return facts, weights
 
@@ -283,11 +286,19 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
         "plugins": _plugins(cfg),
         "enable_model_summary": False,
     }
+    if not _by_deepspeed(cfg) and (precision := own_precision(str(cfg.trainer.get("precision")))) is not None:
+        arguments |= {"precision": None, "plugins": [*arguments["plugins"], precision]}
     try:
         trainer: L.Trainer = build_trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError(f"trainer: cannot be built with {cfg.trainer}: {' '.join(str(error).split())}") from error
     return trainer
+
+
+def _by_deepspeed(cfg: Config) -> bool:
+    """Whether the strategy is ZeRO, which has a precision of its own."""
+    strategy = cfg.trainer.get("strategy")
+    return spreads_weights(cfg) and str(strategy and strategy.get("_target_")) == ZERO
 
 
 def _plugins(cfg: Config) -> list[Any]:
@@ -330,4 +341,4 @@ def _export(
         if best.beats(final[monitor]):
             weights = best.load() if here().is_first else {}
             return {"weights": "best", "step": best.step, monitor: best.score}, weights
-    return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)
+    return {"weights": "last", "step": step, monitor: or_null(final).get(monitor)}, whole_weights(model)

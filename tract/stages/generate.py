@@ -32,7 +32,7 @@ from tract.stages.stage import IMMATERIAL_CODE
 
 log = logging.getLogger(__name__)
 
-_SECTIONS = ("seed", "data", "generation", "trainer.precision")
+_SECTIONS = ("seed", "deterministic", "data", "generation", "trainer.precision")
 _IMMATERIAL = ("data.num_workers", "data.path", "data.source", "generation.batch_size", "generation.shard_size")
 _SPLITS = ("train", "val")
 

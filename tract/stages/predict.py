@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -29,7 +30,7 @@ from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import read_judgements, sample_judgements
 from tract.stages.prepare import sampling_tokens
-from tract.stages.products import JOURNAL, Product, open_product, write_config
+from tract.stages.products import JOURNAL, Product, json_line, open_product, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
@@ -37,10 +38,11 @@ from tract.stages.stage import IMMATERIAL_CODE
 log = logging.getLogger(__name__)
 
 _SECTIONS = (
-    "seed", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction", "data.test_fraction",
-    "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
-    "evaluation.max_items",
+    "seed", "deterministic", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction",
+    "data.test_fraction", "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot",
+    "evaluation.target", "evaluation.max_items",
 )  # fmt: skip
+Record = TypeVar("Record")
 _IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_size")
 
 
@@ -191,22 +193,40 @@ def _counted(journal: RankLogs, rows: set[int], finishes: Counter[str]) -> Itera
 def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_line(record, f"{path}, {record['id']}"))
 
 
 def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judgement]]]:
     """Benchmark -> (items, judgements) of a predict stage.
 
     Raises:
-        DataError: if the name of a benchmark leads out of the stage's folder.
+        DataError: if the name of a benchmark leads out of the stage's folder, or a judgement or a true score is none, e.g. with a
+            number that is not finite; it names the item.
     """
-    found = {}
-    for name in product.manifest["benchmarks"]:
-        items = [Item(**json.loads(line)) for line in _lines(inside(product.path, f"items-{name}.jsonl"))]
-        judgements = _lines(inside(product.path, f"judgements-{name}.jsonl"))
-        found[name] = items, [Judgement.from_dict(json.loads(line)) for line in judgements]
+    return {
+        name: (
+            _records(inside(product.path, f"items-{name}.jsonl"), _item),
+            _records(inside(product.path, f"judgements-{name}.jsonl"), Judgement.from_dict),
+        )
+        for name in product.manifest["benchmarks"]
+    }
+
+
+def _item(record: dict[str, Any]) -> Item:
+    item = Item(**record)
+    if not math.isfinite(item.target):
+        raise ValueError(f"target: {item.target} is no score")
+    return item
+
+
+def _records(path: Path, of: Callable[[dict[str, Any]], Record]) -> list[Record]:
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        record: Any = None
+        try:
+            record = json.loads(line)
+            found.append(of(record))
+        except (ValueError, TypeError, KeyError) as error:
+            item = f", item {record['id']}" if isinstance(record, dict) and "id" in record else ""
+            raise DataError(f"{path}:{number}{item}: {' '.join(str(error).split())}; judge the benchmark again: force=[predict]") from error
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -163,12 +164,49 @@ def write_config(folder: Path, resolved: DictConfig) -> None:
     OmegaConf.save(resolved if shown == content else OmegaConf.create(shown), folder / "config.yaml", resolve=True)
 
 
+def json_line(record: Mapping[str, Any], where: object) -> str:
+    """A JSON object as a line.
+
+    Args:
+        where: what is written, for the error.
+
+    Raises:
+        DataError: if a number is NaN or infinite; JSON has no such numbers, and none is a result.
+    """
+    if problem := next(_not_finite(record), None):
+        raise DataError(f"{where}: {problem}, which is no number; nothing was written, look at what was computed before")
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _not_finite(content: Any, key: str = "") -> Iterator[str]:
+    """What of a JSON value is NaN or infinite, by its dotted key."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield f"{key or 'the value'} is {content}"
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _not_finite(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(content, (list, tuple)):
+        for place, value in enumerate(content):
+            yield from _not_finite(value, f"{key}[{place}]")
+
+
+def or_null(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for JSON: null where one is not defined, e.g. the correlation of predictions that are all the same."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that the file is whole or absent, and on the disk."""
+    """Writes JSON so that the file is whole or absent, and on the disk.
+
+    Raises:
+        DataError: if a number is NaN or infinite; nothing is written then.
+    """
+    if problem := next(_not_finite(content), None):
+        raise DataError(f"{path}: {problem}, which is no number; nothing was written, look at what was computed before")
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False)
+            json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -75,12 +75,21 @@ def run_folder(cfg: Config) -> Path:
     return Path(cfg.paths.runs) / cfg.run.name / f"seed{cfg.seed}"
 
 
-def follow_stage(stage: Stage) -> None:
+def follow_stage(stage: Stage, cfg: Config) -> None:
     """Takes part in making a stage that rank 0 runs with ``run_stage``, in the folder that it says."""
     folder: StageFolder | None = agree(patient=True)
     if folder is not None:
-        stage.make(folder)
+        _make(stage, folder, cfg)
         wait_for_all(patient=True)
+
+
+def _make(stage: Stage, folder: StageFolder, cfg: Config) -> dict[str, Any]:
+    if stage.name == "evaluate" or not cfg.deterministic:  # metrics are numpy's, in one order
+        return stage.make(folder)
+    from tract.stages.determinism import determinism  # it imports torch, which the pipeline's own process does without
+
+    with determinism(cfg.deterministic):
+        return stage.make(folder)
 
 
 def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
@@ -102,7 +111,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
             log.info("%s: going on with what an earlier try left in %s", stage.name, folder.working)
         folder.begin(overwrite=force)
         agree(folder, patient=True)
-        facts = stage.make(folder)
+        facts = _make(stage, folder, cfg)
         wait_for_all(patient=True)
         product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
     folder.link(run_folder(cfg))

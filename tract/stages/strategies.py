@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.precision import DeepSpeedPrecision
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision, DoublePrecision, HalfPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from tract.errors import DataError, TractError
 from tract.inside import inside
+from tract.modeling import stored_in
 from tract.ranks import wait_for_all
 from tract.sharding import Build, create_fsdp, create_zero3
 
@@ -164,6 +165,35 @@ class _ScoresAsTheyAre(DeepSpeedPrecision):
     def convert_input(self, data: Any) -> Any:
         """The same."""
         return data
+
+
+class _WholeHalf(HalfPrecision):
+    """Weights in half precision; batches, metrics, the grid's values and rotary frequencies are left alone."""
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """The module with the weights of its model in this precision; the metrics beside it would be rounded too."""
+        own: Any = module
+        stored_in(own.model, self._desired_input_dtype)
+        return module
+
+    def convert_input(self, data: Any) -> Any:
+        """The same."""
+        return data
+
+
+class _WholeDouble(DoublePrecision):
+    """Weights in float64; batches are left alone."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The same."""
+        return data
+
+
+def own_precision(precision: str) -> Precision | None:
+    """The plugin for a precision whose own one in Lightning rounds true scores too, and refuses batches that are read-only."""
+    if precision == "64-true":
+        return _WholeDouble()
+    return _WholeHalf(precision) if precision in ("bf16-true", "16-true") else None  # type: ignore[arg-type]
 
 
 class ZeRO(_WholeFolders, DeepSpeedStrategy):
