@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tract import multirun
+from tract import interruption, multirun
 from tract.errors import TractError
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -60,8 +60,11 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
         guarded(multirun.check_launcher)()
         return guarded(task)(cfg)
 
+    # submitit has handlers of its own: it starts jobs again that were out of time.
+    handled = contextlib.nullcontext() if multirun.is_job() else interruption.handled(_last_line, once=True)
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+        with handled:
+            hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if began:  # the configuration was composed and checked, so this is a fault of ours
             raise
@@ -72,6 +75,13 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
         _fail(multirun.explain(error))
     if multirun.failed:  # each was told when its job's result was read
         sys.exit(2)
+
+
+def _last_line(number: int, reason: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.write(f"{interruption.last_line(number, reason, sys.orig_argv)}\n")
+    sys.stderr.flush()
 
 
 def guarded(task: Callable[..., None]) -> Callable[..., None]:
