@@ -198,33 +198,33 @@ def _leave_to_parent() -> None:
 
 def _watch(state: _State, ear: socket.socket, once: bool) -> None:
     """Ends the process when it was told twice, or does not end in time."""
-    first, deadline = 0.0, float("inf")
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # only in the main thread do they break off what waits
+    number, first, deadline = 0, 0.0, float("inf")
     while True:
-        left = max(deadline - time.monotonic(), 0.0)
-        ready, _, _ = select.select([ear], [], [], None if left == float("inf") else left)
+        left = None if not number else max(deadline - time.monotonic(), 0.0)
+        ready, _, _ = select.select([ear], [], [], left)
         now = time.monotonic()
         if not ready:
-            _leave(state, f"what was at work did not end within {PATIENCE_S:g} s")
+            _leave(state, number, f"what was at work did not end within {PATIENCE_S:g} s")
         told = ear.recv(1)
         if not told:
             return
         if told[0] not in SIGNALS:
             continue
-        if not first:
-            first = now
+        if not number:
+            number, first = told[0], now
             deadline = now + PATIENCE_S + (_FOR_THE_NOTE_S if state.process is not None else 0)
-            state.number = state.number or told[0]
         elif once and now - first > _TWICE_S:
-            _leave(state, "told twice, ended at once")
+            _leave(state, number, "told twice, ended at once")
 
 
-def _leave(state: _State, reason: str) -> None:
+def _leave(state: _State, number: int, reason: str) -> None:
     try:
-        _say(state, state.number, reason)
+        _say(state, number, reason)
         if state.process is not None:
             state.process.kill()
     finally:
-        os._exit(128 + state.number)
+        os._exit(128 + number)
 
 
 def _say(state: _State, number: int, reason: str) -> None:
