@@ -49,6 +49,7 @@ class _State:
     Attributes:
         number: of the signal that asks for its end; 0 if none does.
         postponed: whether the work ends by itself where it can be left. where: what is said of it.
+        watched: whether the time runs already.
         process: who does the work and is told, if it is another process. bell: wakes the watch.
         forced: stages that are to be made anew. renewed: those of them whose old product is gone, so that what there is is new.
         launched: whether a launcher started several of this process.
@@ -58,6 +59,7 @@ class _State:
     number: int = 0
     postponed: bool = False
     where: str | Callable[[], str] = ""
+    watched: bool = False
     process: subprocess.Popen[bytes] | None = None
     bell: socket.socket | None = None
     forced: Sequence[str] = ()
@@ -79,7 +81,7 @@ def adopt(number: int) -> None:
     """Takes a signal that another process got for one of this process's; 0 for none."""
     if number and not _state.number:
         _state.number = number
-        if _state.bell is not None:
+        if _state.bell is not None and not _state.watched:
             _state.bell.send(bytes([number]))
 
 
@@ -212,7 +214,7 @@ def _watch(state: _State, ear: socket.socket, once: bool) -> None:
         if told[0] not in SIGNALS:
             continue
         if not number:
-            number, first = told[0], now
+            number, first, state.watched = told[0], now, True
             deadline = now + PATIENCE_S + (_FOR_THE_NOTE_S if state.process is not None else 0)
         elif once and now - first > _TWICE_S:
             _leave(state, number, "told twice, ended at once")

@@ -1,7 +1,7 @@
 """kill -9 at random moments of the pipeline, and the same command again: the predictions are those of an undisturbed run.
 
 The moments are drawn from a seed, spread over all stages, and chosen by what is seen on the disk, so that some lie inside the
-writing of a checkpoint, a journal or a manifest. Three kills by default, 30 with ``make test-kills``.
+writing of a checkpoint, a journal or a manifest. Three kills by default, 50 with ``make test-kills``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to tell whether processes are gone"),
 ]
-KILLS = int(os.environ.get("TRACT_KILLS", "30"))
+KILLS = int(os.environ.get("TRACT_KILLS", "50"))
 SEED = int(os.environ.get("TRACT_KILLS_SEED", "0"))
 _POLL_S = 0.001
 _PATIENCE_S = 600.0  # for one start of the command, on a machine with other work too
@@ -54,18 +54,23 @@ class Moment:
 # In the order of the pipeline. Names of temporary files are those that are seen only while something is being written.
 PLACES = [
     ("", ""),
+    ("", r"cache/.*examples-.*/rows\.arrow$"),
+    ("", r"cache/.*tokens-.*\.partial/"),
     ("stage1", r"csv/"),
+    ("stage1", r"seed_metrics\.json"),
     ("stage1", r"last-.*\.ckpt\.tmp$"),
-    ("stage1", r"best-.*\.ckpt"),
+    ("stage1", r"best-.*\.safetensors\.tmp$"),
     ("stage1", r"last-.*\.ckpt$"),
     ("stage1", r"adapter_model\.safetensors$"),
     ("stage1", r"manifest\.json\.tmp$"),
     ("generate", r"config\.yaml$"),
     ("generate", r"journal.*\.jsonl$"),
-    ("generate", r"cots\.parquet"),
+    ("generate", r"\.cots\.parquet\.partial$"),
+    ("generate", r"/cots\.parquet$"),
     ("generate", r"manifest\.json"),
     ("stage2", r"last-.*\.ckpt\.tmp$"),
     ("stage2", r"last-.*\.ckpt$"),
+    ("stage2", r"best-.*\.safetensors$"),
     ("stage2", r"adapter_config\.json"),
     ("stage2", r"manifest\.json"),
     ("predict", r"journal-test.*\.jsonl$"),

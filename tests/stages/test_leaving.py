@@ -19,14 +19,11 @@ from tract.lit_module import TractLitModule
 from tract.stages.fit import fit
 
 TinyConfig = Callable[..., tuple[Config, Any]]
-# Two micro-batches a step, dropout, no checkpoint but the last.
+# Two micro-batches a step, two of a validation, dropout, and no checkpoint but the last.
 TRAINING = (
-    "train.max_steps=5",
-    "train.validate_every_steps=2",
-    "train.checkpoint_every_steps=50",
-    "adapter.dropout=0.1",
-    "optimizer.lr=0.01",
-)
+    "train.max_steps=3", "train.validate_every_steps=2", "train.checkpoint_every_steps=50", "train.validate_seed_model=true",
+    "adapter.dropout=0.1", "optimizer.lr=0.01", "batch.items_per_step=2", "batch.micro_batch_size=1", "data.max_val_items=2",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -34,37 +31,18 @@ def _own_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "_state", interruption._State())
 
 
-@pytest.fixture(scope="module")
-def whole() -> dict[str, Path]:
-    """The folder of the undisturbed training, once it was made."""
-    return {}
-
-
-def run(tiny_config: TinyConfig, place: Path, *more: str) -> Path:
-    return fit(*tiny_config(*TRAINING, f"paths.runs={place}", *more))
+def run(tiny_config: TinyConfig, place: Path) -> Path:
+    return fit(*tiny_config(*TRAINING, f"paths.runs={place}"))
 
 
 def result(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     facts = json.loads((folder / "manifest.json").read_text())["training"]
-    return load_file(folder / "adapter_model.safetensors"), {key: facts[key] for key in ("exported", "final_metrics", "optimizer_steps")}
+    kept = ("exported", "seed_metrics", "final_metrics", "optimizer_steps")
+    return load_file(folder / "adapter_model.safetensors"), {key: facts[key] for key in kept}
 
 
-@pytest.mark.parametrize(
-    ("hook", "call", "steps", "line"),
-    [
-        ("training_step", 3, [2], "at optimizer step 2 of 5 of stage1, saved"),
-        ("training_step", 4, [2], "at optimizer step 2 of 5 of stage1, saved"),
-        ("validation_step", 1, [2], "at optimizer step 2 of 5 of stage1, saved"),
-        ("training_step", 9, [5], "in stage1, of which optimizer step 5 of 5 is saved"),
-    ],
-    ids=["first half of a step", "second half", "validation", "last step"],
-)
-def test_the_step_at_hand_is_saved_and_gone_on_from(
-    hook: str, call: int, steps: list[int], line: str, tiny_config: TinyConfig, tmp_path: Path, whole: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    if not whole:
-        whole["folder"] = run(tiny_config, tmp_path_factory.mktemp("whole"))
+def interrupt(patch: pytest.MonkeyPatch, hook: str, call: int) -> None:
+    """The signal comes in the given call of a hook of the module."""
     calls = 0
     original = getattr(TractLitModule, hook)
 
@@ -76,30 +54,33 @@ def test_the_step_at_hand_is_saved_and_gone_on_from(
             interruption.adopt(signal.SIGTERM)
         return original(module, *arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(TractLitModule, hook, told)
-        with pytest.raises(Interrupted) as ended:
-            run(tiny_config, tmp_path)
-    assert ended.value.code == 143
-    assert interruption.where() == line
-    assert not interruption._state.postponed
-    saved = [int(path.stem.partition("=")[2]) for path in tmp_path.glob("stages/stage1-*.partial/checkpoints/last-*.ckpt")]
-    assert saved == steps
-    interruption._state.number = 0
-    (weights, facts), (expected, expected_facts) = result(run(tiny_config, tmp_path)), result(whole["folder"])
+    patch.setattr(TractLitModule, hook, told)
+
+
+@pytest.mark.slow
+def test_each_time_the_step_at_hand_is_saved_and_gone_on_from(
+    tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the seed LLM's validation, the first half of a step, the validation behind a step and the last step, one after the other."""
+    cut = tmp_path / "cut"
+    for hook, call, steps, line in (
+        ("validation_step", 1, [], "in stage1, before its first optimizer step"),
+        ("training_step", 1, [1], "at optimizer step 1 of 3 of stage1, saved"),
+        ("validation_step", 1, [1, 2], "at optimizer step 2 of 3 of stage1, saved"),
+        ("training_step", 2, [2, 3], "at optimizer step 3 of 3 of stage1, saved"),
+    ):
+        with monkeypatch.context() as patch:
+            interrupt(patch, hook, call)
+            with pytest.raises(Interrupted) as ended:
+                run(tiny_config, cut)
+        assert ended.value.code == 143
+        assert interruption.where() == line
+        assert not interruption._state.postponed
+        saved = sorted(int(path.stem.partition("=")[2]) for path in cut.glob("stages/stage1-*.partial/checkpoints/last-*.ckpt"))
+        assert saved == steps
+        interruption._state.number = 0
+    (weights, facts), (expected, expected_facts) = (result(run(tiny_config, place)) for place in (cut, tmp_path / "whole"))
     assert facts == expected_facts
     assert weights.keys() == expected.keys()
     for name, tensor in weights.items():
         assert torch.equal(tensor, expected[name]), name
-
-
-def test_before_the_first_step_nothing_is_saved(tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(module: TractLitModule, *arguments: Any) -> None:
-        interruption.adopt(signal.SIGINT)
-
-    monkeypatch.setattr(TractLitModule, "validation_step", told)
-    monkeypatch.setattr(TractLitModule, "on_validation_epoch_end", lambda module: pytest.fail("the validation was not broken off"))
-    with pytest.raises(Interrupted):
-        run(tiny_config, tmp_path, "train.validate_seed_model=true", "batch.micro_batch_size=1")
-    assert interruption.where() == "in stage1, before its first optimizer step"
-    assert not list(tmp_path.glob("stages/*/checkpoints/*.ckpt"))

@@ -213,7 +213,9 @@ def _run_several(folder: Path, size: int) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     interruption.check()  # from here on the engine has handlers of its own, which tell the ranks
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks say themselves what is wrong
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the ranks say themselves what is wrong
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         local_addr="localhost", max_restarts=0, monitor_interval=0.2,

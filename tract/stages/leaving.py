@@ -55,38 +55,38 @@ class LeaveWhenAsked(Callback):
         self._leave_if_asked(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """All is trained and saved."""
-        self._end()
+        """Leaves behind the last step and its validation; what follows begins anew from there."""
         if number := highest(interruption.requested()):
-            interruption.adopt(number)
-            interruption.check()
+            self._leave(trainer, pl_module, number)
+        interruption.postpone(wanted=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Nothing is left to save."""
-        self._end()
+        interruption.postpone(wanted=False)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Puts the loops where they were behind the step."""
-        if self._saves_loops:
+        if self._saves_loops and self._loops is not None:
             checkpoint["loops"]["fit_loop"] = self._loops
 
     def _leave_if_asked(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        number, total = highest(interruption.requested()), pl_module.total_steps
-        if not number or trainer.global_step == total:
-            return
-        interruption.adopt(number)
-        if trainer.global_step:
-            path = self._folder / f"last-step={trainer.global_step}.ckpt"
-            if self._loops is not None and not agree(path.exists()):
-                self._saves_loops = True
-                trainer.save_checkpoint(path)
-            interruption.at(f"at optimizer step {trainer.global_step} of {total} of {self._stage}, saved")
-        else:
-            interruption.at(f"in {self._stage}, before its first optimizer step")
-        interruption.check()
+        module: Any = pl_module
+        number = highest(interruption.requested())
+        if number and trainer.global_step != module.total_steps:
+            self._saves_loops = True
+            self._leave(trainer, pl_module, number)
 
-    def _end(self) -> None:
-        interruption.postpone(wanted=False)
+    def _leave(self, trainer: L.Trainer, pl_module: L.LightningModule, number: int) -> None:
+        module: Any = pl_module
+        interruption.adopt(number)
+        path = self._folder / f"last-step={trainer.global_step}.ckpt"
+        if not trainer.global_step:
+            interruption.at(f"in {self._stage}, before its first optimizer step")
+        else:
+            if self._loops is not None and not agree(path.exists()):
+                trainer.save_checkpoint(path)
+            interruption.at(f"at optimizer step {trainer.global_step} of {module.total_steps} of {self._stage}, saved")
+        interruption.check()
 
 
 def _saved(stage: str, folder: Path, total: int) -> str:
