@@ -57,14 +57,14 @@ def run(work: str, *signals: int, pause: float = 0.0, once: bool = True) -> tupl
         process.send_signal(number)
         time.sleep(pause)
     said = process.stdout.read().splitlines()
-    return process.wait(20), said, time.monotonic() - began
+    return process.wait(60), said, time.monotonic() - began
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_at_once(number: int) -> None:
     status, said, seconds = run("begin(); time.sleep(60)", number)
     assert (status, said) == (128 + number, [f"words {number} in a test "])
-    assert seconds < 5
+    assert seconds < 20
 
 
 def test_an_error_while_the_process_ends_is_no_other_end() -> None:
@@ -84,7 +84,7 @@ def test_work_that_can_be_left_behind_it_is_finished() -> None:
 def test_patience_has_an_end(work: str) -> None:
     status, said, seconds = run(work, signal.SIGTERM, once=False)
     assert (status, said) == (143, ["words 15 in a test what was at work did not end within 0.5 s"])
-    assert 0.5 <= seconds < 5
+    assert 0.5 <= seconds < 20
 
 
 @pytest.mark.parametrize("work", [POSTPONED.format(seconds=60), DEAF], ids=["long", "deaf"])
@@ -135,7 +135,7 @@ def test_the_process_that_works_is_told_and_heard(both: bool, tmp_path: Path) ->
     interruption.PATIENCE_S = 20
     interruption.renewed("stage1")
     with interruption.postponed():
-        begin()
+        Path(sys.argv[1], "begun").touch()
         time.sleep(1.0)
         interruption.at("at step 3, saved")"""
     ).replace("import ctypes", "from pathlib import Path\nimport ctypes")  # fmt: skip
@@ -144,13 +144,14 @@ def test_the_process_that_works_is_told_and_heard(both: bool, tmp_path: Path) ->
     begin()
     with interruption.postponed():
         with interruption.started([sys.executable, "-c", {worker!r}, {str(tmp_path)!r}], dict(os.environ)) as process:
-            time.sleep(0.5)
+            while not Path({str(tmp_path)!r}, "begun").exists():
+                time.sleep(0.01)
             os.kill({target}, signal.SIGTERM)
             print("status", process.wait(), flush=True)
         assert interruption.take_note(Path({str(tmp_path)!r}))
         assert interruption._state.renewed == {{"stage1"}}"""
     work = work.replace("begin()\n", "interruption.PATIENCE_S = 20; begin()\n", 1)
-    assert run(work)[:2] == (143, ["begun", "status 143", "words 15 at step 3, saved "])
+    assert run(work)[:2] == (143, ["status 143", "words 15 at step 3, saved "])
 
 
 def test_no_note_is_no_interruption(tmp_path: Path) -> None:
