@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Row -> (its modules, the rows that it may use beside itself). A module belongs to the one row that it matches.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "package": (("tract",), ()),
+    "interruption": (("tract.interruption",), ()),
     "schema": (("tract.errors", "tract.schema", "tract.inside", "tract.masking"), ()),
     "text": (
         ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout"),
@@ -58,6 +59,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tract.stages", "tract.stages.*"),
         (
             "package",
+            "interruption",
             "schema",
             "text",
             "tensors",
@@ -74,8 +76,8 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "backends",
         ),
     ),
-    "entry": (("tract.entry", "tract.multirun"), ("package", "schema", "config")),
-    "job": (("tract.job",), ("schema", "ranks", "entry", "stages", "config")),
+    "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
+    "job": (("tract.job",), ("package", "interruption", "schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)
 SINGLE_MODULES = {

@@ -20,7 +20,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tract import multirun
+from tract import interruption, multirun
 from tract.errors import TractError
 from tract.masking import masked_text
 
@@ -65,8 +65,11 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
         guarded(multirun.check_launcher)()
         return guarded(task)(cfg)
 
+    # submitit has handlers of its own: it starts jobs again that were out of time.
+    handled = contextlib.nullcontext() if multirun.is_job() else interruption.handled(_last_line, once=True)
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+        with handled:
+            hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if began:  # the configuration was composed and checked, so this is a fault of ours
             raise
@@ -82,6 +85,14 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
 def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Prints the traceback of a fault of ours without secrets; for ``sys.excepthook``."""
     sys.stderr.write(masked_text("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _last_line(number: int, reason: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    # A command that holds a secret can be read again by its user alone.
+    sys.stderr.write(f"{masked_text(interruption.last_line(number, reason, sys.orig_argv))}\n")
+    sys.stderr.flush()
 
 
 def guarded(task: Callable[..., None]) -> Callable[..., None]:

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from tract import interruption
 from tract.entry import CONFIG_DIR, guarded, show_masked
 from tract.errors import TrainingError
 from tract.ranks import Ranks, by_environment, end_with, joined
@@ -29,6 +31,16 @@ _LAST_WAIT_S = 5.0
 
 def main(folder: Path) -> None:
     """Runs the task that the folder describes."""
+    with interruption.handled(partial(_leave_note, folder), once=False):
+        _main(folder)
+
+
+def _leave_note(folder: Path, number: int, reason: str) -> None:
+    if by_environment().is_first:
+        interruption.leave_note(folder, number, reason)
+
+
+def _main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     end_with(task.pop("parent"))
     config = OmegaConf.load(folder / "config.yaml")

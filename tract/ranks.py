@@ -125,6 +125,18 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def highest(value: int) -> int:
+    """The highest of all ranks' values."""
+    if here().size == 1:
+        return value
+    import torch
+    import torch.distributed as dist
+
+    box = torch.tensor([value])
+    dist.all_reduce(box, op=dist.ReduceOp.MAX)
+    return int(box.item())
+
+
 def wait_for_all(*, patient: bool = False) -> None:
     """Returns when every rank has come here.
 

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,8 +63,9 @@ def start(place: Path, *more: str, output: str = "output.txt") -> subprocess.Pop
     place.mkdir(parents=True, exist_ok=True)
     with (place / output).open("a", encoding="utf-8") as stream:
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=stream, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+            command, cwd=ROOT, env=environment(), stdout=stream, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests themselves run in the background
+        )  # fmt: skip
 
 
 def environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """kill -9 at random moments of the pipeline, and the same command again: the predictions are those of an undisturbed run.
 
 The moments are drawn from a seed, spread over all stages, and chosen by what is seen on the disk, so that some lie inside the
-writing of a checkpoint, a journal or a manifest. Three kills by default, 30 with ``make test-kills``.
+writing of a checkpoint, a journal or a manifest. Three kills by default, 50 with ``make test-kills``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to tell whether processes are gone"),
 ]
-KILLS = int(os.environ.get("TRACT_KILLS", "30"))
+KILLS = int(os.environ.get("TRACT_KILLS", "50"))
 SEED = int(os.environ.get("TRACT_KILLS_SEED", "0"))
 _POLL_S = 0.001
 _PATIENCE_S = 600.0  # for one start of the command, on a machine with other work too
 _GONE_S = 15.0
-Files = dict[str, tuple[int, int]]  # path below the store -> (bytes, time of the last change in ns)
+_CACHE = "cache"
+Files = dict[str, tuple[int, int]]  # path below the store, or of the cache -> (bytes, time of the last change in ns)
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Moment:
     """When to kill.
 
     Attributes:
-        stage: the stage at work; "" for the start of the process, before any. writes: a pattern; a file of the stage whose name it
-            fits has just appeared or changed. delay_s: to wait then. isolate: each stage in a process of its own.
+        stage: the stage at work; "" for the start of the process, before any. writes: a pattern; a file of the stage, or of the
+            cache, whose name it fits has just appeared or changed. delay_s: to wait then. isolate: each stage in a process of its own.
         alone: kill only the process that was started; else its whole group.
     """
 
@@ -54,18 +55,23 @@ class Moment:
 # In the order of the pipeline. Names of temporary files are those that are seen only while something is being written.
 PLACES = [
     ("", ""),
+    ("", rf"{_CACHE}/.*examples-.*/rows\.arrow$"),
+    ("", rf"{_CACHE}/.*tokens-.*\.partial/"),
     ("stage1", r"csv/"),
+    ("stage1", r"seed_metrics\.json"),
     ("stage1", r"last-.*\.ckpt\.tmp$"),
-    ("stage1", r"best-.*\.ckpt"),
+    ("stage1", r"best-.*\.safetensors\.tmp$"),
     ("stage1", r"last-.*\.ckpt$"),
     ("stage1", r"adapter_model\.safetensors$"),
     ("stage1", r"manifest\.json\.tmp$"),
     ("generate", r"config\.yaml$"),
     ("generate", r"journal.*\.jsonl$"),
-    ("generate", r"cots\.parquet"),
+    ("generate", r"\.cots\.parquet\.partial$"),
+    ("generate", r"/cots\.parquet$"),
     ("generate", r"manifest\.json"),
     ("stage2", r"last-.*\.ckpt\.tmp$"),
     ("stage2", r"last-.*\.ckpt$"),
+    ("stage2", r"best-.*\.safetensors$"),
     ("stage2", r"adapter_config\.json"),
     ("stage2", r"manifest\.json"),
     ("predict", r"journal-test.*\.jsonl$"),
@@ -100,7 +106,7 @@ def draw_moments(number: int, rng: random.Random) -> list[Moment]:
     moments = []
     for stage, writes in sorted(places, key=PLACES.index):
         at_once = rng.random() < 0.5 or stage == "evaluate"  # which is over in two seconds
-        delay_s = rng.uniform(0, 6) if not stage else rng.uniform(0, 0.003 if at_once else 0.4)
+        delay_s = rng.uniform(0, 6) if not writes else rng.uniform(0, 0.003 if at_once else 0.4)
         isolate = rng.random() < 0.3 and stage != "evaluate"
         moments.append(Moment(stage, writes, delay_s, isolate, alone=isolate and rng.random() < 0.7))
     return moments
@@ -140,6 +146,8 @@ def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
     for path in (place / "runs" / "stages").glob("evaluate-*"):
         if not path.suffix:  # complete: the last kill came too late to cut it off
             shutil.rmtree(path)
+    if moment.writes.startswith(_CACHE):  # it is written by the first command alone
+        shutil.rmtree(place / _CACHE, ignore_errors=True)
     before = _files(place)
     process = start(place, f"run.isolate={str(moment.isolate).lower()}")
     try:
@@ -159,9 +167,11 @@ def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
     after = _files(place)
     left = after.keys() - before.keys()
     if stage != "start":
-        changed = {name.partition("-")[0] for name, state in after.items() if before.get(name) != state}
+        changed = {name.partition("-")[0] for name, state in after.items() if before.get(name) != state and _CACHE not in name}
         stage = max(changed, key=_rank, default=f"after {stage}")
-    return stage, sorted(re.sub(r"[\d=]+", "N", name.partition("/")[2]) for name in left if name.endswith((".tmp", ".partial")))
+    return stage, sorted(
+        re.sub(r"[\d=]+", "N", name.partition("/")[2]) for name in left if re.search(r"\.tmp$|\.partial|/\.examples", name)
+    )
 
 
 def _wait_for(moment: Moment, before: Files, place: Path, process: subprocess.Popen[str]) -> str:
@@ -176,10 +186,12 @@ def _wait_for(moment: Moment, before: Files, place: Path, process: subprocess.Po
 
 def _due(moment: Moment, before: Files, place: Path) -> str | None:
     """The stage at work if the moment has come; a stage that is over already gives way to the next one."""
-    if not moment.stage:
+    if not moment.writes:
         return "start"
     after = _files(place)
-    changed = [name for name, state in after.items() if before.get(name) != state and ".partial/" in name]
+    changed = [name for name, state in after.items() if before.get(name) != state]
+    if not moment.stage and any(re.search(moment.writes, name) for name in changed):
+        return "start"
     for name in changed:
         if name.startswith(f"{moment.stage}-") and re.search(moment.writes, name):
             return moment.stage
@@ -192,16 +204,16 @@ def _rank(stage: str) -> int:
 
 
 def _files(place: Path) -> Files:
-    """What the stages in work hold; files come and go while they are listed."""
+    """What the stages in work and the cache hold; files come and go while they are listed."""
     found: Files = {}
     store = place / "runs" / "stages"
-    for folder in store.glob("*.partial"):
+    for folder in (*store.glob("*.partial"), place / _CACHE):
         for path in (Path(root) / name for root, _, names in os.walk(folder) for name in names):
             try:
                 state = path.stat()
             except FileNotFoundError:
                 continue
-            found[path.relative_to(store).as_posix()] = (state.st_size, state.st_mtime_ns)
+            found[path.relative_to(place if folder.name == _CACHE else store).as_posix()] = (state.st_size, state.st_mtime_ns)
     return found
 
 

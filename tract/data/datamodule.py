@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.batches import MicroBatches
-from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler
+from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler, heed_the_loader_alone
 from tract.data.tokens import TokenStore
 from tract.layout import SequenceLayout, TokenKind
 
@@ -75,6 +75,7 @@ class JudgeDataModule(L.LightningDataModule):
             sampler=self.val_sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=heed_the_loader_alone,
             generator=torch.Generator(),  # as in ``StepLoader``: the global one decides over dropout
         )
 

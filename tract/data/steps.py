@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,6 +219,12 @@ class LengthSampler(Sampler[MicroBatch]):
             yield MicroBatch(tuple(part), totals, counts=place < len(own))
 
 
+def heed_the_loader_alone(worker: int) -> None:
+    """Lets a loader process end when its loader wants it: a signal to all processes of a run must not cut off the step at hand."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StepLoader(DataLoader[Any]):
     """A loader over a ``StepSampler`` that can be stopped and continued in the middle of an epoch.
 
@@ -234,6 +241,7 @@ class StepLoader(DataLoader[Any]):
             sampler=sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=heed_the_loader_alone,
             generator=torch.Generator(),
         )
         self._steps = sampler

@@ -114,7 +114,7 @@ class WholeStepCheckpoint(ModelCheckpoint):
 
 
 class EdgeValidations(Callback):
-    """Validates before the first step, if that is wanted, and behind the last one, if no validation was due there.
+    """Validates before the first step, if that is wanted, behind the last one, if no validation was due there, and where a run resumes.
 
     Inside the training, since strategies that spread weights over ranks set a model up but once.
 
@@ -134,7 +134,12 @@ class EdgeValidations(Callback):
             self.seed_values = {name: math.nan if value is None else value for name, value in kept.items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The seed LLM."""
+        """The seed LLM; or what a run was cut off in that had saved its step already, which Lightning would leave out."""
+        module: Any = pl_module
+        done, every = trainer.global_step * module.accumulate, trainer.val_check_batch
+        if done and module.validated_at != trainer.global_step and sum(trainer.num_val_batches) and not done % every:
+            trainer.fit_loop.epoch_loop.val_loop.restarting = False
+            self._validate(trainer, pl_module)
         if self._seed_metrics is None or self.seed_values:
             return
         self.seed_values = self._validate(trainer, pl_module)

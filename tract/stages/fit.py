@@ -39,6 +39,7 @@ from tract.ranks import agree, here
 from tract.sharding import elements_of, whole_weights
 from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidations, Throughput, checkpoints, newest_checkpoint
 from tract.stages.identity import StageIdentity, code_digests, material
+from tract.stages.leaving import LeaveWhenAsked
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
 from tract.stages.products import Product, or_null, write_config, write_json
@@ -244,7 +245,8 @@ def _run_trainer(
     validates = len(datamodule.val_sampler) > 0
     newest, best = checkpoints(cfg.train, folder / "checkpoints", validates=validates)
     edges = EdgeValidations(folder / "seed_metrics.json" if validates and cfg.train.validate_seed_model else None)
-    callbacks = [Throughput(), newest, *([best] if best else []), edges]
+    leaving = LeaveWhenAsked(cfg.stage, folder / "checkpoints")
+    callbacks = [leaving, Throughput(), newest, *([best] if best else []), edges]
     trainer = _trainer(cfg, callbacks, loggers, folder, module.accumulate, validates)
     resume: Path | None = agree(newest_checkpoint(folder / "checkpoints") if here().is_first else None)
     _announce(cfg, module, datamodule, resume)

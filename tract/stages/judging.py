@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from tract import interruption
 from tract.generation.backend import JudgeBackend
 from tract.generation.batching import batches_by_length
-from tract.generation.judgement import NO_COT, Prompt
+from tract.generation.judgement import NO_COT, Judgement, Prompt
 from tract.ranks import here
 from tract.stages.progress import Progress
 from tract.stages.rank_logs import RankLogs
@@ -52,8 +53,8 @@ def sample_judgements(
     if here().size > 1:
         what, total, left = f"{what}, rank {here().rank} of {here().size}", *[sum(map(len, mine)) * len(samples)] * 2
     progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
-    for judgements in judge.judge_parts(mine, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance):
-        journal.append(judgements)
+    made = judge.judge_parts(mine, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance)
+    _keep(made, journal, what, total - left, total)
 
 
 def read_judgements(
@@ -83,5 +84,14 @@ def read_judgements(
     before = total - left if here().size == 1 else 0
     progress = Progress(what, "judgements", left + before, before, log.info, every_s=_REPORT_EVERY_S)
     pairs = [[(prompt, given[prompt.row]) for prompt in batch] for batch in mine]
-    for judgements in judge.read_parts(pairs, rows=batch_size, progress=progress.advance):
-        journal.append(judgements)
+    _keep(judge.read_parts(pairs, rows=batch_size, progress=progress.advance), journal, what, before, left + before)
+
+
+def _keep(made: Iterator[list[Judgement]], journal: RankLogs, what: str, done: int, total: int) -> None:
+    """Writes judgements as they come. A signal breaks off what is being made, but not what is being written."""
+    interruption.at(f"in {what}, {done} of {total} judgements are saved")
+    for judgements in made:
+        with interruption.postponed():
+            journal.append(judgements)
+            done += len(judgements)
+            interruption.at(f"in {what}, {done} of {total} judgements are saved")

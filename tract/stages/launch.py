@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -28,6 +27,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from tract import interruption
 from tract.config import Config
 from tract.errors import ConfigError
 
@@ -137,6 +137,7 @@ def follow() -> None:
     Raises:
         SystemExit: if a rank failed, here or elsewhere.
     """
+    interruption.launched(first=False)
     store = _store()
     while (message := json.loads(store.get(f"task{next(_numbers)}"))) is not None:
         if code := _run_beside(message, store):
@@ -146,6 +147,8 @@ def follow() -> None:
 @contextmanager
 def leading() -> Iterator[None]:
     """Lets the other processes of a launcher go on when the pipeline is over; if it failed, the launcher ends them."""
+    if launcher() is not None:
+        interruption.launched(first=True)
     yield
     if launcher() is not None:
         _store().set(f"task{next(_numbers)}", "null")
@@ -162,28 +165,34 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
         SystemExit: if it failed; the processes have said why.
     """
     message: dict[str, Any] = {"task": dict(task), "config": OmegaConf.to_yaml(resolved, resolve=True)}
-    with tempfile.TemporaryDirectory(prefix="tract-") as place:
+    with tempfile.TemporaryDirectory(prefix="tract-") as place, interruption.postponed():
         folder = Path(place)
         sys.stdout.flush()
-        outer = launcher()
-        if size == 1:
-            _write(folder, message)
-            code = _run_one(folder, _environment({}, alone=True))
-        elif outer is None:
-            _write(folder, message)
-            code = _run_several(folder, size)
-        else:
-            store = _store()
-            message["master"] = [outer["MASTER_ADDR"], _free_port()]
-            store.set(f"task{next(_numbers)}", json.dumps(message))
-            code = _run_beside(message, store, folder)
+        interruption.at(f"in {task['stage']}")
+        code = _run(message, folder, size)
+        if interruption.take_note(folder):
+            interruption.check()
+        if code == 0:
+            interruption.at(f"after {task['stage']}, which is complete")
+            return Path((folder / product_file).read_text(encoding="utf-8"))
+        interruption.check()
         if code < 0:  # else it has said why itself
             hint = "; memory may have run out" if code == -signal.SIGKILL else ""
             again = "run the same command again: it goes on where it stopped"
             log.error("%s: its process was ended by signal %d%s; %s", task["stage"], -code, hint, again)
-        if code:
-            sys.exit(code if code > 0 else 128 - code)
-        return Path((folder / product_file).read_text(encoding="utf-8"))
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def _run(message: dict[str, Any], folder: Path, size: int) -> int:
+    """Runs the processes of a task; their exit status, or minus the signal that ended one of them."""
+    outer = launcher()
+    if size > 1 and outer is not None:
+        store = _store()
+        message["master"] = [outer["MASTER_ADDR"], _free_port()]
+        store.set(f"task{next(_numbers)}", json.dumps(message))
+        return _run_beside(message, store, folder)
+    _write(folder, message)
+    return _run_one(folder, _environment({}, alone=True)) if size == 1 else _run_several(folder, size)
 
 
 def _write(folder: Path, message: Mapping[str, Any]) -> None:
@@ -193,13 +202,8 @@ def _write(folder: Path, message: Mapping[str, Any]) -> None:
 
 def _run_one(folder: Path, environment: Mapping[str, str]) -> int:
     """One process; its exit status, or minus the signal that ended it."""
-    process = subprocess.Popen([sys.executable, "-m", _JOB, str(folder)], env=environment)
-    try:
+    with interruption.started([sys.executable, "-m", _JOB, str(folder)], environment) as process:
         return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
 
 
 def _run_several(folder: Path, size: int) -> int:
@@ -208,7 +212,10 @@ def _run_several(folder: Path, size: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks say themselves what is wrong
+    interruption.check()  # from here on the engine has handlers of its own, which tell the ranks
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the ranks say themselves what is wrong
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         local_addr="localhost", max_restarts=0, monitor_interval=0.2,
@@ -221,9 +228,12 @@ def _run_several(folder: Path, size: int) -> int:
         elastic_launch(config, sys.executable)("-m", _JOB, str(folder))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if interruption.take_note(folder):
+            return int(failure.exitcode)
         log.error("rank %d of %d failed first, with exit status %d; the others were ended", rank, size, failure.exitcode)
         return int(failure.exitcode)
     except SignalException as error:
+        interruption.adopt(int(error.sigval))
         return -int(error.sigval)
     finally:
         os.environ.clear()

@@ -19,6 +19,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tract import interruption
 from tract.config import Config
 from tract.config_rules import STAGES
 from tract.errors import ConfigError
@@ -66,6 +67,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         return {}
     check_devices(cfg)
     plan = _plan(cfg)
+    interruption.force([name for name in plan if _forced(name, cfg) and _wanted(name, cfg)])
     _check_ahead(cfg, resolved, plan)
     products: dict[str, Product] = {}
     with leading():

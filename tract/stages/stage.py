@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
+from tract import interruption
 from tract.config import Config
 from tract.ranks import agree, wait_for_all
 from tract.stages.identity import StageIdentity
@@ -21,6 +22,7 @@ IMMATERIAL_CODE = (
     "tract.errors",
     "tract.inside",
     "tract.masking",
+    "tract.interruption",
     "tract.preview",
     "tract.ranks",
     "tract.validation",
@@ -29,6 +31,7 @@ IMMATERIAL_CODE = (
     "tract.stages.identity",
     "tract.stages.judgement_log",
     "tract.stages.launch",
+    "tract.stages.leaving",
     "tract.stages.loggers",
     "tract.stages.products",
     "tract.stages.progress",
@@ -77,6 +80,7 @@ def run_folder(cfg: Config) -> Path:
 
 def follow_stage(stage: Stage, cfg: Config) -> None:
     """Takes part in making a stage that rank 0 runs with ``run_stage``, in the folder that it says."""
+    interruption.at(f"in {stage.name}")
     folder: StageFolder | None = agree(patient=True)
     if folder is not None:
         _make(stage, folder, cfg)
@@ -101,6 +105,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         TractError: for anything that the user can mend.
     """
     folder = folder_of(stage, cfg, force=force)
+    interruption.at(f"in {stage.name}")
     with folder.locked(wait=cfg.run.when_locked == "wait"):
         if not force and (product := complete_product(folder, cfg)) is not None:
             log.info("%s: reused, %s (same configuration, inputs and code)", stage.name, folder.path)
@@ -110,10 +115,13 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         if folder.working.exists() and not force:
             log.info("%s: going on with what an earlier try left in %s", stage.name, folder.working)
         folder.begin(overwrite=force)
+        if force:
+            interruption.renewed(stage.name)
         agree(folder, patient=True)
         facts = _make(stage, folder, cfg)
         wait_for_all(patient=True)
         product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
     folder.link(run_folder(cfg))
+    interruption.at(f"after {stage.name}, which is complete")
     log.info("%s: finished, %s", stage.name, folder.path)
     return product
