@@ -129,9 +129,8 @@ test-gpu: setup  ## tests that need one or more GPUs
 test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the same judgements as by the Hugging Face backend
 	@$(PYTEST_FILES) -m 'vllm and not gpu and not network'
 
-test-kills: setup  ## kill -9 at 30 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
-	@$(PYTEST) -s -m kills tests/stages/test_kills.py tests/stages/test_strategies.py tests/test_estimate.py tests/test_multirun.py \
-	  tests/test_performance.py
+test-kills: setup  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
+	@$(PYTEST) -s -m 'kills and not gpu and not multigpu and not network and not vllm'
 
 # Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.
 # $(call bench_run,SCRIPT,OPTIONS): overrides of the configuration (ARGS) stand last.
