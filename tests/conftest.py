@@ -12,6 +12,7 @@ os.environ.update({"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from omegaconf import DictConfig
 
 from tract.config import Config, ModelConfig
@@ -19,6 +20,10 @@ from tract.layout import SequenceLayout
 from tract.modeling import load_tokenizer
 from tract.score_grid import ScoreGrid
 from tract.validation import validate
+
+# A shared machine may stop for longer than any deadline.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parents[1]
 CUE = " So the overall score is "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-# Packed weights (4 and 8 bits) hold no such numbers.
+# Packed weights (4 and 8 bits) hold no such numbers; tensors on the meta device, of which sizes alone are wanted, hold none.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -20,7 +20,9 @@ def largest(tensors: Iterable[Tensor]) -> Tensor:
         [] float32, on the device of the first tensor; 0 without floating-point numbers.
     """
     # Least and largest in one pass: on a CPU several times as fast as any other way that lets NaN through.
-    ends = [torch.stack(torch.aminmax(t.detach())).abs().amax().float() for t in tensors if t.dtype in _FLOATS and t.numel()]
+    ends = [
+        torch.stack(torch.aminmax(t.detach())).abs().amax().float() for t in tensors if t.dtype in _FLOATS and t.numel() and not t.is_meta
+    ]
     if not ends:
         return torch.zeros(())
     return torch.stack([end.to(ends[0].device) for end in ends]).amax()

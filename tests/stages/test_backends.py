@@ -37,7 +37,7 @@ def settings_of(spec: str, cfg: Config) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("32-true", "float32"), ("bf16-mixed", "bfloat16"), ("bf16-true", "bfloat16"), ("16-mixed", "float16")]
+    ("precision", "dtype"), [("32-true", "float32"), ("bf16-mixed", "bfloat16"), ("bf16-true", "bfloat16"), ("16-true", "float16")]
 )
 def test_vllm_computes_as_the_trainer_says(precision: str, dtype: str, compose: Any) -> None:
     cfg = validate(compose("generation=vllm", f"trainer.precision={precision}"))

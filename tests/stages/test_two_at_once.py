@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from crash_pipeline import predictions, product, run_here, start, undisturbed
 
 from tract.entry import guarded
+from tract.stages.identity import StageIdentity
 from tract.stages.products import open_product, read_manifest
 from tract.stages.run_folder import StageFolder
+from tract.stages.stage import run_stage
 
 pytestmark = pytest.mark.slow
 STAGES = {"stage1": 1, "generate": 1, "stage2": 1, "predict": 2, "evaluate": 1}  # the seed LLM is judged beside the trained judge
@@ -44,6 +53,64 @@ def test_each_stage_is_made_once_and_both_end_well(whole: Path, tmp_path: Path) 
     products = [path for path in store.iterdir() if path.suffix != ".lock"]
     assert Counter(open_product(path).manifest["stage"] for path in products) == STAGES
     assert predictions(tmp_path) == predictions(whole)
+
+
+@pytest.mark.kills
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("isolate", ["true", "false"])
+def test_what_both_force_is_made_once(isolate: str, whole: Path, tmp_path: Path) -> None:
+    """Else the one that waited would take away the product that the other is at work with."""
+    run_here(tmp_path, "stages=[stage1]")
+    forced = ("force=[stage1]", f"run.isolate={isolate}")
+    first = start(tmp_path, *forced, output="output0.txt")
+    while not list((tmp_path / "runs" / "stages").glob("stage1-*.partial")):
+        assert first.poll() is None
+        time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGSTOP)  # until the other one waits
+    second = start(tmp_path, *forced, output="output1.txt")
+    while "waiting (" not in (tmp_path / "output1.txt").read_text():
+        assert second.poll() is None
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGCONT)
+    codes = [process.wait(_PATIENCE_S) for process in (first, second)]
+    said = [(tmp_path / f"output{number}.txt").read_text(encoding="utf-8") for number in range(2)]
+    assert codes == [0, 0], said
+    assert [text.count("stage1: finished") for text in said] == [1, 0]
+    assert predictions(tmp_path) == predictions(whole)
+
+
+def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg: Any = SimpleNamespace(
+        paths=SimpleNamespace(runs=str(tmp_path)), run=SimpleNamespace(on_code_change="redo", when_locked="wait", name="r"), seed=0
+    )
+    made = []
+
+    class Fake:
+        name = "stage1"
+
+        def identity(self) -> StageIdentity:
+            return StageIdentity("stage1", {"seed": 0}, {}, {})
+
+        def make(self, folder: StageFolder) -> dict[str, Any]:
+            made.append(folder)
+            return {}
+
+    run_stage(Fake(), cfg, force=False)
+    run_stage(Fake(), cfg, force=True)
+    assert len(made) == 2
+    locked = StageFolder.locked
+
+    @contextmanager
+    def after_another(folder: StageFolder, *, wait: bool) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(StageFolder, "locked", locked)
+            run_stage(Fake(), cfg, force=True)
+        with locked(folder, wait=wait):
+            yield
+
+    monkeypatch.setattr(StageFolder, "locked", after_another)
+    run_stage(Fake(), cfg, force=True)
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("stage", ["stage1", "generate"])

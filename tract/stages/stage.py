@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from tract import interruption
 from tract.config import Config
+from tract.errors import DataError
 from tract.ranks import agree, wait_for_all
 from tract.stages.identity import StageIdentity
-from tract.stages.products import Product, open_product
+from tract.stages.products import Product, open_product, read_manifest
 from tract.stages.run_folder import StageFolder, find, provenance, reason
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,14 @@ def _make(stage: Stage, folder: StageFolder, cfg: Config) -> dict[str, Any]:
         return stage.make(folder)
 
 
+def _made_since(begun: datetime, folder: StageFolder) -> bool:
+    """Whether the product was made after that time."""
+    try:
+        return folder.is_complete and datetime.fromisoformat(read_manifest(folder.path)[0]["finished"]) > begun
+    except DataError:
+        return False
+
+
 def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     """The stage's product: reused if it is there, else made here, going on where an earlier try was cut off.
 
@@ -106,7 +116,10 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     """
     folder = folder_of(stage, cfg, force=force)
     interruption.at(f"in {stage.name}")
+    begun = datetime.now(UTC)
     with folder.locked(wait=cfg.run.when_locked == "wait"):
+        # Another run that was waited for may be at work with what it made, and that is new already.
+        force = force and not _made_since(begun, folder)
         if not force and (product := complete_product(folder, cfg)) is not None:
             log.info("%s: reused, %s (same configuration, inputs and code)", stage.name, folder.path)
             agree(None, patient=True)
