@@ -24,7 +24,7 @@ def largest(tensors: Iterable[Tensor]) -> Tensor:
         torch.stack(torch.aminmax(t.detach())).abs().amax().float() for t in tensors if t.dtype in _FLOATS and t.numel() and not t.is_meta
     ]
     if not ends:
-        return torch.zeros(())
+        return torch.zeros((), device="cpu")  # also where the meta device is the default
     return torch.stack([end.to(ends[0].device) for end in ends]).amax()
 
 
