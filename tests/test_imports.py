@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "package": (("tract",), ()),
     "interruption": (("tract.interruption",), ()),
-    "schema": (("tract.errors", "tract.schema", "tract.inside", "tract.masking"), ()),
+    "schema": (("tract.errors", "tract.containers", "tract.schema", "tract.inside", "tract.masking"), ()),
     "text": (
         ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout"),
         ("schema",),
@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "estimate": (("tract.estimate", "tract.estimate.*"), ()),
     "modeling": (("tract.modeling", "tract.serving"), ("schema", "finite", "forward", "config")),
     "preview": (("tract.preview",), ("schema", "text", "tensors", "data")),
-    "lit_module": (("tract.lit_module",), ("schema", "text", "tensors", "finite", "forward", "ranks", "data")),
+    "lit_module": (("tract.lit_module", "tract.split_metrics"), ("schema", "text", "tensors", "finite", "forward", "ranks", "data")),
     "backends": (
         (
             "tract.generation.live",

@@ -335,9 +335,9 @@ def test_a_strategy_without_its_package(compose_config: Any, monkeypatch: pytest
 
 
 def test_monitors_are_the_metrics_of_the_module() -> None:
-    from tract.lit_module import _EvaluationMetrics
+    from tract.split_metrics import SplitMetrics
 
-    metrics = _EvaluationMetrics("val")
+    metrics = SplitMetrics("val")
     computed = {f"val/{name}" for name in metrics.means} | set(judge_metrics("val/").keys())
     assert set(MONITORS) == computed - {"val/rmse_constant"}  # a property of the data, not of the model
 

@@ -6,14 +6,14 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tract.config import YAML_NAMES, Config, GenerationConfig
 from tract.config_devices import ZERO_OPTIMIZERS, device_problems
+from tract.containers import not_finite_in
 from tract.errors import ConfigError
 from tract.perturbations import ALL, PERTURBATIONS
 from tract.prompts import PromptTemplate
@@ -92,7 +92,7 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     """Choices, ranges and contradictions between fields; one line each."""
     yield from _choice_problems(cfg)
     yield from _range_problems(cfg)
-    yield from _not_finite("", vars(cfg))
+    yield from _not_finite(cfg)
     yield from _name_problems(cfg)
     yield from _training_problems(cfg)
     yield from _pipeline_problems(cfg)
@@ -158,17 +158,10 @@ def _range_problems(cfg: Config) -> Iterator[str]:
             yield f"{key}: {number} is not a number >= {least}"
 
 
-def _not_finite(key: str, node: Any) -> Iterator[str]:
+def _not_finite(cfg: Config) -> Iterator[str]:
     """Numbers that are none: they would move weights or limits to nowhere, and no manifest can hold them."""
-    content = vars(node) if is_dataclass(node) else node
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            yield from _not_finite(f"{key}.{YAML_NAMES.get(str(name), name)}".lstrip("."), value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _not_finite(key, value)
-    elif isinstance(content, float) and not math.isfinite(content):
-        yield f"{key}: {content} is no finite number"
+    for key, number in not_finite_in(asdict(cfg)):
+        yield f"{key}: {number} is no finite number"
 
 
 def _name_problems(cfg: Config) -> Iterator[str]:

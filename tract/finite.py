@@ -10,6 +10,8 @@ from torch import Tensor
 # Packed weights (4 and 8 bits) hold no such numbers; tensors on the meta device, of which sizes alone are wanted, hold none.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+MOST_NAMED = 64  # examples in an error; the others are counted
+
 
 def largest(tensors: Iterable[Tensor]) -> Tensor:
     """The largest absolute value of all numbers, NaN if one of them is; so it is finite if and only if all of them are.
@@ -36,7 +38,7 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     return [name for name, tensor in listed if not bool(torch.isfinite(largest([tensor])))]
 
 
-def listed(names: Iterable[str], at_most: int) -> str:
+def listed(names: Iterable[str], at_most: int = MOST_NAMED) -> str:
     """The names with commas between; those beyond ``at_most`` are counted."""
     given = list(names)
     more = [f"and {len(given) - at_most} more"] if len(given) > at_most else []

@@ -13,26 +13,24 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
 
 from tract.attention import TokenRuns
 from tract.data.batches import JudgeBatch
 from tract.errors import TrainingError
 from tract.finite import largest, listed, not_finite
 from tract.forward import log_probs_at
-from tract.metrics import judge_metrics
 from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts
 from tract.predictors import score_pairs
 from tract.ranks import gathered, here
 from tract.score_grid import ScoreGrid, ScoreTrie
 from tract.sharding import Build, elements_of, own_share, shape_of
+from tract.split_metrics import SplitMetrics
 
 log = logging.getLogger(__name__)
 
 # What is summed over the micro-batches and ranks of a step, and logged.
 _STEP_VALUES = ("loss", "ce_loss", "score_loss", "ce", "squared_error", "score_mass")
-# The most examples, or weights, that an error names; the others are counted.
-_NAMED, _NAMED_WEIGHTS = 64, 3
+_NAMED_WEIGHTS = 3  # the most weights that an error names; the others are counted
 
 ParamGroups = Iterable[dict[str, Any]]
 
@@ -88,7 +86,7 @@ class TractLitModule(L.LightningModule):
         self.validation_metrics: dict[str, float] = {}
         self.validated_at = -1  # optimizer steps before the last validation
         self._random_state: dict[str, Tensor] | None = None  # of a checkpoint, until training starts
-        self._evaluated = nn.ModuleDict({name: _EvaluationMetrics(name) for name in ("val", "test")})
+        self._evaluated = nn.ModuleDict({name: SplitMetrics(name) for name in ("val", "test")})
 
     # The base weights come from the seed LLM again, so a checkpoint holds the trained ones alone.
     strict_loading = False
@@ -208,10 +206,10 @@ class TractLitModule(L.LightningModule):
         bad = [ids for ids, finite in zip(self._step_items, torch.isfinite(own).all(dim=1).tolist(), strict=False) if not finite]
         named = gathered(([name for ids in self._step_items for name in ids], [name for ids in bad for name in ids]))
         everyone, suspects = ([name for rank in named for name in rank[place]] for place in (0, 1))
-        among = f"; among these, not finite by themselves: {listed(suspects, _NAMED)}" if 0 < len(suspects) < len(everyone) else ""
+        among = f"; among these, not finite by themselves: {listed(suspects)}" if 0 < len(suspects) < len(everyone) else ""
         raise TrainingError(
             f"{self.stage}, optimizer step {self.global_step + 1}: loss or gradient is not finite ({values}); its examples were "
-            f"{listed(everyone, _NAMED)}{among}; {self._last_checkpoint()}; lower optimizer.lr, set trainer.precision=32-true, or look "
+            f"{listed(everyone)}{among}; {self._last_checkpoint()}; lower optimizer.lr, set trainer.precision=32-true, or look "
             "at these examples, then run the same command again"
         )
 
@@ -242,7 +240,7 @@ class TractLitModule(L.LightningModule):
         items = [name for rank in gathered(self._last_items) for ids in rank for name in ids]
         raise TrainingError(
             f"{found}, behind optimizer step {steps}; they were finite behind step {self._sound_at}; the examples of step {steps} were "
-            f"{listed(items, _NAMED)}; {self._last_checkpoint()}; lower optimizer.lr, or set trainer.precision=32-true and "
+            f"{listed(items)}; {self._last_checkpoint()}; lower optimizer.lr, or set trainer.precision=32-true and "
             "model.dtype=float32, then run the same command again"
         )
 
@@ -292,7 +290,7 @@ class TractLitModule(L.LightningModule):
         if bad:
             raise TrainingError(
                 f"{self.stage}, {'validation' if name == 'val' else name} behind optimizer step {self.global_step}: log-probabilities or "
-                f"scores are not finite for {listed(bad, _NAMED)}; {self._last_checkpoint()}; set trainer.precision=32-true, or look at "
+                f"scores are not finite for {listed(bad)}; {self._last_checkpoint()}; set trainer.precision=32-true, or look at "
                 "these examples, then run the same command again"
             )
         for key, value in values.items():  # those of all ranks
@@ -391,58 +389,3 @@ def _recount(loops: dict[str, Any], then: int, now: int) -> None:
     for counts in (progress["total"], progress["current"]):
         for name, count in counts.items():
             counts[name] = count // then * now
-
-
-class _EvaluationMetrics(nn.Module):
-    """Metrics of RAIL on given CoTs: an item's predictions are averaged and compared with its target.
-
-    Ranks may have seen different numbers of items, or none; each computes the values of all of them.
-    """
-
-    means = ("ce", "squared_error", "score_mass")
-
-    def __init__(self, split: str) -> None:
-        super().__init__()
-        self.split = split
-        self.agreement: MetricCollection = judge_metrics(f"{split}/")
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._predictions: list[Tensor] = []
-        self._targets: list[Tensor] = []
-        self._sums: list[Tensor] = []  # [5] each: CE and its tokens, squared error, score mass, examples
-        self._ids: list[list[str]] = []
-
-    def update(self, parts: ObjectiveParts, batch: JudgeBatch) -> None:
-        """Takes a micro-batch in."""
-        counts = torch.bincount(batch.item_index, minlength=len(batch.targets))
-        sums = torch.zeros_like(batch.targets).index_add_(0, batch.item_index, parts.expected_score)
-        self._predictions.append(sums / counts)
-        self._targets.append(batch.targets)
-        tokens, examples = (parts.ce_sum.new_tensor(float(count)) for count in (parts.ce_tokens, len(parts.squared_error)))
-        self._ids.append(list(batch.item_ids))
-        self._sums.append(torch.stack([parts.ce_sum, tokens, parts.squared_error.sum(), parts.score_mass.sum(), examples]))
-
-    def compute(self) -> tuple[dict[str, Tensor], list[str]]:
-        """All values under their keys, and the ids of the items that are not finite; with such items there are no values."""
-        device = self._sums[0].device if self._sums else torch.device("cpu")
-        own = [torch.cat([torch.zeros(0), *(part.float().cpu() for part in kept)]) for kept in (self._predictions, self._targets)]
-        sums = torch.stack([torch.zeros(5), *(part.float().cpu() for part in self._sums)]).sum(dim=0)
-        of_ranks = gathered((*own, sums, self._bad_items() if not torch.isfinite(torch.cat([own[0], sums])).all() else []))
-        if bad := [name for rank in of_ranks for name in rank[3]]:
-            return {}, bad
-        predictions, targets = (torch.cat([rank[place] for rank in of_ranks]).to(device) for place in (0, 1))
-        ce, tokens, squared_error, mass, examples = torch.stack([rank[2] for rank in of_ranks]).sum(dim=0).to(device)
-        self.agreement.reset()
-        self.agreement.update(predictions, targets)
-        means = {"squared_error": squared_error / examples, "score_mass": mass / examples, **({"ce": ce / tokens} if tokens > 0 else {})}
-        return {**self.agreement.compute(), **{f"{self.split}/{name}": mean for name, mean in means.items()}}, []
-
-    def _bad_items(self) -> list[str]:
-        """Ids of the items whose prediction is not finite; where only a sum is not, of all of its micro-batch."""
-        found: list[str] = []
-        for ids, predictions, sums in zip(self._ids, self._predictions, self._sums, strict=True):
-            alone = [name for name, finite in zip(ids, torch.isfinite(predictions).tolist(), strict=True) if not finite]
-            found += alone or ([] if bool(torch.isfinite(sums).all()) else ids)
-        return found or ["the sum over all items"]

@@ -32,7 +32,6 @@ from tract.predictors import log_normalizer, score_probabilities
 
 # Scores are read, and places taken by others, when this share of the CoTs has ended: each reading runs the whole model.
 _ENDED_SHARE = 8
-_NAMED = 64  # the most examples that an error names
 
 
 @dataclass(slots=True)
@@ -295,7 +294,7 @@ class HFJudge(BatchJudge):
         bad = [not finite for finite in torch.isfinite(logits).flatten(1).all(dim=1).tolist()]
         if not any(bad):
             return  # the sum alone
-        ids = listed(dict.fromkeys(s.prompt.id for s, is_bad in zip(sequences, bad, strict=True) if is_bad), _NAMED)
+        ids = listed(dict.fromkeys(s.prompt.id for s, is_bad in zip(sequences, bad, strict=True) if is_bad))
         raise GenerationError(
             f"generation: the judge's logits are not finite for {ids}; set trainer.precision=32-true and model.dtype=float32, or look at "
             "the judge's weights"

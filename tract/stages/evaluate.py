@@ -23,7 +23,7 @@ from tract.evaluation.tables import markdown_table, short_table
 from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
 from tract.stages.identity import StageIdentity, code_digests, material
-from tract.stages.predict import read_predictions
+from tract.stages.predict import Predictions
 from tract.stages.products import Product, json_line, write_config, write_json
 from tract.stages.robustness import base_benchmarks, readings_of, robustness_on
 from tract.stages.run_folder import StageFolder
@@ -69,17 +69,11 @@ class EvaluateStage:
     def make(self, folder: StageFolder) -> dict[str, Any]:
         """Writes predictions, metrics, table and report."""
         write_config(folder.working, self.resolved)
-        own = self._scored(self.predicted)
-        others = {} if self.other is None else self._scored(self.other)
+        own = Predictions.read(self.predicted)
+        other = None if self.other is None else Predictions.read(self.other)
         names = self._names()
-        reports = tuple(self._report(own[name], others.get(name), names[1]) for name in base_benchmarks(self.predicted))
-        shown = (
-            ((str(names[1]), tuple(self._report(others[name], None, None) for name in base_benchmarks(self.other))),) if self.other else ()
-        )
-        evaluation = Evaluation(
-            names[0], reports, shown, self._facts(), self.cfg.evaluation.main_predictor, self._robustness(own, others, names)
-        )
-        self._write_predictions(folder.working)
+        evaluation = self._evaluation(own, other, names)
+        _write_predictions(folder.working, own)
         write_json(folder.working / METRICS_FILE, _to_dict(evaluation))
         (folder.working / TABLE_FILE).write_text(markdown_table(evaluation), encoding="utf-8")
         write_report(folder.working / REPORT_FILE, evaluation)
@@ -94,18 +88,29 @@ class EvaluateStage:
         other = str(self.other.manifest["judge"]["name"])
         return name, other if other != name else f"{other} ({self.other.path.name})"
 
-    def _scored(self, product: Product) -> dict[str, Scored]:
-        about = json.loads((product.path / "judge.json").read_text(encoding="utf-8"))
-        grid = ScoreGrid(tuple(about["grid"]))
+    def _evaluation(self, predictions: Predictions, other: Predictions | None, names: tuple[str, str | None]) -> Evaluation:
+        own, others = self._scored(predictions), {} if other is None else self._scored(other)
+        grid, predictors = predictions.grid, self.cfg.evaluation.predictors
+        reports = tuple(self._report(own[name], grid, others.get(name), names[1]) for name in base_benchmarks(self.predicted))
+        shown: tuple[tuple[str, tuple[BenchmarkReport, ...]], ...] = ()
+        if self.other is not None:
+            shown = ((str(names[1]), tuple(self._report(others[name], grid, None, None) for name in base_benchmarks(self.other))),)
+        readings = readings_of(predictions, own, predictors)
+        their = {} if other is None else readings_of(other, others, predictors)
+        robustness = {names[0]: robustness_on(readings, their, self.cfg), str(names[1]): robustness_on(their, {}, self.cfg)}
+        measured = {name: parts for name, parts in robustness.items() if parts}
+        return Evaluation(names[0], reports, shown, self._facts(), self.cfg.evaluation.main_predictor, measured)
+
+    def _scored(self, found: Predictions) -> dict[str, Scored]:
         evaluation = self.cfg.evaluation
+        fallback = _fallback(found.grid, evaluation.fallback)
         return {
-            name: score_items(name, items, judgements, evaluation.predictors, grid, about["cue"], _fallback(grid, evaluation.fallback))
-            for name, (items, judgements) in read_predictions(product).items()
+            name: score_items(name, items, judgements, evaluation.predictors, found.grid, found.cue, fallback)
+            for name, (items, judgements) in found.of.items()
         }
 
-    def _report(self, scored: Scored, other: Scored | None, other_name: str | None) -> BenchmarkReport:
+    def _report(self, scored: Scored, grid: ScoreGrid, other: Scored | None, other_name: str | None) -> BenchmarkReport:
         evaluation = self.cfg.evaluation
-        grid = ScoreGrid(tuple(json.loads((self.predicted.path / "judge.json").read_text(encoding="utf-8"))["grid"]))
         return report_of(
             scored,
             evaluation.predictors,
@@ -117,15 +122,6 @@ class EvaluateStage:
             other=other,
             other_name=other_name if other is not None else None,
         )
-
-    def _robustness(
-        self, own: Mapping[str, Scored], others: Mapping[str, Scored], names: tuple[str, str | None]
-    ) -> dict[str, tuple[Robustness, ...]]:
-        predictors = self.cfg.evaluation.predictors
-        readings = readings_of(self.predicted, own, predictors)
-        their = {} if self.other is None else readings_of(self.other, others, predictors)
-        found = {names[0]: robustness_on(readings, their, self.cfg), str(names[1]): robustness_on(their, {}, self.cfg)}
-        return {name: parts for name, parts in found.items() if parts}
 
     def _facts(self) -> tuple[tuple[str, Any], ...]:
         config, judge = self.predicted.manifest["identity"]["config"], self.predicted.manifest["judge"]
@@ -150,18 +146,15 @@ class EvaluateStage:
                 facts.append((f"{name}: prompts", f"{unusual or 'all ok'}; left out {left_out}"))
         return tuple(facts)
 
-    def _write_predictions(self, folder: Path) -> None:
-        about = json.loads((self.predicted.path / "judge.json").read_text(encoding="utf-8"))
-        grid = ScoreGrid(tuple(about["grid"]))
-        rows = [
-            row
-            for name, (items, judgements) in read_predictions(self.predicted).items()
-            for row in prediction_rows(name, items, judgements, grid, about["cue"])
-        ]
-        with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
-            file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
-        flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
-        pq.write_table(pa.Table.from_pylist(flat), folder / "predictions.parquet")
+
+def _write_predictions(folder: Path, found: Predictions) -> None:
+    rows = [
+        row for name, (items, judgements) in found.of.items() for row in prediction_rows(name, items, judgements, found.grid, found.cue)
+    ]
+    with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
+        file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
+    flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
+    pq.write_table(pa.Table.from_pylist(flat), folder / "predictions.parquet")
 
 
 def _text(value: Any) -> str | None:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
 from tract.inside import inside
 from tract.ranks import here
+from tract.score_grid import ScoreGrid
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys
 from tract.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.stages.generate import prompts_at
@@ -43,6 +44,7 @@ _SECTIONS = (
     "evaluation.target", "evaluation.max_items",
 )  # fmt: skip
 Record = TypeVar("Record")
+JUDGE_FILE = "judge.json"
 _IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_size")
 
 
@@ -101,7 +103,7 @@ class PredictStage:
         if not here().is_first:
             return {}
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
-        (folder.working / "judge.json").write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
+        (folder.working / JUDGE_FILE).write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
         return {
             "judge": {"name": self.judge.name, "model": self.judge.model.name_or_path, "weights": str(self.judge.weights or "")},
             "benchmarks": counts,
@@ -194,6 +196,32 @@ def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json_line(record, f"{path}, {record['id']}"))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a judge said on all benchmarks of a predict stage.
+
+    Attributes:
+        grid: its scores. cue: its answer cue.
+        of: benchmark -> (items, judgements), perturbed copies of benchmarks included.
+        counts: benchmark -> what the manifest says of it.
+    """
+
+    grid: ScoreGrid
+    cue: str
+    of: Mapping[str, tuple[list[Item], list[Judgement]]]
+    counts: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, product: Product) -> Predictions:
+        """Those of a predict stage.
+
+        Raises:
+            DataError: as ``read_predictions``.
+        """
+        judge = json.loads((product.path / JUDGE_FILE).read_text(encoding="utf-8"))
+        return cls(ScoreGrid(tuple(judge["grid"])), judge["cue"], read_predictions(product), product.manifest["benchmarks"])
 
 
 def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judgement]]]:

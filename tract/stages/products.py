@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tract.containers import not_finite_in
 from tract.errors import ConfigError, DataError
 from tract.inside import inside
 from tract.masking import masked
@@ -173,21 +174,14 @@ def json_line(record: Mapping[str, Any], where: object) -> str:
     Raises:
         DataError: if a number is NaN or infinite; JSON has no such numbers, and none is a result.
     """
-    if problem := next(_not_finite(record), None):
-        raise DataError(f"{where}: {problem}, which is no number; nothing was written, look at what was computed before")
+    _refuse_not_finite(record, where)
     return json.dumps(record, allow_nan=False) + "\n"
 
 
-def _not_finite(content: Any, key: str = "") -> Iterator[str]:
-    """What of a JSON value is NaN or infinite, by its dotted key."""
-    if isinstance(content, float) and not math.isfinite(content):
-        yield f"{key or 'the value'} is {content}"
-    elif isinstance(content, Mapping):
-        for name, value in content.items():
-            yield from _not_finite(value, f"{key}.{name}".lstrip("."))
-    elif isinstance(content, (list, tuple)):
-        for place, value in enumerate(content):
-            yield from _not_finite(value, f"{key}[{place}]")
+def _refuse_not_finite(content: Any, where: object) -> None:
+    for key, number in not_finite_in(content):
+        found = f"{key or 'the value'} is {number}"
+        raise DataError(f"{where}: {found}, which is no number; nothing was written, look at what was computed before")
 
 
 def or_null(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -201,8 +195,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         DataError: if a number is NaN or infinite; nothing is written then.
     """
-    if problem := next(_not_finite(content), None):
-        raise DataError(f"{path}: {problem}, which is no number; nothing was written, look at what was computed before")
+    _refuse_not_finite(content, path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from tract.config import Config
 from tract.evaluation.results import Robustness, Scored
 from tract.evaluation.robustness import Readings, robustness_of
 from tract.evaluation.scoring import draws_of
-from tract.score_grid import ScoreGrid
-from tract.stages.predict import read_predictions
+from tract.stages.predict import Predictions
 from tract.stages.products import Product
 
 
@@ -19,27 +17,23 @@ def base_benchmarks(product: Product) -> list[str]:
     return [name for name, counts in product.manifest["benchmarks"].items() if not counts.get("base")]
 
 
-def readings_of(product: Product, scored: Mapping[str, Scored], predictors: list[str]) -> dict[str, Readings]:
+def readings_of(predictions: Predictions, scored: Mapping[str, Scored], predictors: list[str]) -> dict[str, Readings]:
     """Benchmark -> what the judge says about it and its perturbed copies; empty where there are no such copies.
 
     Args:
-        product: of a predict stage. scored: benchmark -> its scores, copies included. predictors: those to read each CoT by.
+        predictions: of a judge. scored: benchmark -> their scores, copies included. predictors: those to read each CoT by.
     """
-    counts = product.manifest["benchmarks"]
     changed: dict[str, dict[str, str]] = {}  # benchmark -> perturbation -> name of the copy
-    for name, about in counts.items():
+    for name, about in predictions.counts.items():
         if about.get("base"):
             changed.setdefault(about["base"], {})[about["perturbation"]] = name
-    if not changed:
-        return {}
-    judge = json.loads((product.path / "judge.json").read_text(encoding="utf-8"))
-    grid, predictions = ScoreGrid(tuple(judge["grid"])), read_predictions(product)
+    cots = [name for name in predictors if name != "no_cot"]
     return {
         base: Readings(
             base=scored[base],
-            draws={name: draws_of(*predictions[base], name, grid, judge["cue"]) for name in predictors if name != "no_cot"},
+            draws={name: draws_of(*predictions.of[base], name, predictions.grid, predictions.cue) for name in cots},
             changed={perturbation: scored[copy] for perturbation, copy in copies.items()},
-            unchanged={perturbation: counts[copy]["unchanged"] for perturbation, copy in copies.items()},
+            unchanged={perturbation: predictions.counts[copy]["unchanged"] for perturbation, copy in copies.items()},
         )
         for base, copies in changed.items()
     }

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 IMMATERIAL_CODE = (
     "tract",
     "tract.config*",
+    "tract.containers",
     "tract.errors",
     "tract.inside",
     "tract.masking",
