@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,21 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def start(place: Path, *more: str, output: str = "output.txt") -> subprocess.Popen[str]:
+def start(place: Path, *more: str, output: str = "output.txt", variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts the command, as a user would, in a session of its own; what it says is appended to a file in ``place``."""
     command = [sys.executable, "train.py", *overrides(place, *more)]
     place.mkdir(parents=True, exist_ok=True)
     with (place / output).open("a", encoding="utf-8") as stream:
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=stream, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            command,
+            cwd=ROOT,
+            env={**environment(), **(variables or {})},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests themselves run in the background
-        )  # fmt: skip
+        )
 
 
 def environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from crash_pipeline import predictions, start, undisturbed
+from crash_pipeline import copy_of, environment, predictions, product, start, undisturbed
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,6 +98,48 @@ def test_three_kills(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.timeout(0)  # each start has its own limit
 def test_many_kills(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     _kill_and_finish(tmp_path / "killed", draw_moments(KILLS, random.Random(SEED)), undisturbed(tmp_path_factory))
+
+
+# What is being written -> (stage, pattern of the path), for kills that come exactly then.
+WRITES = {
+    "validation metrics": ("stage1", r"stage1-.*/seed_metrics\.json\.tmp$"),
+    "checkpoint": ("stage1", r"stage1-.*/last-step=3\.ckpt\.tmp$"),
+    "best weights": ("stage1", r"stage1-.*/best-step=\d+\.safetensors\.tmp$"),
+    "judgement shard": ("generate", r"generate-.*/journal/.*\.jsonl$"),
+    "CoTs": ("generate", r"generate-.*/cots\.parquet"),
+    "manifest of weights": ("stage2", r"stage2-.*/manifest\.json\.tmp$"),
+    "manifest of predictions": ("predict", r"predict-.*/manifest\.json\.tmp$"),
+}
+# Python runs it at its start: a process that comes to the sync of such a file kills itself, with the file written and not synced.
+_KILLS_ITSELF = """
+import os, re, signal
+sync = os.fsync
+def killing(descriptor):
+    if re.search(os.environ["TRACT_TEST_KILL_AT"], os.readlink(f"/proc/self/fd/{descriptor}")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(descriptor)
+os.fsync = killing
+"""
+
+
+@pytest.mark.kills
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("what", WRITES)
+def test_a_kill_inside_a_write(what: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    whole, (stage, pattern) = undisturbed(tmp_path_factory), WRITES[what]
+    place = copy_of(whole, tmp_path / "place")
+    shutil.rmtree(product(place, stage))
+    (tmp_path / "sitecustomize.py").write_text(_KILLS_ITSELF)
+    paths = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    process = start(place, variables={"PYTHONPATH": paths, "TRACT_TEST_KILL_AT": pattern})
+    assert process.wait(_PATIENCE_S) == -signal.SIGKILL, _output(place)
+    left = [path for path in place.rglob("*") if re.search(pattern, path.as_posix())]
+    assert left, "the file was not being written"
+    assert not (place / "runs" / "stages" / product(whole, stage).name).exists()
+    process = start(place)
+    assert process.wait(_PATIENCE_S) == 0, _output(place)
+    assert predictions(place) == predictions(whole)
+    assert list((place / "runs").rglob("*.tmp")) == []
 
 
 def draw_moments(number: int, rng: random.Random) -> list[Moment]:
