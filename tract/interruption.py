@@ -261,6 +261,16 @@ def take_note(folder: Path) -> bool:
     return True
 
 
+def discard_note(folder: Path) -> None:
+    """Takes away what a process left that did not end for a signal of the user's."""
+    (folder / _NOTE).unlink(missing_ok=True)
+
+
+def is_status_of_one(status: int) -> bool:
+    """Whether a process ended with the status of ``Interrupted``."""
+    return status - 128 in SIGNALS
+
+
 def _told(reason: str) -> str:
     return f"{where()} ({reason})" if reason else where()
 

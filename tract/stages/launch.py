@@ -228,8 +228,9 @@ def _run_several(folder: Path, size: int) -> int:
         elastic_launch(config, sys.executable)("-m", _JOB, str(folder))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if interruption.take_note(folder):
+        if interruption.is_status_of_one(failure.exitcode) and interruption.take_note(folder):
             return int(failure.exitcode)
+        interruption.discard_note(folder)  # of a rank that was ended since this one failed
         log.error("rank %d of %d failed first, with exit status %d; the others were ended", rank, size, failure.exitcode)
         return int(failure.exitcode)
     except SignalException as error:
