@@ -46,7 +46,7 @@ def peak_mib(cache: Path, questions: int) -> float:
     return float(peak)
 
 
-@pytest.mark.slow
+@pytest.mark.kills  # it takes minutes
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
 def test_memory_is_flat_in_the_number_of_examples(tmp_path: Path) -> None:
     """From 1,000 to 20,000 examples."""

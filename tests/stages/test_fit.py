@@ -190,7 +190,7 @@ def _product(runs: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.kills  # test_kills.py kills whole pipelines in .ci/run
 def test_kill_9_and_the_same_command_end_with_the_same_weights(tmp_path: Path) -> None:
     """Two kills, in the middle of different epochs, with dropout and accumulation: bitwise the uninterrupted weights."""
     subprocess.run(_command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
