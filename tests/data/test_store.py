@@ -1,8 +1,12 @@
+import errno
+import io
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -291,6 +295,56 @@ def test_a_store_with_fewer_rows_than_counted_is_built_anew(tmp_path):
     shorter = build(ListSource(example("p1"), name="short"), tmp_path).folder
     shutil.copy(shorter / "examples.arrow", folder / "examples.arrow")
     assert len(build(source, tmp_path)) == 2
+
+
+def with_a_rejected_row(name="list"):
+    return ListSource(example("p1"), ValueError("score: 7"), example("p2"), name=name)
+
+
+def put_on_disk(descriptor):
+    """What a call of ``os.fsync`` is about."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc to tell which file is synced")
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
+def test_a_store_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    happened = []
+    rename = Path.rename
+    monkeypatch.setattr(os, "fsync", lambda descriptor: happened.append(put_on_disk(descriptor)))
+    monkeypatch.setattr(Path, "rename", lambda path, target: happened.append("rename") or rename(path, target))
+    folder = build(with_a_rejected_row(), tmp_path, on_bad_row="skip").folder
+    last = len(happened) - 1 - happened[::-1].index("rename")
+    (partial,) = {path.parent for path in happened[last - 4 : last - 1]}
+    assert partial.name.startswith(f".{folder.name}.")
+    assert set(happened[last - 4 : last - 1]) == {partial / path.name for path in folder.iterdir()}
+    assert happened[last - 1] == partial
+    assert happened[last + 1 :] == [tmp_path]
+
+
+@pytest.mark.parametrize("name", ["rejected.jsonl", "examples.arrow", "store.json"])
+def test_a_full_disk_leaves_no_store(name, tmp_path, monkeypatch):
+    def full(descriptor):
+        if put_on_disk(descriptor).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            build(with_a_rejected_row(), tmp_path, on_bad_row="skip")
+    assert list(tmp_path.iterdir()) == []
+    assert build(with_a_rejected_row(), tmp_path, on_bad_row="skip").counts["rows_rejected"] == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device without space")
+def test_rejected_rows_that_find_no_space_are_not_lost(tmp_path, monkeypatch):
+    opened = io.open
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", lambda file, *how: opened("/dev/full" if Path(file).name == "rejected.jsonl" else file, *how))
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            build(with_a_rejected_row(), tmp_path, on_bad_row="skip")
+    assert list(tmp_path.iterdir()) == []
+    assert len(build(with_a_rejected_row(), tmp_path, on_bad_row="skip").rejected) == 1
 
 
 def test_the_first_of_two_builders_wins(tmp_path):

@@ -115,6 +115,31 @@ def test_a_try_that_failed_leaves_nothing_in_the_cache(tmp_path: Path, layout: S
     assert sorted(path.suffix for path in cache.iterdir()) == [".arrow", ".lock"]
 
 
+def test_tokens_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, layout: SequenceLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc to tell which file is synced")
+    store = store_of(tmp_path / "store", example(0), grid=layout.grid)
+    cache = tmp_path / "cache"
+    happened: list[tuple[str, str]] = []
+    replace = os.replace
+
+    def synced(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        happened.append(("synced", Path(path).name))
+
+    def named(source: Path, target: Path) -> None:
+        happened.append(("named", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", named)
+    tokenize(store, TEMPLATE, layout, OPTIONS, cache)
+    (name,) = [path.name for path in cache.iterdir() if path.suffix == ".arrow"]
+    assert happened[-3:] == [("synced", name), ("named", name), ("synced", cache.name)]
+
+
 # --- what is stored
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages import products
 from tract.stages.identity import StageIdentity
@@ -76,7 +77,7 @@ def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path: Path, monk
             raise OSError(errno.EINVAL, "Invalid argument")
         fsync(descriptor)
 
-    monkeypatch.setattr(products.os, "fsync", refuse_folders)
+    monkeypatch.setattr(os, "fsync", refuse_folders)
     assert open_product(make(tmp_path / "product")).manifest["commit"] is None
 
 
@@ -84,9 +85,9 @@ def test_another_fault_of_a_folder_is_let_through(tmp_path: Path, monkeypatch: p
     def fault(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(products.os, "fsync", fault)
+    monkeypatch.setattr(os, "fsync", fault)
     with pytest.raises(OSError, match="Input/output error"):
-        products.sync_folder(tmp_path)
+        sync_folder(tmp_path)
 
 
 # Opening

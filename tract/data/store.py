@@ -26,6 +26,7 @@ from tract.data.gathering import Gatherer
 from tract.data.records import FEATURES, from_record, to_record
 from tract.data.rows import Row, RowProblem
 from tract.data.sources import Source
+from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError, DataError, TractError
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
@@ -116,6 +117,7 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
         started = time.monotonic()
         counts = _write(partial, source, grid, on_bad_row, group_annotations)
         (partial / "store.json").write_text(json.dumps({"fingerprint": fingerprint, "counts": counts}, indent=2) + "\n", encoding="utf-8")
+        sync_tree(partial)
         store = _publish(partial, folder, fingerprint)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -145,6 +147,7 @@ def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
     for _ in range(3):  # further processes may be replacing the same damaged folder
         with contextlib.suppress(OSError):  # a folder that is not empty stands there
             partial.rename(folder)
+            sync_folder(folder.parent)
         if (store := _open(folder, fingerprint)) is not None:
             return store
         # Moved aside before it is deleted, so that nobody finds half of it.

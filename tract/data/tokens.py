@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from tract.data.arrow_columns import arrow_column
 from tract.data.store import ExampleStore, from_record
+from tract.durable import sync_file, sync_folder
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
 from tract.prompts import PromptTemplate, PromptText
@@ -149,7 +150,9 @@ def cached_tokens(
             shutil.rmtree(work, ignore_errors=True)
             try:
                 run(cache_file_name=str(work / path.name))
+                sync_file(work / path.name)
                 os.replace(work / path.name, path)
+                sync_folder(cache_dir)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         made = run(cache_file_name=str(path))

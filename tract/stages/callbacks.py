@@ -27,11 +27,12 @@ from torch import Tensor
 
 from tract.config import TrainConfig
 from tract.data.batches import JudgeBatch
+from tract.durable import sync_file
 from tract.errors import DataError
 from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
-from tract.stages.products import or_null, sync_file, write_json
+from tract.stages.products import or_null, write_json
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
 from pathlib import Path
 
+from tract.durable import sync_folder
 from tract.errors import DataError
 from tract.generation.judgement import Judgement
-from tract.stages.products import sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -17,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tract.containers import not_finite_in
+from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.inside import inside
 from tract.masking import masked
@@ -206,21 +206,3 @@ def write_json(path: Path, content: Any) -> None:
     finally:
         temporary.unlink(missing_ok=True)  # of a failed try
     sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Puts the content of a file on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
-            raise
-    finally:
-        os.close(descriptor)

@@ -28,9 +28,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages.identity import StageIdentity, differences
-from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, sync_folder, write_json, write_manifest
+from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 

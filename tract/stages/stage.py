@@ -22,6 +22,7 @@ IMMATERIAL_CODE = (
     "tract",
     "tract.config*",
     "tract.containers",
+    "tract.durable",
     "tract.errors",
     "tract.inside",
     "tract.masking",
