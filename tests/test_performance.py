@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import precision
@@ -101,23 +103,43 @@ def test_differences_of_precision_by_hand() -> None:
     assert found[precision.STORED, precision.FLOAT32]["spearman"].value == pytest.approx(-1.0)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.kills) if name in MINUTES else name for name in RUNS])
-def test_every_script_runs_and_writes_its_results(name: str, tmp_path: Path) -> None:
-    """With the tiny model; the plots are made from what was written."""
-    script, *options = RUNS[name]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRACT_CACHE": str(tmp_path / "cache")}
-    run = [sys.executable, f"benchmarks/{script}", *options, "--out", str(tmp_path), *FEW]
-    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+def environment_of(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TRACT_CACHE": str(folder / "cache")}
+
+
+def run_script(name: str, script: str, options: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What a script of ``benchmarks/`` writes with the tiny model."""
+    run = [sys.executable, f"benchmarks/{script}", *options, "--out", str(folder), *FEW]
+    done = subprocess.run(run, cwd=ROOT, env=environment_of(folder), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     assert result["benchmark"] == name
     assert {"device", "threads", "torch", "commit", "command"} <= set(result["facts"])
     assert result["rows"]
     for column, value in result["rows"][0].items():
         assert column in done.stdout
         assert not isinstance(value, float) or value >= 0
+    return result
+
+
+@pytest.mark.slow
+def test_precision_is_measured(tmp_path: Path) -> None:
+    """Batches of one move nothing, bfloat16 something; by item, the table's numbers."""
+    result = run_script("precision", "precision.py", ["--items", "3"], tmp_path)
+    most = {(row["way"], row["against"]): row["max"] for row in result["rows"]}
+    assert most.keys() == {pair[:2] for pair in precision.PAIRS}
+    assert most[precision.AGAIN, precision.FLOAT32] < 1e-5 < most[precision.TRUE, precision.FLOAT32]
+    rail = {way: np.asarray(values) for way, values in result["by_item"]["rail"].items()}
+    assert most == {(way, other): np.abs(rail[way] - rail[other]).max() for way, other in most}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.kills) if name in MINUTES else name for name in RUNS])
+def test_every_script_runs_and_writes_its_results(name: str, tmp_path: Path) -> None:
+    """With the tiny model; the plots are made from what was written."""
+    script, *options = RUNS[name]
+    run_script(name, script, options, tmp_path)
     plots = [sys.executable, "benchmarks/plots.py", "--results", str(tmp_path), "--out", str(tmp_path / "img")]
-    subprocess.run(plots, cwd=ROOT, env=environment, capture_output=True, check=True)
+    subprocess.run(plots, cwd=ROOT, env=environment_of(tmp_path), capture_output=True, check=True)
     assert (tmp_path / "img" / f"performance_{name}.png").stat().st_size > 1000
