@@ -127,10 +127,10 @@ test-gpu: setup  ## tests that need one or more GPUs
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
 
 test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the same judgements as by the Hugging Face backend
-	@$(PYTEST_FILES) -m 'vllm and not gpu and not network'
+	@$(PYTEST_FILES) -m 'vllm and not gpu and not network and not kills'
 
-test-kills: setup  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
-	@$(PYTEST) -s -m 'kills and not gpu and not multigpu and not network and not vllm'
+test-kills: setup-vllm  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
+	@$(PYTEST) -s -m 'kills and not gpu and not multigpu and not network'
 
 # Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.
 # $(call bench_run,SCRIPT,OPTIONS): overrides of the configuration (ARGS) stand last.

@@ -161,6 +161,7 @@ def test_each_job_trains_into_the_folder_of_its_configuration(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_the_error_of_a_job_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
     """The first job's is found in the process of its stage, the last one's by the check of its configuration."""

@@ -131,6 +131,7 @@ def _may_mount() -> bool:
         return False
 
 
+@pytest.mark.kills
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(sys.platform != "linux" or not _may_mount(), reason="this user may not mount a tmpfs in a namespace (unshare, mount)")
 def test_a_file_system_of_a_few_kilobytes(whole: Path, tmp_path: Path) -> None:

@@ -217,12 +217,12 @@ PIPELINE = (
 )  # fmt: skip
 
 
-def run_pipeline(root: Path, *launcher: str, trainer: str, **more: str) -> subprocess.CompletedProcess[str]:
-    root.mkdir()
+def run_pipeline(root: Path, *launcher: str, trainer: str) -> subprocess.CompletedProcess[str]:
+    root.mkdir(exist_ok=True)
     chosen = [*PIPELINE, f"trainer={trainer}", f"paths.runs={root}/runs", f"paths.cache={root}/cache", f"run.isolate={trainer != 'cpu'}"]
     return subprocess.run(
         [sys.executable, *launcher, str(ROOT / "train.py"), *chosen, *([] if trainer == "cpu" else ["trainer.devices=2"])],
-        env=environment(**more), cwd=root, capture_output=True, text=True, timeout=400, check=False,
+        env=environment(), cwd=root, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
 
 
@@ -238,23 +238,36 @@ def judged(root: Path) -> dict[tuple[str, int, int], tuple[Any, list[float]]]:
     return found
 
 
-def test_all_stages_on_two_processes_by_torchrun_and_by_train_py(tmp_path: Path) -> None:
-    """The same judgements as on one process, each once; srun's environment is tried below."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    ways = {"alone": ([], "cpu"), "own": ([], "ddp"), "torchrun": (torchrun, "ddp")}
-    for name, (launcher, trainer) in ways.items():
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+NAMES = ("stage1", "generate", "stage2", "predict", "evaluate")
+
+
+def expect_same_judgements(root: Path, other: Path) -> None:
+    expected, found = judged(root), judged(other)
+    assert len(expected) == 3 * (6 + 4)
+    assert found.keys() == expected.keys()
+    for key, (cot, probabilities) in expected.items():
+        assert found[key][0] == cot, key
+        assert found[key][1] == pytest.approx(probabilities, rel=1e-4, abs=1e-7), key
+
+
+def test_all_stages_on_two_processes(tmp_path: Path) -> None:
+    """The same judgements as on one process, each once; where a stage goes does not depend on who starts it."""
+    for name, trainer in {"alone": "cpu", "own": "ddp"}.items():
+        done = run_pipeline(tmp_path / name, trainer=trainer)
+        assert done.returncode == 0, done.stderr[-3000:]
+    expect_same_judgements(tmp_path / "alone", tmp_path / "own")
+    again = run_pipeline(tmp_path / "own", *TORCHRUN, trainer="ddp")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert [name for name in NAMES if f"{name}: reused" in again.stdout] == list(NAMES), again.stdout
+
+
+@pytest.mark.kills
+def test_all_stages_on_two_processes_of_torchrun(tmp_path: Path) -> None:
+    for name, (launcher, trainer) in {"alone": ((), "cpu"), "torchrun": (TORCHRUN, "ddp")}.items():
         done = run_pipeline(tmp_path / name, *launcher, trainer=trainer)
         assert done.returncode == 0, done.stderr[-3000:]
-    expected = judged(tmp_path / "alone")
-    assert len(expected) == 3 * (6 + 4)
-    for name in ("own", "torchrun"):
-        found = judged(tmp_path / name)
-        assert found.keys() == expected.keys()
-        for key, (cot, probabilities) in expected.items():
-            assert found[key][0] == cot, key
-            assert found[key][1] == pytest.approx(probabilities, rel=1e-4, abs=1e-7), key
-    names = {way: sorted(path.name for path in (tmp_path / way / "runs" / "stages").iterdir() if path.is_dir()) for way in ways}
-    assert names["own"] == names["torchrun"], "where a stage goes does not depend on who started it"
+    expect_same_judgements(tmp_path / "alone", tmp_path / "torchrun")
 
 
 def test_two_tasks_of_srun_train_together(tmp_path: Path) -> None:

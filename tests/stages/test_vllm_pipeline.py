@@ -60,6 +60,7 @@ def engines(root: Path) -> list[str]:
     return found
 
 
+@pytest.mark.kills
 def test_a_killed_generation_on_two_engines_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     overrides = [*VLLM, *TWO, "judge=seed", "generation.n_cot=12", "data.source.n_questions=16"]
     process = subprocess.Popen(
