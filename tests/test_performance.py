@@ -42,7 +42,15 @@ RUNS = {
     "scaling_n_cot": ("scaling.py", "--tables", "n_cot", "--cots", "2", "--rounds", "1"),
     "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
 }
-MINUTES = ("train_step", "memory", "scaling_data", "scaling_prompt", "scaling_vocabulary")  # many processes each: with `make test-kills`
+MINUTES = (
+    "train_step",
+    "memory",
+    "overhead",
+    "scaling_data",
+    "scaling_n_cot",
+    "scaling_prompt",
+    "scaling_vocabulary",
+)  # many processes each: with `make test-kills`
 
 
 @pytest.mark.parametrize("annotations", [1, 3])

@@ -12,6 +12,7 @@ from test_gradients import make_module
 from tract.config import ModelConfig
 from tract.generation.judgement import Prompt
 from tract.layout import SequenceLayout
+from tract.modeling import save_judge
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,12 @@ def talking_model(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -
 def prompts(tiny_layout: SequenceLayout) -> list[Prompt]:
     """Prompts of very different lengths, also ones that the talking model was not trained on."""
     return [Prompt(item.id, row, tuple(item.prompt_ids)) for row, item in enumerate(make_items(tiny_layout, 8))]
+
+
+@pytest.fixture(scope="session")
+def talking_folder(talking_model: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The talking model as files."""
+    path = tmp_path_factory.mktemp("talking")
+    model = talking_model.merge_and_unload() if hasattr(talking_model, "merge_and_unload") else talking_model
+    save_judge(model, tiny_tokenizer, path)
+    return str(path)
