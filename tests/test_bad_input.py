@@ -248,3 +248,17 @@ def test_the_real_script_on_a_bad_row(rows_file: Callable[..., str], tmp_path: P
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: judged.jsonl:3: not JSON: ")
+
+
+@pytest.mark.parametrize("key", ["paths.runs", "paths.cache"])
+def test_a_place_that_cannot_be_made_is_one_line(key: str, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    wanted = f"{key}: cannot write to '{tmp_path}/file/below' (Not a directory); give a folder that can be made and written to"
+    assert refused(f"{key}={tmp_path}/file/below") == wanted
+
+
+@pytest.mark.parametrize("key", ["paths.runs", "paths.cache"])
+def test_a_place_that_is_not_the_user_s_is_one_line(key: str, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "others"
+    monkeypatch.setattr("tract.stages.pipeline.os.access", lambda path, mode: str(path) != str(place))
+    assert refused(f"{key}={place}").startswith(f"{key}: cannot write to '{place}' (Permission denied); ")

@@ -42,15 +42,8 @@ RUNS = {
     "scaling_n_cot": ("scaling.py", "--tables", "n_cot", "--cots", "2", "--rounds", "1"),
     "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
 }
-MINUTES = (
-    "train_step",
-    "memory",
-    "overhead",
-    "scaling_data",
-    "scaling_n_cot",
-    "scaling_prompt",
-    "scaling_vocabulary",
-)  # many processes each: with `make test-kills`
+# With `make test-kills`: many processes each, or parts that the scripts above run too.
+NOT_IN_CI = ("train_step", "memory", "overhead", "scaling_data", "scaling_n_cot", "scaling_prompt", "scaling_vocabulary")
 
 
 @pytest.mark.parametrize("annotations", [1, 3])
@@ -143,7 +136,7 @@ def test_precision_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.kills) if name in MINUTES else name for name in RUNS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.kills) if name in NOT_IN_CI else name for name in RUNS])
 def test_every_script_runs_and_writes_its_results(name: str, tmp_path: Path) -> None:
     """With the tiny model; the plots are made from what was written."""
     script, *options = RUNS[name]

@@ -18,10 +18,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from tract.config_rules import STAGES
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("rank_worker.py")
 STRATEGIES = ("ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp")
 OFFLOAD = "deepspeed_zero3_offload"  # its optimizer is C++, which is compiled at the first use on a machine: two minutes
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 TOLERANCE = 1e-5
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -47,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def result(trainer: str, adapter: str, processes: int, budget: str) -> dict[str, Any]:
         if (trainer, processes) not in launched:
-            torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+            torchrun = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else []
             adapters = "full" if trainer == OFFLOAD else "lora,full"
             command = [sys.executable, *torchrun, str(WORKER), str(folder), trainer, adapters, "null", "700"]
             done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500, check=False)
@@ -238,10 +241,6 @@ def judged(root: Path) -> dict[tuple[str, int, int], tuple[Any, list[float]]]:
     return found
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-NAMES = ("stage1", "generate", "stage2", "predict", "evaluate")
-
-
 def expect_same_judgements(root: Path, other: Path) -> None:
     expected, found = judged(root), judged(other)
     assert len(expected) == 3 * (6 + 4)
@@ -257,14 +256,14 @@ def test_all_stages_on_two_processes(tmp_path: Path) -> None:
         done = run_pipeline(tmp_path / name, trainer=trainer)
         assert done.returncode == 0, done.stderr[-3000:]
     expect_same_judgements(tmp_path / "alone", tmp_path / "own")
-    again = run_pipeline(tmp_path / "own", *TORCHRUN, trainer="ddp")
+    again = run_pipeline(tmp_path / "own", *TORCHRUN, "--nproc-per-node=2", trainer="ddp")
     assert again.returncode == 0, again.stderr[-3000:]
-    assert [name for name in NAMES if f"{name}: reused" in again.stdout] == list(NAMES), again.stdout
+    assert [stage for stage in STAGES if f"{stage}: reused" in again.stdout] == list(STAGES), again.stdout
 
 
 @pytest.mark.kills
 def test_all_stages_on_two_processes_of_torchrun(tmp_path: Path) -> None:
-    for name, (launcher, trainer) in {"alone": ((), "cpu"), "torchrun": (TORCHRUN, "ddp")}.items():
+    for name, (launcher, trainer) in {"alone": ((), "cpu"), "torchrun": ((*TORCHRUN, "--nproc-per-node=2"), "ddp")}.items():
         done = run_pipeline(tmp_path / name, *launcher, trainer=trainer)
         assert done.returncode == 0, done.stderr[-3000:]
     expect_same_judgements(tmp_path / "alone", tmp_path / "torchrun")

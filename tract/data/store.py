@@ -147,7 +147,7 @@ def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
     for _ in range(3):  # further processes may be replacing the same damaged folder
         with contextlib.suppress(OSError):  # a folder that is not empty stands there
             partial.rename(folder)
-            sync_folder(folder.parent)
+        sync_folder(folder.parent)
         if (store := _open(folder, fingerprint)) is not None:
             return store
         # Moved aside before it is deleted, so that nobody finds half of it.

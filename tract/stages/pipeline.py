@@ -11,7 +11,9 @@ Each reads the folders of its parents and writes its own; nothing else passes be
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +68,8 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         follow()
         return {}
     check_devices(cfg)
+    _make_place("paths.runs", cfg.paths.runs)
+    _make_place("paths.cache", cfg.paths.cache)
     plan = _plan(cfg)
     interruption.force([name for name in plan if _forced(name, cfg) and _wanted(name, cfg)])
     _check_ahead(cfg, resolved, plan)
@@ -78,6 +82,20 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
             inputs = _inputs(name, cfg, products)
             products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
     return products
+
+
+def _make_place(key: str, folder: str) -> None:
+    """Makes a folder to write to.
+
+    Raises:
+        ConfigError: if it cannot be made, or not be written to.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+    except OSError as error:  # a full disk among them, which is told as one
+        raise ConfigError(f"{key}: cannot write to {folder!r} ({error.strerror}); give a folder that can be made and written to") from error
 
 
 def _dry_run(cfg: Config, resolved: DictConfig) -> None:
