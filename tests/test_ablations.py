@@ -35,6 +35,7 @@ EXPECTED: dict[str, tuple[list[str], set[str]]] = {
     "mixed_cots": (WHOLE, {"stage1", "generate", "seed"}),
     "regression_only": (ONE_FIT, set()),
     "stage1_only": (ONE_FIT, {"stage1", "seed"}),
+    "tract": (WHOLE, {"stage1", "generate", "stage2", "seed"}),
     "zero_shot": (["predict", "evaluate"], {"seed"}),
 }
 
@@ -109,7 +110,7 @@ def test_cross_entropy_in_stage2_alone_has_the_objective_of_both(compose_config:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_can_be_added_to_any_experiment(name: str, compose_config: Compose) -> None:
-    """The experiment files add a name and tags, nothing else."""
+    """The experiment files add a name, nothing else."""
     added, named = compose_config("experiment=tract_mistral", f"+ablation={name}"), compose_config(f"experiment={name}_mistral")
     for cfg in (added, named):
         validate(cfg)

@@ -60,8 +60,8 @@ def write_experiment(folder: Path, text: str) -> list[str]:
     ("arguments", "message"),
     [
         (
-            "objective.lambda=2",
-            "objective.lambda: unknown key (did you mean score_loss_weight?); accepted are ce_weight, score_loss_weight,",
+            "objective.score_loss_weight=2",
+            "objective.score_loss_weight: unknown key (did you mean lambda?); accepted are ce_weight, lambda,",
         ),
         ("train.max_step=2", "train.max_step: unknown key (did you mean max_steps?); accepted are max_epochs, max_steps,"),
         (
@@ -328,7 +328,7 @@ def test_help_lists_groups_and_keys() -> None:
     for group in sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
         assert f"\n{group}: " in done.stdout, f"--help does not list the group {group}"
     assert "python train.py experiment=tract_quickstart" in done.stdout
-    assert "score_loss_weight: 1.0" in done.stdout
+    assert "lambda: 1.0" in done.stdout
     for key in ("pipeline", "stages", "from", "force", "judge", "compare_to", "stage2", "generation", "evaluation"):
         assert f"\n{key}:" in done.stdout, f"--help does not list the key {key}"
 

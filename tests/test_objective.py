@@ -104,7 +104,7 @@ def test_supervised_kinds(changes: dict[str, float], kinds: set[TokenKind]) -> N
     ("changes", "message"),
     [
         ({"score_loss_scaling": "batch"}, "score_loss_scaling: 'batch' is not one of step, micro_batch"),
-        ({"score_loss_weight": -1.0}, "score_loss_weight: -1.0"),
+        ({"score_loss_weight": -1.0}, "objective.lambda: -1.0"),
         ({"ce_weight": float("nan")}, "ce_weight: nan"),
         ({"ce_weight": 0.0, "score_loss_weight": 0.0}, "both 0"),
     ],

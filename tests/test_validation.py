@@ -25,7 +25,7 @@ Compose = Callable[..., DictConfig]
 REFUSED = {
     "not a whole number": (["seed=abc"], ["seed: found 'abc'; a whole number is accepted"]),
     "half a number": (["batch.items_per_step=2.5"], ["batch.items_per_step: found 2.5; a whole number is accepted"]),
-    "list for a number": (["objective.score_loss_weight=[1]"], ["objective.score_loss_weight: found [1]; a number is accepted"]),
+    "list for a number": (["objective.lambda=[1]"], ["objective.lambda: found [1]; a number is accepted"]),
     "null for a number": (["seed=null"], ["seed: found None; a whole number is accepted"]),
     "number for a switch": (["objective.use_cot=often"], ["objective.use_cot: found 'often'; true or false is accepted"]),
     "text for a list": (["run.tags=x"], ["run.tags: found 'x'; a list of text"]),
@@ -34,7 +34,7 @@ REFUSED = {
     "value for a section": (
         ["run=5"],
         [
-            "run: found 5; a section with the keys name, tags, isolate, when_locked, on_code_change, rank_timeout_s, "
+            "run: found 5; a section with the keys name, ablation, tags, isolate, when_locked, on_code_change, rank_timeout_s, "
             "device_memory_gib is accepted"
         ],
     ),
@@ -42,7 +42,10 @@ REFUSED = {
     "missing section": (["~data"], ["data: the whole section is missing"]),
     "missing key": (["~train.export"], ["train.export: the key is missing; give +train.export=..."]),
     "unknown section": (["+foo=1"], ["foo: unknown key; accepted are seed, pipeline, stages, from, force"]),
-    "unknown key": (["+objective.lambda=2"], ["objective.lambda: unknown key (did you mean score_loss_weight?); accepted are ce_weight"]),
+    "unknown key": (
+        ["+objective.score_loss_weight=2"],
+        ["objective.score_loss_weight: unknown key (did you mean lambda?); accepted are ce_weight"],
+    ),
     "interpolation": (["seed=${nope}"], ["seed: Interpolation key 'nope' not found"]),
     "adapter": (["adapter.kind=full_rank"], ["adapter.kind: 'full_rank' is not one of lora, qlora, full"]),
     "dtype": (["model.dtype=float8"], ["model.dtype: 'float8' is not one of float32, bfloat16, float16"]),
@@ -209,10 +212,10 @@ REFUSED = {
     "resamples": (["evaluation.resamples=-1"], ["evaluation.resamples: -1 is not a number >= 0"]),
     "bins": (["evaluation.bins=0"], ["evaluation.bins: 0 is not a number >= 1"]),
     "confidence": (["evaluation.confidence=1"], ["evaluation.confidence: 1.0 is outside (0, 1)"]),
-    "objective": (["objective.score_loss_weight=-1"], ["objective.score_loss_weight: -1.0 is not a finite weight >= 0"]),
+    "objective": (["objective.lambda=-1"], ["objective.lambda: -1.0 is not a finite weight >= 0"]),
     "nothing trained": (
-        ["objective.score_loss_weight=0", "objective.ce_weight=0"],
-        ["objective: ce_weight and score_loss_weight are both 0"],
+        ["objective.lambda=0", "objective.ce_weight=0"],
+        ["objective: ce_weight and lambda are both 0"],
     ),
     "grid": (["grid.labels=[1,2,two]"], ["grid.labels: 'two' is not a number"]),
     "prompt": (["prompt.blocks=['{answer} {response}']"], ["prompt.blocks[0]: unknown placeholder {answer}"]),
@@ -267,7 +270,7 @@ def test_several_problems_are_reported_at_once(overrides: list[str], keys: list[
 
 
 def test_types_are_converted_where_nothing_is_lost(compose_config: Compose) -> None:
-    cfg = validate(compose_config("model=tiny", "objective.score_loss_weight=2", "grid.labels=[1,2,3,4,5]", "run.name=7"))
+    cfg = validate(compose_config("model=tiny", "objective.lambda=2", "grid.labels=[1,2,3,4,5]", "run.name=7"))
     assert isinstance(cfg.objective.score_loss_weight, float)
     assert cfg.grid.labels == ["1", "2", "3", "4", "5"]
     assert cfg.run.name == "7"

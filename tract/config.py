@@ -13,6 +13,7 @@ class RunConfig:
     """What a run is called and where it goes."""
 
     name: str = MISSING  # with the seed, the run folder's name and the W&B group
+    ablation: str | None = MISSING  # how the run differs from the experiment that it is named after; null: not at all
     tags: list[str] = MISSING
     isolate: bool = MISSING  # heavy stages in processes of their own
     when_locked: str = MISSING  # "wait" or "refuse"
@@ -104,7 +105,7 @@ class ObjectiveConfig:
     """Terms and weights; see ``tract.objective.Objective``."""
 
     ce_weight: float = MISSING
-    score_loss_weight: float = MISSING
+    score_loss_weight: float = MISSING  # "lambda" in YAML, as in the paper
     ce_on_score: bool = MISSING
     use_cot: bool = MISSING
     normalize: bool = MISSING
@@ -265,4 +266,4 @@ class Config:
 
 
 # Keys whose names in YAML are no names in Python.
-YAML_NAMES = {"from_stage": "from"}
+YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}

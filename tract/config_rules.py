@@ -71,8 +71,8 @@ def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] 
         key: the dotted key. accepted: the keys of its section. elsewhere: keys of this name that the typed configuration does not hold.
     """
     name = key.rpartition(".")[2]
-    if name in ("lambda", "lambda_") and "score_loss_weight" in accepted:
-        meant = ["score_loss_weight"]
+    if name in ("lambda_", "score_loss_weight") and "lambda" in accepted:  # names that it has, or had, elsewhere
+        meant = ["lambda"]
     else:  # a key of that very name in another section, else the nearest one of this section
         meant = [*_keys_named(name, Config), *elsewhere] or difflib.get_close_matches(name, accepted, n=1)
     hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""

@@ -46,11 +46,11 @@ class Objective:
     def __post_init__(self) -> None:
         if self.score_loss_scaling not in SCORE_LOSS_SCALINGS:
             raise ConfigError(f"objective.score_loss_scaling: {self.score_loss_scaling!r} is not one of {', '.join(SCORE_LOSS_SCALINGS)}")
-        for name in ("ce_weight", "score_loss_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"objective.{name}: {getattr(self, name)} is not a finite weight >= 0")
+        for key, weight in (("ce_weight", self.ce_weight), ("lambda", self.score_loss_weight)):
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"objective.{key}: {weight} is not a finite weight >= 0")
         if self.ce_weight == 0 and self.score_loss_weight == 0:
-            raise ConfigError("objective: ce_weight and score_loss_weight are both 0, so nothing is trained; set one above 0")
+            raise ConfigError("objective: ce_weight and lambda are both 0, so nothing is trained; set one above 0")
 
     @property
     def supervised_kinds(self) -> frozenset[TokenKind]:

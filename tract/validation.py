@@ -5,7 +5,7 @@ A key that is unknown, missing, of the wrong type or out of range fails here, in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -45,12 +45,28 @@ def typed(cfg: DictConfig) -> Config:
 
 def typed_node(cfg: DictConfig) -> DictConfig:
     """The composed YAML merged into the typed configuration, with Python's names of its keys."""
-    content: Any = OmegaConf.to_container(cfg)
     own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
-    renamed = OmegaConf.create({own_names.get(str(name), name): value for name, value in content.items()})
-    merged = OmegaConf.merge(OmegaConf.structured(Config), renamed)
+    merged = OmegaConf.merge(OmegaConf.structured(Config), _renamed(OmegaConf.to_container(cfg), Config, own_names))
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def in_yaml_names(content: dict[str, Any]) -> dict[str, Any]:
+    """A part of the typed configuration, as plain containers, with the names that its keys have in YAML."""
+    renamed: dict[str, Any] = _renamed(content, Config, YAML_NAMES)
+    return renamed
+
+
+def _renamed(content: Any, kind: Any, names: Mapping[str, str]) -> Any:
+    """The content with other names for the keys of dataclasses; below sections that take any key, nothing is renamed."""
+    if not is_dataclass(kind) or not isinstance(content, dict):
+        return content
+    hints = get_type_hints(kind)
+    renamed = {}
+    for key, value in content.items():
+        new = names.get(str(key), str(key))
+        renamed[new] = _renamed(value, hints.get(new, hints.get(str(key))), names)
+    return renamed
 
 
 def accepted_keys(key: str) -> list[str]:
@@ -93,7 +109,8 @@ def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
             if isinstance(value, DictConfig):
                 yield from _node_problems(value, hint, f"{key}.")
             else:
-                yield f"{key}: found {_shown(value)}; a section with the keys {', '.join(f.name for f in fields(hint))} is accepted"
+                keys = ", ".join(YAML_NAMES.get(f.name, f.name) for f in fields(hint))
+                yield f"{key}: found {_shown(value)}; a section with the keys {keys} is accepted"
             continue
         plain = _plain(value)
         yield from (_missing_message(f"{key}{inner}") for inner in _missing_below(plain))

@@ -35,7 +35,7 @@ def key_of(config: dict[str, Any]) -> str:
         "data.num_workers=3",
         "data.path=elsewhere.jsonl",
         "trainer.log_every_n_steps=7",
-        "objective.score_loss_weight=1",
+        "objective.lambda=1",
         "optimizer.weight_decay=0",
         "grid.labels=[1,2,3,4,5]",  # the same values, written otherwise
     ],
@@ -48,7 +48,7 @@ def test_key_ignores_what_is_immaterial_or_written_otherwise(override: str, comp
     "override",
     [
         "seed=1",
-        "objective.score_loss_weight=2",
+        "objective.lambda=2",
         "optimizer.lr=2e-5",
         "model.dtype=bfloat16",
         "train.max_steps=3",
@@ -115,7 +115,7 @@ def test_identity_comes_back_from_the_manifest() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ({"objective": {"score_loss_weight": 1.0}}, {"objective": {"score_loss_weight": 2.0}}, "objective.score_loss_weight: 1.0 -> 2.0"),
+        ({"objective": {"lambda": 1.0}}, {"objective": {"lambda": 2.0}}, "objective.lambda: 1.0 -> 2.0"),
         ({"prompt": {"cue": " Score: "}}, {"prompt": {"cue": None}}, 'prompt.cue: " Score: " -> null'),
         ({"a": {}}, {"a": {"b": 1}}, None),
         ({}, {"a": {"b": [1, 2]}}, "a.b: (absent) -> [1, 2]"),

@@ -65,9 +65,9 @@ def test_the_same_command_reuses_everything_and_touches_no_file(whole: Any) -> N
 
 
 def test_a_changed_lambda_makes_stage1_and_all_after_it_anew(whole: Any) -> None:
-    _, lines = whole.tiny.run("objective.score_loss_weight=3", "compare_to=null")
+    _, lines = whole.tiny.run("objective.lambda=3", "compare_to=null")
     assert made(lines) == ["stage1", "generate", "stage2", "predict", "evaluate"]
-    assert any(re.match(r"stage1: made anew, since \S+ differs: objective.score_loss_weight: 1(\.0)? -> 3", line) for line in lines), lines
+    assert any(re.match(r"stage1: made anew, since \S+ differs: objective.lambda: 1(\.0)? -> 3", line) for line in lines), lines
     assert any(re.match(r"generate: made anew, since .*parent judge changed", line) for line in lines), lines
     assert any(re.match(r"stage2: made anew, since .*parent generate changed", line) for line in lines), lines
 
@@ -198,13 +198,13 @@ def test_stage2_can_mix_annotated_and_generated_cots(whole: Any) -> None:
 
 
 def test_stage2_can_have_another_objective(whole: Any) -> None:
-    changed = ["+stage2.objective.ce_on_score=true", "+stage2.objective.score_loss_weight=0"]
+    changed = ["+stage2.objective.ce_on_score=true", "+stage2.objective.lambda=0"]
     products, lines = whole.tiny.run(*changed, "from=stage2", "pipeline=[stage1,generate,stage2]")
     assert made(lines) == ["stage2"]
     objective = products["stage2"].manifest["identity"]["config"]["objective"]
     assert objective["ce_on_score"] is True
-    assert objective["score_loss_weight"] == 0
-    assert products["stage1"].manifest["identity"]["config"]["objective"]["score_loss_weight"] == 1
+    assert objective["lambda"] == 0
+    assert products["stage1"].manifest["identity"]["config"]["objective"]["lambda"] == 1
 
 
 # Comparing.

@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tract.masking import masked
-from tract.validation import typed_node
+from tract.validation import in_yaml_names, typed_node
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ABSENT = object()
@@ -100,7 +100,7 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
             node = node.get(name) if isinstance(node, dict) else None
         if isinstance(node, dict):
             node.pop(last, None)
-    shown: dict[str, Any] = masked(picked)  # before it is hashed, so that another token makes no other product
+    shown: dict[str, Any] = masked(in_yaml_names(picked))  # before it is hashed, so that another token makes no other product
     return shown
 
 

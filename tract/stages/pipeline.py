@@ -220,7 +220,7 @@ def _next_commands(cfg: Config, judge: str) -> list[str]:
     weight = cfg.objective.score_loss_weight
     return [
         f"python evaluate.py{experiment} judge={judge} evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)} compare_to=seed",
-        f"python train.py{experiment} objective.score_loss_weight={weight / 10 if weight else 1:g}",
+        f"python train.py{experiment} objective.lambda={weight / 10 if weight else 1:g}",
         f"python train.py -m{experiment} seed={cfg.seed + 1},{cfg.seed + 2}",
     ]
 
