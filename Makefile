@@ -22,7 +22,7 @@ PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench lock clean
+.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -93,6 +93,10 @@ overfit: setup  ## four items again and again: the losses must come near 0; run 
 
 configs: setup  ## print every experiment's resolved configuration
 	@for name in $(EXPERIMENTS); do echo "# experiment=$$name"; $(TRAIN) experiment=$$name --cfg job --resolve; echo; done
+
+docs: setup  ## write docs/configuration.md and the picture of the README anew, from conf/ and scripts/
+	$(PY) scripts/config_reference.py
+	$(PY) scripts/draw_method.py
 
 check: lint types test  ## lint, types and fast tests: run it before each commit
 

@@ -61,7 +61,7 @@ _HYDRA_NAME = re.compile(r"_\w+_")  # _target_, _partial_
 
 def problems_of(cfg: Config) -> list[str]:
     """One line for each rule that is broken."""
-    return [*_field_problems(cfg), *_built_problems(cfg), *_target_problems(cfg)]
+    return [*field_problems(cfg), *_built_problems(cfg), *_target_problems(cfg)]
 
 
 def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] = ()) -> str:
@@ -88,7 +88,7 @@ def _keys_named(name: str, kind: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys_named(name, hint, f"{prefix}{key}.")
 
 
-def _field_problems(cfg: Config) -> Iterator[str]:
+def field_problems(cfg: Config) -> Iterator[str]:
     """Choices, ranges and contradictions between fields; one line each."""
     yield from _choice_problems(cfg)
     yield from _range_problems(cfg)
