@@ -107,7 +107,8 @@ def test_every_option_and_every_key_is_there(page: str, reference: Any) -> None:
 def test_comments_are_found_above_and_beside(generator: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(
-        "# @package _global_\n# Header.\na: 1\n# Of b,\n# in two lines.\nb:\n  # Of c.\n  c: 'x # no comment'\n  d: 2  # beside\n\n# Lost.\n\ne: 3\n"
+        "# @package _global_\n# Header.\na: 1\n# Of b,\n# in two lines.\nb:\n  # Of c.\n  c: 'x # no comment'\n  d: 2  # beside\n\n"
+        "# Lost.\n\ne: 3\n"
     )
     found = generator.read(path)
     assert found.header == ("Header.",)
