@@ -197,6 +197,15 @@ def test_without_cots_the_cue_follows_the_prompt(tmp_path: Path, layout: Sequenc
     assert record["length"] == len(record["prompt_ids"]) + len(layout.cue_ids) + 2
 
 
+def test_without_cots_a_target_score_on_the_grid_is_trained_on(tmp_path: Path, layout: SequenceLayout) -> None:
+    scored, between, unscored = (example(k, annotations=(), target_score=score) for k, score in enumerate((4.0, 3.5, None)))
+    found = run(tmp_path, layout, dataclasses.replace(OPTIONS, use_cot=False), scored, between, unscored)
+    assert found.counts == {"ok": 1, "dropped_unannotated": 2}
+    assert records(found)[0]["cot_ids"] == [[]]
+    assert records(found)[0]["score_index"] == [GRID.index(4.0)]
+    assert records(found)[0]["target"] == 4.0
+
+
 def test_unannotated_examples_are_dropped_and_counted(tmp_path: Path, layout: SequenceLayout) -> None:
     how = options(len(layout.prompt_ids(TEMPLATE.render(example(0), GRID))) + 60, "raise")
     # Too long for "raise", but it is dropped for another reason.

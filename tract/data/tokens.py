@@ -23,12 +23,12 @@ from tract.durable import sync_file, sync_folder
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
 from tract.prompts import PromptTemplate, PromptText
-from tract.schema import JudgeExample
+from tract.schema import Annotation, JudgeExample
 
 log = logging.getLogger(__name__)
 
 # Raise when the meaning of the stored columns changes.
-TOKENS_VERSION = 2
+TOKENS_VERSION = 3
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
 UNANNOTATED_POLICIES = ("drop", "keep")
 # A field is not shortened below this many characters: what is left would tell the judge nothing.
@@ -61,6 +61,7 @@ class TokenizeOptions:
         use_cot: whether the CoT stands in the sequence.
         reserve: the most CoT tokens that will be sampled after a prompt, which is fitted to leave room for them; 0 for none.
         unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation.
+            Without CoT, a target score that is on the grid stands in for an annotation.
     """
 
     max_length: int
@@ -175,8 +176,11 @@ class _Tokenizer:
     def __call__(self, record: dict[str, Any], row: int) -> dict[str, Any]:
         example = from_record(record)
         layout, options = self.layout, self.options
-        cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in example.annotations]
-        scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
+        annotations = example.annotations
+        if not (annotations or options.use_cot) and example.target_score in layout.grid.values:
+            annotations = (Annotation("", float(example.target_score)),)  # a score is all that is learned without CoT
+        cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in annotations]
+        scores = [layout.grid.index(annotation.score) for annotation in annotations]
         longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
         if cots or options.unannotated == "keep":
             prompt_ids, status = self._fit_prompt(example, max(longest, options.reserve + layout.max_tail_tokens))
