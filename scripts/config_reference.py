@@ -51,13 +51,15 @@ MEANING_OF_FOLDERS = {
     "experiment": "An experiment sets all that it needs and is a difference to `conf/train.yaml`: `python train.py experiment=NAME`.",
     "ablation": "What differs from TRACT, for any experiment: `python train.py experiment=NAME +ablation=OPTION`.",
     "debug": "For trying a configuration: `python train.py experiment=NAME debug=OPTION`.",
-    "sweep": "Several runs by one command: `python train.py -m experiment=NAME +sweep=OPTION`; see [sweeps.md](sweeps.md).",
+    "sweep": "Several runs by one command: `python train.py -m experiment=NAME sweep=OPTION`; see [sweeps.md](sweeps.md).",
     "paths": "Folders; relative ones start where the command is run.",
     "optimizer": "The optimizer; keys are arguments of its class, and `+optimizer.NAME=VALUE` gives further ones.",
     "trainer": "Devices, precision and strategy; keys are arguments of `lightning.Trainer`, and `+trainer.NAME=VALUE` gives further ones.",
     "logger": "Where metrics go; keys are arguments of the loggers' classes.",
 }
 FIELDS_OF_A_HEADER = ("Run", "Batch", "Cost", "Expect", "Benchmarks", "Ablations")
+# How the rules say what is accepted.
+ACCEPTED = (r"(?:is not one of|accepted are) (.+)$", r"is not a number (>=? \S+?);?(?: |$)", r"is outside (.+)$")
 LONGEST_VALUE = 70
 # An option that sets more keys than this shows none of them: its file is linked, and the table of keys follows.
 MOST_SHOWN = 8
@@ -107,7 +109,8 @@ def _parsed(text: str) -> tuple[tuple[str, ...], dict[str, str], dict[str, Any],
     chosen = {
         re.sub(r"^(override )?/?", "", group): option for entry in entries if isinstance(entry, dict) for group, option in entry.items()
     }
-    values = {key: value for key, value in leaves(content) if not re.match(r"(defaults|hydra)(\.|$)", key)}
+    named = ((key.removeprefix("hydra.sweeper.params."), value) for key, value in leaves(content))  # what a sweep varies, as it is named
+    values = {key: value for key, value in named if not re.match(r"(defaults|hydra)(\.|$)", key)}
     return tuple(header), comments, values, tuple(bases), chosen
 
 
@@ -115,18 +118,29 @@ def _first(lines: list[str], wanted: Any) -> int:
     return next((number for number, line in enumerate(lines) if wanted(line)), len(lines))
 
 
-def _comments(node: yaml.MappingNode, lines: list[str], prefix: str, after_header: int) -> Iterator[tuple[str, str]]:
+def _comments(node: yaml.MappingNode, lines: list[str], prefix: str, free: int) -> Iterator[tuple[str, str]]:
+    """Dotted key and comment; ``free`` is the first line that is no part of what stands before."""
     for name, value in node.value:
         key, number = f"{prefix}{name.value}", name.start_mark.line
         above: list[str] = []
-        while number - 1 - len(above) >= after_header and lines[number - 1 - len(above)].lstrip().startswith("#"):
+        while number - 1 - len(above) >= free and lines[number - 1 - len(above)].lstrip().startswith("#"):
             above.insert(0, lines[number - 1 - len(above)].strip().lstrip("#").strip())
         beside = re.search(r"\s# (.*)$", lines[number][value.end_mark.column :]) if value.end_mark.line == number else None
         words = [*above, *([beside[1]] if beside else [])]
         if words:
             yield key, " ".join(words)
         if isinstance(value, yaml.MappingNode):
-            yield from _comments(value, lines, f"{key}.", after_header)
+            yield from _comments(value, lines, f"{key}.", number + 1)
+        free = _line_behind(value)
+
+
+def _line_behind(node: yaml.Node) -> int:
+    """The first line behind a value; the end of a block collection as YAML sees it is the next token, comments included."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _line_behind(last[1] if isinstance(node, yaml.MappingNode) else last)
+    of_block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+    return int(node.end_mark.line) + (not of_block)
 
 
 def leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -196,26 +210,31 @@ def accepted_values(config: Config) -> dict[str, str]:
 
 
 def _accepted_below(node: Any, config: Config, prefix: str) -> Iterator[tuple[str, str]]:
-    for name, hint in get_type_hints(type(node)).items():
+    """Of a section, typed or of any keys."""
+    values = dict(node) if isinstance(node, dict) else {name: getattr(node, name) for name in get_type_hints(type(node))}
+    for name, value in values.items():
         key = f"{prefix}{YAML_NAMES.get(name, name)}"
-        value = getattr(node, name)
-        if is_dataclass(value):
+        if is_dataclass(value) or isinstance(value, dict):
             yield from _accepted_below(value, config, f"{key}.")
             continue
-        kind = get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-        if kind not in (int, float, str, list[str]):
+        kind, _ = field_of(key)
+        kind = get_args(kind)[0] if isinstance(kind, types.UnionType) else type(value) if kind is None else kind
+        wrong = {int: -2, float: -2.0, str: "?", list[str]: ["?"]}.get(kind)
+        if wrong is None:
             continue
-        setattr(node, name, {int: -2, float: -2.0, str: "?"}.get(kind, ["?"]))
+        _put(node, name, wrong)
         said = [line.removeprefix(f"{key}: ") for line in field_problems(config) if line.startswith(f"{key}: ")]
+        _put(node, name, value)
+        found = (match for pattern in ACCEPTED for line in said if (match := re.search(pattern, line)))
+        if match := next(found, None):
+            yield key, f"{'in ' if 'outside' in match[0] else ''}{match[1]}"
+
+
+def _put(node: Any, name: str, value: Any) -> None:
+    if isinstance(node, dict):
+        node[name] = value
+    else:
         setattr(node, name, value)
-        for pattern, shown in (
-            (r"(?:is not one of|accepted are) (.+)$", "{}"),
-            (r"is not a number (>=? \S+?);?(?: |$)", "{}"),
-            (r"is outside (.+)$", "in {}"),
-        ):
-            if found := next((match for line in said if (match := re.search(pattern, line))), None):
-                yield key, shown.format(found[1])
-                break
 
 
 # The groups of conf
@@ -244,8 +263,9 @@ def chain(options: dict[str, File], name: str) -> list[File]:
 
 
 def cell(text: str) -> str:
-    """Text inside a table."""
-    return re.sub(r"\s+", " ", text).replace("|", r"\|").replace("<", r"\<").strip()
+    """Text inside a table; pages of docs/ become links."""
+    plain = re.sub(r"\s+", " ", text).replace("``", "`").replace("|", r"\|").replace("<", r"\<").strip()
+    return re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", plain)
 
 
 def code(value: Any, where: str = "") -> str:
@@ -357,7 +377,7 @@ class Reference:
         for section in sorted(sections, key=lambda s: next(n for n, key in enumerate(keys) if key.startswith(f"{s}."))):
             name = section.removeprefix(prefix)
             comment = next((file.comments[name] for file in files if name in file.comments), "")
-            if comment:
+            if comment and section not in keys:
                 first = next(n for n, key in enumerate(keys) if key.startswith(f"{section}."))
                 keys = [*keys[:first], section, *keys[first:]]
         for key in keys:

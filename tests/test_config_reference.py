@@ -66,6 +66,7 @@ def test_a_row_says_type_default_choices_and_comment(page: str) -> None:
     ]  # fmt: skip
     assert row_of(page, "objective.lambda")[1:] == ["number", "`1.0`", "weight of the squared error"]
     assert row_of(page, "evaluation.n_cot")[1:4] == ["whole number", "`1`", ">= 0"]
+    assert row_of(page, "trainer.precision")[3].startswith("32-true, bf16-mixed")
     assert row_of(page, "model.pad_token")[1:3] == ["text or null", r"`<\|im_end\|>`"]
 
 
@@ -108,9 +109,9 @@ def test_comments_are_found_above_and_beside(generator: ModuleType, tmp_path: Pa
     path = tmp_path / "file.yaml"
     path.write_text(
         "# @package _global_\n# Header.\na: 1\n# Of b,\n# in two lines.\nb:\n  # Of c.\n  c: 'x # no comment'\n  d: 2  # beside\n\n"
-        "# Lost.\n\ne: 3\n"
+        "# Lost.\n\ne: 3\nf:\n  - |-\n    ## No comment\ng: [4,\n  5]\n# Of h.\nh: |-\n  # None\ni: 6\n"
     )
     found = generator.read(path)
     assert found.header == ("Header.",)
-    assert found.comments == {"b": "Of b, in two lines.", "b.c": "Of c.", "b.d": "beside"}
-    assert found.values == {"a": 1, "b.c": "x # no comment", "b.d": 2, "e": 3}
+    assert found.comments == {"b": "Of b, in two lines.", "b.c": "Of c.", "b.d": "beside", "h": "Of h."}
+    assert found.values == {"a": 1, "b.c": "x # no comment", "b.d": 2, "e": 3, "f": ["## No comment"], "g": [4, 5], "h": "# None", "i": 6}
