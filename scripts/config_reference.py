@@ -263,7 +263,9 @@ def chain(options: dict[str, File], name: str) -> list[File]:
 
 
 def cell(text: str) -> str:
-    """Text inside a table; pages of docs/ become links."""
+    """Text inside a table, with a capital unless it begins with a value, as in "lora, qlora: ..."; pages of docs/ become links."""
+    if re.match(r"[a-z]+[ ,]", text) and not re.match(r"[\w, ]{1,30}:", text):
+        text = text[0].upper() + text[1:]
     plain = re.sub(r"\s+", " ", text).replace("``", "`").replace("|", r"\|").replace("<", r"\<").strip()
     return re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", plain)
 
@@ -399,7 +401,8 @@ class Reference:
             if name.endswith("_target_"):
                 comment = comment or "The class that is built with the other keys."
             shown = code(value, f"see {link(holder.path, self.conf, 'the file')}")
-            rows.append((f"`{key}`", type_of(key, value), shown, cell(self.accepted.get(key, "")), cell(comment)))
+            accepted = self.accepted.get(key, "").replace("|", r"\|")
+            rows.append((f"`{key}`", type_of(key, value), shown, accepted, cell(comment)))
         return table(("key", "type", "default", "accepts", "meaning"), rows)
 
     def _runs(self, group: str) -> str:
