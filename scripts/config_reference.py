@@ -49,9 +49,9 @@ Which page explains what: [docs/README.md](README.md).
 """
 MEANING_OF_FOLDERS = {
     "experiment": "An experiment sets all that it needs and is a difference to `conf/train.yaml`: `python train.py experiment=NAME`.",
-    "ablation": "What differs from TRACT, for any experiment: `python train.py experiment=NAME +ablation=OPTION`.",
-    "debug": "For trying a configuration: `python train.py experiment=NAME debug=OPTION`.",
-    "sweep": "Several runs by one command: `python train.py -m experiment=NAME sweep=OPTION`; see [sweeps.md](sweeps.md).",
+    "ablation": "What differs from TRACT, for any experiment: `python train.py experiment=NAME {plus}ablation=OPTION`.",
+    "debug": "For trying a configuration: `python train.py experiment=NAME {plus}debug=OPTION`.",
+    "sweep": "Several runs by one command: `python train.py -m experiment=NAME {plus}sweep=OPTION`; see [sweeps.md](sweeps.md).",
     "paths": "Folders; relative ones start where the command is run.",
     "optimizer": "The optimizer; keys are arguments of its class, and `+optimizer.NAME=VALUE` gives further ones.",
     "trainer": "Devices, precision and strategy; keys are arguments of `lightning.Trainer`, and `+trainer.NAME=VALUE` gives further ones.",
@@ -424,7 +424,8 @@ class Reference:
         columns = ("name", "what", "cost", "expect", "sets" if group != "experiment" else "")
         if group == "experiment":
             rows = [(*row[:4], "") for row in rows]
-        return "\n\n".join((f"### {group}", MEANING_OF_FOLDERS.get(group, ""), table(columns, rows)))
+        said = MEANING_OF_FOLDERS.get(group, "").format(plus="" if group in self.chosen else "+")
+        return "\n\n".join((f"### {group}", said, table(columns, rows)))
 
 
 def header_fields(header: tuple[str, ...]) -> tuple[str, dict[str, str]]:
