@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tract.stages.prepare import prepare
-from tract.validation import accepted_keys, typed
+from tract.validation import accepted_keys, typed, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -129,6 +130,38 @@ def test_options_and_keys_that_are_named_exist(page: Path, values: dict[str, Any
         known = {*ELSEWHERE, *(path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml"))}
         unknown += [f"{key}={option}" for option in options if option not in known]
     assert unknown == []
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Script and overrides of each command of a page that is whole; of a sweep, the first of the values."""
+    for block in blocks(page, "bash"):
+        text = re.sub(r"\\\n", " ", block)
+        text = re.sub(r"\$\([^)]*\)", "seed", text)  # what a command of the shell prints: a judge
+        for script, rest in re.findall(r"\b(train|generate_cot|evaluate)\.py (.*)$", text, re.MULTILINE):
+            words = shlex.split(rest, comments=True)
+            if any(word.startswith("--") or "hydra/" in word or PLACEHOLDER.search(word.partition("=")[2] or word) for word in words):
+                continue
+            given = [word for word in words if word != "-m"]
+            yield script, [re.sub(r"^([^=\[]+=[^,\[]*),.*$", r"\1", word) for word in given] if "-m" in words else given
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_command_is_a_sound_configuration(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It composes and validates, all of the page's own options included; nothing is read or run."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    written_files(tmp_path)
+    shutil.copytree(tmp_path / "my_conf", tmp_path / "conf", dirs_exist_ok=True)
+    found = importlib.util.find_spec  # `make setup` does not install vLLM
+    monkeypatch.setattr("tract.config_devices.importlib.util.find_spec", lambda name: name == "vllm" or found(name))
+    refused = []
+    for script, words in commands(page):
+        with initialize_config_dir(version_base="1.3", config_dir=str(tmp_path / "conf")):
+            try:
+                validate(compose(script, words))
+            except Exception as error:  # all of a page at once, each with its command
+                refused.append(f"{script}.py {' '.join(words)}: {error}")
+    assert refused == []
 
 
 OWN_DATA = ROOT / "docs" / "own_data.md"
