@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "package": (("tract",), ()),
     "interruption": (("tract.interruption",), ()),
-    "schema": (("tract.errors", "tract.containers", "tract.durable", "tract.schema", "tract.inside", "tract.masking"), ()),
+    "schema": (("tract.errors", "tract.containers", "tract.durable", "tract.schema", "tract.inside", "tract.masking", "tract.records"), ()),
     "text": (
         ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout"),
         ("schema",),

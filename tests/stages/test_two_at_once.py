@@ -94,7 +94,7 @@ def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, 
         def identity(self) -> StageIdentity:
             return StageIdentity("stage1", {"seed": 0}, {}, {})
 
-        def make(self, folder: StageFolder) -> dict[str, Any]:
+        def make(self, folder: StageFolder, tracker: Any) -> dict[str, Any]:
             made.append(folder)
             return {}
 
