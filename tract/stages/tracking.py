@@ -30,6 +30,7 @@ NODE = "wandb"  # of the logger section
 FOLDER = "wandb"  # below the folder of all runs
 STEP_AXIS = "trainer/global_step"  # as Lightning's loggers call it: optimizer steps
 EXAMPLES_AXIS, TOKENS_AXIS = "progress/examples", "progress/trained_tokens"
+VARIANT = "variant"  # key beside the configuration: the ablation, else the run's name; what runs are grouped by
 # What W&B shows of its arguments; others, such as its settings, may hold a key that it needs.
 _SHOWN = ("project", "entity", "group", "name", "job_type", "notes", "tags")
 
@@ -133,7 +134,7 @@ def tracked(cfg: Config, config: Mapping[str, Any], key: str) -> Iterator[Tracke
         "id": f"{cfg.run.name}-s{cfg.seed}-{cfg.stage}-{key}",
         "job_type": cfg.stage,
         "dir": cfg.paths.runs,
-        "config": masked(dict(config)),
+        "config": {**masked(dict(config)), VARIANT: masked_text(cfg.run.ablation or cfg.run.name)},
     }
     if node is not None:
         marks = [cfg.stage, cfg.run.ablation, *map(str, node.get("tags") or [])]
