@@ -11,7 +11,7 @@ import netrc
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -31,6 +31,7 @@ FOLDER = "wandb"  # below the folder of all runs
 STEP_AXIS = "trainer/global_step"  # as Lightning's loggers call it: optimizer steps
 EXAMPLES_AXIS, TOKENS_AXIS = "progress/examples", "progress/trained_tokens"
 VARIANT = "variant"  # key beside the configuration: the ablation, else the run's name; what runs are grouped by
+_LAST_PATIENCE_S = 10.0  # for the end of a run that has failed
 # What W&B shows of its arguments; others, such as its settings, may hold a key that it needs.
 _SHOWN = ("project", "entity", "group", "name", "job_type", "notes", "tags")
 
@@ -76,26 +77,14 @@ class Tracker:
         """
         if self.run is None and not always:
             return
-        failure: list[BaseException] = []
-
-        def act() -> None:
-            try:
-                action()
-            except BaseException as error:  # W&B's own process may be gone, its server refuse, or its library exit
-                failure.append(error)
-
-        # In a thread of its own, since W&B can wait for its server for ever.
-        thread = threading.Thread(target=act, name=f"wandb {what}", daemon=True)
-        thread.start()
-        thread.join(float(self._own["patience_s"]))
-        if thread.is_alive():
-            reason = f"no answer within logger.wandb.patience_s={self._own['patience_s']:g} s"
-        elif failure:
-            reason = f"{type(failure[0]).__name__}: {' '.join(str(failure[0]).split())[:200]}"
-        else:
+        patience = float(self._own["patience_s"])
+        if (failure := _failure(action, patience)) is None:
             return
-        self.run = None
-        log.warning("W&B: could not %s (%s); this stage goes on without it", what, masked_text(reason))
+        if failure == _SILENCE:
+            failure = f"no answer within logger.wandb.patience_s={patience:g} s"
+        run, self.run = self.run, None
+        log.warning("W&B: could not %s (%s); this stage goes on without it", what, masked_text(failure))
+        _abandon(run, patience)
 
     def loggers(self) -> list[Logger]:
         """For the trainer: one that writes to the run, or none."""
@@ -120,6 +109,42 @@ class Tracker:
         """Ends the run; what W&B could not send meanwhile stays in its files."""
         self.guard("finish", lambda: self.run.finish(exit_code=int(failed)))
         self.run = None
+
+
+_SILENCE = "silence"
+
+
+def _failure(action: Callable[[], Any], patience_s: float) -> str | None:
+    """What went wrong with an action, in a line; ``_SILENCE`` if it is still at it after the patience; None if it was done."""
+    errors: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:  # W&B's own process may be gone, its server refuse, or its library exit
+            errors.append(error)
+
+    thread = threading.Thread(target=act, name="wandb", daemon=True)  # W&B can wait for its server for ever
+    thread.start()
+    thread.join(patience_s)
+    if thread.is_alive():
+        return _SILENCE
+    return f"{type(errors[0]).__name__}: {' '.join(str(errors[0]).split())[:200]}" if errors else None
+
+
+def _abandon(run: Any, patience_s: float) -> None:
+    """Ends what is left of W&B after a failure, so that neither the next stage nor the end of the process trips over it."""
+    import wandb
+
+    if run is not None and _failure(lambda: run.finish(exit_code=1), min(patience_s, _LAST_PATIENCE_S)) is None:
+        return
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.name().startswith("wandb"):
+                process.kill()
+    _failure(wandb.teardown, _LAST_PATIENCE_S)
 
 
 @contextmanager
