@@ -51,7 +51,7 @@ MEANING_OF_FOLDERS = {
     "experiment": "An experiment sets all that it needs and is a difference to `conf/train.yaml`: `python train.py experiment=NAME`.",
     "ablation": "What differs from TRACT, for any experiment: `python train.py experiment=NAME {plus}ablation=OPTION`.",
     "debug": "For trying a configuration: `python train.py experiment=NAME {plus}debug=OPTION`.",
-    "sweep": "Several runs by one command: `python train.py -m experiment=NAME {plus}sweep=OPTION`; see [sweeps.md](sweeps.md).",
+    "sweep": "Several runs by one command: `python train.py experiment=NAME {plus}sweep=OPTION`; see [sweeps.md](sweeps.md).",
     "paths": "Folders; relative ones start where the command is run.",
     "optimizer": "The optimizer; keys are arguments of its class, and `+optimizer.NAME=VALUE` gives further ones.",
     "trainer": "Devices, precision and strategy; keys are arguments of `lightning.Trainer`, and `+trainer.NAME=VALUE` gives further ones.",
@@ -60,7 +60,7 @@ MEANING_OF_FOLDERS = {
 FIELDS_OF_A_HEADER = ("Run", "Batch", "Cost", "Expect", "Benchmarks", "Ablations")
 # How the rules say what is accepted.
 ACCEPTED = (r"(?:is not one of|accepted are) (.+)$", r"is not a number (>=? \S+?);?(?: |$)", r"is outside (.+)$")
-LONGEST_VALUE = 70
+LONGEST_VALUE = 120
 # An option that sets more keys than this shows none of them: its file is linked, and the table of keys follows.
 MOST_SHOWN = 8
 # Groups without a key that a user sets.

@@ -38,7 +38,7 @@ OPEN = (
 )
 # Options that a page tells the reader to write, and others that are no file of conf.
 WRITTEN_BY_THE_READER = {"my_data", "my_prompt"}
-ELSEWHERE = {*WRITTEN_BY_THE_READER, "null", "submitit_local"}
+ELSEWHERE = {*WRITTEN_BY_THE_READER, "null", "submitit_local", "joblib"}
 
 
 def text_of(page: Path) -> str:
@@ -142,7 +142,8 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
             if any(word.startswith("--") or "hydra/" in word or PLACEHOLDER.search(word.partition("=")[2] or word) for word in words):
                 continue
             given = [word for word in words if word != "-m"]
-            yield script, [re.sub(r"^([^=\[]+=[^,\[]*),.*$", r"\1", word) for word in given] if "-m" in words else given
+            sweeps = len(given) < len(words) or any(word.startswith("sweep=") for word in words)
+            yield script, [re.sub(r"^([^=\[]+=[^,\[]*),.*$", r"\1", word) for word in given] if sweeps else given
 
 
 @pytest.mark.slow
