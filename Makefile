@@ -22,7 +22,7 @@ PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench lock clean
+.PHONY: help setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench study lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -145,6 +145,18 @@ bench: setup  ## small benchmarks: training, judging, memory, scaling, beside th
 	$(call bench_run,overhead,--items 1 --steps 24)
 	$(call bench_run,step_profile,--items 1 --steps 16)
 	$(PY) benchmarks/plots.py --results benchmarks/results/small --out benchmarks/results/small
+
+# Two processes with one thread each, with a half of the seeds each; what their runs share is made once (docs/study.md).
+STUDY_SEEDS ?= 0,1 2,3
+STUDY_ABLATIONS := tract,stage1_only,ce_only,ce_both,ce_stage2,regression_only,from_stage1,mixed_cots,cots4,zero_shot
+study: export HF_HUB_OFFLINE ?= 1
+study: setup  ## the ablations in small: a seed LLM made for it, all variants, four seeds, on two CPU cores
+	$(PY) scripts/make_study_model.py
+	@export OMP_NUM_THREADS=1; pids=(); for seeds in $(STUDY_SEEDS); do \
+	  ( $(TRAIN) -m experiment=study +ablation=$(STUDY_ABLATIONS) seed=$$seeds $(ARGS) && \
+	    $(TRAIN) -m experiment=study run.name=study_lambda objective.lambda=0,0.1,1,10 seed=$$seeds $(ARGS) && \
+	    $(TRAIN) -m experiment=study run.name=study_n_cot evaluation.n_cot=1,2,4,8 seed=$$seeds $(ARGS) ) & pids+=($$!); \
+	done; for pid in $${pids[@]}; do wait $$pid; done
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
 # own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.
