@@ -5,14 +5,14 @@ from omegaconf import DictConfig
 from tract.entry import launch
 
 
-def main(cfg: DictConfig) -> None:
-    """Runs the predict and evaluate stages."""
+def main(cfg: DictConfig) -> float | None:
+    """Runs the predict and evaluate stages; returns what a sweeper may optimise."""
     from tract.validation import validate
 
     validate(cfg)  # before the heavy imports
-    from tract.stages.pipeline import run_pipeline
+    from tract.stages.pipeline import run
 
-    run_pipeline(cfg)
+    return run(cfg)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Multiruns whose runs are jobs of submitit, here as processes of this machine; the batch script, with an srun of our own."""
+"""Multiruns: failed jobs, searches, every sweep; jobs of submitit and joblib, here as processes of this machine; the batch script."""
 
 from __future__ import annotations
 
 import os
-import pickle
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
 
 from tract import multirun
 from tract.entry import launch
+from tract.errors import ConfigError, Told
+from tract.interruption import Interrupted
+from tract.records import records_below
+from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -126,13 +132,109 @@ def test_the_slurm_launcher_is_the_plugin_s_with_keys_set() -> None:
     assert (launcher.partition, launcher.tasks_per_node, launcher.timeout_min) == ("gpu", 1, 720)
 
 
-def test_a_failure_is_told_where_it_is_unpickled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(multirun, "failed", [])
-    pickled = pickle.dumps(multirun.Failure("job #3", "seed: found 'a'"))
+def multirun_of(monkeypatch: pytest.MonkeyPatch, task: Callable[[DictConfig], float | None], *arguments: str) -> int:
+    """The exit status of a multirun of a task in this process."""
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "run.name=jobs", *arguments])
+    GlobalHydra.instance().clear()
+    try:
+        launch(task, "train")
+    except SystemExit as ended:
+        return int(str(ended.code))
+    return 0
+
+
+def test_a_failed_job_loses_no_other_and_is_listed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One by an error of the user's, one by a stage's process, one by a fault of ours."""
+    done = []
+
+    def task(cfg: DictConfig) -> None:
+        if cfg.seed == 1:
+            raise ConfigError("seed: 1 is taken")
+        if cfg.seed == 2:
+            raise Told(2, "data.path: absent")
+        if cfg.seed == 3:
+            raise ZeroDivisionError("by\nzero")
+        done.append(cfg.seed)
+
+    assert multirun_of(monkeypatch, task, "seed=0,1,2,3,4", *places(tmp_path)) == 2
+    assert done == [0, 4]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-4:] == [
+        "3 of 3 jobs did not complete; the same command again runs these, and reuses the others:",
+        "error: job #1: seed: 1 is taken (seed=1)",
+        "error: job #2: data.path: absent (seed=2)",
+        "error: job #3: ZeroDivisionError: by zero (seed=3)",
+    ]
+    folder = tmp_path / "runs" / "jobs" / "multirun"
+    assert {(record.job, record.status) for _, record in records_below(folder)} == {(1, "failed"), (2, "failed"), (3, "failed")}
+    # The same command again: what was mended has another record then, and nothing is listed.
+    assert multirun_of(monkeypatch, lambda cfg: None, "seed=0,4", *places(tmp_path)) == 0
     assert capsys.readouterr().err == ""
-    assert pickle.loads(pickled) is None
-    assert capsys.readouterr().err == "error: job #3: seed: found 'a'\n"
-    assert multirun.failed == ["job #3"]
+
+
+def test_an_interrupt_ends_the_whole_multirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def task(cfg: DictConfig) -> None:
+        done.append(cfg.seed)
+        raise Interrupted(signal.SIGTERM)
+
+    assert multirun_of(monkeypatch, task, "seed=0,1", *places(tmp_path)) == 128 + signal.SIGTERM
+    assert done == [0]
+
+
+def test_a_search_gets_what_a_task_returns_and_counts_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Optuna: the trial with the least value wins; one that fails has none."""
+    seen = []
+
+    def task(cfg: DictConfig) -> float:
+        assert (cfg.optimized_metric, cfg.evaluation.benchmarks, cfg.compare_to) == ("val/rmse", ["val"], None)
+        seen.append(cfg.optimizer.lr)
+        if len(seen) == 2:
+            raise ConfigError("no")
+        return abs(float(cfg.optimizer.lr) - 1e-4)
+
+    assert multirun_of(monkeypatch, task, "sweep=optuna", "hydra.sweeper.n_trials=5", *places(tmp_path)) == 2
+    assert len(set(seen)) == 5
+    out = capsys.readouterr()
+    best = min((lr for place, lr in enumerate(seen) if place != 1), key=lambda lr: abs(lr - 1e-4))
+    assert f"Best value: {abs(best - 1e-4)}" in out.out + out.err
+    assert "error: job #1: no (" in out.err
+    # The same search again asks the same, so that what is complete is reused.
+    first = list(seen)
+    seen.clear()
+    multirun_of(monkeypatch, task, "sweep=optuna", "hydra.sweeper.n_trials=5", *places(tmp_path))
+    assert seen[:2] == first[:2]
+
+
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")))
+def test_every_sweep_runs_its_jobs(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also without -m."""
+    seen: list[DictConfig] = []
+
+    def task(cfg: DictConfig) -> float:
+        validate(cfg)
+        seen.append(cfg)
+        return 1.0
+
+    small = ["hydra.sweeper.n_trials=2"] if sweep == "optuna" else []
+    monkeypatch.setattr(sys, "argv", ["train.py", "experiment=tract_quickstart", f"sweep={sweep}", *small, *places(tmp_path)])
+    GlobalHydra.instance().clear()
+    launch(task, "train")
+    expected = {
+        "ablations": sorted(path.stem for path in (ROOT / "conf" / "ablation").glob("*.yaml")),
+        "lambda": [0, 0.1, 1, 10],
+        "n_cot": [1, 2, 4, 8],
+    }
+    if sweep == "optuna":
+        assert len({cfg.optimizer.lr for cfg in seen}) == 2
+        return
+    found = {"ablations": "run.ablation", "lambda": "objective.lambda", "n_cot": "evaluation.n_cot"}[sweep]
+    assert sorted(OmegaConf.select(cfg, found) for cfg in seen) == expected[sweep]
 
 
 @pytest.mark.parametrize(
@@ -167,13 +269,34 @@ def test_the_error_of_a_job_is_one_line_and_the_others_go_on(tmp_path: Path) -> 
     """The first job's is found in the process of its stage, the last one's by the check of its configuration."""
     done = jobs(tmp_path, "data.max_length=8,2048,0")
     assert done.returncode == 2, done.stdout + done.stderr
-    first, last = done.stderr.splitlines()
+    head, first, last = done.stderr.splitlines()
+    assert head.startswith("2 of 3 jobs did not complete; ")
     assert first.startswith("error: job #0: data: no usable item in the training split")
     assert last.startswith("error: job #2: data.max_length: 0 is not a number >= 1 (log: ")
-    log = Path(last.rpartition("(log: ")[2].removesuffix(")"))
+    assert last.endswith(") (data.max_length=0)")
+    log = Path(last.rpartition("(log: ")[2].partition(")")[0])
     assert log.read_text() == "error: data.max_length: 0 is not a number >= 1\n"
     assert log.is_relative_to(tmp_path / "runs" / "jobs" / "multirun" / ".submitit")
     assert complete(tmp_path) == ["seed0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_concurrent_jobs_share_stage_1_and_its_cots(tmp_path: Path) -> None:
+    """Two processes of joblib: what both need is made by one of them."""
+    small = [override for override in SMALL if not override.startswith(("pipeline=", "train.max_steps="))]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *small, *places(tmp_path)]
+    one_process = ["run.isolate=false", "generation.max_cot_tokens=8", "evaluation.resamples=20", "compare_to=null", "train.max_steps=2"]
+    done = run(*command, *one_process, "+ablation=from_stage1,mixed_cots,zero_shot", "optimizer.lr=0.01", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = sorted(path.parent.name.partition("-")[0] for path in (tmp_path / "runs" / "stages").glob("*/manifest.json"))
+    assert made == ["evaluate"] * 3 + ["generate"] + ["predict"] * 3 + ["stage1"] + ["stage2"] * 2
+    found = {str(record.config["run"]["ablation"]): record for _, record in records_below(tmp_path / "runs")}
+    assert set(found) == {"from_stage1", "mixed_cots", "zero_shot"}
+    assert found["from_stage1"].stages["generate"] == found["mixed_cots"].stages["generate"]
+    assert all(record.status == "complete" for record in found.values())
+    folder = tmp_path / "runs" / "jobs" / "multirun" / "records"
+    assert all((folder / product / "manifest.json").is_file() for record in found.values() for product in record.stages.values())
 
 
 @pytest.mark.slow
@@ -243,6 +366,7 @@ exec "$@" >"${logs[0]}" 2>"${logs[1]}"
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_the_slurm_launcher_submits_an_array_of_jobs(tmp_path: Path) -> None:
     """With an sbatch and srun of our own; there is no sacct, so the results alone say that the jobs are over."""
@@ -253,7 +377,9 @@ def test_the_slurm_launcher_submits_an_array_of_jobs(tmp_path: Path) -> None:
     done = run(*command, *SMALL, *places(tmp_path), "adapter.rank=2,0", cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "runs" / "jobs" / "multirun" / ".submitit"
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert errors == [f"error: job #1: adapter.rank: 0 is not a number >= 1 (log: {folder}/4242_1/4242_1_0_log.err)"], done.stderr
+    assert errors == [f"error: job #1: adapter.rank: 0 is not a number >= 1 (log: {folder}/4242_1/4242_1_0_log.err) (adapter.rank=0)"], (
+        done.stderr
+    )
     assert done.returncode == 2
     assert complete(tmp_path) == ["seed0"]
     (script,) = folder.rglob("*_submission.sh")

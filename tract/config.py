@@ -245,6 +245,7 @@ class Config:
     stage: str = MISSING
     judge: str | None = MISSING
     compare_to: str | None = MISSING
+    optimized_metric: str | None = MISSING  # BENCHMARK/METRIC that a run returns to a sweeper
     deterministic: bool = MISSING  # equal bits from equal inputs
     run: RunConfig = MISSING
     paths: PathsConfig = MISSING

@@ -23,6 +23,15 @@ from tract.score_grid import ScoreGrid
 if TYPE_CHECKING:
     from tract.generation.sampling import Sampling
 
+# Of logger.wandb, what is no argument of wandb.init.
+WANDB_KEYS = ("artifacts", "table_rows", "patience_s")
+WANDB_ARTIFACTS = ("none", "light", "all")
+WANDB_MODES = ("auto", "online", "offline", "disabled", "shared")
+# What ``tract.evaluation`` measures of each predictor, and the splits of the data that it can be measured on.
+METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_within_half", "score_mass", "failure_rate")
+SPLITS = ("val", "test", "ood")
+# Folders beside those of runs.
+_TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
@@ -97,6 +106,7 @@ def _field_problems(cfg: Config) -> Iterator[str]:
     yield from _training_problems(cfg)
     yield from _pipeline_problems(cfg)
     yield from _evaluation_problems(cfg)
+    yield from _optimized_problems(cfg)
     yield from device_problems(cfg)
 
 
@@ -172,8 +182,8 @@ def _name_problems(cfg: Config) -> Iterator[str]:
         yield f"run.device_memory_gib: {cfg.run.device_memory_gib} is not a number > 0; null asks the device that is here"
     if "trust_remote_code" in cfg.generation.vllm.engine:
         yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
-    if cfg.run.name == "stages":
-        yield "run.name: 'stages' is the folder of the stages' products; choose another name"
+    if cfg.run.name in _TAKEN:
+        yield f"run.name: {cfg.run.name!r} is the folder of {_TAKEN[cfg.run.name]}; choose another name"
 
 
 def _training_problems(cfg: Config) -> Iterator[str]:
@@ -250,6 +260,18 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
         yield f"evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is {cfg.evaluation.cots!r}; leave it out"
 
 
+def _optimized_problems(cfg: Config) -> Iterator[str]:
+    if cfg.optimized_metric is None:
+        return
+    benchmark, _, metric = cfg.optimized_metric.rpartition("/")
+    if not benchmark or metric not in METRICS:
+        yield f"optimized_metric: {cfg.optimized_metric!r} is not BENCHMARK/METRIC with a metric of {', '.join(METRICS)}, e.g. val/rmse"
+    elif benchmark in SPLITS and benchmark not in cfg.evaluation.benchmarks:
+        yield f"optimized_metric: {benchmark!r} is not among evaluation.benchmarks={cfg.evaluation.benchmarks}"
+    if "evaluate" not in cfg.pipeline:
+        yield f"optimized_metric: is measured by the stage evaluate, which is not in pipeline={cfg.pipeline}"
+
+
 def _built_problems(cfg: Config) -> Iterator[str]:
     """What the classes that take a whole section refuse."""
     from tract.objective import Objective
@@ -282,6 +304,9 @@ def _target_problems(cfg: Config) -> Iterator[str]:
     """Classes named by ``_target_`` that are not there, arguments that they do not take, and values that an optimizer refuses."""
     sections: dict[str, dict[str, Any]] = {"optimizer": cfg.optimizer, "trainer": cfg.trainer, "data.source": cfg.data.source}
     sections |= {f"logger.{name}": node for name, node in cfg.logger.items() if node is not None}
+    if isinstance(wandb := sections.get("logger.wandb"), dict):
+        yield from _wandb_problems(wandb)
+        sections["logger.wandb"] = {"_target_": "wandb.init", **{name: value for name, value in wandb.items() if name not in WANDB_KEYS}}
     sound = set()
     for key, node in sections.items():
         if not isinstance(node, dict) or "_target_" not in node:
@@ -292,6 +317,20 @@ def _target_problems(cfg: Config) -> Iterator[str]:
             sound.add(key)
     if "optimizer" in sound:
         yield from _optimizer_problems(cfg.optimizer)
+
+
+def _wandb_problems(node: Mapping[str, Any]) -> Iterator[str]:
+    if absent := [name for name in (*WANDB_KEYS, "mode") if name not in node]:
+        yield f"logger.wandb: the keys {', '.join(absent)} are missing; start from logger=wandb, and logger.wandb=null for none"
+    rows, patience = node.get("table_rows", 0), node.get("patience_s", 1)
+    if node.get("artifacts", "none") not in WANDB_ARTIFACTS:
+        yield f"logger.wandb.artifacts: {node['artifacts']!r} is not one of {', '.join(WANDB_ARTIFACTS)}"
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
+        yield f"logger.wandb.table_rows: {rows!r} is not a whole number >= 0"
+    if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
+        yield f"logger.wandb.patience_s: {patience!r} is not a number > 0"
+    if node.get("mode", "auto") not in WANDB_MODES:
+        yield f"logger.wandb.mode: {node['mode']!r} is not one of {', '.join(WANDB_MODES)}"
 
 
 def _optimizer_problems(node: dict[str, Any]) -> Iterator[str]:

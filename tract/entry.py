@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 import yaml
@@ -21,16 +21,22 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import interruption, multirun
-from tract.errors import TractError
+from tract.errors import Told, TractError
 from tract.masking import masked_text
+
+Result = TypeVar("Result")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 # Sections whose keys are the arguments of a class, so that any that it takes can be added.
 _OPEN_SECTIONS = ("trainer", "optimizer", "logger", "data.source", "scheduler.kwargs", "model.chat_template_kwargs")
 # What Hydra and OmegaConf add to the first line of a message: no help to whom the configuration is all that is known.
 _NOISE = ("full_key", "object_type", "reference_type", "Set the environment", "Config search path", "To append", "provider=", "See https")
-_SUBMITIT = "hydra/launcher/submitit_"
-_SUBMITIT_INSTALL = "pip install -c constraints.txt -e '.[slurm]'"
+# Launchers and sweepers that come with a package: how their names begin -> the package, the extra that installs it.
+_PLUGINS = {
+    "hydra/launcher/submitit_": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+    "hydra/sweeper/optuna": ("hydra-optuna-sweeper", "optuna"),
+}
 
 # Read by torch at its first allocation on a CPU: large tensors in whole and, where the system has them, huge pages. Without it
 # the heap keeps more holes between tensors of changing sizes (docs/performance.md).
@@ -41,8 +47,11 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL_TEXTS = tuple(os.strerror(number) for number in _DISK_FULL)
 
 
-def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
-    """Runs ``task`` on the composed configuration; an error of the user's, or a full disk, ends as one line and exit status 2."""
+def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None:
+    """Runs ``task`` on the composed configuration; an error of the user's, or a full disk, ends as one line and exit status 2.
+
+    In a multirun the other jobs go on, and those that failed are listed at the end. What a task returns, a sweeper may optimise.
+    """
     # Hydra prints errors over several lines and without the accepted keys; with this it raises them instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.excepthook = show_masked
@@ -55,18 +64,16 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     began = False
 
     @functools.wraps(task)
-    def job(cfg: DictConfig) -> multirun.Failure | None:
+    def job(cfg: DictConfig) -> float | multirun.Failure | None:
         nonlocal began
         began = True
         sys.argv[1:] = map(masked_text, sys.argv[1:])  # it was read, and W&B keeps it
         # Guarded here, inside Hydra's job: outside, Hydra has printed lines of its own before.
-        if multirun.is_job():
-            return multirun.run_as_job(guarded(task), cfg)
         guarded(multirun.check_launcher)()
-        return guarded(task)(cfg)
+        return multirun.run_job(guarded(task), cfg) if multirun.is_job() else guarded(task)(cfg)
 
     # submitit has handlers of its own: it starts jobs again that were out of time.
-    handled = contextlib.nullcontext() if multirun.is_job() else interruption.handled(_last_line, once=True)
+    handled = contextlib.nullcontext() if multirun.is_submitit_job() else interruption.handled(_last_line, once=True)
     try:
         with handled:
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
@@ -77,8 +84,9 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> None:
     except Exception as error:
         if began or not multirun.by_submitit(error):
             raise
+        multirun.tell_failures()
         _fail(multirun.explain(error))
-    if multirun.failed:  # each was told when its job's result was read
+    if multirun.tell_failures():
         sys.exit(2)
 
 
@@ -95,13 +103,13 @@ def _last_line(number: int, reason: str) -> None:
     sys.stderr.flush()
 
 
-def guarded(task: Callable[..., None]) -> Callable[..., None]:
+def guarded(task: Callable[..., Result]) -> Callable[..., Result]:
     """The task with errors of the user's, and a full disk, ending the process as one line and exit status 2."""
 
     @functools.wraps(task)
-    def run(*arguments: Any) -> None:
+    def run(*arguments: Any) -> Result:
         try:
-            task(*arguments)
+            return task(*arguments)
         except Exception as error:  # whatever its kind, a full disk may have caused it
             if (full := disk_full(error)) is not None:
                 _fail(f"disk full: {full}; free space and run the same command again: it goes on where it stopped")
@@ -158,9 +166,10 @@ def explain(error: Exception) -> str:
 
 def _missing_config(error: MissingConfigException) -> str:
     name = error.missing_cfg_file or ""
-    if name.startswith(_SUBMITIT):
-        return f"hydra/launcher: {name.rpartition('/')[2]} needs the package hydra-submitit-launcher; run `{_SUBMITIT_INSTALL}`"
     group, _, option = name.rpartition("/")
+    for beginning, (package, extra) in _PLUGINS.items():
+        if name.startswith(beginning):
+            return f"{group}: {option} needs the package {package}; run `pip install -c constraints.txt -e '.[{extra}]'`"
     options = [option for option in error.options or () if not option.startswith("_")]
     if not options:
         return f"{name}: there is no such configuration file or group in conf; `--help` lists the groups"
@@ -201,5 +210,6 @@ def _lines(error: BaseException) -> list[str]:
 def _fail(message: str) -> NoReturn:
     with contextlib.suppress(OSError):  # a log file on a full disk
         sys.stdout.flush()
-    sys.stderr.write(f"error: {masked_text(' '.join(message.split()))}\n")
-    sys.exit(2)
+    line = masked_text(" ".join(message.split()))
+    sys.stderr.write(f"error: {line}\n")
+    raise Told(2, line)

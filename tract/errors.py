@@ -21,3 +21,15 @@ class TrainingError(TractError, RuntimeError):
 
 class GenerationError(TractError, RuntimeError):
     """A judge cannot go on, for example because its logits are not finite."""
+
+
+class Told(SystemExit):
+    """The end of a process by an error that it has told already, with its exit status.
+
+    Attributes:
+        message: what was told, one line.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code)
+        self.message = message

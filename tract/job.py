@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract import interruption
 from tract.entry import CONFIG_DIR, guarded, show_masked
-from tract.errors import TrainingError
+from tract.errors import Told, TrainingError
 from tract.ranks import Ranks, by_environment, end_with, joined
 
 # What gloo and NCCL say of a rank that does not answer any more.
@@ -51,7 +51,13 @@ def _main(folder: Path) -> None:
     if not by_environment().is_first:  # one rank speaks for all, unless something is wrong
         logging.getLogger("tract").setLevel(logging.WARNING)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    guarded(_run)(task, config, folder)
+    try:
+        guarded(_run)(task, config, folder)
+    except Told as told:
+        from tract.stages.launch import ERROR_FILE
+
+        (folder / ERROR_FILE).write_text(told.message, encoding="utf-8")  # for the record of the run
+        raise
 
 
 def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:

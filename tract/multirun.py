@@ -1,13 +1,14 @@
-"""Jobs of a multirun that are processes of their own, which submitit starts (hydra/launcher=slurm, or submitit_local to try it).
+"""Jobs of a multirun: each leaves a record, one that fails does not end the others, and those that failed are listed at the end.
 
-What a job returns is pickled, and read by the process that waits for all of them. So the error of a job is returned, and becomes a
-line of the waiting process when it is read there. Knows submitit.
+A job is the runs' own process (Hydra's basic launcher), one of joblib's, or one that submitit starts (hydra/launcher=slurm, or
+submitit_local to try it). What it returns is pickled, so its error is no exception. Knows Hydra and submitit.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,20 +20,37 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from tract.errors import ConfigError
+from tract.errors import ConfigError, Told
+from tract.interruption import Interrupted
 from tract.masking import masked_text, secret_keys
+from tract.records import COMPLETE, FAILED, FOLDER, SWEEP, RunRecord, config_of, records_below
 
-_PACKAGES = ("submitit", "hydra_plugins")
-_JOB = "submitit.core._submit"
+_PACKAGES = ("submitit", "hydra_plugins.hydra_submitit_launcher")
+_SUBMITIT_MAIN = "submitit.core._submit"
 _ERROR = "error: "  # how an entry script, and the process of a stage, begins its last line
 
-failed: list[str] = []  # the jobs whose errors were told here
+
+@dataclass(frozen=True)
+class Failure:
+    """What a job that failed returns; no number, so a sweeper that optimises counts it as failed.
+
+    Attributes:
+        job: its name. message: one line.
+    """
+
+    job: str
+    message: str
 
 
 def is_job() -> bool:
+    """Whether this process runs a job of a multirun."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def is_submitit_job() -> bool:
     """Whether submitit started this very process; its environment alone is inherited by processes that a job starts."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name == _JOB
+    return spec is not None and spec.name == _SUBMITIT_MAIN
 
 
 def check_launcher() -> None:
@@ -48,7 +66,7 @@ def check_launcher() -> None:
 
 
 class SweepCheck(Callback):
-    """Refuses a multirun with a secret in its configuration, which Hydra would write to multirun.yaml and submitit to its files."""
+    """Names the multirun for its jobs; refuses one with a secret in its configuration, which Hydra and submitit would write to files."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called before anything is written.
@@ -56,8 +74,10 @@ class SweepCheck(Callback):
         Raises:
             SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
         """
+        os.environ[SWEEP] = f"{time.time_ns():x}-{os.getpid()}"
         found = secret_keys(OmegaConf.to_container(config))
         if not found:
+            _started.append(Path(config.hydra.sweep.dir))
             return
         named = [key for key in found if not key.startswith("hydra.")]  # what Hydra adds repeats the overrides
         given = [override.partition("=")[0].lstrip("+~") for override in config.hydra.overrides.task if secret_keys(override)]
@@ -69,6 +89,9 @@ class SweepCheck(Callback):
         sys.exit(2)
 
 
+_started: list[Path] = []  # the folders of the multiruns that this process started
+
+
 def findable(root: Path) -> None:
     """Lets jobs import the package that this process runs, wherever the command was started."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -76,62 +99,76 @@ def findable(root: Path) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, paths)])
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a job that failed returns; where it is unpickled, the error is told.
+def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | Failure | None:
+    """What the task of a job returns; its error, of whatever kind, goes to the record of the run, and the other jobs go on.
 
-    Attributes:
-        job: its name. message: one line.
+    Raises:
+        SystemExit: if the job was interrupted or is to be started again, or if it has other tasks, which must end with it.
     """
-
-    job: str
-    message: str
-
-    def __reduce__(self) -> tuple[Callable[..., None], tuple[str, str]]:
-        return _tell, (self.job, self.message)
-
-
-def _tell(job: str, message: str) -> None:
-    failed.append(job)
-    sys.stderr.write(f"{_ERROR}{job}: {message}\n")
-
-
-def run_as_job(task: Callable[[DictConfig], None], cfg: DictConfig) -> Failure | None:
-    """Runs the task of a job; an error of whatever kind is returned, and stands in the job's log."""
-    reason = None
     try:
-        task(cfg)
-        return None
+        return task(cfg)
+    except Told as told:
+        status, message = int(str(told.code)), told.message
     except SystemExit as ended:
-        if not ended.code or by_submitit(ended):  # it starts jobs again that were out of time
+        if isinstance(ended, Interrupted) or not ended.code or by_submitit(ended):  # it starts jobs again that were out of time
             raise
-        status = ended.code
+        status, message = 1, f"ended with exit status {ended.code}"
     except Exception as error:
         sys.stderr.write(masked_text(traceback.format_exc()))
-        status, reason = 1, f"{type(error).__name__}: {error}"
-    from submitit import JobEnvironment
+        status, message = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    message = masked_text(message)
+    if is_submitit_job():
+        from submitit import JobEnvironment
 
-    job = JobEnvironment()
-    if job.num_tasks > 1:  # by its status the scheduler knows that the others have to be ended
-        sys.exit(status)
-    log = job.paths.stderr if job.paths.stderr.exists() else job.paths.stdout
-    said = reason or _last_error(log.read_text(encoding="utf-8", errors="replace")) or f"ended with exit status {status}"
-    return Failure(f"job #{HydraConfig.get().job.num}", masked_text(f"{' '.join(said.split())} (log: {log})"))
+        job = JobEnvironment()
+        log = job.paths.stderr if job.paths.stderr.exists() else job.paths.stdout
+        message = f"{message} (log: {log})"
+        if job.global_rank == 0:
+            _record(cfg, message)
+        if job.num_tasks > 1:  # by its status the scheduler knows that the others have to be ended
+            sys.exit(status)
+    else:
+        _record(cfg, message)
+    return Failure(f"job #{HydraConfig.get().job.num}", message)
+
+
+def _record(cfg: DictConfig, message: str) -> None:
+    hydra = HydraConfig.get()
+    overrides = tuple(map(masked_text, hydra.overrides.task))
+    record = RunRecord(FAILED, config_of(cfg), overrides, message=message, sweep=os.environ.get(SWEEP, ""), job=int(hydra.job.num))
+    record.write(Path(hydra.sweep.dir))
+
+
+def tell_failures() -> bool:
+    """Says how the jobs of the multirun of this process ended, if it was one; whether any did not complete."""
+    ended = False
+    while _started:
+        folder = _started.pop()
+        found = [record for _, record in records_below(folder / FOLDER) if record.sweep == os.environ.get(SWEEP)]
+        bad = sorted((record for record in found if record.status != COMPLETE), key=lambda record: record.job or 0)
+        if not bad:
+            continue
+        ended = True
+        sys.stderr.write(f"{len(bad)} of {len(found)} jobs did not complete; the same command again runs these, and reuses the others:\n")
+        for record in bad:
+            sys.stderr.write(f"{_ERROR}job #{record.job}: {record.message or 'it ended without a word'} ({_own(record, found)})\n")
+    return ended
+
+
+def _own(record: RunRecord, others: list[RunRecord]) -> str:
+    """The overrides of a job that not all have."""
+    return masked_text(" ".join(text for text in record.overrides if not all(text in other.overrides for other in others)))
 
 
 def by_submitit(error: BaseException) -> bool:
     """Whether an error came from within submitit or its plugin."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(module.split(".")[0] in _PACKAGES for module in modules)
+    return any(f"{module}.".startswith(f"{package}.") for module in modules for package in _PACKAGES)
 
 
 def explain(error: Exception) -> str:
     """One line for jobs that could not be submitted, or one that ended without a word."""
     text = str(error)
     lines = [line.strip(" -") for line in text.splitlines()]
-    return f"hydra/launcher: {_last_error(text) or '; '.join(filter(None, lines))[:600]}"
-
-
-def _last_error(text: str) -> str | None:
-    lines: list[Any] = [line.removeprefix(_ERROR) for line in text.splitlines() if line.startswith(_ERROR)]
-    return lines[-1] if lines else None
+    said = [line.removeprefix(_ERROR) for line in text.splitlines() if line.startswith(_ERROR)]
+    return f"hydra/launcher: {said[-1] if said else '; '.join(filter(None, lines))[:600]}"

@@ -17,10 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from tract.errors import DataError
+from tract.masking import masked
 
 FOLDER = "records"
 COMPLETE, FAILED, RUNNING = "complete", "failed", "running"
+SWEEP = "TRACT_SWEEP"  # environment variable: which multirun a job belongs to
 
 
 @dataclass(frozen=True)
@@ -87,3 +92,13 @@ def records_below(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
         folders.sort()
         if Path(base).name == FOLDER:
             yield from ((Path(base) / name, read_record(Path(base) / name)) for name in sorted(files) if name.endswith(".json"))
+
+
+def config_of(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration for a record: resolved where that is possible, without secrets."""
+    try:
+        content: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException:  # a record of a run that failed just for this
+        content = OmegaConf.to_container(cfg)
+    shown: dict[str, Any] = masked(content)
+    return shown

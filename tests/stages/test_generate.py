@@ -15,6 +15,7 @@ from tract.errors import DataError
 from tract.stages.generate import GenerateStage
 from tract.stages.judges import find_judge
 from tract.stages.prepare import examples_of, splits_of
+from tract.stages.tracking import Tracker
 from tract.validation import validate
 
 
@@ -89,4 +90,4 @@ def test_no_prompt_with_a_score_is_refused(whole: Any) -> None:
         working = Path(whole.tiny.root)
 
     with pytest.raises(DataError, match="generate: no prompt of the training and validation splits has a score to attach"), captured():
-        stage.make(Folder())  # type: ignore[arg-type]
+        stage.make(Folder(), Tracker(None, {}))  # type: ignore[arg-type]

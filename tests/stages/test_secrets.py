@@ -112,6 +112,6 @@ def test_wandb_and_the_terminal_get_no_secret(isolate: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr[-2000:]
     assert "stage1: finished" in done.stdout
     assert SECRET not in done.stdout + done.stderr
-    (run,) = tmp_path.glob("runs/stages/stage1-*/wandb/offline-run-*/run-*.wandb")
+    (run,) = tmp_path.glob("runs/wandb/offline-run-*/run-*.wandb")
     assert b"chat_template_kwargs" in run.read_bytes()
     assert leaks(tmp_path) == []

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from crash_pipeline import predictions, product, run_here, start, undisturbed
+from omegaconf import OmegaConf
 
 from tract.entry import guarded
 from tract.stages.identity import StageIdentity
@@ -82,19 +83,24 @@ def test_what_both_force_is_made_once(isolate: str, whole: Path, tmp_path: Path)
 def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg: Any = SimpleNamespace(
         paths=SimpleNamespace(runs=str(tmp_path)),
-        run=SimpleNamespace(on_code_change="redo", when_locked="wait", name="r"),
+        run=SimpleNamespace(on_code_change="redo", when_locked="wait", name="r", ablation=None),
         seed=0,
         deterministic=False,
+        stage="stage1",
+        logger={},
     )
     made = []
 
     class Fake:
-        name = "stage1"
+        name, resolved = "stage1", OmegaConf.create()
+
+        def __init__(self) -> None:
+            self.cfg = cfg
 
         def identity(self) -> StageIdentity:
             return StageIdentity("stage1", {"seed": 0}, {}, {})
 
-        def make(self, folder: StageFolder) -> dict[str, Any]:
+        def make(self, folder: StageFolder, tracker: Any) -> dict[str, Any]:
             made.append(folder)
             return {}
 

@@ -80,7 +80,7 @@ class Tiny:
 
     def links(self, name: str = "tiny") -> set[str]:
         """The names of the links in the folder of a run."""
-        return {path.name for path in (self.root / "runs" / name / "seed0").iterdir()}
+        return {path.name for path in (self.root / "runs" / name / "seed0").iterdir() if path.is_symlink()}
 
 
 def made(lines: Sequence[str]) -> list[str]:

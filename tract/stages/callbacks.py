@@ -33,6 +33,7 @@ from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
 from tract.stages.products import or_null, write_json
+from tract.stages.tracking import EXAMPLES_AXIS, TOKENS_AXIS
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +43,17 @@ _ZIP_FOLDER = 0x10  # the mark of a folder among the attributes of a zip's part
 
 
 class Throughput(Callback):
-    """Logs trained tokens and examples per second since the last log; validation time is left out.
+    """Logs trained tokens and examples: per second since the last log, validation time left out, and all so far.
 
-    Tokens are those of the examples, a shared prompt counted for each, so that rates of different ways to train compare.
+    Tokens are those of the examples, a shared prompt counted for each, so that rates of different ways to train compare. The sums
+    are over all ranks, up to the last step that was logged, and go on where a run is resumed; they are axes to plot metrics on, so
+    validations have them too.
     """
 
     def __init__(self) -> None:
         self._tokens = self._examples = self._steps = 0
         self._begun = self._paused = 0.0
+        self._so_far = torch.zeros(2, dtype=torch.float64)  # tokens, examples; of all ranks, at the last optimizer step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
@@ -77,9 +81,28 @@ class Throughput(Callback):
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = max(time.perf_counter() - self._begun, 1e-9)
             counts = torch.tensor([self._tokens, self._examples], dtype=torch.float64, device=pl_module.device)
-            tokens, examples = (trainer.strategy.reduce(counts, reduce_op="sum") / seconds).tolist()
-            pl_module.log_dict({"train/tokens_per_s": tokens, "train/examples_per_s": examples})
+            counts = trainer.strategy.reduce(counts, reduce_op="sum").cpu()
+            self._so_far += counts
+            tokens, examples = (counts / seconds).tolist()
+            pl_module.log_dict({"train/tokens_per_s": tokens, "train/examples_per_s": examples, **self._axes()})
             self._restart()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the sums beside the metrics of the validation."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            pl_module.log_dict(self._axes())
+
+    def _axes(self) -> dict[str, float]:
+        tokens, examples = self._so_far.tolist()
+        return {TOKENS_AXIS: tokens, EXAMPLES_AXIS: examples}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"so_far": self._so_far.tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._so_far = torch.tensor(state_dict["so_far"], dtype=torch.float64)
 
     def _restart(self) -> None:
         self._tokens = self._examples = 0

@@ -28,6 +28,7 @@ from tract.stages.products import Product, json_line, write_config, write_json
 from tract.stages.robustness import base_benchmarks, readings_of, robustness_on
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
+from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class EvaluateStage:
             self.name, material(self.resolved, _SECTIONS, ()), parents, code_digests("tract.stages.evaluate", immaterial=IMMATERIAL_CODE)
         )
 
-    def make(self, folder: StageFolder) -> dict[str, Any]:
+    def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Writes predictions, metrics, table and report."""
         write_config(folder.working, self.resolved)
         own = Predictions.read(self.predicted)

@@ -19,7 +19,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -46,6 +46,7 @@ from tract.stages.products import Product, or_null, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
 from tract.stages.strategies import own_precision
+from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +102,13 @@ class FitStage:
             code_digests("tract.stages.fit", immaterial=IMMATERIAL_CODE),
         )
 
-    def make(self, folder: StageFolder) -> dict[str, Any]:
+    def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Trains, or goes on with a training that was cut off."""
         quieten()
         self.data.report()
         # Dropout differs between ranks, which see different examples.
         L.seed_everything(self.cfg.seed + here().rank, workers=True, verbose=False)
-        return _train(self, folder)
+        return _train(self, folder, tracker)
 
 
 def fit(cfg: Config, resolved: DictConfig) -> Path:
@@ -200,14 +201,13 @@ def build_scheduler(optimizer: Optimizer, total_steps: int, cfg: SchedulerConfig
         raise ConfigError(f"scheduler: {cfg.name} does not accept kwargs {cfg.kwargs}: {' '.join(str(error).split())}") from error
 
 
-def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
-    cfg, resolved, data = stage.cfg, stage.resolved, stage.data
+def _train(stage: FitStage, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
+    cfg, data = stage.cfg, stage.data
     begun, first = time.perf_counter(), here().is_first
     module, datamodule = build(cfg, data, stage.start.path if stage.start else None)
     if first:
         _describe(stage, folder, datamodule, module.objective)
-    config: Any = OmegaConf.to_container(resolved, resolve=True)
-    loggers = build_loggers(cfg, folder.working, folder.key, config) if first else []
+    loggers = [*build_loggers(cfg, folder.working), *tracker.loggers()] if first else []
     status = "failed"
     try:
         training, weights = _run_trainer(cfg, module, datamodule, loggers, folder.working)
@@ -216,8 +216,6 @@ def _train(stage: FitStage, folder: StageFolder) -> dict[str, Any]:
         close_loggers(loggers, status)
     if not first:
         return {}
-    for offline in sorted(folder.working.glob("wandb/offline-run-*")):
-        log.info("W&B: this run was logged offline; with a key, `wandb sync %s` uploads it", folder.path / "wandb" / offline.name)
     assert module.model is not None
     save_judge(module.model, data.tokenizer, folder.working, weights)
     if not cfg.train.keep_checkpoints:

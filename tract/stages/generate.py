@@ -29,6 +29,7 @@ from tract.stages.products import JOURNAL, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
+from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class GenerateStage:
         code = code_digests("tract.stages.generate", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
         return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
 
-    def make(self, folder: StageFolder) -> dict[str, Any]:
+    def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Samples what an earlier try left undone, then writes all CoTs in the order of the examples."""
         cfg = self.cfg
         if here().is_first:

@@ -29,11 +29,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract import interruption
 from tract.config import Config
-from tract.errors import ConfigError
+from tract.errors import ConfigError, Told
 
 log = logging.getLogger(__name__)
 
 _JOB = "tract.job"
+ERROR_FILE = "error.txt"  # what the process of a failed task has told, one line
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 # What the processes of a launcher wait for: stages of another size, and other runs that make the same stage.
 _PATIENCE = timedelta(days=30)
@@ -180,7 +181,10 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
             hint = "; memory may have run out" if code == -signal.SIGKILL else ""
             again = "run the same command again: it goes on where it stopped"
             log.error("%s: its process was ended by signal %d%s; %s", task["stage"], -code, hint, again)
-        sys.exit(code if code > 0 else 128 - code)
+        said = folder / ERROR_FILE
+        status = code if code > 0 else 128 - code
+        ended = f"{task['stage']}: its process ended with exit status {status}"
+        raise Told(status, said.read_text(encoding="utf-8") if said.exists() else ended)
 
 
 def _run(message: dict[str, Any], folder: Path, size: int) -> int:

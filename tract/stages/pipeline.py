@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ from tract.stages.benchmarks import check_benchmarks
 from tract.stages.judges import SEED, find_judge
 from tract.stages.launch import check_devices, follow, follows, leading, processes, run_job
 from tract.stages.products import Product, open_product
+from tract.stages.run_record import recorded
 from tract.stages.stage import Stage, complete_product, folder_of, run_stage
+from tract.stages.tracking import FOLDER, offline_runs
 from tract.validation import typed, validate
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,16 @@ class Task:
     stage: str
     inputs: Mapping[str, str]
     force: bool
+
+
+def run(resolved: DictConfig) -> float | None:
+    """Runs the pipeline; returns the metric that the configuration wants to be optimised, if it names one that is defined."""
+    products = run_pipeline(resolved)
+    if "evaluate" not in products:
+        return None
+    from tract.stages.optimized import optimized_metric
+
+    return optimized_metric(typed(resolved), products["evaluate"])
 
 
 def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
@@ -74,14 +87,22 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
     interruption.force([name for name in plan if _forced(name, cfg) and _wanted(name, cfg)])
     _check_ahead(cfg, resolved, plan)
     products: dict[str, Product] = {}
-    with leading():
+    with recorded(resolved, cfg, products), leading():
         for name in plan:
             if name == "evaluate":
                 products[name] = _evaluate(cfg, resolved, products)
                 continue
             inputs = _inputs(name, cfg, products)
             products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
+    _tell_offline(cfg, products)
     return products
+
+
+def _tell_offline(cfg: Config, products: Mapping[str, Product]) -> None:
+    """Says how W&B gets the runs that were logged without it."""
+    if offline_runs(cfg, [str(product.manifest["key"]) for product in products.values()]):
+        place = shlex.quote(str(Path(cfg.paths.runs) / FOLDER))
+        log.info("W&B: the runs were logged offline; with a key, this uploads them: wandb sync --yes %s/offline-run-*", place)
 
 
 def _make_place(key: str, folder: str) -> None:

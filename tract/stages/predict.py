@@ -35,6 +35,7 @@ from tract.stages.products import JOURNAL, Product, json_line, open_product, wri
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE
+from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class PredictStage:
             self.name, config, parents, code_digests("tract.stages.predict", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
         )
 
-    def make(self, folder: StageFolder) -> dict[str, Any]:
+    def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""
         if here().is_first:
             write_config(folder.working, self.resolved)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from omegaconf import DictConfig, OmegaConf
+
 from tract import interruption
 from tract.config import Config
 from tract.errors import DataError
@@ -14,6 +16,7 @@ from tract.ranks import agree, wait_for_all
 from tract.stages.identity import StageIdentity
 from tract.stages.products import Product, open_product, read_manifest
 from tract.stages.run_folder import StageFolder, find, provenance, reason
+from tract.stages.tracking import Tracker, tracked
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ IMMATERIAL_CODE = (
     "tract.interruption",
     "tract.preview",
     "tract.ranks",
+    "tract.records",
     "tract.validation",
     "tract.stages",
     "tract.stages.callbacks",
@@ -41,7 +45,11 @@ IMMATERIAL_CODE = (
     "tract.stages.progress",
     "tract.stages.rank_logs",
     "tract.stages.run_folder",
+    "tract.stages.run_record",
     "tract.stages.stage",
+    "tract.stages.tracking",
+    "tract.stages.tracked_products",
+    "tract.stages.wandb_logger",
 )
 
 
@@ -55,8 +63,16 @@ class Stage(Protocol):
     def identity(self) -> StageIdentity:
         """All that its product depends on."""
 
-    def make(self, folder: StageFolder) -> dict[str, Any]:
-        """Makes the product in ``folder.working``; returns facts for the manifest."""
+    @property
+    def cfg(self) -> Config:
+        """Its typed configuration."""
+
+    @property
+    def resolved(self) -> DictConfig:
+        """The same as composed."""
+
+    def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
+        """Makes the product in ``folder.working``; returns facts for the manifest. ``tracker`` takes what is to be seen meanwhile."""
 
 
 def folder_of(stage: Stage, cfg: Config, *, force: bool) -> StageFolder:
@@ -87,17 +103,17 @@ def follow_stage(stage: Stage, cfg: Config) -> None:
     interruption.at(f"in {stage.name}")
     folder: StageFolder | None = agree(patient=True)
     if folder is not None:
-        _make(stage, folder, cfg)
+        _make(stage, folder, cfg, Tracker(None, {}))
         wait_for_all(patient=True)
 
 
-def _make(stage: Stage, folder: StageFolder, cfg: Config) -> dict[str, Any]:
+def _make(stage: Stage, folder: StageFolder, cfg: Config, tracker: Tracker) -> dict[str, Any]:
     if stage.name == "evaluate" or not cfg.deterministic:  # metrics are numpy's, in one order
-        return stage.make(folder)
+        return stage.make(folder, tracker)
     from tract.stages.determinism import determinism  # it imports torch, which the pipeline's own process does without
 
     with determinism(cfg.deterministic):
-        return stage.make(folder)
+        return stage.make(folder, tracker)
 
 
 def _made_since(begun: datetime, folder: StageFolder) -> bool:
@@ -133,9 +149,12 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         if force:
             interruption.renewed(stage.name)
         agree(folder, patient=True)
-        facts = _make(stage, folder, cfg)
-        wait_for_all(patient=True)
-        product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
+        shown: Any = OmegaConf.to_container(stage.resolved, resolve=True)
+        with tracked(stage.cfg, shown, folder.key) as tracker:
+            facts = _make(stage, folder, cfg, tracker)
+            wait_for_all(patient=True)
+            product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
+            tracker.log_product(product)
     folder.link(run_folder(cfg))
     interruption.at(f"after {stage.name}, which is complete")
     log.info("%s: finished, %s", stage.name, folder.path)

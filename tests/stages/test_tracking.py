@@ -1,0 +1,312 @@
+"""The W&B run of a stage: what it is told, and that nothing that W&B does reaches the stage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import wandb
+from omegaconf import DictConfig
+from tiny_pipeline import Tiny, captured
+from wandb_file import RunFile, run_files
+
+from tract.config import Config
+from tract.stages.callbacks import Throughput
+from tract.stages.tracking import EXAMPLES_AXIS, STEP_AXIS, TOKENS_AXIS, Tracker, tracked, wandb_mode
+from tract.validation import validate
+
+Compose = Callable[..., DictConfig]
+NODE = {"mode": "offline", "artifacts": "light", "table_rows": 5, "patience_s": 20.0}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder, and no W&B variable."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def write_netrc(home: Path, text: str) -> None:
+    path = home / ".netrc"
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+def test_offline_without_key(home: Path) -> None:
+    assert wandb_mode() == "offline"
+
+
+def test_online_with_a_key_in_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert wandb_mode() == "online"
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled", "online"])
+def test_the_variable_wins_over_keys(mode: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert wandb_mode() == mode
+
+
+@pytest.mark.parametrize(
+    ("server", "entry", "expected"),
+    [
+        (None, "machine api.wandb.ai login user password key\n", "online"),
+        (None, "machine github.com login user password key\n", "offline"),
+        ("https://wandb.example.org:8080", "machine wandb.example.org login user password key\n", "online"),
+        ("https://wandb.example.org:8080", "machine api.wandb.ai login user password key\n", "offline"),
+        (None, "machine\n", "offline"),  # broken file
+    ],
+)
+def test_netrc(server: str | None, entry: str, expected: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if server:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    write_netrc(home, entry)
+    assert wandb_mode() == expected
+
+
+class FakeRun:
+    """Stands for a run; keeps what it is told, fails or hangs where it shall."""
+
+    project, id, offline = "tract", "id", True
+
+    def __init__(self, failing: str = "", hanging: str = "") -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.failing, self.hanging = failing, hanging
+        self.summary = SimpleNamespace(update=lambda values: self._call("summary", values))
+
+    def _call(self, name: str, value: Any) -> None:
+        if name == self.hanging:
+            threading.Event().wait(60)
+        if name == self.failing:
+            raise BrokenPipeError("W&B's process\nis gone")
+        self.calls.append((name, value))
+
+    def define_metric(self, name: str, **options: Any) -> None:
+        self._call("define_metric", (name, options))
+
+    def log(self, row: dict[str, Any]) -> None:
+        self._call("log", row)
+
+    def finish(self, exit_code: int) -> None:
+        self._call("finish", exit_code)
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, cfg: Config, run: Any = None, config: Any = None) -> tuple[dict[str, Any], FakeRun]:
+    """(what wandb.init is given, the run) of a stage that logs one row."""
+    given: dict[str, Any] = {}
+    run = run or FakeRun()
+
+    def init(**arguments: Any) -> Any:
+        given.update(arguments)
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    with tracked(cfg, config or {"seed": cfg.seed}, "0123456789") as tracker:
+        for logger in tracker.loggers():
+            logger.log_metrics({"train/loss": 1.5}, step=3)
+    return given, run
+
+
+def typed(compose: Compose, *overrides: str) -> Config:
+    return validate(compose("model=tiny", "logger=wandb", *overrides))
+
+
+def test_a_stage_is_a_run_of_its_group(compose_config: Compose, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = typed(compose_config, "run.name=judge", "run.tags=[a,b]", "seed=3", "stage=stage2", "+ablation=from_stage1")
+    given, run = opened(monkeypatch, cfg, config={"objective": {"_target_": "stays.Text"}, "optimizer": {"api_key": "secret"}})
+    assert given == {
+        "project": "tract",
+        "group": "judge",
+        "job_type": "stage2",
+        "name": "judge-stage2-s3",
+        "tags": ["stage2", "from_stage1", "a", "b"],
+        "mode": "offline",
+        "id": "judge-s3-stage2-0123456789",
+        "resume": "allow",
+        "reinit": "create_new",
+        "config": {"objective": {"_target_": "stays.Text"}, "optimizer": {"api_key": "***"}, "variant": "from_stage1"},
+        "dir": f"{tmp_path}/runs",
+    }
+    assert ("log", {"train/loss": 1.5, STEP_AXIS: 3}) in run.calls
+    assert run.calls[-1] == ("finish", 0)
+    axes = {value[0]: value[1] for name, value in run.calls if name == "define_metric"}
+    assert {STEP_AXIS, EXAMPLES_AXIS, TOKENS_AXIS} <= axes.keys()
+    assert axes["*"] == {"step_metric": STEP_AXIS, "step_sync": True}
+
+
+def test_a_given_mode_is_kept_and_disabled_opens_nothing(compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert opened(monkeypatch, typed(compose_config))[0]["mode"] == "online"
+    assert opened(monkeypatch, typed(compose_config, "logger.wandb.mode=offline"))[0]["mode"] == "offline"
+    assert opened(monkeypatch, typed(compose_config, "logger.wandb.mode=disabled"))[0] == {}
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert opened(monkeypatch, typed(compose_config))[0] == {}
+    assert opened(monkeypatch, validate(compose_config("model=tiny", "logger=csv")))[0] == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "done", "line"),
+    [
+        (FakeRun(failing="log"), ["finish"], "could not log metrics (BrokenPipeError: W&B's process is gone)"),
+        (FakeRun(failing="define_metric"), ["finish"], "could not start (BrokenPipeError: W&B's process is gone)"),
+        (FakeRun(failing="finish"), ["log"], "could not finish (BrokenPipeError: W&B's process is gone)"),
+        (FakeRun(hanging="log"), ["finish"], "could not log metrics (no answer within logger.wandb.patience_s=0.2 s)"),
+        (FakeRun(hanging="finish"), ["log"], "could not finish (no answer within logger.wandb.patience_s=0.2 s)"),
+    ],
+    ids=["log", "start", "finish", "hanging log", "hanging finish"],
+)
+def test_a_failure_of_wandb_is_one_line(
+    run: FakeRun, done: list[str], line: str, compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with captured() as lines:
+        opened(monkeypatch, typed(compose_config, "logger.wandb.patience_s=0.2"), run)
+    assert lines == [f"W&B: {line}; this stage goes on without it"]
+    assert [name for name, _ in run.calls if name not in ("define_metric", "summary")] == done
+
+
+def test_the_stage_s_own_error_comes_through(compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun()
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    with pytest.raises(ZeroDivisionError), tracked(typed(compose_config), {}, "k"):
+        raise ZeroDivisionError
+    assert run.calls[-1] == ("finish", 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("logger.wandb.artifacts=some", "logger.wandb.artifacts: 'some' is not one of none, light, all"),
+        ("logger.wandb.table_rows=-1", "logger.wandb.table_rows: -1 is not a whole number >= 0"),
+        ("logger.wandb.patience_s=0", "logger.wandb.patience_s: 0 is not a number > 0"),
+        ("logger.wandb.mode=on", "logger.wandb.mode: 'on' is not one of auto, online, offline, disabled"),
+        ("+logger.wandb.projct=x", "logger.wandb.projct: unknown key"),
+        ("run.name=wandb", "run.name: 'wandb' is the folder of W&B's files"),
+    ],
+)
+def test_what_cannot_be_is_refused(override: str, message: str, compose_config: Compose) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        validate(compose_config("model=tiny", "logger=wandb", override))
+
+
+def test_sums_go_on_where_a_run_is_resumed() -> None:
+    first, second = Throughput(), Throughput()
+    first._so_far += 7
+    second.load_state_dict(first.state_dict())
+    assert second._axes() == {TOKENS_AXIS: 7, EXAMPLES_AXIS: 7}
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, dict[str, RunFile], list[str]]:
+    """The whole pipeline with W&B offline: (where, job type -> run, log lines)."""
+    tiny = Tiny(tmp_path_factory.mktemp("logged"))
+    _, lines = tiny.run("logger=wandb", "evaluation.benchmarks=[test]", "+ablation=tract", "train.validate_every_steps=1")
+    return tiny, run_files(tiny.root / "runs"), lines
+
+
+@pytest.mark.slow
+def test_every_stage_is_a_run_with_the_resolved_configuration(logged: tuple[Tiny, dict[str, RunFile], list[str]]) -> None:
+    tiny, runs, lines = logged
+    assert list(runs) == ["stage1", "generate", "stage2", "predict", "evaluate"]
+    for stage, file in runs.items():
+        assert (file.run.run_group, file.exit_code) == ("tiny", 0)
+        assert list(file.run.tags) == [stage, "tract"]
+        assert file.config["objective"]["lambda"] == 1.0
+        assert (file.config["stage"], file.config["variant"]) == (stage, "tract")
+        assert file.summary["product/path"] in tiny.store
+    said = [line for line in lines if line.startswith("W&B: ")]
+    assert said == [
+        f"W&B: the runs were logged offline; with a key, this uploads them: wandb sync --yes {tiny.root}/runs/wandb/offline-run-*"
+    ]
+
+
+@pytest.mark.slow
+def test_metrics_have_their_axes(logged: tuple[Tiny, dict[str, RunFile], list[str]]) -> None:
+    _, runs, _ = logged
+    for stage in ("stage1", "stage2"):
+        file = runs[stage]
+        trained = [row for row in file.history if "train/loss" in row]
+        assert [row[STEP_AXIS] for row in trained] == [0, 1]
+        assert [row[EXAMPLES_AXIS] for row in trained] == [4, 8] if stage == "stage1" else [8, 16]
+        assert 0 < trained[0][TOKENS_AXIS] < trained[1][TOKENS_AXIS]
+        validated = [row for row in file.history if "val/rmse" in row]
+        assert [row[TOKENS_AXIS] for row in validated] == [row[TOKENS_AXIS] for row in trained]
+        assert file.metrics["*"].step_metric == STEP_AXIS
+        assert {"train/ce_loss", "train/score_loss", "train/score_mass", "train/tokens_per_s"} <= trained[0].keys()
+
+
+@pytest.mark.slow
+def test_tables_and_plots(logged: tuple[Tiny, dict[str, RunFile], list[str]]) -> None:
+    _, runs, _ = logged
+    shown = {
+        stage: {name.removesuffix("._type") for row in file.history for name in row if name.endswith("._type")}
+        for stage, file in runs.items()
+    }
+    assert {"cots/sampled", "cots/by_finish", "cots/length_table"} <= shown["generate"]
+    assert "data/counts" in shown["stage2"]
+    plots = {f"plots/test/{plot}_table" for plot in ("predicted_vs_true", "scores", "reliability")}
+    assert {"predictions", *plots} <= shown["evaluate"]
+    sampled = next(row for row in runs["generate"].history if "cots/sampled.nrows" in row)
+    assert sampled["cots/sampled.nrows"] == runs["generate"].summary["cots/count"] == 2 * 14
+    assert runs["stage2"].summary["data/counts/cots/kept"] == 28
+    assert 0 <= runs["evaluate"].summary["eval/test/score_mass"] <= 1
+    assert runs["evaluate"].summary["eval/test/rmse"] == runs["evaluate"].summary["eval/test/rail/rmse"]
+
+
+@pytest.mark.slow
+def test_artifacts_have_the_lineage_of_the_stages(logged: tuple[Tiny, dict[str, RunFile], list[str]]) -> None:
+    _, runs, _ = logged
+    made, used = {}, {}
+    for stage, file in runs.items():
+        of_products = {name: artifact for name, artifact in file.artifacts.items() if artifact.type != "run_table"}
+        made[stage] = {name for name, artifact in of_products.items() if not artifact.use_after_commit}
+        used[stage] = {name.partition("-")[0] for name, artifact in of_products.items() if artifact.use_after_commit}
+        assert all(Path(entry.local_path).is_file() for artifact in of_products.values() for entry in artifact.manifest.contents)
+    assert used["stage1"] == set()
+    assert used["generate"] == {"stage1"}
+    assert used["stage2"] == {"generate"}
+    assert used["evaluate"] == {"predict"}
+    assert [file.summary["product/path"] for file in runs.values()] == [name for names in made.values() for name in names]
+    digests = {
+        name: artifact.digest for file in runs.values() for name, artifact in file.artifacts.items() if not artifact.use_after_commit
+    }
+    again = {name: artifact.digest for file in runs.values() for name, artifact in file.artifacts.items() if artifact.use_after_commit}
+    assert {name: digests.get(name, digest) for name, digest in again.items()} == again, "what a stage used is what another one made"
+
+
+@pytest.mark.slow
+def test_training_goes_on_when_the_process_of_wandb_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Throughput.on_train_batch_start
+
+    def kill(self: Throughput, trainer: Any, *rest: Any) -> None:
+        counted(self, trainer, *rest)
+        if trainer.global_step == 1:
+            for process in psutil.Process().children(recursive=True):
+                if "wandb" in process.name():
+                    process.kill()
+
+    monkeypatch.setattr(Throughput, "on_train_batch_start", kill)
+    products, lines = Tiny(tmp_path).run(
+        "logger=wandb", "stages=[stage1]", "train.max_steps=4", "train.max_epochs=2", "logger.wandb.patience_s=10"
+    )
+    assert products["stage1"].manifest["training"]["optimizer_steps"] == 4
+    assert [line for line in lines if line.startswith("W&B: could not ")], lines
+    monkeypatch.undo()
+    _, lines = Tiny(tmp_path).run("logger=wandb", "stages=[stage1]", "seed=1")
+    assert not [line for line in lines if line.startswith("W&B: could not ")], "the next stage has a run again"
+
+
+def test_no_tracker_does_nothing() -> None:
+    tracker = Tracker(None, {})
+    assert tracker.loggers() == []
+    tracker.guard("fail", lambda: 1 / 0)
+    tracker.close(failed=False)
