@@ -148,14 +148,13 @@ bench: setup  ## small benchmarks: training, judging, memory, scaling, beside th
 
 # Two processes with one thread each, with a half of the seeds each; what their runs share is made once (docs/study.md).
 STUDY_SEEDS ?= 0,1 2,3
-STUDY_ABLATIONS := tract,stage1_only,ce_only,ce_both,ce_stage2,regression_only,from_stage1,mixed_cots,cots4,zero_shot
 study: export HF_HUB_OFFLINE ?= 1
 study: setup  ## the ablations in small: a seed LLM made for it, all variants, four seeds, on two CPU cores
 	$(PY) scripts/make_study_model.py
 	@export OMP_NUM_THREADS=1; pids=(); for seeds in $(STUDY_SEEDS); do \
-	  ( $(TRAIN) -m experiment=study +ablation=$(STUDY_ABLATIONS) seed=$$seeds $(ARGS) && \
-	    $(TRAIN) -m experiment=study run.name=study_lambda objective.lambda=0,0.1,1,10 seed=$$seeds $(ARGS) && \
-	    $(TRAIN) -m experiment=study run.name=study_n_cot evaluation.n_cot=1,2,4,8 seed=$$seeds $(ARGS) ) & pids+=($$!); \
+	  ( $(TRAIN) experiment=study sweep=ablations seed=$$seeds $(ARGS) && \
+	    $(TRAIN) experiment=study sweep=lambda run.name=study_lambda seed=$$seeds $(ARGS) && \
+	    $(TRAIN) experiment=study sweep=n_cot run.name=study_n_cot seed=$$seeds $(ARGS) ) & pids+=($$!); \
 	done; for pid in $${pids[@]}; do wait $$pid; done
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
