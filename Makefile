@@ -22,7 +22,7 @@ PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench lock clean
+.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench study lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -149,6 +149,17 @@ bench: setup  ## small benchmarks: training, judging, memory, scaling, beside th
 	$(call bench_run,overhead,--items 1 --steps 24)
 	$(call bench_run,step_profile,--items 1 --steps 16)
 	$(PY) benchmarks/plots.py --results benchmarks/results/small --out benchmarks/results/small
+
+# Two processes with one thread each, with a half of the seeds each; what their runs share is made once (docs/study.md).
+STUDY_SEEDS ?= 0,1 2,3
+study: export HF_HUB_OFFLINE ?= 1
+study: setup  ## the ablations in small: a seed LLM made for it, all variants, four seeds, on two CPU cores
+	$(PY) scripts/make_study_model.py
+	@export OMP_NUM_THREADS=1; pids=(); for seeds in $(STUDY_SEEDS); do \
+	  ( $(TRAIN) experiment=study sweep=ablations seed=$$seeds $(ARGS) && \
+	    $(TRAIN) experiment=study sweep=lambda run.name=study_lambda seed=$$seeds $(ARGS) && \
+	    $(TRAIN) experiment=study sweep=n_cot run.name=study_n_cot seed=$$seeds $(ARGS) ) & pids+=($$!); \
+	done; for pid in $${pids[@]}; do wait $$pid; done
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
 # own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.

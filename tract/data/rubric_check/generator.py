@@ -156,7 +156,7 @@ class RubricCheck:
             for question in range(n_questions):
                 task = self.task(question, ood=ood)
                 for response in range(self.responses_per_question):
-                    yield self._example(task, response)
+                    yield self.example(task, response)
 
     def task(self, question: int, *, ood: bool = False) -> Task:
         """The question of this number, among the in-domain or the ood ones."""
@@ -179,7 +179,8 @@ class RubricCheck:
             reference_answer=respond(constraints, (True,) * self.n_constraints, actions, rng),
         )
 
-    def _example(self, task: Task, response: int) -> JudgeExample:
+    def example(self, task: Task, response: int) -> JudgeExample:
+        """The response of this number to a question, with its annotations."""
         example_id = f"{task.id}-r{response}"
         rng = Random(example_id)
         # The count first, then which: so all scores are equally frequent.
