@@ -155,11 +155,14 @@ STUDY_SEEDS ?= 0,1 2,3
 study: export HF_HUB_OFFLINE ?= 1
 study: setup  ## the ablations in small: a seed LLM made for it, all variants, four seeds, on two CPU cores
 	$(PY) scripts/make_study_model.py
-	@export OMP_NUM_THREADS=1; pids=(); for seeds in $(STUDY_SEEDS); do \
-	  ( $(TRAIN) experiment=study sweep=ablations seed=$$seeds $(ARGS) && \
-	    $(TRAIN) experiment=study sweep=lambda run.name=study_lambda seed=$$seeds $(ARGS) && \
-	    $(TRAIN) experiment=study sweep=n_cot run.name=study_n_cot seed=$$seeds $(ARGS) ) & pids+=($$!); \
-	done; for pid in $${pids[@]}; do wait $$pid; done
+	@export OMP_NUM_THREADS=1; pids=(); failed=0; \
+	for seeds in $(STUDY_SEEDS); do \
+	  ( code=0; for sweep in ablations lambda n_cot; do \
+	      name=study; [ $$sweep = ablations ] || name=study_$$sweep; \
+	      $(TRAIN) experiment=study sweep=$$sweep run.name=$$name seed=$$seeds $(ARGS) || code=$$?; \
+	    done; exit $$code ) & pids+=($$!); \
+	done; \
+	for pid in $${pids[@]}; do wait $$pid || failed=$$?; done; exit $$failed
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
 # own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.
