@@ -21,7 +21,9 @@ ALL_MADE = ["stage1", "generate", "stage2", "predict", "predict", "evaluate"]
 
 
 def modification_times(root: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.suffix not in (".lock", ".holder")}
+    """Of all files but locks and the records of runs, which say when it ran last."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.suffix not in (".lock", ".holder"))
+    return {str(path): path.stat().st_mtime_ns for path in files if path.parent.name != "records"}
 
 
 def key_of(whole: Any, stage: str) -> str:
