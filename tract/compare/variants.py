@@ -1,0 +1,156 @@
+"""Which runs differ in nothing but their seed, what the others differ in, and what they are called. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tract.compare.runs import LeftOut, Run
+from tract.evaluation.cells import printable
+
+# Keys that move no number of a judge, or only how it is measured or called.
+IMMATERIAL = (
+    "seed", "stage", "stages", "from", "force", "dry_run", "deterministic", "compare_to", "paths.*", "logger.*", "hydra.*", "run.*",
+    "model.unpacked", "data.num_workers", "train.keep_checkpoints", "train.checkpoint_every_steps", "train.validate_seed_model",
+    "trainer.*", "generation.batch_size", "generation.shard_size", "generation.vllm.*", "generation.server.*",
+    "evaluation.predictors", "evaluation.main_predictor", "evaluation.perturbations", "evaluation.resamples", "evaluation.confidence",
+    "evaluation.bins",
+)  # fmt: skip
+# Of these, keys that do.
+MATERIAL = ("run.name", "run.ablation", "trainer.precision")
+# Keys that only name a run.
+NAMES = ("run.name", "run.ablation")
+_SHOWN_KEYS, _SHOWN_CHARACTERS = 3, 24
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: what it is called in tables; one line, no two variants have the same.
+        settings: dotted key -> value, of all that moves a number, names of the run included. runs: seed -> run, ascending.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    runs: Mapping[int, Run]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Ablation and name of the runs, as far as they have them."""
+        return tuple(str(self.settings[key]) for key in reversed(NAMES) if self.settings.get(key))
+
+
+def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:
+    """(variants in the order of their first runs, runs that a newer one with the same settings and seed stands for)."""
+    following = _follow_the_seed(runs)
+    groups: dict[str, dict[int, Run]] = {}
+    left_out = []
+    for run in runs:
+        seeds = groups.setdefault(_text(_settings(run, following)), {})
+        if (other := seeds.get(run.seed)) is not None:
+            run, older = (run, other) if run.finished > other.finished else (other, run)
+            if older.product.resolve() != run.product.resolve():
+                left_out.append(LeftOut(f"{older.name} seed={older.seed}", f"{run.product} is newer and has the same configuration"))
+        seeds[run.seed] = run
+    found = sorted(groups.values(), key=lambda seeds: _order([_settings(run, following) for run in seeds.values()], seeds.values()))
+    settings = [_settings(next(iter(seeds.values())), following) for seeds in found]
+    labels = labels_of(settings)
+    return (
+        tuple(Variant(label, own, dict(sorted(seeds.items()))) for label, own, seeds in zip(labels, settings, found, strict=True)),
+        tuple(left_out),
+    )
+
+
+def _order(settings: Sequence[Mapping[str, Any]], runs: Iterable[Run]) -> tuple[Any, ...]:
+    """The place of the first run; variants of one place by their values, numbers by their size."""
+    values = [(key, _sortable(value)) for key, value in sorted(settings[0].items()) if key not in NAMES]
+    return min(run.place for run in runs), [_sortable(settings[0].get(key)) for key in reversed(NAMES)], values
+
+
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    return (False, float(value), "") if _is_number(value) else (True, 0.0, _text(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    """JSON in which equal values are equal: 1 and 1.0 are."""
+
+    def plain(inner: Any) -> Any:
+        if isinstance(inner, Mapping):
+            return {str(key): plain(part) for key, part in inner.items()}
+        if isinstance(inner, (list, tuple)):
+            return [plain(part) for part in inner]
+        return int(inner) if isinstance(inner, float) and inner.is_integer() else inner
+
+    return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _settings(run: Run, following: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in run.config.items() if _is_material(key) and key not in following}
+
+
+def _is_material(key: str) -> bool:
+    return key in MATERIAL or not any(fnmatchcase(key, pattern) for pattern in IMMATERIAL)
+
+
+def _follow_the_seed(runs: Sequence[Run]) -> set[str]:
+    """Keys that equal the seed in every run, as an interpolation of it does; none where all seeds are the same."""
+    if len({run.seed for run in runs}) < 2:
+        return set()
+    keys = set[str]().union(*(run.config for run in runs))
+    return {key for key in keys if all(_is_number(run.config.get(key)) and run.config[key] == run.seed for run in runs)}
+
+
+def differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that do not have the same value everywhere, sorted."""
+    keys = sorted(set[str]().union(*settings))
+    return [key for key in keys if len({_text(own.get(key, _ABSENT)) for own in settings}) > 1]
+
+
+def labels_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Short texts that tell settings apart: the ablation or name where these do, else with the keys that differ behind it."""
+    ablations = [own.get("run.ablation") or own.get("run.name", "") for own in settings]
+    names = [own.get("run.name", "") for own in settings]
+    bases = next((part for part in (ablations, names) if len(set(part)) == len(settings)), ablations)
+    labels = []
+    for own, base in zip(settings, bases, strict=True):
+        alike = [other for other, name in zip(settings, bases, strict=True) if name == base]
+        told = [setting(key, own) for key in _telling(alike)]
+        # A name that all have tells nothing.
+        labels.append(printable(" ".join(told if told and len(alike) == len(settings) else [str(base), *told])))
+    return [label if labels.count(label) == 1 else f"{label} #{labels[:k].count(label) + 1}" for k, label in enumerate(labels)]
+
+
+def setting(key: str, settings: Mapping[str, Any]) -> str:
+    """``key=value`` as one short text."""
+    if key not in settings:
+        return f"{key}={_ABSENT}"
+    value = settings[key]
+    text = f"{value:g}" if _is_number(value) and not isinstance(value, int) else value if isinstance(value, str) else _text(value)
+    line = printable(text)
+    return f"{key}={line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 3] + '...'}"
+
+
+def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A few keys that tell the settings apart, those with the most values first; numbers before texts."""
+
+    def worth(key: str) -> tuple[int, bool, str]:
+        values = [own.get(key) for own in settings]
+        return -len(set(map(_text, values))), not all(map(_is_number, values)), key
+
+    chosen: list[str] = []
+    parts = 1
+    for key in sorted(differing_keys(settings), key=worth):
+        told = len({tuple(setting(name, own) for name in (*chosen, key)) for own in settings})
+        if told > parts and len(chosen) < _SHOWN_KEYS:
+            chosen, parts = [*chosen, key], told
+    return sorted(chosen)
