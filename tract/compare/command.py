@@ -60,13 +60,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from tract.compare.tables import terminal
 
     comparison = compare(find_runs(arguments.runs), options)
-    sys.stdout.write(terminal(comparison) + "\n\n")
-    sys.stdout.flush()  # plots take seconds
+    _say(terminal(comparison) + "\n")
     from tract.compare.files import files_of
 
     out: Path = arguments.out or arguments.runs[0] / "comparison"
     for name, content in files_of(comparison, [str(run) for run in arguments.runs]).items():
-        sys.stdout.write(f"{_write(out / name, content)}\n")
+        _say(str(_write(out / name, content)))
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -83,6 +82,15 @@ def _names(text: str, option: str) -> tuple[str, ...]:
     if not names:
         raise ConfigError(f"{option}: no name is given; write names with commas between")
     return names
+
+
+def _say(text: str) -> None:
+    """Writes lines at once, since plots take seconds; who reads no further (``| head``) gets the files all the same."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write(path: Path, content: str | bytes) -> Path:

@@ -16,7 +16,7 @@ CONSTANT_LABEL = "constant baseline"
 BASELINE_CELL = Cell("baseline")
 # The terminal table shows these of the metrics, where they are among those that were chosen, else the first two.
 _SHORT_METRICS = ("pearson_r", "rmse")
-_SHORT_LABEL = 28
+_SHORT_LABEL, _SHORT_WIDTH = 36, 112
 
 
 def percent(comparison: Comparison) -> str:
@@ -46,7 +46,7 @@ def mean_cell(mean: Mean, metric: str) -> Cell:
     shown = cell(mean.estimate, metric)
     if mean.estimate.value is not None and not mean.kind:
         shown = Cell(shown.value)
-    some = f"({mean.seeds} of {mean.runs} seeds)" if 0 < mean.seeds < mean.runs else ""
+    some = f"{mean.seeds}/{mean.runs} seeds" if 0 < mean.seeds < mean.runs else ""
     return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (mean.kind == QUESTIONS), some))))
 
 
@@ -55,7 +55,7 @@ def difference_cell(estimate: Estimate, difference: Difference, metric: str, kin
     shown = cell(estimate, metric, difference=True)
     if estimate.value is not None and estimate.low is None:
         shown = Cell(shown.value)
-    some = f"({difference.seeds} of {difference.pairs} seeds)" if 0 < difference.seeds < difference.pairs else ""
+    some = f"{difference.seeds}/{difference.pairs} seeds" if 0 < difference.seeds < difference.pairs else ""
     return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (kind == QUESTIONS), some))))
 
 
@@ -97,8 +97,9 @@ def _difference_rows(table: BenchmarkTable, metrics: Sequence[str], kind: str) -
 
 
 def _text_row(row: Row, cells: Sequence[Cell], seeds: int | None = None) -> TextRow:
-    predictor = "" if row.predictor == CONSTANT else row.predictor
-    return TextRow((row_label(row), predictor, str(len(row.seeds) if seeds is None else seeds)), tuple(cells))
+    if row.predictor == CONSTANT:
+        return TextRow((row_label(row), "", ""), tuple(cells))
+    return TextRow((row_label(row), row.predictor, str(len(row.seeds) if seeds is None else seeds)), tuple(cells))
 
 
 def meanings(comparison: Comparison) -> list[str]:
@@ -132,19 +133,28 @@ def markdown(comparison: Comparison) -> str:
 
 
 def terminal(comparison: Comparison) -> str:
-    """A table of two metrics for each benchmark, about 100 columns wide, and what was left out."""
-    metrics = short_metrics(comparison.options.metrics)
-    blocks = []
-    for table in comparison.tables:
-        head, *body = ("  ".join(line).rstrip() for line in aligned(_short_lines(table, metrics), 1))
-        title = f"{printable(table.benchmark)}: {size(table)}"
-        lines = [title, head, "-" * len(head), *body, *(f"  {printable(note)}" for note in table.notes)]
-        blocks.append("\n".join(lines))
+    """Tables of two metrics for each benchmark, about 100 columns wide, and what was left out."""
+    blocks = [_short_table(table, short_metrics(comparison.options.metrics)) for table in comparison.tables]
     blocks.append(_legend(comparison))
     if comparison.left_out:
-        lines = [f"{counted(len(comparison.left_out), 'run')} left out:"]
-        blocks.append("\n".join([*lines, *(f"  {printable(out.what)}: {printable(out.why)}" for out in comparison.left_out)]))
+        runs = [f"  {printable(out.what)}: {printable(out.why)}" for out in comparison.left_out]
+        blocks.append("\n".join([f"{counted(len(runs), 'run')} left out:", *runs]))
     return "\n\n".join(blocks)
+
+
+def _short_table(table: BenchmarkTable, metrics: Sequence[str]) -> str:
+    """The metrics beside each other, or below each other where that would be too wide."""
+    parts = [_text_lines(table, metrics)]
+    if len(parts[0][1]) > _SHORT_WIDTH:
+        parts = [_text_lines(table, [metric]) for metric in metrics]
+    title, notes = f"{printable(table.benchmark)}: {size(table)}", [f"  {printable(note)}" for note in table.notes]
+    return "\n".join([title, *(line for part in parts for line in part), *notes])
+
+
+def _text_lines(table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
+    lines = _short_lines(table, metrics)
+    head, *body = ("  ".join(line) for line in aligned(lines, lines[0].index("seeds")))
+    return [head, "-" * len(head), *body]
 
 
 def short_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -154,19 +164,18 @@ def short_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def _short_lines(table: BenchmarkTable, metrics: Sequence[str]) -> list[list[str]]:
-    predictors = len({row.predictor for row in table.rows if row.predictor != CONSTANT}) > 1
-    lines = [["variant", "seeds"]]
+    several = len({row.predictor for row in table.rows if row.predictor != CONSTANT}) > 1
+    lines = [["variant", "predictor", "seeds"]]
     for metric in metrics:
         lines[0] += [METRIC_LABELS[metric], "difference"][: 1 if table.reference is None else 2]
     for place, row in enumerate(table.rows):
-        label = row_label(row) + (f" ({row.predictor})" if predictors and row.predictor != CONSTANT else "")
-        line = [_cut(label), str(len(row.seeds))]
+        line = [_cut(row_label(row)), *(["", ""] if row.predictor == CONSTANT else [row.predictor, str(len(row.seeds))])]
         for metric in metrics:
             line.append(str(_mean_cell(row, metric)))
             if table.reference is not None:
                 line.append(str(BASELINE_CELL if place == table.reference else _shown_difference(row, metric)))
         lines.append(line)
-    return lines
+    return lines if several else [[label, *numbers] for label, _, *numbers in lines]
 
 
 def _shown_difference(row: Row, metric: str) -> Cell:

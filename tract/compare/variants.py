@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -52,7 +53,7 @@ def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut
     groups: dict[str, dict[int, Run]] = {}
     left_out = []
     for run in runs:
-        seeds = groups.setdefault(_text(_settings(run, following)), {})
+        seeds = groups.setdefault(as_text(_settings(run, following)), {})
         if (other := seeds.get(run.seed)) is not None:
             run, older = (run, other) if run.finished > other.finished else (other, run)
             if older.product.resolve() != run.product.resolve():
@@ -74,14 +75,15 @@ def _order(settings: Sequence[Mapping[str, Any]], runs: Iterable[Run]) -> tuple[
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:
-    return (False, float(value), "") if _is_number(value) else (True, 0.0, _text(value))
+    return (False, float(value), "") if is_number(value) else (True, 0.0, as_text(value))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a configuration is a number; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """JSON in which equal values are equal: 1 and 1.0 are."""
 
     def plain(inner: Any) -> Any:
@@ -107,27 +109,41 @@ def _follow_the_seed(runs: Sequence[Run]) -> set[str]:
     if len({run.seed for run in runs}) < 2:
         return set()
     keys = set[str]().union(*(run.config for run in runs))
-    return {key for key in keys if all(_is_number(run.config.get(key)) and run.config[key] == run.seed for run in runs)}
+    return {key for key in keys if all(is_number(run.config.get(key)) and run.config[key] == run.seed for run in runs)}
 
 
 def differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that do not have the same value everywhere, sorted."""
     keys = sorted(set[str]().union(*settings))
-    return [key for key in keys if len({_text(own.get(key, _ABSENT)) for own in settings}) > 1]
+    return [key for key in keys if len({as_text(own.get(key, _ABSENT)) for own in settings}) > 1]
 
 
 def labels_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Short texts that tell settings apart: the ablation or name where these do, else with the keys that differ behind it."""
-    ablations = [own.get("run.ablation") or own.get("run.name", "") for own in settings]
-    names = [own.get("run.name", "") for own in settings]
+    """Short texts that tell settings apart.
+
+    The ablation or the name where these do; else, behind it, a few keys that differ among those who share it, each where its value is not
+    the one that most of them have.
+    """
+    ablations = [str(own.get("run.ablation") or own.get("run.name", "")) for own in settings]
+    names = [str(own.get("run.name", "")) for own in settings]
     bases = next((part for part in (ablations, names) if len(set(part)) == len(settings)), ablations)
-    labels = []
+    labels: list[str] = []
     for own, base in zip(settings, bases, strict=True):
         alike = [other for other, name in zip(settings, bases, strict=True) if name == base]
-        told = [setting(key, own) for key in _telling(alike)]
-        # A name that all have tells nothing.
-        labels.append(printable(" ".join(told if told and len(alike) == len(settings) else [str(base), *told])))
-    return [label if labels.count(label) == 1 else f"{label} #{labels[:k].count(label) + 1}" for k, label in enumerate(labels)]
+        told = [setting(key, own) for key in _telling(alike) if setting(key, own) != _usual(key, alike)]
+        label = text = printable(" ".join([base, *told])) or "run"
+        number = 1
+        while label in labels:
+            number += 1
+            label = f"{text} #{number}"
+        labels.append(label)
+    return labels
+
+
+def _usual(key: str, settings: Sequence[Mapping[str, Any]]) -> str | None:
+    """``key=value`` of the value that is more common than any other; None where there is none."""
+    (first, count), *others = Counter(setting(key, own) for own in settings).most_common(2)
+    return first if not others or count > others[0][1] else None
 
 
 def setting(key: str, settings: Mapping[str, Any]) -> str:
@@ -135,7 +151,7 @@ def setting(key: str, settings: Mapping[str, Any]) -> str:
     if key not in settings:
         return f"{key}={_ABSENT}"
     value = settings[key]
-    text = f"{value:g}" if _is_number(value) and not isinstance(value, int) else value if isinstance(value, str) else _text(value)
+    text = f"{value:g}" if is_number(value) and not isinstance(value, int) else value if isinstance(value, str) else as_text(value)
     line = printable(text)
     return f"{key}={line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 3] + '...'}"
 
@@ -145,7 +161,7 @@ def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
     def worth(key: str) -> tuple[int, bool, str]:
         values = [own.get(key) for own in settings]
-        return -len(set(map(_text, values))), not all(map(_is_number, values)), key
+        return -len(set(map(as_text, values))), not all(map(is_number, values)), key
 
     chosen: list[str] = []
     parts = 1
