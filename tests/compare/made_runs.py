@@ -87,9 +87,10 @@ def make_run(
     root: Path, noise: float, *, records: Path | None = None, link: bool = True, job: int | None = None, flat: bool = False,
     items: Mapping[str, Sequence[Item]] | None = None, **changes: Any,
 ) -> Made:  # fmt: skip
-    """A complete run below ``root / "runs"``: product, link, and a record in the folder ``records``: None for the run's own, ``NO_RECORD`` for none.
+    """A complete run below ``root / "runs"``: product, link and record.
 
     Args:
+        records: the folder of its record; None for the run's own, ``NO_RECORD`` for no record.
         noise: of the judge. flat: whether it says the same about every item. items: benchmark -> items; default: "test".
         link: whether the run's folder links to the product. job: its number in a sweep. changes: of the configuration.
     """
@@ -101,7 +102,7 @@ def make_run(
     identity = StageIdentity(
         "evaluate",
         {"config": config, "noise": noise, "evaluation": {"confidence": 0.95, "fallback": "middle"}},
-        {"flat": str(flat), "items": ", ".join(f"{name}: {len(own)}" for name, own in chosen.items())},
+        {"flat": str(flat), "items": str(chosen)},
         {},
     )
     folder = root / "runs" / "stages" / f"evaluate-{identity.key}"
@@ -114,12 +115,12 @@ def make_run(
         write_data(folder, Predictions(GRID, CUE, of, {}), Evaluation("stage2", reports, (), (("confidence", 0.95),), "rail"))
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         write_manifest(folder, {"stage": "evaluate"}, identity)
-    own = root / "runs" / name / f"seed{seed}"
-    own.mkdir(parents=True, exist_ok=True)
+    run = root / "runs" / name / f"seed{seed}"
+    run.mkdir(parents=True, exist_ok=True)
     if link:
-        (own / folder.name).symlink_to(Path("..") / ".." / "stages" / folder.name)
+        (run / folder.name).symlink_to(Path("..") / ".." / "stages" / folder.name)
     if records != NO_RECORD:
-        where = own if records is None else records
+        where = run if records is None else records
         product = Path("..") / ".." / ".." / "stages" / folder.name if records is None else folder.resolve()
         overrides = (f"seed={seed}",)
         RunRecord(COMPLETE, config, overrides, {"evaluate": str(product)}, job=job, finished="2026-01-01T00:00:00").write(where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -97,13 +98,14 @@ def compare(found: Found, options: Options) -> Comparison:
 
 
 def _baseline(variants: Sequence[Variant], wanted: str | None) -> Variant:
-    """The variant that differences are to."""
+    """The variant that differences are to: by its label, else by an ablation or a name that it alone has."""
     name = DEFAULT_BASELINE if wanted is None else wanted
-    matching = [variant for variant in variants if variant.label == name] or [variant for variant in variants if name in variant.names]
-    if len(matching) == 1:
-        return matching[0]
+    kinds = map(attrgetter, ("label", "ablation", "name"))
+    matching = next((found for kind in kinds if (found := [variant for variant in variants if kind(variant) == name])), [])
     if wanted is None:
         return (matching or variants)[0]
+    if len(matching) == 1:
+        return matching[0]
     problem = f"{len(matching)} variants are called {wanted!r}" if matching else f"there is no variant {wanted!r}"
     raise ConfigError(f"--baseline: {problem}; there are {', '.join(repr(variant.label) for variant in variants)}")
 

@@ -78,8 +78,8 @@ def _variants(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     return [
         {
             "label": variant.label,
-            "name": variant.settings.get("run.name", ""),
-            "ablation": variant.settings.get("run.ablation") or "",
+            "name": variant.name,
+            "ablation": variant.ablation,
             "settings": [setting(key, variant.settings) for key in keys[:_MOST_SETTINGS]],
             "more": max(0, len(keys) - _MOST_SETTINGS),
             "runs": [(seed, str(run.product)) for seed, run in variant.runs.items()],

@@ -42,9 +42,14 @@ class Variant:
     runs: Mapping[int, Run]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Ablation and name of the runs, as far as they have them."""
-        return tuple(str(self.settings[key]) for key in reversed(NAMES) if self.settings.get(key))
+    def name(self) -> str:
+        """What the runs are called."""
+        return str(self.settings.get("run.name") or "")
+
+    @property
+    def ablation(self) -> str:
+        """What they differ by from the experiment that they are named after; empty for nothing."""
+        return str(self.settings.get("run.ablation") or "")
 
 
 def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:
@@ -71,7 +76,8 @@ def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut
 def _order(settings: Sequence[Mapping[str, Any]], runs: Iterable[Run]) -> tuple[Any, ...]:
     """The place of the first run; variants of one place by their values, numbers by their size."""
     values = [(key, _sortable(value)) for key, value in sorted(settings[0].items()) if key not in NAMES]
-    return min(run.place for run in runs), [_sortable(settings[0].get(key)) for key in reversed(NAMES)], values
+    name = str(settings[0].get("run.name", ""))
+    return min(run.place for run in runs), str(settings[0].get("run.ablation") or name), name, values
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:
