@@ -41,6 +41,13 @@ def test_a_shared_product_is_called_like_the_run_that_links_to_it(tmp_path: Path
     other.mkdir(parents=True)
     (other / made.product.name).symlink_to(made.product)
     assert find_runs([other]).runs[0].name == "other"
+    assert [run.name for run in find_runs([tmp_path / "runs"]).runs] == ["other", "tract"]
+
+
+def test_a_link_beside_the_record_of_a_sweep_is_the_same_run(tmp_path: Path) -> None:
+    make_run(tmp_path, 0.5, records=tmp_path / "runs" / "tract" / "multirun", job=0)
+    (run,) = find_runs([tmp_path / "runs"]).runs
+    assert run.place == (0, 0)
 
 
 def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
@@ -91,6 +98,10 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
         DataError, match=r"no run to compare; looked for a records/\*\.json, an evaluate-\* with metrics\.json in it and below"
     ):
         find_runs([tmp_path])
+    RunRecord(COMPLETE, [1], ()).write(tmp_path / "bad")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="the configuration is no mapping, so this is no record of a run; remove it"):
+        find_runs([tmp_path])
+    shutil.rmtree(tmp_path / "bad")
     made = make_run(tmp_path, 0.5, records=NO_RECORD)
     (made.product / "config.yaml").write_text("- 1")
     with pytest.raises(DataError, match=r"config\.yaml: no configuration of a run \(AttributeError\)"):

@@ -58,6 +58,11 @@ def test_equal_numbers_are_equal_whatever_their_type() -> None:
 
 def test_keys_that_follow_the_seed_make_no_variant() -> None:
     assert len(variants(*(run_of(seed=seed, data__source__seed=seed) for seed in (0, 1, 2)))) == 1
+    # Those of another name need not have such a key, or fix it.
+    assert (
+        len(variants(run_of(seed=0), run_of(seed=1, data__source__seed=1), run_of(seed=0, run__name="b"), run_of(seed=1, run__name="b")))
+        == 2
+    )
     # One run says that it does not follow.
     assert (
         len(variants(run_of(seed=0, data__source__seed=0), run_of(seed=1, data__source__seed=1), run_of(seed=2, data__source__seed=0))) == 2

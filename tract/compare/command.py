@@ -86,8 +86,9 @@ def _names(text: str, option: str) -> tuple[str, ...]:
 
 def _say(text: str) -> None:
     """Writes lines at once, since plots take seconds; who reads no further (``| head``) gets the files all the same."""
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

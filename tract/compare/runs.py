@@ -99,11 +99,13 @@ def find_runs(folders: Sequence[Path]) -> Found:
     entries = [_run_of(path, record, number) for path, record, number in records.values()]
     runs = sorted((entry for entry in entries if isinstance(entry, Run)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
-    named = {os.path.realpath(run.product) for run in runs}
+    # Runs may share a product under different names.
+    known = {(os.path.realpath(run.product), run.name, run.seed) for run in runs}
     for product, number in products.items():
-        if os.path.realpath(product) not in named:
-            named.add(os.path.realpath(product))
-            runs.append(_run_in(product, number))
+        run = _run_in(product, number)
+        if (place := (os.path.realpath(product), run.name, run.seed)) not in known:
+            known.add(place)
+            runs.append(run)
     return Found(tuple(runs), tuple(left_out))
 
 
@@ -119,6 +121,8 @@ def _rank(record: RunRecord) -> tuple[bool, str]:
 
 def _run_of(path: Path, record: RunRecord, number: int) -> Run | LeftOut:
     """The run of a record, or why there is nothing to compare."""
+    if not isinstance(record.config, Mapping):
+        raise DataError(f"{path}: the configuration is no mapping, so this is no record of a run; remove it")
     config = flat(record.config)
     what = " ".join([str(config.get("run.name", path.stem)), *(record.overrides or [f"seed={config.get('seed')}"])])
     if record.status != COMPLETE:

@@ -199,4 +199,6 @@ def _legend(comparison: Comparison) -> str:
     parts += [f"[{percent(comparison)} interval over questions]q"] if QUESTIONS in kinds else []
     if references := dict.fromkeys(reference_label(table) for table in comparison.tables if table.reference is not None):
         parts.append(f"difference: paired, minus {' or '.join(map(printable, references))}; * its interval excludes 0")
-    return "; ".join(parts) or "no intervals: one seed each, and no resamples"
+    if more := [METRIC_LABELS[name] for name in comparison.options.metrics if name not in short_metrics(comparison.options.metrics)]:
+        parts.append(f"{', '.join(more)}: see the files")
+    return "; ".join(parts)

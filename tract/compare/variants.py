@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -54,18 +54,18 @@ class Variant:
 
 def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:
     """(variants in the order of their first runs, runs that a newer one with the same settings and seed stands for)."""
-    following = _follow_the_seed(runs)
+    settings_of = _settings_of(runs)
     groups: dict[str, dict[int, Run]] = {}
     left_out = []
     for run in runs:
-        seeds = groups.setdefault(as_text(_settings(run, following)), {})
+        seeds = groups.setdefault(as_text(settings_of(run)), {})
         if (other := seeds.get(run.seed)) is not None:
             run, older = (run, other) if run.finished > other.finished else (other, run)
             if older.product.resolve() != run.product.resolve():
                 left_out.append(LeftOut(f"{older.name} seed={older.seed}", f"{run.product} is newer and has the same configuration"))
         seeds[run.seed] = run
-    found = sorted(groups.values(), key=lambda seeds: _order([_settings(run, following) for run in seeds.values()], seeds.values()))
-    settings = [_settings(next(iter(seeds.values())), following) for seeds in found]
+    found = sorted(groups.values(), key=lambda seeds: _order([settings_of(run) for run in seeds.values()], seeds.values()))
+    settings = [settings_of(next(iter(seeds.values()))) for seeds in found]
     labels = labels_of(settings)
     return (
         tuple(Variant(label, own, dict(sorted(seeds.items()))) for label, own, seeds in zip(labels, settings, found, strict=True)),
@@ -102,8 +102,18 @@ def as_text(value: Any) -> str:
     return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
 
 
-def _settings(run: Run, following: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in run.config.items() if _is_material(key) and key not in following}
+def _settings_of(runs: Sequence[Run]) -> Callable[[Run], dict[str, Any]]:
+    """Run -> all that moves a number, but for what follows the seed: in all runs, or in those of its name and ablation."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(_called(run), []).append(run)
+    everywhere = _follow_the_seed(runs)
+    following = {called: everywhere | _follow_the_seed(own) for called, own in alike.items()}
+    return lambda run: {key: value for key, value in run.config.items() if _is_material(key) and key not in following[_called(run)]}
+
+
+def _called(run: Run) -> str:
+    return as_text([run.config.get(key) for key in NAMES])
 
 
 def _is_material(key: str) -> bool:
@@ -159,7 +169,8 @@ def setting(key: str, settings: Mapping[str, Any]) -> str:
     value = settings[key]
     text = f"{value:g}" if is_number(value) and not isinstance(value, int) else value if isinstance(value, str) else as_text(value)
     line = printable(text)
-    return f"{key}={line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 3] + '...'}"
+    # Of a long path the end tells more.
+    return f"{key}={line if len(line) <= _SHOWN_CHARACTERS else f'{line[:4]}...{line[7 - _SHOWN_CHARACTERS :]}'}"
 
 
 def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
