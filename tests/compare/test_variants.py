@@ -38,6 +38,7 @@ def test_seeds_of_a_configuration_are_one_variant() -> None:
         {"run__tags": ["x"]}, {"run__isolate": False}, {"paths__runs": "elsewhere"}, {"trainer__devices": 4}, {"stages": ["evaluate"]},
         {"force": ["all"]}, {"from": "stage2"}, {"logger__wandb__name": "x"}, {"data__num_workers": 3}, {"compare_to": None},
         {"evaluation__predictors": ["rail"]}, {"evaluation__resamples": 3}, {"generation__batch_size": 3}, {"dry_run": False},
+        {"optimized_metric": "val/rmse"},
     ],
 )  # fmt: skip
 def test_what_moves_no_number_makes_no_variant(changes: dict[str, Any]) -> None:
@@ -90,7 +91,7 @@ def test_labels_are_names_where_these_do() -> None:
 
 def test_labels_name_the_keys_that_differ() -> None:
     sweep = [run_of(k, objective__lambda=weight) for k, weight in enumerate((0.0, 0.1, 10.0))]
-    assert labels(*sweep) == ["tract objective.lambda=0", "tract objective.lambda=0.1", "tract objective.lambda=10"]
+    assert labels(*sweep) == ["objective.lambda=0", "objective.lambda=0.1", "objective.lambda=10"]
     # What most of them have is not said; an ablation of another name needs no keys, however many differ.
     more = run_of(3, objective__lambda=0.1, evaluation__n_cot=5)
     other = run_of(4, run__ablation="zero_shot", pipeline=["predict"], objective__ce_weight=3, compare_to=None)
@@ -105,7 +106,7 @@ def test_labels_of_a_grid_name_both_keys() -> None:
         for i, weight in enumerate((0.5, 2.0))
         for j, n in enumerate((1, 5))
     ]
-    assert labels(*grid) == [f"tract evaluation.n_cot={n} objective.lambda={weight}" for weight in ("0.5", "2") for n in (1, 5)]
+    assert labels(*grid) == [f"evaluation.n_cot={n} objective.lambda={weight}" for weight in ("0.5", "2") for n in (1, 5)]
 
 
 def test_labels_stay_short_and_differ_whatever_differs() -> None:
@@ -150,7 +151,7 @@ def test_a_curve_has_a_line_for_each_setting_of_the_rest() -> None:
     grid = [run_of(objective__lambda=weight, evaluation__n_cot=n) for weight in (0.5, 2.0) for n in (1, 5)]
     by_key = {curve.key: curve for curve in curves_of(variants(*grid))}
     assert set(by_key) == {"objective.lambda", "evaluation.n_cot"}
-    assert [line.label for line in by_key["objective.lambda"].lines] == ["tract evaluation.n_cot=1", "tract evaluation.n_cot=5"]
+    assert [line.label for line in by_key["objective.lambda"].lines] == ["evaluation.n_cot=1", "evaluation.n_cot=5"]
 
 
 def test_truth_values_and_texts_make_no_curve() -> None:

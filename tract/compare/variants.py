@@ -14,7 +14,8 @@ from tract.evaluation.cells import printable
 
 # Keys that move no number of a judge, or only how it is measured or called.
 IMMATERIAL = (
-    "seed", "stage", "stages", "from", "force", "dry_run", "deterministic", "compare_to", "paths.*", "logger.*", "hydra.*", "run.*",
+    "seed", "stage", "stages", "from", "force", "dry_run", "deterministic", "compare_to", "optimized_metric", "paths.*",
+    "logger.*", "hydra.*", "run.*",
     "model.unpacked", "data.num_workers", "train.keep_checkpoints", "train.checkpoint_every_steps", "train.validate_seed_model",
     "trainer.*", "generation.batch_size", "generation.shard_size", "generation.vllm.*", "generation.server.*",
     "evaluation.predictors", "evaluation.main_predictor", "evaluation.perturbations", "evaluation.resamples", "evaluation.confidence",
@@ -138,7 +139,7 @@ def labels_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Short texts that tell settings apart.
 
     The ablation or the name where these do; else, behind it, a few keys that differ among those who share it, each where its value is not
-    the one that most of them have.
+    the one that most of them have. An ablation or name that all share stands only where there is nothing else to say.
     """
     ablations = [str(own.get("run.ablation") or own.get("run.name", "")) for own in settings]
     names = [str(own.get("run.name", "")) for own in settings]
@@ -147,7 +148,7 @@ def labels_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     for own, base in zip(settings, bases, strict=True):
         alike = [other for other, name in zip(settings, bases, strict=True) if name == base]
         told = [setting(key, own) for key in _telling(alike) if setting(key, own) != _usual(key, alike)]
-        label = text = printable(" ".join([base, *told])) or "run"
+        label = text = printable(" ".join(told if told and len(alike) == len(settings) else [base, *told])) or "run"
         number = 1
         while label in labels:
             number += 1
