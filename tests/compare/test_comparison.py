@@ -40,13 +40,15 @@ def values(made: Sequence[Made], metric: str, predictor: str = "rail") -> list[f
     return [value for value in found if value is not None]
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[list[Made], list[Made]]:
-    """Two variants of three seeds below ``tmp_path / "runs"``."""
-    return (
-        [make_run(tmp_path, 0.5, seed=seed) for seed in range(3)],
-        [make_run(tmp_path, 0.8, seed=seed, run__name="other", objective__lambda=0.0) for seed in range(3)],
-    )
+Pair = tuple[Path, list[Made], list[Made]]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """(folder, runs of "tract", runs of "other"), three seeds of each."""
+    root = tmp_path_factory.mktemp("pair")
+    own = [make_run(root, 0.5, seed=seed) for seed in range(3)]
+    return root / "runs", own, [make_run(root, 0.8, seed=seed, run__name="other", objective__lambda=0.0) for seed in range(3)]
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
@@ -65,9 +67,9 @@ def test_scores_are_those_that_the_metrics_were_computed_from(predictor: str, tm
         assert results.benchmarks["test"].predictors[predictor][metric].value == pytest.approx(metrics_of(found, predictor)[metric])
 
 
-def test_means_and_differences_are_those_of_scipy(pair: tuple[list[Made], list[Made]], tmp_path: Path) -> None:
-    own, other = pair
-    (table,) = compared(tmp_path / "runs", baseline="tract").tables
+def test_means_and_differences_are_those_of_scipy(pair: Pair) -> None:
+    folder, own, other = pair
+    (table,) = compared(folder, baseline="tract").tables
     for metric in DEFAULT_METRICS:
         mean = row(table, "other").means[metric]
         expected = stats.ttest_1samp(values(other, metric), 0).confidence_interval(0.95)
@@ -81,10 +83,10 @@ def test_means_and_differences_are_those_of_scipy(pair: tuple[list[Made], list[M
     assert row(table, "tract").differences == {}
 
 
-def test_differences_over_questions_resample_the_same_questions_for_all_runs(pair: tuple[list[Made], list[Made]], tmp_path: Path) -> None:
+def test_differences_over_questions_resample_the_same_questions_for_all_runs(pair: Pair) -> None:
     """Against items that are repeated as often as they were drawn."""
-    own, other = pair
-    (table,) = compared(tmp_path / "runs", metrics=("pearson_r", "rmse")).tables
+    folder, own, other = pair
+    (table,) = compared(folder, metrics=("pearson_r", "rmse")).tables
     questions = own[0].scored["test"].questions
     weights = np.concatenate(list(resample_weights(questions, seed=BOOTSTRAP_SEED, resamples=40)))
     for metric in ("pearson_r", "rmse"):
@@ -152,31 +154,33 @@ def test_an_undefined_metric_stays_undefined_and_is_counted(tmp_path: Path) -> N
     assert never.differences["pearson_r"].over_seeds.value is never.differences["pearson_r"].over_questions.value is None
 
 
-def test_the_constant_baseline_is_a_row_with_the_interval_of_the_items(pair: tuple[list[Made], list[Made]], tmp_path: Path) -> None:
-    (table,) = compared(tmp_path / "runs").tables
+def test_the_constant_baseline_is_a_row_with_the_interval_of_the_items(pair: Pair) -> None:
+    folder, own, _ = pair
+    (table,) = compared(folder).tables
     constant = table.rows[-1]
-    spread = float(pair[0][0].scored["test"].targets.std())
+    spread = float(own[0].scored["test"].targets.std())
     assert (constant.variant, constant.predictor) == ("", CONSTANT)
     assert constant.means["rmse"].estimate.value == pytest.approx(spread)
     assert constant.means["rmse"].kind == QUESTIONS
     assert constant.means["pearson_r"].estimate.value is None
-    assert constant.differences["rmse"].over_seeds.value == pytest.approx(spread - np.mean(values(pair[0], "rmse")))
+    assert constant.differences["rmse"].over_seeds.value == pytest.approx(spread - np.mean(values(own, "rmse")))
     assert constant.differences["rmse"].over_questions.low is not None
     assert [line.constant_rmse for line in table.rows] == [pytest.approx(spread)] * 3
 
 
-def test_predictors_are_rows_and_compared_with_the_baselines_main_one(pair: tuple[list[Made], list[Made]], tmp_path: Path) -> None:
-    (table,) = compared(tmp_path / "runs", baseline="tract", predictors=("decode_free", "rail")).tables
+def test_predictors_are_rows_and_compared_with_the_baselines_main_one(pair: Pair) -> None:
+    folder, own, _ = pair
+    (table,) = compared(folder, baseline="tract", predictors=("decode_free", "rail")).tables
     assert [(line.variant, line.predictor) for line in table.rows[:-1]] == [
         ("other", "decode_free"), ("other", "rail"), ("tract", "decode_free"), ("tract", "rail"),
     ]  # fmt: skip
     assert table.reference == 3
     found = row(table, "tract", "decode_free").differences["rmse"].over_seeds.value
-    assert found == pytest.approx(np.mean(values(pair[0], "rmse", "decode_free")) - np.mean(values(pair[0], "rmse")))
-    (every,) = compared(tmp_path / "runs", predictors=()).tables
+    assert found == pytest.approx(np.mean(values(own, "rmse", "decode_free")) - np.mean(values(own, "rmse")))
+    (every,) = compared(folder, predictors=()).tables
     assert len(every.rows) == 2 * len(PREDICTORS) + 1
     # Where the main one is not shown, the first of those that are takes its place.
-    (alone,) = compared(tmp_path / "runs", baseline="tract", predictors=("no_cot",)).tables
+    (alone,) = compared(folder, baseline="tract", predictors=("no_cot",)).tables
     assert alone.reference == 1
 
 
@@ -250,8 +254,8 @@ def test_a_single_run_has_a_table(tmp_path: Path) -> None:
     assert [line.variant for line in table.rows] == ["tract", ""]
 
 
-def test_without_resamples_there_are_no_intervals_over_questions(pair: tuple[list[Made], list[Made]], tmp_path: Path) -> None:
-    (table,) = compared(tmp_path / "runs", resamples=0).tables
+def test_without_resamples_there_are_no_intervals_over_questions(pair: Pair) -> None:
+    (table,) = compared(pair[0], resamples=0).tables
     difference = row(table, "other").differences["rmse"]
     assert difference.over_questions.low is None
     assert difference.over_seeds.low is not None

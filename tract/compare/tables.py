@@ -148,7 +148,7 @@ def _short_table(table: BenchmarkTable, metrics: Sequence[str]) -> str:
     if len(parts[0][1]) > _SHORT_WIDTH:
         parts = [_text_lines(table, [metric]) for metric in metrics]
     title, notes = f"{printable(table.benchmark)}: {size(table)}", [f"  {printable(note)}" for note in table.notes]
-    return "\n".join([title, *(line for part in parts for line in part), *notes])
+    return "\n".join([title, "\n\n".join("\n".join(part) for part in parts), *notes])
 
 
 def _text_lines(table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
