@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_runs import NO_RECORD, make_run
 
 from tract.compare.command import main
 
@@ -71,3 +72,12 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(study: Path, tmp_path: P
     line = fails(capsys, study / "tract" / "seed1", "--resamples", "0", "--metrics", "rmse", "--out", tmp_path / "file")
     assert "--out: cannot write" in line
     assert (tmp_path / "file").read_text() == ""
+
+
+def test_nothing_is_added_to_a_product(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    product = make_run(tmp_path, 0.5, records=NO_RECORD).product
+    before = sorted(product.iterdir())
+    (link,) = (tmp_path / "runs" / "tract" / "seed0").iterdir()
+    main([str(link), "--metrics", "rmse"])
+    assert sorted(product.iterdir()) == before
+    assert str(link.parent / "comparison" / "index.html") in capsys.readouterr().out

@@ -105,6 +105,13 @@ def test_the_terminal_shows_variants_differences_and_what_is_left_out(comparison
     assert max(len(line) for line in shown.splitlines() if "rail" in line and "minus" not in line) <= 112
 
 
+def test_the_terminal_lists_some_of_many_runs_that_are_left_out(comparison: Comparison) -> None:
+    many = terminal(replace(comparison, left_out=comparison.left_out * 13))
+    assert "13 runs left out:" in many
+    assert many.count("out of memory") == 10
+    assert many.endswith("  and 3 more, see the files")
+
+
 def test_a_table_that_is_narrow_has_its_metrics_beside_each_other(study: Path, comparison: Comparison) -> None:
     options = replace(comparison.options, predictors=None, resamples=0)
     shown = terminal(compare(find_runs([study / "tract" / "seed1"]), options))

@@ -56,14 +56,17 @@ def _run(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
     # They load numpy, scipy and pyarrow; matplotlib comes with the plots.
     from tract.compare.comparison import compare
-    from tract.compare.runs import find_runs
+    from tract.compare.runs import find_runs, is_evaluation
     from tract.compare.tables import terminal
 
     comparison = compare(find_runs(arguments.runs), options)
     _say(terminal(comparison) + "\n")
     from tract.compare.files import files_of
 
-    out: Path = arguments.out or arguments.runs[0] / "comparison"
+    first: Path = arguments.runs[0]
+    out: Path = (
+        arguments.out or (first.absolute().parent if is_evaluation(first) else first) / "comparison"
+    )  # no file is added to a product
     for name, content in files_of(comparison, [str(run) for run in arguments.runs]).items():
         _say(str(_write(out / name, content)))
 

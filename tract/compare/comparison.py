@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 
 import numpy as np
@@ -13,12 +14,11 @@ from tract.compare.differences import differences_to
 from tract.compare.intervals import Difference, Mean, mean_of
 from tract.compare.options import DEFAULT_BASELINE, Options
 from tract.compare.readings import CONSTANT, Evaluated, Reading, readings_of
-from tract.compare.results import Results
-from tract.compare.runs import Found, LeftOut
+from tract.compare.results import Metrics, Results
+from tract.compare.runs import Found, LeftOut, Run
 from tract.compare.variants import Variant, variants_of
 from tract.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.results import Estimate
 from tract.evaluation.statistics import METRICS
 
 
@@ -83,14 +83,15 @@ def compare(found: Found, options: Options) -> Comparison:
         raise DataError(f"no run to compare: {'; '.join(f'{out.what}: {out.why}' for out in found.left_out[:3])}")
     variants, replaced = variants_of(found.runs)
     baseline = _baseline(variants, options.baseline)
-    cache: dict[str, Results] = {}
+    known: dict[str, Results] = {}
 
-    def results(variant: Variant) -> dict[int, Results]:
-        for run in variant.runs.values():
-            cache.setdefault(os.path.realpath(run.product), Results.of(run))
-        return {seed: cache[os.path.realpath(run.product)] for seed, run in variant.runs.items()}
+    def results(run: Run) -> Results:
+        place = os.path.realpath(run.product)  # runs may share it
+        if place not in known:
+            known[place] = Results.of(run)
+        return known[place]
 
-    evaluated = [(variant, results(variant)) for variant in variants]
+    evaluated = [(variant, {seed: results(run) for seed, run in variant.runs.items()}) for variant in variants]
     _check_predictors([found for _, runs in evaluated for found in runs.values()], options.predictors)
     names = _benchmarks(evaluated)
     tables = tuple(_table(evaluated, baseline, name, options) for name in names)
@@ -173,29 +174,34 @@ def _row(reading: Reading, differences: Mapping[str, Difference], options: Optio
     values = {metric: tuple(reading.value(seed, metric) for seed in seeds) for metric in options.metrics}
     # The constant does not depend on the training: where its items are the same, so is its value.
     counted = 1 if reading.predictor == CONSTANT and all(len(set(found)) == 1 for found in values.values()) else len(seeds)
+    alone = _alone(reading, options)
     constant = [value for seed in seeds if (value := reading.measured(seed).constant["rmse"].value) is not None]
+
+    def mean(metric: str) -> Mean:
+        return mean_of(values[metric][:counted], options.confidence, lambda k: alone(seeds[k])[metric])
+
     return Row(
         variant=reading.label,
         predictor=reading.predictor,
         seeds=seeds,
         values=values,
-        means={metric: mean_of(found[:counted], options.confidence, _of_one(reading, metric, options)) for metric, found in values.items()},
+        means={metric: mean(metric) for metric in options.metrics},
         differences=differences,
         constant_rmse=float(np.mean(constant)) if constant else None,
     )
 
 
-def _of_one(reading: Reading, metric: str, options: Options) -> Callable[[int], Estimate]:
-    """Number of a seed -> its value with the interval over questions: that of its report, or anew at another confidence."""
+def _alone(reading: Reading, options: Options) -> Callable[[int], Metrics]:
+    """Seed -> metrics with intervals over questions: those of its report, or anew at another confidence."""
 
-    def estimate(number: int) -> Estimate:
-        seed = list(reading.runs)[number]
+    @cache
+    def metrics(seed: int) -> Metrics:
         if reading.runs[seed].confidence == options.confidence:
-            return reading.metrics(seed)[metric]
+            return reading.metrics(seed)
         found = estimates(
             lambda weights: {"": reading.weighted(seed, weights)},
             reading.scored(seed).questions, seed=seed, resamples=options.resamples, confidence=options.confidence,
         )  # fmt: skip
-        return found[""][metric]
+        return found[""]
 
-    return estimate
+    return metrics

@@ -16,7 +16,7 @@ CONSTANT_LABEL = "constant baseline"
 BASELINE_CELL = Cell("baseline")
 # The terminal table shows these of the metrics, where they are among those that were chosen, else the first two.
 _SHORT_METRICS = ("pearson_r", "rmse")
-_SHORT_LABEL, _SHORT_WIDTH = 36, 112
+_SHORT_LABEL, _SHORT_WIDTH, _SHORT_LEFT_OUT = 36, 112, 10
 
 
 def percent(comparison: Comparison) -> str:
@@ -138,7 +138,8 @@ def terminal(comparison: Comparison) -> str:
     blocks.append(_legend(comparison))
     if comparison.left_out:
         runs = [f"  {printable(out.what)}: {printable(out.why)}" for out in comparison.left_out]
-        blocks.append("\n".join([f"{counted(len(runs), 'run')} left out:", *runs]))
+        more = [f"  and {len(runs) - _SHORT_LEFT_OUT} more, see the files"] if len(runs) > _SHORT_LEFT_OUT else []
+        blocks.append("\n".join([f"{counted(len(runs), 'run')} left out:", *runs[:_SHORT_LEFT_OUT], *more]))
     return "\n\n".join(blocks)
 
 
