@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_runs import config_of, items_of, make_run
+from made_runs import HOSTILE, config_of, items_of, make_run
 
 from tract.compare.comparison import Comparison, compare
 from tract.compare.options import DEFAULT_METRICS, Options
 from tract.compare.runs import find_runs
 from tract.records import FAILED, RunRecord
-
-HOSTILE = "<script>alert(1)</script> | =1+1 $\\frac{$ `x` _y"
 
 
 @pytest.fixture(scope="session")

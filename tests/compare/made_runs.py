@@ -25,6 +25,8 @@ from tract.stages.products import write_manifest
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 CUE = " So the overall score is "
 NO_RECORD = Path()
+# A name as somebody with bad intentions would choose it.
+HOSTILE = "<script>alert(1)</script> | =1+1 $\\frac{$ `x` _y"
 PREDICTORS = ("rail", "decode_free", "no_cot")
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -112,7 +114,7 @@ def make_run(
             report_of(own, PREDICTORS, grid=(1, 5), seed=seed, resamples=40, confidence=0.95, bins=4, other=None, other_name=None)
             for own in scored.values()
         )
-        write_data(folder, Predictions(GRID, CUE, of, {}), Evaluation("stage2", reports, (), (("confidence", 0.95),), "rail"))
+        write_data(folder, Predictions(GRID, CUE, of, {}), Evaluation("stage2", reports, (), (("confidence", 0.95),), PREDICTORS[0]))
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         write_manifest(folder, {"stage": "evaluate"}, identity)
     run = root / "runs" / name / f"seed{seed}"

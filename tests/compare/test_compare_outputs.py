@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from conftest import HOSTILE
+from made_runs import HOSTILE
 
 from tract.compare.comparison import Comparison, compare
 from tract.compare.csv_table import COLUMNS, csv_text
@@ -204,6 +204,13 @@ def test_any_number_of_metrics_is_drawn(metrics: tuple[str, ...], comparison: Co
     options = replace(comparison.options, metrics=metrics, resamples=0, predictors=None)
     found = files_of(compare(find_runs([study / "swept"]), options), [])
     assert {"bars_test.png", "lambda_test.png"} < set(found)
+
+
+def test_a_benchmark_that_nobody_was_judged_on_so_has_a_table_and_no_plot(comparison: Comparison) -> None:
+    empty = replace(comparison.tables[0], rows=comparison.tables[0].rows[-1:], reference=None, notes=("not read: x",))
+    found = files_of(with_metrics(replace(comparison, tables=(empty,)), "rmse"), [])
+    assert set(found) == {"comparison.md", "comparison.csv", "index.html"}
+    assert "constant baseline" in found["comparison.md"]
 
 
 def test_the_page_is_whole_and_loads_nothing(files: dict[str, str | bytes], comparison: Comparison) -> None:

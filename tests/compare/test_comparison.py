@@ -248,6 +248,17 @@ def test_benchmarks_that_only_some_have_are_told_and_none_in_common_is_an_error(
     assert tables["b"].reference is None
 
 
+def test_variants_that_no_chosen_predictor_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, 0.5)
+    monkeypatch.setattr("made_runs.PREDICTORS", ("no_cot",))
+    make_run(tmp_path, 0.5, run__name="other", items={"test": items_of("test"), "more": items_of("more")})
+    by_name = {table.benchmark: table for table in compared(tmp_path / "runs", predictors=("rail",)).tables}
+    assert by_name["test"].notes == ("not read by the predictors that are shown: other",)
+    assert [line.predictor for line in by_name["more"].rows] == [CONSTANT]
+    (_, own) = [line for line in compared(tmp_path / "runs", baseline="other").tables[0].rows if line.predictor != CONSTANT]
+    assert own.differences["rmse"].over_seeds.value is not None
+
+
 def test_a_single_run_has_a_table(tmp_path: Path) -> None:
     make_run(tmp_path, 0.5)
     (table,) = compared(tmp_path).tables

@@ -10,6 +10,7 @@ from tract.compare.csv_table import csv_text
 from tract.compare.curves import curves_of
 from tract.compare.page import Image, page
 from tract.compare.plots import bars_png, curve_png
+from tract.compare.readings import CONSTANT
 from tract.compare.tables import markdown, percent
 
 # Key -> how the files of its curve begin.
@@ -34,6 +35,8 @@ def files_of(comparison: Comparison, folders: Sequence[str]) -> Mapping[str, str
 
 
 def _images(comparison: Comparison, table: BenchmarkTable, name: str) -> list[Image]:
+    if all(row.predictor == CONSTANT for row in table.rows):
+        return []
     metrics, interval = comparison.options.metrics, percent(comparison)
     bars = bars_png(table, metrics, interval)
     images = [Image(f"bars_{name}.png", bars, f"All variants on {table.benchmark}: means with their intervals.")]
