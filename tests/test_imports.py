@@ -78,6 +78,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
+    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
     "job": (("tract.job",), ("package", "interruption", "schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)
@@ -85,6 +86,8 @@ SINGLE_MODULES = {
     ("tract.data.steps", "tract.objective"): "micro-batches carry StepTotals",
     ("tract.data.batches", "tract.objective"): "batches carry StepTotals",
 }
+# Of the stages, comparisons read products and nothing else, so that they load no model's libraries.
+READING_ONLY = {"compare": ("tract.stages.products",)}
 # Who alone may import a library.
 LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages", "dashboard"), "vllm": ("backends",), "openai": ("backends",)}
 SCRIPTS = ("train", "generate_cot", "evaluate")
@@ -131,6 +134,8 @@ def violations(module: str, imported: set[str]) -> list[str]:
         if library != "tract" or (module, name) in SINGLE_MODULES:
             continue
         other = rows_of(name)
+        if other[:1] == ["stages"] and name not in READING_ONLY.get(row, (name,)):
+            problems.append(f"{module} (row {row}) imports {name}; of the stages only {', '.join(READING_ONLY[row])} may be used")
         if not other or other[0] not in (row, *ROWS[row][1]):
             problems.append(f"{module} (row {row}) imports {name} (row {', '.join(other) or 'none'})")
     return problems
@@ -172,6 +177,12 @@ def test_rows_have_no_cycle() -> None:
         ("tract.modeling", "import hydra.utils", "tract.modeling imports hydra.utils; only stages, entry may"),
         ("tract.lit_module", "import wandb", "tract.lit_module imports wandb; only stages, dashboard may"),
         ("tract.stages.fit", "from train import main", "tract.stages.fit imports the script train"),
+        (
+            "tract.compare.runs",
+            "from tract.stages.evaluate import log",
+            "imports tract.stages.evaluate; of the stages only tract.stages.products",
+        ),
+        ("tract.evaluation.cells", "import tract.compare", "tract.evaluation.cells (row evaluation) imports tract.compare (row compare)"),
     ],
 )
 def test_an_upward_import_is_seen(module: str, source: str, expected: str) -> None:

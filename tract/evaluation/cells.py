@@ -28,6 +28,23 @@ class Cell:
         return " ".join(filter(None, (self.value, self.interval, "*" if self.marked else "")))
 
 
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """One row: texts as given, not escaped, then numbers."""
+
+    texts: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with its title and its heading: of the texts, then of the numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[TextRow, ...]
+
+
 def printable(text: object) -> str:
     """One line of printable characters: blanks, line ends and control characters become single blanks."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
@@ -73,6 +90,13 @@ def markdown_lines(table: Sequence[Sequence[str]], texts: int) -> str:
     head, *body = aligned(table, texts)
     rule = ["-" * len(text) if k < texts else "-" * (len(text) - 1) + ":" for k, text in enumerate(head)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
+def markdown_of(table: Table) -> str:
+    """The rows and the heading of a table in Markdown, names escaped."""
+    # An asterisk alone between blanks is no emphasis, so numbers need no escape.
+    lines = [[*map(escaped, row.texts), *map(str, row.cells)] for row in table.rows]
+    return markdown_lines([list(table.head), *lines], len(table.rows[0].texts))
 
 
 def aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:

@@ -1,44 +1,21 @@
-"""The figure of one benchmark: four panels that show where a judge is wrong. No global state of matplotlib is left changed."""
+"""The figure of one benchmark: four panels that show where a judge is wrong."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from tract.evaluation.cells import printable
+from tract.evaluation.drawing import GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of
 from tract.evaluation.results import Array, BenchmarkReport, Robustness
 from tract.evaluation.tables import counts
 
 Judges = Sequence[tuple[str, BenchmarkReport]]
-
-# Okabe and Ito's palette, told apart by colour-blind readers; markers and line styles repeat the difference.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-LINES = ("-", "--", "-.", ":", "-", "--")
-_GREY = "#8c8c8c"
-_STYLE = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "font.size": 10,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
 
 
 def benchmark_png(judges: Judges, predictor: str) -> bytes:
@@ -51,13 +28,7 @@ def benchmark_png(judges: Judges, predictor: str) -> bytes:
     Returns:
         Bytes that depend on the input and the version of matplotlib alone.
     """
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc does not change reports
-        matplotlib.rcParams.update(_STYLE)
-        figure = _figure(judges, predictor)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(lambda: _figure(judges, predictor))
 
 
 def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> bytes:
@@ -66,24 +37,22 @@ def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> byte
     Args:
         judges: (name, robustness) on one benchmark, this judge first. predictor: whose scores are shown.
     """
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        names = [shift.perturbation for shift in judges[0][1].shifts]
-        figure = Figure(figsize=(11, 1.6 + 0.42 * len(names)), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-        axes = figure.subplots()
-        axes.axvline(0.0, color=_GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-        for k, (_, found) in enumerate(judges):
-            _draw_shifts(axes, found, predictor, names, k, len(judges))
-        axes.set(yticks=range(len(names)), xlabel="undue shift (points)")
-        axes.set_yticklabels(names)
-        axes.invert_yaxis()
-        _draw_legend(
-            figure, f"{_drawable(judges[0][1].benchmark)}: what moves the score, predictor {_drawable(predictor)}", [n for n, _ in judges]
-        )
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(lambda: _shifts_figure(judges, predictor))
+
+
+def _shifts_figure(judges: Sequence[tuple[str, Robustness]], predictor: str) -> Figure:
+    names = [shift.perturbation for shift in judges[0][1].shifts]
+    figure = Figure(figsize=(11, 1.6 + 0.42 * len(names)), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    axes = figure.subplots()
+    axes.axvline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    for k, (_, found) in enumerate(judges):
+        _draw_shifts(axes, found, predictor, names, k, len(judges))
+    axes.set(yticks=range(len(names)), xlabel="undue shift (points)")
+    axes.set_yticklabels(names)
+    axes.invert_yaxis()
+    title = f"{drawable(judges[0][1].benchmark)}: what moves the score, predictor {drawable(predictor)}"
+    draw_legend(figure, title, [name for name, _ in judges])
+    return figure
 
 
 def _draw_shifts(axes: Axes, found: Robustness, predictor: str, names: Sequence[str], number: int, judges: int) -> None:
@@ -92,9 +61,9 @@ def _draw_shifts(axes: Axes, found: Robustness, predictor: str, names: Sequence[
         if shift.perturbation not in names or estimate.value is None:
             continue
         height = names.index(shift.perturbation) + 0.5 * ((number + 0.5) / judges - 0.5)
-        axes.plot([estimate.value], [height], color=_colour(number), marker=_marker(number), markersize=6, linestyle="", zorder=3)
+        axes.plot([estimate.value], [height], color=colour_of(number), marker=marker_of(number), markersize=6, linestyle="", zorder=3)
         if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [height, height], color=_colour(number), linewidth=1.6, zorder=2)
+            axes.plot([estimate.low, estimate.high], [height, height], color=colour_of(number), linewidth=1.6, zorder=2)
 
 
 def data_uri(png: bytes) -> str:
@@ -110,42 +79,9 @@ def _figure(judges: Judges, predictor: str) -> Figure:
     _draw_residuals(residuals, judges, predictor)
     _draw_histogram(histogram, judges, predictor)
     report = judges[0][1]
-    title = f"{_drawable(report.scored.benchmark)}: {counts(report)}, predictor {_drawable(predictor)}"
-    _draw_legend(figure, title, [name for name, _ in judges], truth=True)
+    title = f"{drawable(report.scored.benchmark)}: {counts(report)}, predictor {drawable(predictor)}"
+    draw_legend(figure, title, [name for name, _ in judges], truth=True)
     return figure
-
-
-def _drawable(text: str) -> str:
-    # The font has no glyphs for most scripts; the full name stands in the tables.
-    line = printable(text).encode("latin-1", "replace").decode("latin-1")
-    return line if len(line) <= 48 else line[:45] + "..."
-
-
-def _draw_legend(figure: Figure, title: str, names: Sequence[str], *, truth: bool = False) -> None:
-    handles: list[Artist] = [
-        Line2D([], [], color=_colour(k), marker=_marker(k), linestyle=_line(k), markersize=6) for k in range(len(names))
-    ]
-    texts = list(map(_drawable, names))
-    if truth:
-        handles.append(Patch(color=_GREY, alpha=0.45, linewidth=0))
-        texts.append("true scores")
-    legend = figure.legend(handles, ["-"] * len(texts), title="-", loc="outside upper center", ncols=min(len(texts), 3))
-    legend.get_title().set_fontsize(12)
-    for artist, text in zip([legend.get_title(), *legend.get_texts()], [title, *texts], strict=True):
-        artist.set_parse_math(False)  # a $ in a name is a dollar
-        artist.set_text(text)  # not given as labels: matplotlib leaves out those that begin with an underscore
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def _marker(number: int) -> str:
-    return MARKERS[number % len(MARKERS)]
-
-
-def _line(number: int) -> str:
-    return LINES[number % len(LINES)]
 
 
 def _layers(judges: Judges) -> list[tuple[int, BenchmarkReport]]:
@@ -167,7 +103,7 @@ def _limits(judges: Judges, predictor: str) -> tuple[float, float]:
 
 
 def _identity(axes: Axes, limits: tuple[float, float]) -> None:
-    axes.plot(limits, limits, color=_GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot(limits, limits, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.set(xlim=limits, ylim=limits)
 
 
@@ -179,7 +115,7 @@ def _draw_scores(axes: Axes, judges: Judges, predictor: str) -> None:
         targets, scores = report.scored.targets, report.scored.scores[predictor]
         noise = np.random.default_rng(k).uniform(-spread, spread, size=(2, len(targets)))
         axes.scatter(
-            targets + noise[0], scores + noise[1], s=16, color=_colour(k), marker=_marker(k),
+            targets + noise[0], scores + noise[1], s=16, color=colour_of(k), marker=marker_of(k),
             alpha=_alpha(len(targets)), linewidths=0, zorder=2,
         )  # fmt: skip
     axes.set(title="Predicted and true score", xlabel="true score (points, jittered)", ylabel="predicted score (points, jittered)")
@@ -195,22 +131,22 @@ def _draw_reliability(axes: Axes, judges: Judges, predictor: str) -> None:
         bins = report.reliability.get(predictor, ())
         axes.plot(
             [b.predicted for b in bins], [b.true for b in bins],
-            color=_colour(k), marker=_marker(k), linestyle=_line(k), linewidth=1.4, markersize=6, zorder=2,
+            color=colour_of(k), marker=marker_of(k), linestyle=line_of(k), linewidth=1.4, markersize=6, zorder=2,
         )  # fmt: skip
         for b in bins:
             place = (b.predicted, low - row_height * (k + 0.5))
-            axes.text(*place, str(b.count), color=_colour(k), fontsize=8, ha="center", va="center", clip_on=True)
+            axes.text(*place, str(b.count), color=colour_of(k), fontsize=8, ha="center", va="center", clip_on=True)
     axes.set(title="Reliability (below: items per bin)", xlabel="mean predicted score of the bin (points)")
     axes.set_ylabel("mean true score of the bin (points)")
 
 
 def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:
-    axes.axhline(0.0, color=_GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xscale("log")
     for k, report in _layers(judges):
         words = 1.0 + report.scored.response_words  # an empty response has a place on the log axis too
         residuals = report.scored.scores[predictor] - report.scored.targets
-        axes.scatter(words, residuals, s=16, color=_colour(k), marker=_marker(k), alpha=_alpha(len(words)), linewidths=0, zorder=2)
+        axes.scatter(words, residuals, s=16, color=colour_of(k), marker=marker_of(k), alpha=_alpha(len(words)), linewidths=0, zorder=2)
         _draw_trend(axes, words, residuals, k)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -229,7 +165,7 @@ def _draw_trend(axes: Axes, words: Array, residuals: Array, number: int) -> None
     ends = np.array([x.min(), x.max()])
     axes.plot(
         np.exp(ends), residuals.mean() + slope * (ends - x.mean()),
-        color=_colour(number), linewidth=2.2, linestyle=_line(number), zorder=3,
+        color=colour_of(number), linewidth=2.2, linestyle=line_of(number), zorder=3,
     )  # fmt: skip
 
 
@@ -238,8 +174,8 @@ def _draw_histogram(axes: Axes, judges: Judges, predictor: str) -> None:
     half = (ticks[1] - ticks[0]) / 2
     edges = np.append(ticks - half, ticks[-1] + half).tolist()  # whole scores lie in the middle of a bin
     targets = judges[0][1].scored.targets
-    axes.hist(targets, bins=edges, color=_GREY, alpha=0.45, zorder=1)
+    axes.hist(targets, bins=edges, color=GREY, alpha=0.45, zorder=1)
     for k, report in _layers(judges):
         scores = report.scored.scores[predictor]
-        axes.hist(scores, bins=edges, histtype="step", linewidth=1.8, color=_colour(k), linestyle=_line(k), zorder=2)
+        axes.hist(scores, bins=edges, histtype="step", linewidth=1.8, color=colour_of(k), linestyle=line_of(k), zorder=2)
     axes.set(title="Distribution of scores", xlabel="score (points)", ylabel="items")

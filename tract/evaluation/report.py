@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from tract.evaluation.plots import benchmark_png, data_uri, shifts_png
 from tract.evaluation.results import BenchmarkReport, Evaluation
@@ -62,8 +62,7 @@ def html(evaluation: Evaluation) -> str:
 
     The same evaluation gives the same text. All names and values are escaped.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = page_template(TEMPLATE)
     sections = [_section(evaluation, report) for report in evaluation.reports]
     shaken = [_robustness_section(evaluation, benchmark) for benchmark in robust_benchmarks(evaluation)]
     used = {name for report in evaluation.reports for _, shown in judges_on(evaluation, report) for name in shown.metrics}
@@ -79,6 +78,14 @@ def html(evaluation: Evaluation) -> str:
         predictor_meanings={name: meaning for name, meaning in PREDICTOR_MEANINGS.items() if name in used},
         baseline_meanings=BASELINE_MEANINGS,
     )
+
+
+def page_template(path: Path) -> Template:
+    """The template of a page, with ``page.html.jinja`` at hand; all that it shows is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATE.parent)
+    )
+    return environment.from_string(path.read_text(encoding="utf-8"))
 
 
 def _robustness_section(evaluation: Evaluation, benchmark: str) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from tract.evaluation.cells import Cell, cell
+from tract.evaluation.cells import Table, TextRow, cell
 from tract.evaluation.results import Evaluation, Robustness
 from tract.perturbations import PERTURBATIONS
 
@@ -30,23 +29,6 @@ MEANINGS = {
     "per doubling of words": "points that a response with twice the words gets more, at the same true score.",
     "r with length": "partial correlation of score and log words, at the same true score.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TextRow:
-    """One row: texts as given, not escaped, then numbers."""
-
-    texts: tuple[str, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table with its title and its heading: of the texts, then of the numbers."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[TextRow, ...]
 
 
 def robust_benchmarks(evaluation: Evaluation) -> list[str]:

@@ -38,7 +38,7 @@ def metrics_of(scored: Scored, predictor: str) -> dict[str, float | None]:
         DataError: without items or the predictor, or if a number is not finite.
     """
     check_scored(scored, [predictor])
-    values = _judge_metrics(scored, predictor, np.ones((1, len(scored.ids))))
+    values = judge_metrics(scored, predictor, np.ones((1, len(scored.ids))))
     return {metric: None if np.isnan(value[0]) else float(value[0]) for metric, value in values.items()}
 
 
@@ -80,11 +80,11 @@ def report_of(
         check_same_items(scored, other)
 
     def compute(weights: Array) -> Table:
-        table: Table = {("metrics", predictor): _judge_metrics(scored, predictor, weights) for predictor in predictors}
-        table |= {("baselines", name): values for name, values in _baseline_metrics(scored, weights).items()}
+        table: Table = {("metrics", predictor): judge_metrics(scored, predictor, weights) for predictor in predictors}
+        table |= {("baselines", name): values for name, values in baseline_metrics(scored, weights).items()}
         if other is not None:
             for predictor in shared:
-                this, that = table["metrics", predictor], _judge_metrics(other, predictor, weights)
+                this, that = table["metrics", predictor], judge_metrics(other, predictor, weights)
                 table["differences", predictor] = {metric: this[metric] - that[metric] for metric in METRICS}
         return table
 
@@ -160,7 +160,8 @@ def check_same_items(scored: Scored, other: Scored) -> None:
         raise DataError(f"{name}: {len(scored.ids)} items here and {len(other.ids)} for the other judge (first: {first}); {hint}")
 
 
-def _judge_metrics(scored: Scored, predictor: str, weights: Array) -> Metrics:
+def judge_metrics(scored: Scored, predictor: str, weights: Array) -> Metrics:
+    """Metric -> [R], NaN where undefined: those of one predictor for weights [R, n] float64, in the order of ``METRICS``."""
     scores, mass = scored.scores[predictor], scored.score_mass.get(predictor)
     values = _correlations(weights, scores, scored.targets) | _errors(weights, scores - scored.targets)
     values["score_mass"] = np.full(len(weights), np.nan) if mass is None else weighted_mean(weights, mass)
@@ -168,7 +169,8 @@ def _judge_metrics(scored: Scored, predictor: str, weights: Array) -> Metrics:
     return {metric: values[metric] for metric in METRICS}
 
 
-def _baseline_metrics(scored: Scored, weights: Array) -> dict[str, Metrics]:
+def baseline_metrics(scored: Scored, weights: Array) -> dict[str, Metrics]:
+    """Baseline -> metric -> [R], NaN where undefined, for weights [R, n] float64; see ``report_of``."""
     log_words = np.log1p(scored.response_words)
     constant_residuals, _ = deviations(weights, scored.targets)
     undefined = np.full(len(weights), np.nan)

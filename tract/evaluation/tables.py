@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines, printable, shortened
+from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines, markdown_of, printable, shortened
 from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation
 from tract.evaluation.robustness_tables import robust_benchmarks, robustness_on, robustness_tables
 
@@ -89,8 +89,12 @@ def summary_rows(evaluation: Evaluation) -> list[SummaryRow]:
 
 def counts(report: BenchmarkReport) -> str:
     """How much a benchmark holds, such as ``320 items, 80 questions``."""
-    items, questions = len(report.scored.ids), len(set(report.scored.questions))
-    return f"{items} item{'s' * (items != 1)}, {questions} question{'s' * (questions != 1)}"
+    return f"{counted(len(report.scored.ids), 'item')}, {counted(len(set(report.scored.questions)), 'question')}"
+
+
+def counted(number: int, word: str) -> str:
+    """``1 item``, ``2 items``."""
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def interval_name(evaluation: Evaluation) -> str:
@@ -132,8 +136,7 @@ def robustness_blocks(evaluation: Evaluation) -> list[str]:
     for benchmark in robust_benchmarks(evaluation):
         blocks.append(f"## Robustness on {escaped(benchmark)}")
         for table in robustness_tables(evaluation, benchmark):
-            lines = [[escaped(text) for text in row.texts] + [str(cell) for cell in row.cells] for row in table.rows]
-            blocks += [f"{table.title}:", markdown_lines([list(table.head), *lines], len(table.rows[0].texts))]
+            blocks += [f"{table.title}:", markdown_of(table)]
     return blocks
 
 

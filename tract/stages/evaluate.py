@@ -74,8 +74,7 @@ class EvaluateStage:
         other = None if self.other is None else Predictions.read(self.other)
         names = self._names()
         evaluation = self._evaluation(own, other, names)
-        _write_predictions(folder.working, own)
-        write_json(folder.working / METRICS_FILE, _to_dict(evaluation))
+        write_data(folder.working, own, evaluation)
         (folder.working / TABLE_FILE).write_text(markdown_table(evaluation), encoding="utf-8")
         write_report(folder.working / REPORT_FILE, evaluation)
         (folder.working / "short_table.txt").write_text(short_table(evaluation) + "\n", encoding="utf-8")
@@ -146,6 +145,12 @@ class EvaluateStage:
                 left_out = {"without true score": counts["without_target"], "without given CoT": counts["without_given_cot"]}
                 facts.append((f"{name}: prompts", f"{unusual or 'all ok'}; left out {left_out}"))
         return tuple(facts)
+
+
+def write_data(folder: Path, found: Predictions, evaluation: Evaluation) -> None:
+    """Writes what other programs read: every prediction, and the metrics."""
+    _write_predictions(folder, found)
+    write_json(folder / METRICS_FILE, _to_dict(evaluation))
 
 
 def _write_predictions(folder: Path, found: Predictions) -> None:

@@ -1,0 +1,5 @@
+"""``python -m tract.compare``."""
+
+from tract.compare.command import main
+
+main()

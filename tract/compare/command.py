@@ -1,0 +1,112 @@
+"""The command line of ``python -m tract.compare``. Nothing heavy is loaded before the arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tract.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, Options
+from tract.entry import guarded
+from tract.errors import ConfigError
+
+_DESCRIPTION = "Compares runs: means and intervals over seeds, paired differences to a baseline, tables, plots and a page."
+_EPILOG = """\
+examples:
+  python -m tract.compare runs/tract_quickstart                        a run's seeds
+  python -m tract.compare runs/tract_quickstart/multirun               all jobs of a sweep
+  python -m tract.compare runs/tract_quickstart runs/ce_only_quickstart --predictor rail,decode_free
+  python -m tract.compare runs --baseline stage1_only --metrics pearson_r,rmse --out comparison
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compares what the command line names; an error of the user's ends as one line and exit status 2."""
+    guarded(_run)(_parser().parse_args(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m tract.compare", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, an evaluate-KEY, a multirun or a folder above them")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help=f"the variant that differences are to (default: {DEFAULT_BASELINE}, or the first)"
+    )
+    parser.add_argument(
+        "--predictor",
+        metavar="NAMES",
+        help="how scores are read: names with commas between, or all (default: each one's main predictor)",
+    )
+    parser.add_argument(
+        "--metrics", default=",".join(DEFAULT_METRICS), metavar="NAMES", help="names with commas between (default: %(default)s)"
+    )
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="SHARE", help="of the intervals (default: %(default)s)")
+    parser.add_argument(
+        "--resamples", type=int, default=2000, metavar="N", help="of the questions, for differences; 0 for none (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: comparison in the first RUN)")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    options = _options(arguments)
+    # They load numpy, scipy and pyarrow; matplotlib comes with the plots.
+    from tract.compare.comparison import compare
+    from tract.compare.runs import find_runs, is_evaluation
+    from tract.compare.tables import terminal
+
+    comparison = compare(find_runs(arguments.runs), options)
+    _say(terminal(comparison) + "\n")
+    from tract.compare.files import files_of
+
+    first: Path = arguments.runs[0]
+    out: Path = (
+        arguments.out or (first.absolute().parent if is_evaluation(first) else first) / "comparison"
+    )  # no file is added to a product
+    for name, content in files_of(comparison, [str(run) for run in arguments.runs]).items():
+        _say(str(_write(out / name, content)))
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    if not 0 < arguments.confidence < 1:
+        raise ConfigError(f"--confidence: {arguments.confidence:g} is not between 0 and 1")
+    if arguments.resamples < 0:
+        raise ConfigError(f"--resamples: {arguments.resamples} is negative; 0 gives no intervals over questions")
+    predictors = None if arguments.predictor is None else () if arguments.predictor == "all" else _names(arguments.predictor, "--predictor")
+    return Options(arguments.baseline, predictors, _names(arguments.metrics, "--metrics"), arguments.confidence, arguments.resamples)
+
+
+def _names(text: str, option: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option}: no name is given; write names with commas between")
+    return names
+
+
+def _say(text: str) -> None:
+    """Writes lines at once, since plots take seconds; who reads no further (``| head``) gets the files all the same."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {path} ({error.strerror}); give a folder that can be made and written to") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
