@@ -18,8 +18,9 @@ HEAVY = {
     "torch", "transformers", "tokenizers", "lightning", "torchmetrics", "peft", "datasets", "pyarrow", "pandas", "numpy", "scipy",
     "matplotlib", "wandb",
 }  # fmt: skip
-# How often longer than importing Hydra alone the help may take. Measured: 0.75 s for 0.22 s, 3.4 times; torch alone would make it 10.
-HELP_RATIO = 8
+# How often longer than importing Hydra alone the help may take. Measured: 2.4 s for 0.33 s, 7.3 times, of which two thirds are Hydra
+# copying what the plugins for searches and jobs register, for each group that it lists; without them 3.4 times. torch alone adds 6.
+HELP_RATIO = 12
 # Runs a script as Python would, then says what it has loaded.
 _RUN = """
 import json, runpy, sys
