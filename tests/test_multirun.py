@@ -335,7 +335,7 @@ def test_the_batch_script_trains_with_a_task_for_each_device(tmp_path: Path) -> 
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     job = {"JOB_ID": str(os.getpid()), "JOB_NUM_NODES": "1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "CPUS_PER_TASK": "1", "PROCID": "0"}
     slurm = {f"SLURM_{name}": value for name, value in job.items()}
-    ranks = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true")
+    ranks = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true", "logger=wandb")
     script = str(ROOT / "scripts" / "multinode.sbatch")
     done = run("bash", script, *SMALL, *places(tmp_path), *ranks, cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", **slurm)
     first, second = ((tmp_path / f"task{rank}.log").read_text() for rank in range(2))
@@ -344,6 +344,7 @@ def test_the_batch_script_trains_with_a_task_for_each_device(tmp_path: Path) -> 
     assert "stage1: finished" in first
     assert "finished" not in second
     assert complete(tmp_path) == ["seed0"]
+    assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*"))) == 1, "one of the ranks logs"
 
 
 SBATCH = """#!/usr/bin/env bash

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tract.config import Config
-from tract.errors import ConfigError
+from tract.errors import ConfigError, Told
 from tract.stages import launch
 
 TinyConfig = Callable[..., tuple[Config, Any]]
@@ -120,3 +123,28 @@ def test_tasks_of_a_submitit_job_on_this_machine_are_ranks(tasks: int, monkeypat
     assert found is not None
     assert [found[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")] == ["3", "3", "4", "127.0.0.1"]
     assert launch.follows()
+
+
+@pytest.mark.parametrize(
+    ("code", "note", "message"),
+    [
+        (2, "data.path: absent", "data.path: absent"),
+        (1, None, "stage1: its process ended with exit status 1"),
+        (-signal.SIGKILL, None, "stage1: its process ended with exit status 137"),
+    ],
+)
+def test_what_the_process_of_a_stage_told_comes_with_its_status(
+    code: int, note: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the record of the run, since the process itself has told the user."""
+
+    def run(folder: Path, environment: Any) -> int:
+        if note is not None:
+            (folder / launch.ERROR_FILE).write_text(note)
+        return code
+
+    monkeypatch.setattr(launch, "_run_one", run)
+    with pytest.raises(Told) as ended:
+        launch.run_job({"stage": "stage1"}, OmegaConf.create({"seed": 0}), 1, "product.txt")
+    assert ended.value.message == message
+    assert ended.value.code == (code if code > 0 else 137)

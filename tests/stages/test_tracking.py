@@ -305,6 +305,28 @@ def test_training_goes_on_when_the_process_of_wandb_is_killed(tmp_path: Path, mo
     assert not [line for line in lines if line.startswith("W&B: could not ")], "the next stage has a run again"
 
 
+@pytest.mark.slow
+def test_a_stage_that_goes_on_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Throughput.on_train_batch_start
+
+    def fail(self: Throughput, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == 1:
+            raise RuntimeError("cut off")
+        counted(self, trainer, *rest)
+
+    small = ("logger=wandb", "stages=[stage1]", "train.checkpoint_every_steps=1")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut off"):
+        patch.setattr(Throughput, "on_train_batch_start", fail)
+        Tiny(tmp_path).run(*small)
+    products, _ = Tiny(tmp_path).run(*small)
+    assert products["stage1"].manifest["training"]["resumed"]
+    first, second = (RunFile(path) for path in sorted((tmp_path / "runs" / "wandb").glob("offline-run-*/run-*.wandb")))
+    assert first.run.run_id == second.run.run_id
+    assert (first.exit_code, second.exit_code) == (1, 0)
+    steps = [[(row[STEP_AXIS], row[EXAMPLES_AXIS]) for row in file.history if "train/loss" in row] for file in (first, second)]
+    assert steps == [[(0, 4)], [(1, 8)]], "the sums go on"
+
+
 def test_no_tracker_does_nothing() -> None:
     tracker = Tracker(None, {})
     assert tracker.loggers() == []
