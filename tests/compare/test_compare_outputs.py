@@ -7,11 +7,11 @@ import io
 import re
 import struct
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from html_page import Page
 from made_runs import HOSTILE
 
 from tract.compare.comparison import Comparison, compare
@@ -41,35 +41,6 @@ def files(comparison: Comparison) -> dict[str, str | bytes]:
 def with_metrics(comparison: Comparison, *metrics: str) -> Comparison:
     """The comparison with fewer metrics, since each panel of a figure takes time."""
     return replace(comparison, options=replace(comparison.options, metrics=metrics))
-
-
-class Page(HTMLParser):
-    """Collects what a page holds and checks that its tags are balanced."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def test_the_study_is_what_the_tests_think(comparison: Comparison) -> None:

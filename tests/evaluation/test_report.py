@@ -7,13 +7,13 @@ import dataclasses
 import re
 import struct
 import warnings
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from example_evaluation import PREDICTORS, make_evaluation, make_report, make_scored
+from html_page import Page
 
 from tract.evaluation.cells import cell
 from tract.evaluation.plots import benchmark_png, data_uri
@@ -23,40 +23,7 @@ from tract.evaluation.robustness import CONSISTENCY_METRICS, SUMMARY_METRICS
 from tract.evaluation.tables import METRIC_LABELS, judges_on, markdown_table
 from tract.perturbations import PERTURBATIONS
 
-VOID = {"meta", "img", "br"}
 HOSTILE = '<script>alert(\'x\')</script> " onload="y" {{ 1 + 1 }} $\\frac{$ _|'
-
-
-class Page(HTMLParser):
-    """Collects what a page holds and checks that its tags are balanced."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def values(self, attribute: str) -> list[str]:
-        return [attrs[attribute] or "" for _, attrs in self.tags if attribute in attrs]
 
 
 def test_the_page_shows_everything() -> None:
