@@ -8,6 +8,7 @@ from scipy import stats
 
 from tract.compare.intervals import NONE, QUESTIONS, SEEDS, Difference, mean_of, t_interval
 from tract.evaluation.results import Estimate
+from tract.evaluation.statistics import limits_of
 
 
 def test_t_interval_by_hand() -> None:
@@ -54,3 +55,14 @@ def test_a_difference_shows_its_interval_over_seeds_where_there_is_one() -> None
     assert Difference(over_seeds, over_questions, 2, 2).shown == (over_seeds, SEEDS)
     assert Difference(Estimate(1.0), over_questions, 1, 1).shown == (over_questions, QUESTIONS)
     assert Difference(Estimate(1.0), Estimate(1.0), 1, 1).shown == (Estimate(1.0), NONE)
+
+
+def test_an_interval_over_seeds_is_cut_at_what_the_metric_can_be() -> None:
+    whole = mean_of([0.99, 0.7], 0.95, lambda k: Estimate(None)).estimate
+    assert whole.low is not None
+    assert whole.high is not None
+    assert whole.high > 1 > whole.low
+    cut = mean_of([0.99, 0.7], 0.95, lambda k: Estimate(None), limits_of("pearson_r")).estimate
+    assert cut == Estimate(whole.value, max(whole.low, -1.0), 1.0)
+    assert limits_of("rmse") == (0.0, float("inf"))
+    assert limits_of("accuracy_within_half") == limits_of("failure_rate") == (0.0, 1.0)

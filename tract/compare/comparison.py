@@ -19,7 +19,7 @@ from tract.compare.runs import Found, LeftOut, Run
 from tract.compare.variants import Variant, variants_of
 from tract.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.statistics import METRICS
+from tract.evaluation.statistics import METRICS, limits_of
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _row(reading: Reading, differences: Mapping[str, Difference], options: Optio
     constant = [value for seed in seeds if (value := reading.measured(seed).constant["rmse"].value) is not None]
 
     def mean(metric: str) -> Mean:
-        return mean_of(values[metric][:counted], options.confidence, lambda k: alone(seeds[k])[metric])
+        return mean_of(values[metric][:counted], options.confidence, lambda k: alone(seeds[k])[metric], limits_of(metric))
 
     return Row(
         variant=reading.label,

@@ -66,11 +66,14 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def mean_of(values: Sequence[float | None], confidence: float, of_one: Callable[[int], Estimate]) -> Mean:
+def mean_of(
+    values: Sequence[float | None], confidence: float, of_one: Callable[[int], Estimate], limits: tuple[float, float] | None = None
+) -> Mean:
     """The mean over seeds.
 
     Args:
         values: one for each seed; None where the metric is not defined.
+        limits: what the metric can be at all; the interval over seeds, which does not know it, is cut there.
         of_one: number of a seed -> its value with the interval over questions; asked where only one seed has a value.
     """
     defined = [k for k, value in enumerate(values) if value is not None]
@@ -78,4 +81,6 @@ def mean_of(values: Sequence[float | None], confidence: float, of_one: Callable[
         estimate = of_one(defined[0])
         return Mean(estimate, NONE if estimate.low is None else QUESTIONS, 1, len(values))
     estimate = t_interval([value for value in values if value is not None], confidence)
+    if limits is not None and estimate.low is not None and estimate.high is not None:
+        estimate = Estimate(estimate.value, max(estimate.low, limits[0]), min(estimate.high, limits[1]))
     return Mean(estimate, NONE if estimate.low is None else SEEDS, len(defined), len(values))

@@ -21,6 +21,7 @@ from tract.evaluation.weighted import (
 
 METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_within_half", "score_mass", "failure_rate")
 BASELINE_METRICS = METRICS[:6]
+_SIGNED, _ERRORS = METRICS[:3], ("rmse", "mae")
 HALF_A_POINT = 0.5 + 1e-9  # 4.4 - 3.9 is a little more than 0.5 in float64
 
 Metrics = dict[str, Array]  # metric -> [R], NaN where undefined
@@ -40,6 +41,13 @@ def metrics_of(scored: Scored, predictor: str) -> dict[str, float | None]:
     check_scored(scored, [predictor])
     values = judge_metrics(scored, predictor, np.ones((1, len(scored.ids))))
     return {metric: None if np.isnan(value[0]) else float(value[0]) for metric, value in values.items()}
+
+
+def limits_of(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have: correlations, errors in points, shares."""
+    if metric in _SIGNED:
+        return -1.0, 1.0
+    return 0.0, np.inf if metric in _ERRORS else 1.0
 
 
 def report_of(
