@@ -25,6 +25,11 @@ Compose = Callable[..., DictConfig]
 REFUSED = {
     "not a whole number": (["seed=abc"], ["seed: found 'abc'; a whole number is accepted"]),
     "half a number": (["batch.items_per_step=2.5"], ["batch.items_per_step: found 2.5; a whole number is accepted"]),
+    "no metric": (["optimized_metric=rmse"], ["optimized_metric: 'rmse' is not BENCHMARK/METRIC with a metric of pearson_r, "]),
+    "metric of a split that is not evaluated": (
+        ["optimized_metric=val/rmse"],
+        ["optimized_metric: 'val' is not among evaluation.benchmarks=['test']"],
+    ),
     "list for a number": (["objective.lambda=[1]"], ["objective.lambda: found [1]; a number is accepted"]),
     "null for a number": (["seed=null"], ["seed: found None; a whole number is accepted"]),
     "number for a switch": (["objective.use_cot=often"], ["objective.use_cot: found 'often'; true or false is accepted"]),
