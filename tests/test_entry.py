@@ -343,6 +343,7 @@ def test_help_of_a_stage_alone(script: str, stages: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Path) -> None:
     small = [
         "data.source.n_questions=12",

@@ -241,6 +241,7 @@ def no_space(descriptor: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 def test_an_unpacked_gguf_file_is_the_same_model(tmp_path: Path, compose_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights bitwise, token ids, and the fingerprint; a full disk leaves nothing; the second load reads the folder."""
     pytest.importorskip("gguf")
