@@ -7,6 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+def canonical(content: Any) -> Any:
+    """The content with whole floats as integers, tuples as lists and keys as text: equal where it means the same, as JSON too."""
+    if isinstance(content, Mapping):
+        return {str(name): canonical(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [canonical(value) for value in content]
+    return int(content) if isinstance(content, float) and content.is_integer() else content
+
+
 def not_finite_in(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
     """(dotted key, number) of each NaN and infinity.
 

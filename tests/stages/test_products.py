@@ -48,7 +48,16 @@ def test_the_manifest_has_facts_identity_and_files(folder: Path) -> None:
 
 def test_files_and_fingerprint_are_of_the_product_alone(folder: Path) -> None:
     before = open_product(folder)
-    for name in ("config.yaml", "preview.txt", "stage.log", "checkpoints/last.ckpt", "csv/v0/metrics.csv", "wandb/x", f"{MANIFEST}.tmp"):
+    for name in (
+        "config.yaml",
+        "preview.txt",
+        "stage.log",
+        "checkpoints/last.ckpt",
+        "csv/v0/metrics.csv",
+        "tensorboard/v0/events",
+        "wandb/x",
+        f"{MANIFEST}.tmp",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
     product = open_product(make(folder))

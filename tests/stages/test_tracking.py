@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from tiny_pipeline import Tiny, captured
 from wandb_file import RunFile, run_files
 
 from tract.config import Config
+from tract.stages import tracking
 from tract.stages.callbacks import Throughput
 from tract.stages.tracking import EXAMPLES_AXIS, STEP_AXIS, TOKENS_AXIS, Tracker, tracked, wandb_mode
 from tract.validation import validate
@@ -172,6 +174,16 @@ def test_a_failure_of_wandb_is_one_line(
         opened(monkeypatch, typed(compose_config, "logger.wandb.patience_s=0.2"), run)
     assert lines == [f"W&B: {line}; this stage goes on without it"]
     assert [name for name, _ in run.calls if name not in ("define_metric", "summary")] == done
+
+
+def test_the_end_of_a_failed_stage_does_not_wait_long(compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a batch system asked for the end, and kills soon."""
+    monkeypatch.setattr(tracking, "_LAST_PATIENCE_S", 0.2)
+    monkeypatch.setattr(wandb, "init", lambda **_: FakeRun(hanging="finish"))
+    begun = time.monotonic()
+    with pytest.raises(SystemExit), tracked(typed(compose_config, "logger.wandb.patience_s=60"), {}, "k"):
+        raise SystemExit(143)
+    assert time.monotonic() - begun < 30
 
 
 def test_the_stage_s_own_error_comes_through(compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

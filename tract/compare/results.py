@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tract.compare.runs import METRICS_FILE, Run
+from tract.compare.runs import Run
 from tract.errors import DataError
-from tract.evaluation.results import Array, Estimate, Scored
+from tract.evaluation.results import METRICS_FILE, PREDICTIONS_TABLE, Array, Estimate, Scored
 from tract.stages.products import Product, open_product
 
-PREDICTIONS_FILE = "predictions.parquet"
 NO_COT = "no_cot"  # the predictor that reads the rows without a CoT, by RAIL
 Metrics = Mapping[str, Estimate]
 
@@ -80,7 +79,7 @@ class Results:
             fallback = _fallback(rows, self)
             return {name: _scored(name, rows[name], list(measured.predictors), fallback) for name, measured in self.benchmarks.items()}
         except (OSError, ValueError, TypeError, LookupError) as error:
-            raise _unreadable(self.run, PREDICTIONS_FILE, error) from error
+            raise _unreadable(self.run, PREDICTIONS_TABLE, error) from error
 
 
 def _unreadable(run: Run, file: str, error: Exception) -> DataError:
@@ -100,7 +99,7 @@ def _rows(results: Results) -> dict[str, Rows]:
     predictors = {name for measured in results.benchmarks.values() for name in measured.predictors if name != NO_COT}
     columns = ["benchmark", "id", "question_id", "target", "sample", "probabilities", "score_mass", *sorted(predictors | {"rail"})]
     found: dict[str, Rows] = {name: [] for name in results.benchmarks}
-    for row in pq.ParquetFile(results.run.product / PREDICTIONS_FILE).read(columns=columns).to_pylist():
+    for row in pq.ParquetFile(results.run.product / PREDICTIONS_TABLE).read(columns=columns).to_pylist():
         if row["benchmark"] in found:  # the others are perturbed copies
             found[row["benchmark"]].append(row)
     return found

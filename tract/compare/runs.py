@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from tract.errors import DataError
+from tract.evaluation.results import METRICS_FILE
 from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, records_below
 from tract.stages.products import MANIFEST, read_manifest
 
-METRICS_FILE, CONFIG_FILE = "metrics.json", "config.yaml"
+CONFIG_FILE = "config.yaml"
 # The folder of the products that runs share: those in it are no runs by themselves.
 _STORE = "stages"
 _LOOKED_FOR = f"a {FOLDER}/*.json, an evaluate-* with {METRICS_FILE}"

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tract.compare.runs import LeftOut, Run
+from tract.containers import canonical
 from tract.evaluation.cells import printable
 
 # Keys that move no number of a judge, or only how it is measured or called.
@@ -92,15 +93,7 @@ def is_number(value: Any) -> bool:
 
 def as_text(value: Any) -> str:
     """JSON in which equal values are equal: 1 and 1.0 are."""
-
-    def plain(inner: Any) -> Any:
-        if isinstance(inner, Mapping):
-            return {str(key): plain(part) for key, part in inner.items()}
-        if isinstance(inner, (list, tuple)):
-            return [plain(part) for part in inner]
-        return int(inner) if isinstance(inner, float) and inner.is_integer() else inner
-
-    return json.dumps(plain(value), sort_keys=True, default=str, ensure_ascii=False)
+    return json.dumps(canonical(value), sort_keys=True, default=str, ensure_ascii=False)
 
 
 def _settings_of(runs: Sequence[Run]) -> Callable[[Run], dict[str, Any]]:

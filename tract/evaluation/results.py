@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# The files of an evaluation that others read: numbers, and a row for each judgement as JSON lines and as a table.
+METRICS_FILE, PREDICTIONS_FILE, PREDICTIONS_TABLE = "metrics.json", "predictions.jsonl", "predictions.parquet"
+
 
 @dataclass(frozen=True)
 class Scored:

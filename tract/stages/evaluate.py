@@ -16,7 +16,16 @@ from omegaconf import DictConfig
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.evaluation.report import write_report
-from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation, Robustness, Scored
+from tract.evaluation.results import (
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    PREDICTIONS_TABLE,
+    BenchmarkReport,
+    Estimate,
+    Evaluation,
+    Robustness,
+    Scored,
+)
 from tract.evaluation.scoring import prediction_rows, score_items
 from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
@@ -36,7 +45,7 @@ _SECTIONS = (
     "seed", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
     "evaluation.confidence", "evaluation.bins",
 )  # fmt: skip
-REPORT_FILE, TABLE_FILE, METRICS_FILE, PREDICTIONS_FILE = "report.html", "results.md", "metrics.json", "predictions.jsonl"
+REPORT_FILE, TABLE_FILE = "report.html", "results.md"
 
 
 @dataclass
@@ -160,7 +169,7 @@ def _write_predictions(folder: Path, found: Predictions) -> None:
     with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
     flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
-    pq.write_table(pa.Table.from_pylist(flat), folder / "predictions.parquet")
+    pq.write_table(pa.Table.from_pylist(flat), folder / PREDICTIONS_TABLE)
 
 
 def _text(value: Any) -> str | None:

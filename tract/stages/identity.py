@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tract.containers import canonical
 from tract.masking import masked
 from tract.validation import in_yaml_names, typed_node
 
@@ -61,17 +62,8 @@ class StageIdentity:
 
 
 def _text(value: Any) -> str:
-    """Canonical JSON: equal for values that mean the same."""
-    return json.dumps(_canonical(value), sort_keys=True)
-
-
-def _canonical(value: Any) -> Any:
-    """The value with whole floats as integers: in sections without types, 1 and 1.0 are the same."""
-    if isinstance(value, dict):
-        return {str(name): _canonical(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """Canonical JSON: in sections without types, 1 and 1.0 are the same."""
+    return json.dumps(canonical(value), sort_keys=True)
 
 
 def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 
 from tract.config import Config
 from tract.errors import ConfigError
-from tract.stages.evaluate import METRICS_FILE
+from tract.evaluation.results import METRICS_FILE
 from tract.stages.products import Product
 
 

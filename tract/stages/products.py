@@ -28,7 +28,8 @@ MANIFEST = "manifest.json"
 JOURNAL = "journal"
 # Top-level names in a stage's folder that no other stage reads: neither verified nor part of the fingerprint.
 IMMATERIAL_FILES = (
-    "checkpoints", "csv", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{JOURNAL}*", f"{MANIFEST}*"
+    "checkpoints", "csv", "tensorboard", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{JOURNAL}*",
+    f"{MANIFEST}*",
 )  # fmt: skip
 # Those of them that are read all the same.
 _READ = ("config.yaml", MANIFEST)

@@ -32,9 +32,10 @@ def recorded(resolved: DictConfig, cfg: Config, products: Mapping[str, Product])
     begun.write(folder)
     try:
         yield
-    except (TractError, Told) as error:
-        message = error.message if isinstance(error, Told) else str(error)
-        replace(begun, status=FAILED, message=masked_text(message), finished=_now()).write(folder)
+    except (Exception, Told) as error:
+        known = isinstance(error, (TractError, OSError))
+        message = error.message if isinstance(error, Told) else str(error) if known else f"{type(error).__name__}: {error}"
+        replace(begun, status=FAILED, message=masked_text(" ".join(message.split())), finished=_now()).write(folder)
         raise
     stages = {name: os.path.relpath(product.path, folder / FOLDER) for name, product in products.items()}
     replace(begun, status=COMPLETE, stages=stages, finished=_now()).write(folder)

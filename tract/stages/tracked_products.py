@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tract.data.cots import COTS_FILE
+from tract.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from tract.stages.products import MANIFEST, Product
 
 ARTIFACT_TYPES = {"stage1": "judge", "generate": "cots", "stage2": "judge", "predict": "predictions", "evaluate": "report"}
@@ -21,7 +22,6 @@ ARTIFACT_TYPES = {"stage1": "judge", "generate": "cots", "stage2": "judge", "pre
 _COT_COLUMNS = ("id", "split", "sample", "finish", "score", "rail", "score_mass", "cot")
 _PREDICTION_COLUMNS = ("benchmark", "id", "sample", "status", "finish", "target", "rail", "argmax", "decode_free", "score_mass", "cot")
 _WEIGHTS = "model*.safetensors"  # of a judge whose weights are all trained; an adapter is small
-_MAIN = "rail"
 
 
 def summary(product: Product) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _numbers(node: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _metrics(product: Product) -> dict[str, float]:
-    content = json.loads((product.path / "metrics.json").read_text(encoding="utf-8"))
+    content = json.loads((product.path / METRICS_FILE).read_text(encoding="utf-8"))
     main = content["main_predictor"]
     found: dict[str, float] = {}
     for benchmark, report in content["benchmarks"].items():
@@ -127,11 +127,11 @@ def _labels(product: Product) -> list[str]:
 def _evaluation(product: Product, rows: int) -> dict[str, Any]:
     import wandb
 
-    with (product.path / "predictions.jsonl").open(encoding="utf-8") as file:
+    with (product.path / PREDICTIONS_FILE).open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     labels = next((list(record["probabilities"]) for record in records if record["probabilities"]), [])
     found: dict[str, Any] = {"predictions": _with_distribution(_some(records, rows), _PREDICTION_COLUMNS, labels)}
-    reports = json.loads((product.path / "metrics.json").read_text(encoding="utf-8"))
+    reports = json.loads((product.path / METRICS_FILE).read_text(encoding="utf-8"))
     main = reports["main_predictor"]
     read = "rail" if main in ("no_cot", "rail") else main
     for benchmark, report in reports["benchmarks"].items():

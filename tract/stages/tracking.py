@@ -107,6 +107,8 @@ class Tracker:
 
     def close(self, *, failed: bool) -> None:
         """Ends the run; what W&B could not send meanwhile stays in its files."""
+        if failed:  # whoever asked for the end of the process, a batch system say, does not wait as long as a stage does
+            self._own["patience_s"] = min(float(self._own.get("patience_s", 0)), _LAST_PATIENCE_S)
         self.guard("finish", lambda: self.run.finish(exit_code=int(failed)))
         self.run = None
 
