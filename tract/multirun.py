@@ -1,7 +1,7 @@
 """Jobs of a multirun: each leaves a record, one that fails does not end the others, and those that failed are listed at the end.
 
-A job is the runs' own process (Hydra's basic launcher), one of joblib's, or one that submitit starts (hydra/launcher=slurm, or
-submitit_local to try it). What it returns is pickled, so its error is no exception. Knows Hydra and submitit.
+A job runs in the process of the command (Hydra's basic launcher), in one of joblib's, or in one that submitit starts
+(hydra/launcher=slurm, or submitit_local to try it). What it returns is pickled, so its error is no exception. Knows Hydra and submitit.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check_launcher() -> None:
         raise ConfigError(f"hydra/launcher: {chosen} starts the runs of a multirun, also a single one, with -m; add -m, or leave it out")
 
 
-class SweepCheck(Callback):
+class SweepStart(Callback):
     """Names the multirun for its jobs; refuses one with a secret in its configuration, which Hydra and submitit would write to files."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
