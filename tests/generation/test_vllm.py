@@ -19,7 +19,8 @@ from tract.generation.vllm_engine import VLLMEngine
 from tract.layout import SequenceLayout
 from tract.score_grid import ScoreGrid
 
-pytestmark = pytest.mark.vllm
+# An engine's start alone takes minutes on a busy machine.
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

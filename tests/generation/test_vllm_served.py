@@ -29,12 +29,16 @@ from tract.layout import SequenceLayout
 from tract.modeling import load_judge, load_model, save_judge
 from tract.serving import serving_files
 
-pytestmark = pytest.mark.vllm
+# An engine's start alone takes minutes on a busy machine.
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 START_S = 240
 
 
+# Merged weights are weights as any: that they are the judge's is in test_serving.py.
+@pytest.mark.parametrize("merge", [False, pytest.param(True, marks=pytest.mark.kills)])
 def test_an_adapter_is_served_beside_the_weights_or_merged(
+    merge: bool,
     tiny_model_config: ModelConfig,
     tiny_layout: SequenceLayout,
     tiny_tokenizer: Any,
@@ -54,18 +58,17 @@ def test_an_adapter_is_served_beside_the_weights_or_merged(
     expected = HFJudge(hf, tiny_layout, GREEDY, 0, None).judge(prompts, 1, rows=8, without_cot=True, free=True)
     plain = HFJudge(load_judge(base, None, four_bit=False, seed=0), tiny_layout, GREEDY, 0, None)
     assert any(a.cot_ids != b.cot_ids for a, b in zip(expected, plain.judge(prompts, 1, rows=8, without_cot=True, free=True), strict=True))
-    for merge in (False, True):
-        files = serving_files(base, tmp_path / "adapter", merge=merge, seed=0, cache=tmp_path)
-        assert (files.adapter is None) == merge
-        adapter = str(files.adapter) if files.adapter else None
-        engine = VLLMEngine(settings_of(files.model, adapter=adapter, adapter_rank=files.adapter_rank))
-        loop = asyncio.new_event_loop()
-        try:
-            found = judge_all(judge_on(engine, tiny_layout, GREEDY, loop), prompts, 1)
-        finally:
-            loop.run_until_complete(engine.close())
-            loop.close()
-        assert assert_agree(hf, found, expected, prompts, tiny_layout.grid) <= 1
+    files = serving_files(base, tmp_path / "adapter", merge=merge, seed=0, cache=tmp_path)
+    assert (files.adapter is None) == merge
+    adapter = str(files.adapter) if files.adapter else None
+    engine = VLLMEngine(settings_of(files.model, adapter=adapter, adapter_rank=files.adapter_rank))
+    loop = asyncio.new_event_loop()
+    try:
+        found = judge_all(judge_on(engine, tiny_layout, GREEDY, loop), prompts, 1)
+    finally:
+        loop.run_until_complete(engine.close())
+        loop.close()
+    assert assert_agree(hf, found, expected, prompts, tiny_layout.grid) <= 1
 
 
 def test_an_engine_that_cannot_start_says_so_in_one_line(talking_folder: str) -> None:

@@ -41,18 +41,24 @@ def halve(path: Path) -> None:
 # Damaged products of complete stages
 
 
+# (stage, file, damage, what is said of it)
+DAMAGES = [
+    ("generate", "cots.parquet", flip_byte, "the content is not what was written; .*force=generate"),
+    ("stage2", "layout.json", Path.unlink, "the file is missing; .*force=stage2"),
+    ("predict", "items-ood.jsonl", Path.unlink, "the file is missing; .*force=predict"),
+    ("generate", MANIFEST, halve, "the manifest cannot be used .*force=generate"),
+    ("evaluate", "predictions.jsonl", halve, r"the file has \d+ bytes, \d+ were written; .*force=evaluate"),
+]
+MORE_DAMAGES = [
+    ("stage1", "adapter_model.safetensors", flip_byte, "the content is not what was written; .*force=stage1"),
+    ("stage2", "adapter_model.safetensors", halve, r"the file has \d+ bytes, \d+ were written; .*force=stage2"),
+    ("predict", "judgements-test.jsonl", flip_byte, "the content is not what was written; .*force=predict"),
+]
+
+
 @pytest.mark.parametrize(
     ("stage", "file", "damage", "message"),
-    [
-        ("stage1", "adapter_model.safetensors", flip_byte, "the content is not what was written; .*force=stage1"),
-        ("generate", "cots.parquet", flip_byte, "the content is not what was written; .*force=generate"),
-        ("stage2", "adapter_model.safetensors", halve, r"the file has \d+ bytes, \d+ were written; .*force=stage2"),
-        ("stage2", "layout.json", Path.unlink, "the file is missing; .*force=stage2"),
-        ("predict", "judgements-test.jsonl", flip_byte, "the content is not what was written; .*force=predict"),
-        ("predict", "items-ood.jsonl", Path.unlink, "the file is missing; .*force=predict"),
-        ("generate", MANIFEST, halve, "the manifest cannot be used .*force=generate"),
-        ("evaluate", "predictions.jsonl", halve, r"the file has \d+ bytes, \d+ were written; .*force=evaluate"),
-    ],
+    [*DAMAGES, *(pytest.param(*more, marks=pytest.mark.kills) for more in MORE_DAMAGES)],
 )
 def test_a_damaged_product_is_named_and_force_mends_it(
     place: Path, whole: Path, stage: str, file: str, damage: Callable[[Path], None], message: str
@@ -69,7 +75,7 @@ def test_a_damaged_product_is_named_and_force_mends_it(
     assert {folder.name for folder in stages(place)} == {folder.name for folder in stages(whole)}
 
 
-@pytest.mark.parametrize("stage", ["stage1", "generate", "stage2", "predict"])
+@pytest.mark.parametrize("stage", ["stage1", "generate", *(pytest.param(name, marks=pytest.mark.kills) for name in ("stage2", "predict"))])
 def test_a_parent_without_its_manifest_is_no_product(place: Path, whole: Path, stage: str) -> None:
     folder = product(place, stage)
     (folder / MANIFEST).unlink()

@@ -269,6 +269,7 @@ def test_all_stages_on_two_processes_of_torchrun(tmp_path: Path) -> None:
     expect_same_judgements(tmp_path / "alone", tmp_path / "torchrun")
 
 
+@pytest.mark.kills
 def test_two_tasks_of_srun_train_together(tmp_path: Path) -> None:
     """With the environment that srun gives its tasks, started by hand."""
     chosen = [
