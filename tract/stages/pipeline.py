@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 PRODUCT_FILE = "product.txt"  # where a stage's own process says what it made
 _FIT = ("stage1", "stage2")
+# Overrides that say what one run does, which the next one need not do too.
+_OF_A_RUN = ("stages", "from", "force", "dry_run", "sweep")
 _CHANGEABLE = ("objective", "optimizer", "scheduler", "batch", "train")
 
 
@@ -235,15 +237,24 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
 
 
 def _next_commands(cfg: Config, judge: str) -> list[str]:
-    """Three commands that go on from a trained judge."""
-    chosen = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
-    experiment = f" experiment={chosen}" if chosen else ""
+    """Three commands that go on from a trained judge, with the overrides that this run was given."""
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     weight = cfg.objective.score_loss_weight
     return [
-        f"python evaluate.py{experiment} judge={judge} evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)} compare_to=seed",
-        f"python train.py{experiment} objective.lambda={weight / 10 if weight else 1:g}",
-        f"python train.py -m{experiment} seed={cfg.seed + 1},{cfg.seed + 2}",
+        next_command("evaluate.py", given, f"judge={judge}", f"evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)}", "compare_to=seed"),
+        next_command("train.py", given, f"objective.lambda={weight / 10 if weight else 1:g}"),
+        next_command("train.py -m", given, f"seed={cfg.seed + 1},{cfg.seed + 2}"),
     ]
+
+
+def next_command(script: str, given: Sequence[str], *changes: str) -> str:
+    """The script with the given overrides, less those of this run alone and those that the changes replace."""
+    replaced = {_key(change) for change in changes} | set(_OF_A_RUN)
+    return shlex.join(["python", *script.split(), *(text for text in given if _key(text) not in replaced), *changes])
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
