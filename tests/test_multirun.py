@@ -174,6 +174,22 @@ def test_a_failed_job_loses_no_other_and_is_listed_at_the_end(
     assert capsys.readouterr().err == ""
 
 
+def test_jobs_that_only_say_what_they_would_do_are_not_counted_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run leaves no record, so how many went well is not known, and not said."""
+
+    def task(cfg: DictConfig) -> None:
+        if cfg.seed == 1:
+            raise ConfigError("seed: 1 is taken")
+
+    assert multirun_of(monkeypatch, task, "seed=0,1", "dry_run=true", *places(tmp_path)) == 2
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "1 job did not complete; the same command again runs these, and reuses the others:",
+        "error: job #1: seed: 1 is taken",
+    ]
+
+
 def test_an_interrupt_ends_the_whole_multirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 

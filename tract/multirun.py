@@ -149,9 +149,14 @@ def tell_failures() -> bool:
         if not bad:
             continue
         ended = True
-        sys.stderr.write(f"{len(bad)} of {len(found)} jobs did not complete; the same command again runs these, and reuses the others:\n")
+        # Of jobs that only say what they would do, none but those that failed leave a record.
+        dry = any(record.config.get("dry_run") for record in found)
+        count = f"{len(bad)} {'job' if len(bad) == 1 else 'jobs'}" if dry else f"{len(bad)} of {len(found)} jobs"
+        sys.stderr.write(f"{count} did not complete; the same command again runs these, and reuses the others:\n")
         for record in bad:
-            sys.stderr.write(f"{_ERROR}job #{record.job}: {record.message or 'it ended without a word'} ({_own(record, found)})\n")
+            own = _own(record, found)
+            said = record.message or "it ended without a word"
+            sys.stderr.write(f"{_ERROR}job #{record.job}: {said}{f' ({own})' if own else ''}\n")
     return ended
 
 
