@@ -219,7 +219,7 @@ def test_a_search_gets_what_a_task_returns_and_counts_failures(
     out = capsys.readouterr()
     best = min((lr for place, lr in enumerate(seen) if place != 1), key=lambda lr: abs(lr - 1e-4))
     assert f"Best value: {abs(best - 1e-4)}" in out.out + out.err
-    assert "error: job #1: no (" in out.err
+    assert "error: job #1: no\n" in out.err
     # The same search again asks the same, so that what is complete is reused.
     first = list(seen)
     seen.clear()
