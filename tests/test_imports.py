@@ -16,7 +16,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "interruption": (("tract.interruption",), ()),
     "schema": (("tract.errors", "tract.containers", "tract.durable", "tract.schema", "tract.inside", "tract.masking", "tract.records"), ()),
     "text": (
-        ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout"),
+        ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout", "tract.fitting"),
         ("schema",),
     ),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
@@ -75,6 +75,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "lit_module",
             "backends",
         ),
+    ),
+    "judge": (
+        ("tract.judge", "tract.judge.*"),
+        ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "stages"),
     ),
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),

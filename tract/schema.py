@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from tract.errors import DataError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Rubric:
     """The criterion that a response is graded by.
 
     Attributes:
         criteria: the question that the score answers.
         descriptions: (score label, what deserves it), in ascending order of the score; may be empty.
+
+    Raises:
+        DataError: if a label of a mapping is no number, or stands there twice.
     """
 
     criteria: str
-    descriptions: tuple[tuple[str, str], ...] = ()
+    descriptions: tuple[tuple[str, str], ...]
+
+    def __init__(self, criteria: str, descriptions: Mapping[Any, str] | Sequence[tuple[str, str]] = ()) -> None:
+        """Takes descriptions as pairs in ascending order, or as a mapping from score (number or text) to what deserves it."""
+        pairs = _ascending(descriptions) if isinstance(descriptions, Mapping) else tuple((label, text) for label, text in descriptions)
+        object.__setattr__(self, "criteria", criteria)
+        object.__setattr__(self, "descriptions", pairs)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The scores that are described."""
+        return tuple(label for label, _ in self.descriptions)
+
+
+def _ascending(by_label: Mapping[Any, str]) -> tuple[tuple[str, str], ...]:
+    """(label, text) in the order of the scores; whole numbers are written without a point, as YAML and JSON may have read them."""
+    found: dict[float, tuple[str, str]] = {}
+    for key, text in by_label.items():
+        label = str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+        try:
+            value = float(label)
+            valid = math.isfinite(value) and not isinstance(key, bool)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise DataError(f"rubric.descriptions: {label!r} is no score; write a number for each description, e.g. {{1: ..., 5: ...}}")
+        if value in found:
+            raise DataError(f"rubric.descriptions: the score {label} is described twice, as {found[value][0]!r} and {label!r}")
+        found[value] = (label, text)
+    return tuple(found[value] for value in sorted(found))
 
 
 @dataclass(frozen=True, slots=True)

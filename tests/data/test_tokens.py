@@ -15,8 +15,9 @@ from tokenizer_zoo import member
 from tract.data.rows import Row
 from tract.data.rubric_check import RubricCheck
 from tract.data.store import ExampleStore, build_store
-from tract.data.tokens import MIN_KEPT_CHARS, TokenizeOptions, TokenStore, _Tokenizer, tokenize
+from tract.data.tokens import TokenizeOptions, TokenStore, _Tokenizer, tokenize
 from tract.errors import ConfigError, DataError
+from tract.fitting import MIN_KEPT_CHARS
 from tract.layout import SequenceLayout
 from tract.prompts import GAP, PromptTemplate
 from tract.schema import Annotation, JudgeExample

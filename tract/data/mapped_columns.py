@@ -54,7 +54,7 @@ class MappedColumns:
         self.path = path
         self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
         self.description_columns = _by_label(columns.get("score_descriptions"))
-        self.rubric = None if rubric is None else Rubric(rubric["criteria"], tuple(_by_label(rubric.get("descriptions")).items()))
+        self.rubric = None if rubric is None else Rubric(rubric["criteria"], rubric.get("descriptions") or {})
 
     def rows(self) -> Iterator[Row]:
         """The rows of the files.

@@ -21,8 +21,9 @@ from tract.data.arrow_columns import arrow_column
 from tract.data.store import ExampleStore, from_record
 from tract.durable import sync_file, sync_folder
 from tract.errors import ConfigError, DataError
+from tract.fitting import SHORTENABLE, shortened
 from tract.layout import SequenceLayout
-from tract.prompts import PromptTemplate, PromptText
+from tract.prompts import PromptTemplate
 from tract.schema import Annotation, JudgeExample
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 TOKENS_VERSION = 3
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
 UNANNOTATED_POLICIES = ("drop", "keep")
-# A field is not shortened below this many characters: what is left would tell the judge nothing.
-MIN_KEPT_CHARS = 64
 
 TOKEN_FEATURES = Features(
     {
@@ -75,8 +74,8 @@ class TokenizeOptions:
         if self.overlong not in OVERLONG_POLICIES:
             raise ConfigError(f"data.overlong: {self.overlong!r} is not one of {', '.join(OVERLONG_POLICIES)}")
         for field in self.shorten:
-            if field not in ("response", "reference_answer"):
-                raise ConfigError(f"data.shorten: {field!r} cannot be shortened; accepted are response, reference_answer")
+            if field not in SHORTENABLE:
+                raise ConfigError(f"data.shorten: {field!r} cannot be shortened; accepted are {', '.join(SHORTENABLE)}")
         if self.reserve < 0:
             raise ConfigError(f"generation.max_cot_tokens: {self.reserve} CoT tokens to leave room for is not a number >= 0")
         if self.unannotated not in UNANNOTATED_POLICIES:
@@ -218,25 +217,7 @@ class _Tokenizer:
                 f"score {longest}); raise it, {lower}or set data.overlong=drop or data.overlong=shorten"
             )
         if self.options.overlong == "shorten":
-            shorter = self._shorten(prompt, room)
+            shorter = shortened(prompt, self.layout, room, self.options.shorten)
             if shorter is not None:
                 return shorter, "shortened"
         return [], "dropped_overlong"
-
-    def _shorten(self, prompt: PromptText, room: int) -> list[int] | None:
-        """Leaves out as little as needed of the middle of the fields; None if all that may go is not enough."""
-        for field in self.options.shorten:
-            present = max((len(part.text) for part in prompt.parts if part.field == field), default=0)
-            if present <= MIN_KEPT_CHARS:
-                continue
-            least = prompt.shorten(field, MIN_KEPT_CHARS)
-            if len(self.layout.prompt_ids(least)) > room:
-                prompt = least  # not enough: go on with the next field
-                continue
-            low, high = MIN_KEPT_CHARS, present  # low fits, high does not
-            while high - low > 8:
-                middle = (low + high) // 2
-                fits = len(self.layout.prompt_ids(prompt.shorten(field, middle))) <= room
-                low, high = (middle, high) if fits else (low, middle)
-            return self.layout.prompt_ids(prompt.shorten(field, low))
-        return None

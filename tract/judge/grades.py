@@ -1,0 +1,183 @@
+"""What a judge says of one response: a score with its distribution, feedback, interval and status. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tract.evaluation.scoring import predictions
+from tract.generation.judgement import END, LENGTH, NO_COT, Judgement
+from tract.judge.calibration import Calibration
+from tract.score_grid import ScoreGrid
+
+# Statuses of a grade and of each CoT, the worst last.
+OK = "ok"
+NO_CUE = "no_cue"  # the judge ended its turn without the answer cue; the score was read behind a cue that was appended
+TRUNCATED_COT = "truncated_cot"  # the CoT ran into max_cot_tokens; the score was read behind what there was
+LOW_SCORE_MASS = "low_score_mass"  # the judge expected something else than a score there: no score
+OVER_LENGTH = "over_length"  # the prompt leaves no room for a CoT: nothing was asked, no score
+ERROR = "error"  # the request could not be used, or the model failed: no score; ``Grade.error`` says why
+STATUSES = (OK, NO_CUE, TRUNCATED_COT, LOW_SCORE_MASS, OVER_LENGTH, ERROR)
+# Of the interval of a score.
+CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class CotGrade:
+    """What was read behind one CoT.
+
+    Attributes:
+        feedback: the CoT, without the score sentence. score: in points; None where there is none.
+        status: one of ``STATUSES``. distribution: score label -> probability, from the full softmax.
+    """
+
+    feedback: str
+    score: float | None
+    status: str
+    distribution: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """The grade of one response.
+
+    Attributes:
+        score: in points, the mean over the CoTs that gave one; None where none did.
+        status: one of ``STATUSES``, the worst among the CoTs; a score with another status than "ok" is to be looked at.
+        distribution: score label -> probability, mean over the CoTs; sums to the score mass. Empty where nothing was read.
+        feedback: the first CoT; empty for a judge that writes none. feedbacks: all of them.
+        interval: (low, high) in points, where the score of another draw lies with probability 0.9: the quantiles of the
+            distribution over the grid, mixed over the CoTs, so it holds both their spread and that within each. None without a score.
+        standard_error: of the score, from the spread over the CoTs; None with fewer than two.
+        score_mass: the probability of the whole grid, mean over the CoTs; None where nothing was read.
+        cots: each CoT by itself. shortened: whether the middle of a field was left out.
+        calibrated: whether the score was calibrated. raw_score: what it was before, else the score itself.
+        id: of the request; made of its content where none was given. error: what went wrong, one line; None if nothing did.
+    """
+
+    score: float | None
+    status: str
+    distribution: Mapping[str, float]
+    feedback: str
+    feedbacks: tuple[str, ...]
+    interval: tuple[float, float] | None
+    standard_error: float | None
+    score_mass: float | None
+    cots: tuple[CotGrade, ...]
+    shortened: bool
+    calibrated: bool
+    raw_score: float | None
+    id: str
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: lists and mappings, null where there is no number."""
+        return asdict(self)
+
+
+def failed(request_id: str, status: str, error: str) -> Grade:
+    """The grade of a request that got no score.
+
+    Args:
+        status: ``OVER_LENGTH`` or ``ERROR``. error: what went wrong, one line.
+    """
+    return Grade(None, status, {}, "", (), None, None, None, (), False, False, None, request_id, error)
+
+
+def grade_of(
+    judgements: Sequence[Judgement],
+    grid: ScoreGrid,
+    cue: str,
+    *,
+    request_id: str,
+    predictor: str,
+    least_score_mass: float,
+    calibration: Calibration | None,
+    shortened: bool = False,
+) -> Grade:
+    """The grade that a response's judgements make.
+
+    Args:
+        judgements: one for each CoT, or the reading without one; not empty. grid, cue: of the judge.
+        predictor: how each is read. least_score_mass: below it a reading is none. calibration: to be applied, None for none.
+    """
+    ordered = sorted(judgements, key=lambda judgement: judgement.sample)
+    raw = [_raw_score(judgement, grid, cue, predictor, least_score_mass) for judgement in ordered]
+    read = [_calibrated(judgement, grid, score, predictor, calibration) for judgement, score in zip(ordered, raw, strict=True)]
+    cots = tuple(
+        CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), dict(zip(grid.labels, p, strict=True)))
+        for judgement, (score, p) in zip(ordered, read, strict=True)
+    )
+    scores = [cot.score for cot in cots if cot.score is not None]
+    status = max((cot.status for cot in cots), key=STATUSES.index)
+    score, error = _mean(scores), None
+    if score is not None and calibration is not None:
+        score = calibration.score(score)
+    feedbacks = tuple(judgement.cot for judgement in ordered if judgement.sample != NO_COT)
+    distribution = {label: float(np.mean([cot.distribution[label] for cot in cots])) for label in grid.labels}
+    return Grade(
+        score=score,
+        status=status,
+        distribution=distribution,
+        feedback=feedbacks[0] if feedbacks else "",
+        feedbacks=feedbacks,
+        interval=None if score is None else _interval(cots, grid, calibration),
+        standard_error=_standard_error(scores),
+        score_mass=float(np.mean([math.fsum(judgement.probabilities) for judgement in ordered])),
+        cots=cots,
+        shortened=shortened,
+        calibrated=calibration is not None,
+        raw_score=_mean([value for value in raw if value is not None]),
+        id=request_id,
+        error=error,
+    )
+
+
+def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> float | None:
+    if math.fsum(judgement.probabilities) < least_score_mass:
+        return None
+    return predictions(judgement, grid, cue).get(predictor)
+
+
+def _calibrated(
+    judgement: Judgement, grid: ScoreGrid, score: float | None, predictor: str, calibration: Calibration | None
+) -> tuple[float | None, list[float]]:
+    """(score, distribution) of one CoT. A temperature acts on the distribution, whose expectation then is the score."""
+    if calibration is None or score is None or calibration.temperature is None:
+        return score, list(judgement.probabilities)
+    p = calibration.distribution(judgement.probabilities)
+    expected = float(p @ np.asarray(grid.values))
+    return expected if predictor in ("rail", "rail_normalized") else score, p.tolist()
+
+
+def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
+    if math.fsum(judgement.probabilities) < least_score_mass:
+        return LOW_SCORE_MASS
+    if judgement.finish == LENGTH:
+        return TRUNCATED_COT
+    # A decoded score that is none: what the judge wrote behind its cue is not on the grid.
+    return NO_CUE if judgement.finish == END or score is None else OK
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return float(np.mean(scores)) if scores else None
+
+
+def _standard_error(scores: Sequence[float]) -> float | None:
+    return float(np.std(scores, ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None
+
+
+def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibration | None) -> tuple[float, float]:
+    """The quantiles of the normalised distribution, mixed over the CoTs that gave a score; mapped as the score is."""
+    rows = np.asarray([[cot.distribution[label] for label in grid.labels] for cot in cots if cot.score is not None])
+    mixed = (rows / rows.sum(axis=1, keepdims=True)).mean(axis=0)
+    cumulated = np.cumsum(mixed)
+    tail = (1 - CONFIDENCE) / 2
+    # Rounding must not push the upper quantile past the last score.
+    places = [min(int(np.searchsorted(cumulated, share)), len(grid.values) - 1) for share in (tail, 1 - tail)]
+    low, high = (grid.values[place] for place in places)
+    return (calibration.score(low), calibration.score(high)) if calibration else (low, high)
