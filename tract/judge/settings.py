@@ -21,6 +21,8 @@ SETTINGS_FILE = "judge_config.json"
 FORMAT = 1
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free")
 OVERLONG = ("refuse", "shorten")
+# Where the whole grid has less probability than this, the judge expected something else than a score.
+LEAST_SCORE_MASS = 0.5
 
 
 @dataclass(frozen=True)
