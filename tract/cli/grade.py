@@ -65,15 +65,17 @@ def _grade(arguments: argparse.Namespace) -> int:
 
     options = options_of(arguments)
     asked = {"judge": arguments.judge, **{name: value for name, value in options.items() if name not in _HOW}}
-    with open_judge(arguments.judge, options) as judge:
-        with Journal(plan.journal_path, plan.work(judge.fingerprint, asked), restart=arguments.restart) as journal:
-            before, rows = journal.done, plan.facts.rows
-            interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
-            if before:
-                note(f"{plan.journal_path}: {before} of {rows} rows are graded already; going on")
-            with progress("grading", rows, before) as advance:
-                grade_rows(plan, judge, journal, advance)
-            summary = finish(plan, journal, judge.grid)
+    with (
+        open_judge(arguments.judge, options) as judge,
+        Journal(plan.journal_path, plan.work(judge.fingerprint, asked), restart=arguments.restart) as journal,
+    ):
+        before, rows = journal.done, plan.facts.rows
+        interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
+        if before:
+            note(f"{plan.journal_path}: {before} of {rows} rows are graded already; going on")
+        with progress("grading", rows, before) as advance:
+            grade_rows(plan, judge, journal, advance)
+        summary = finish(plan, journal, judge.grid)
     say("\n".join(summary.lines(_time(time.monotonic() - begun, rows - before, before))))
     say(f"\n{plan.out}")
     return 0 if summary.scores.count else 1

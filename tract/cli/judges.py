@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tract.errors import ConfigError
-
 if TYPE_CHECKING:
     from tract.judge.judge import Judge
 
@@ -14,12 +12,16 @@ if TYPE_CHECKING:
 _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",
             "timeout_s", "trust_remote_code", "cache_dir")  # fmt: skip
 # Options that move scores.
-_SETTINGS = ("n_cot", "predictor", "seed", "temperature", "top_p", "repetition_penalty", "max_cot_tokens", "max_length", "overlong",
-             "least_score_mass", "grid", "calibrated")  # fmt: skip
+_SETTINGS = ("prompt", "n_cot", "predictor", "seed", "temperature", "top_p", "repetition_penalty", "max_cot_tokens", "max_length",
+             "overlong", "least_score_mass", "grid", "calibrated")  # fmt: skip
 
 
-def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = True) -> None:
-    """Adds ``--judge`` and what says where it runs; with ``settings`` also what replaces its own settings."""
+def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = True, running: bool = True) -> None:
+    """Adds ``--judge`` and its options.
+
+    Args:
+        settings: whether what replaces its own settings is accepted. running: whether it will be run, so that it matters where.
+    """
     group = parser.add_argument_group("the judge")
     group.add_argument(
         "--judge",
@@ -27,15 +29,9 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = Tru
         metavar="PATH",
         help="an exported folder, a stage or run folder, a chat model (folder or hub id), or package:NAME",
     )
-    group.add_argument("--backend", choices=("hf", "vllm", "openai"), help="where it runs (default: hf, in this process)")
-    group.add_argument("--base-url", metavar="URL", help="of the server, for --backend openai")
-    group.add_argument("--served-model", metavar="NAME", help="what the server calls it")
-    group.add_argument("--api", metavar="API", help="which API the server has (default: vllm)")
-    group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
-    group.add_argument("--timeout-s", type=float, metavar="S", help="of a request to the server")
-    group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    if running:
+        _add_running(group)
     group.add_argument("--dtype", metavar="NAME", help="of the arithmetic: float32, bfloat16 or float16 (default: the judge's)")
-    group.add_argument("--batch-size", type=int, metavar="N", help="responses that are judged at once")
     group.add_argument("--base-model", metavar="PATH", help="where the LLM of an adapter lies (default: what its settings say)")
     group.add_argument("--revision", metavar="NAME", help="on the hub")
     group.add_argument("--cache-dir", metavar="DIR", help="for files that are made of others, e.g. an unpacked model")
@@ -44,7 +40,21 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = Tru
         _add_settings(parser.add_argument_group("instead of the judge's own settings"))
 
 
+def _add_running(group: Any) -> None:
+    group.add_argument("--backend", choices=("hf", "vllm", "openai"), help="where it runs (default: hf, in this process)")
+    group.add_argument("--base-url", metavar="URL", help="of the server, for --backend openai")
+    group.add_argument("--served-model", metavar="NAME", help="what the server calls it")
+    group.add_argument("--api", metavar="API", help="which API the server has: vllm or openai (default: vllm)")
+    group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
+    group.add_argument("--timeout-s", type=float, metavar="S", help="of a request to the server")
+    group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    group.add_argument("--batch-size", type=positive, metavar="N", help="feedbacks that are sampled at a time")
+
+
 def _add_settings(group: Any) -> None:
+    group.add_argument(
+        "--prompt", metavar="FILE", help="YAML with the wording: system, blocks, cue, ... (fields of a prompt configuration)"
+    )
     group.add_argument("--n-cot", type=int, metavar="N", help="feedbacks that are sampled and averaged for each response")
     group.add_argument(
         "--predictor", metavar="NAME", help="how a score is read: rail, rail_normalized, argmax, median, decode_forced, decode_free"
@@ -112,5 +122,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--columns", nargs="+", default=[], metavar="FIELD=COLUMN", action="extend",
-        help="which columns hold instruction, response, reference_answer, id, criteria, score_descriptions.SCORE (default: those of the same names)",
+        help="which columns hold instruction, response, reference_answer, id, criteria, score_descriptions.SCORE "
+        "(default: those of the same names)",
     )  # fmt: skip

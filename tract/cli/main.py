@@ -72,10 +72,13 @@ def _prepare() -> None:
         os.environ.setdefault(variable, value)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries fill a log file with lines
+    # DeepSpeed, which libraries load, greets on stdout, where the results go.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
-    return f"usage: tract COMMAND ...\n\nA judge at work: it grades responses, with feedback and a score.\n\n{commands}\n\nMore: tract COMMAND --help\n"
+    what = "A judge at work: it grades responses, with feedback and a score."
+    return f"usage: tract COMMAND ...\n\n{what}\n\n{commands}\n\nMore: tract COMMAND --help\n"
