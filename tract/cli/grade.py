@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tract import interruption
 from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive
-from tract.cli.output import note, progress, say
+from tract.cli.output import note, progress
+from tract.entry import say
 from tract.masking import masked_text
 
 if TYPE_CHECKING:

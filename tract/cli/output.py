@@ -1,23 +1,12 @@
-"""What commands write: results to stdout, line by line; progress to stderr, as a bar on a terminal, else as a line now and then."""
+"""What commands write to stderr: notes, and progress, as a bar on a terminal, else as a line now and then."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EVERY_S = 15.0
-
-
-def say(text: str) -> None:
-    """Writes lines to stdout at once; who reads no further (``| head``) does not stop the command."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
