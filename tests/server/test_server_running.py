@@ -24,7 +24,6 @@ from tract.server.command import DEFAULT_TOKEN_ENV, main
 from tract.server.running import _serve, is_loopback, listen
 from tract.server.settings import ServerSettings
 
-
 # Signals have handlers already, which would end the process half a second after one, with status 143.
 HANDLED = """
 from tract import interruption
