@@ -83,3 +83,31 @@ def shared_data() -> Path:
     if not (folder / "vicuna_feedback.jsonl").is_file():
         pytest.skip(f"vicuna_feedback.jsonl is missing in {folder}; set TRACT_SHARED_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def talking_model(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -> Any:
+    """The tiny model, trained on six items until it often reaches the cue, so that sampled CoTs end in each possible way."""
+    import torch
+    from judge_items import TRACT, batch_of, gradient, make_items
+    from test_gradients import make_module
+
+    module = make_module(tiny_model_config, tiny_layout)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=4e-3)
+    batch = batch_of(make_items(tiny_layout, 6), tiny_layout, TRACT)
+    for _ in range(100):
+        gradient(module, [batch])
+        optimizer.step()
+    assert module.model is not None
+    return module.model.eval()
+
+
+@pytest.fixture(scope="session")
+def talking_folder(talking_model: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The talking model as files."""
+    from tract.modeling import save_judge
+
+    path = tmp_path_factory.mktemp("talking")
+    model = talking_model.merge_and_unload() if hasattr(talking_model, "merge_and_unload") else talking_model
+    save_judge(model, tiny_tokenizer, path)
+    return str(path)

@@ -13,18 +13,15 @@ from tract.layout import SequenceLayout
 from tract.lit_module import TractLitModule
 from tract.objective import Objective, StepTotals
 from tract.prompts import Part, PromptText
+from tract.schema import JudgeExample
 
 TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
 
 
 def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list[Item]:
     """Items of very different lengths: every second prompt has its rubric, every third CoT is cut short."""
-    source = RubricCheck(
-        n_questions=count, responses_per_question=1, n_ood_questions=0, annotations_per_response=annotations,
-        n_constraints=4, cot_noise=0.0, score_noise=0.0, seed=7, kinds=None, wording="varied",
-    )  # fmt: skip
     items = []
-    for number, example in enumerate(source.examples()):
+    for number, example in enumerate(make_rubric_examples(count, annotations)):
         text = example.instruction + "\n" + example.response if number % 2 else example.response
         cots = [annotation.cot[: 40 if number % 3 == 0 else None] for annotation in example.annotations]
         scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
@@ -33,6 +30,15 @@ def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list
             Item(example.id, prompt_ids, [(layout.cot_ids(c), s) for c, s in zip(cots, scores, strict=True)], float(example.target or 0))
         )
     return items
+
+
+def make_rubric_examples(count: int, annotations: int = 1) -> list[JudgeExample]:
+    """Generated judge tasks, one response of each question."""
+    source = RubricCheck(
+        n_questions=count, responses_per_question=1, n_ood_questions=0, annotations_per_response=annotations,
+        n_constraints=4, cot_noise=0.0, score_noise=0.0, seed=7, kinds=None, wording="varied",
+    )  # fmt: skip
+    return list(source.examples())
 
 
 def totals_of(items: Sequence[Item], layout: SequenceLayout, objective: Objective) -> StepTotals:

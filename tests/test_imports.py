@@ -16,7 +16,15 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "interruption": (("tract.interruption",), ()),
     "schema": (("tract.errors", "tract.containers", "tract.durable", "tract.schema", "tract.inside", "tract.masking", "tract.records"), ()),
     "text": (
-        ("tract.score_grid", "tract.headings", "tract.perturbations", "tract.prompts", "tract.text_encoder", "tract.layout", "tract.fitting"),
+        (
+            "tract.score_grid",
+            "tract.headings",
+            "tract.perturbations",
+            "tract.prompts",
+            "tract.text_encoder",
+            "tract.layout",
+            "tract.fitting",
+        ),
         ("schema",),
     ),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
@@ -83,12 +91,19 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
+    "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
     "job": (("tract.job",), ("package", "interruption", "schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)
 SINGLE_MODULES = {
     ("tract.data.steps", "tract.objective"): "micro-batches carry StepTotals",
     ("tract.data.batches", "tract.objective"): "batches carry StepTotals",
+    # The names of the package, found when they are asked for; here for those who check types.
+    ("tract", "tract.judge.grades"): "Grade, CotGrade",
+    ("tract", "tract.judge.judge"): "Judge",
+    ("tract", "tract.judge.relative"): "Comparison",
+    ("tract", "tract.judge.requests"): "GradeRequest",
+    ("tract", "tract.schema"): "Rubric",
 }
 # Of the stages, comparisons read products and nothing else, so that they load no model's libraries.
 READING_ONLY = {"compare": ("tract.stages.products",)}
@@ -162,7 +177,9 @@ def test_module_is_in_one_row_and_imports_downwards(module: str) -> None:
 def test_every_single_exception_is_still_needed() -> None:
     for module, name in SINGLE_MODULES:
         path = MODULES[module]
-        assert name in imports_of(path.read_text(encoding="utf-8"), module, False), f"{module} does not import {name} any more"
+        assert name in imports_of(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"), (
+            f"{module} does not import {name} any more"
+        )
 
 
 def test_rows_have_no_cycle() -> None:

@@ -1,3 +1,32 @@
 """TRACT judges: two-stage regression-aware fine-tuning of LLM judges (arXiv 2503.04381)."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tract.judge.grades import CotGrade, Grade
+    from tract.judge.judge import Judge
+    from tract.judge.relative import Comparison
+    from tract.judge.requests import GradeRequest
+    from tract.schema import Rubric
+
 __version__ = "0.1.0"
+__all__ = ["Comparison", "CotGrade", "Grade", "GradeRequest", "Judge", "Rubric", "__version__"]
+
+# Where each name is; found when it is asked for, since the judge loads torch and the command line must not wait for it.
+_HOMES = {
+    "Comparison": "tract.judge.relative",
+    "CotGrade": "tract.judge.grades",
+    "Grade": "tract.judge.grades",
+    "GradeRequest": "tract.judge.requests",
+    "Judge": "tract.judge.judge",
+    "Rubric": "tract.schema",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tract' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -16,7 +16,7 @@ GAP = " [...] "
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 # In a finished prompt, whose wording is not told from the text that it shows.
 _HEADING_LINE = re.compile(r"^(?:#+.*:[ \t]*$|Score [^\s:]+:)", re.MULTILINE)
-EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions")
+EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions", "rubric")
 GRID_FIELDS = ("lowest", "highest", "scores", "cue")
 
 
@@ -153,6 +153,9 @@ class PromptTemplate:
             shown = {field: None if text is None else escape_headings(text, headings) for field, text in shown.items()}
             descriptions = tuple((label, escape_headings(text, headings)) for label, text in descriptions)
         shown["score_descriptions"] = "\n".join(f"Score {label}: {text}" for label, text in descriptions) or None
+        # Both in one piece, as in the Prometheus layout.
+        criteria = None if shown["criteria"] is None else f"[{shown['criteria']}]"
+        shown["rubric"] = "\n".join(text for text in (criteria, shown["score_descriptions"]) if text) or None
         return shown
 
     def _headings(self, grid_values: dict[str, str]) -> list[str]:

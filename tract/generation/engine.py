@@ -24,7 +24,7 @@ from tract.layout import SequenceLayout
 from tract.predictors import probabilities_of_pairs, score_pairs
 
 # A judgement to be made, when its turn comes.
-Work = Callable[[], Coroutine[Any, Any, Judgement]]
+Work = Callable[["EngineRequests"], Coroutine[Any, Any, Judgement]]
 # Judgements are handed over, and written to the disk, when there are so many or so much time has passed.
 _KEPT_AT_ONCE, _KEPT_AFTER_S = 64, 5.0
 # An engine finds a new request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.
@@ -82,112 +82,30 @@ class Engine(Protocol):
         """Ends what was started; nothing is asked afterwards."""
 
 
-class EngineJudge:
-    """A judge whose model an engine runs.
+class EngineRequests:
+    """What a judge asks of an engine: each judgement is a coroutine of a few requests.
 
     Args:
-        start: starts the engine, or connects to it; called when the first judgement is wanted, so never where nothing is left to do.
-        layout: cue, grid and end of turn; what the judge was trained with.
-        sampling: how CoTs are drawn. seed: of the run; with example and sample it fixes every draw.
-        ranks_per_judge: processes of the stage for each engine.
+        engine: at work. layout: cue, grid and end of turn. sampling: how CoTs are drawn. seed: with example and sample it fixes every draw.
     """
 
-    independent = True
-
-    def __init__(
-        self,
-        start: Callable[[], Coroutine[Any, Any, Engine]],
-        layout: SequenceLayout,
-        sampling: Sampling,
-        seed: int,
-        ranks_per_judge: int = 1,
-    ) -> None:
+    def __init__(self, engine: Engine, layout: SequenceLayout, sampling: Sampling, seed: int) -> None:
         self.layout = layout
         self.sampling = sampling
         self.seed = seed
-        self.ranks_per_judge = ranks_per_judge
-        self._start = start
-        self._engine: Engine | None = None
-        self._loop = asyncio.new_event_loop()
+        self._engine = engine
         self._finder = CueFinder(layout)
         self._end_ids = tuple(sorted(self._finder.end_ids))
         self._free_tokens = free_tokens(layout)
         nodes, tokens = score_pairs(layout.trie, torch.device("cpu"))
         self._pairs = list(zip(nodes.tolist(), tokens.tolist(), strict=True))
 
-    def judge_parts(
-        self,
-        parts: Sequence[Sequence[Prompt]],
-        n_cot: int,
-        *,
-        rows: int,
-        without_cot: bool,
-        free: bool,
-        progress: Callable[[int], None],
-    ) -> Iterator[list[Judgement]]:
-        """See ``JudgeBackend``."""
-        work = (
-            partial(self._given, prompt, NO_COT, ()) if sample == NO_COT else partial(self._sampled, prompt, sample, free)
-            for part in parts
-            for prompt in part
-            for sample in (*([NO_COT] if without_cot else []), *range(n_cot))
-        )
-        yield from self._run(work, rows, progress)
+    async def sampled(self, prompt: Prompt, sample: int, free: bool) -> Judgement:
+        """Samples one CoT and reads the score behind it; with ``free`` the judge goes on to write its own score.
 
-    def read_parts(
-        self, parts: Sequence[Sequence[tuple[Prompt, GivenCots]]], *, rows: int, progress: Callable[[int], None]
-    ) -> Iterator[list[Judgement]]:
-        """See ``JudgeBackend``."""
-        work = (partial(self._given, prompt, sample, ids) for part in parts for prompt, given in part for sample, ids in given)
-        yield from self._run(work, rows, progress)
-
-    def close(self) -> None:
-        """Ends the engine."""
-        if self._engine is not None:
-            self._loop.run_until_complete(self._engine.close())
-        self._loop.close()
-
-    def _run(self, work: Iterator[Work], rows: int, progress: Callable[[int], None]) -> Iterator[list[Judgement]]:
-        """Keeps the engine busy until all work is done."""
-        going: set[asyncio.Task[Judgement]] = set()
-        window = rows + rows // _WAITING_SHARE
-        try:
-            while True:
-                judgements = self._loop.run_until_complete(self._some(work, going, window, progress))
-                if not judgements:
-                    return
-                yield judgements
-        finally:  # after an error, or where nobody wants the rest
-            for task in going:
-                task.cancel()
-            if going:
-                self._loop.run_until_complete(asyncio.gather(*going, return_exceptions=True))
-
-    async def _some(
-        self,
-        work: Iterator[Work],
-        going: set[asyncio.Task[Judgement]],
-        window: int,
-        progress: Callable[[int], None],
-    ) -> list[Judgement]:
-        """The next judgements that end; none when there are no more. ``going`` holds what is being made."""
-        judgements: list[Judgement] = []
-        began = time.monotonic()
-        while len(judgements) < _KEPT_AT_ONCE and (not judgements or time.monotonic() - began < _KEPT_AFTER_S):
-            while len(going) < window and (judgement := next(work, None)) is not None:
-                if self._engine is None:
-                    self._engine = await self._start()
-                going.add(asyncio.create_task(judgement()))
-            if not going:
-                break
-            done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
-            judgements += [task.result() for task in done]
-            going -= done  # not before: where several fail at once, none is left unheard
-            progress(len(done))
-        return judgements
-
-    async def _sampled(self, prompt: Prompt, sample: int, free: bool) -> Judgement:
-        """Samples one CoT."""
+        Raises:
+            GenerationError: if the engine fails, or what it gives is no distribution.
+        """
         limit = self.sampling.max_cot_tokens
         # The limit holds for the CoT alone: a cue that has begun may be completed.
         most = limit + len(self.layout.cue_ids)
@@ -217,8 +135,8 @@ class EngineJudge:
         stop = self.layout.cue.strip() if cue else None
         return await self._ask(prompt, Ask((*prompt.prompt_ids, *ids), most, self.sampling, seed, self._end_ids, stop))
 
-    async def _given(self, prompt: Prompt, sample: int, ids: Sequence[int]) -> Judgement:
-        """Reads the score behind a CoT that is given, or right behind the prompt."""
+    async def given(self, prompt: Prompt, sample: int, ids: Sequence[int]) -> Judgement:
+        """Reads the score behind a CoT that is given, or right behind the prompt (``NO_COT``); errors as in ``sampled``."""
         return await self._judged(prompt, sample, ids, NONE if sample == NO_COT else GIVEN, None)
 
     async def _judged(self, prompt: Prompt, sample: int, cot: Sequence[int], finish: str, text: str | None) -> Judgement:
@@ -257,7 +175,6 @@ class EngineJudge:
         return None
 
     async def _ask(self, prompt: Prompt, ask: Ask) -> Reply:
-        assert self._engine is not None
         try:
             reply = await self._engine.complete(ask)
         except GenerationError as error:
@@ -273,3 +190,112 @@ class EngineJudge:
         if max(found, default=0.0) > math.log(MOST_MASS) or math.fsum(map(math.exp, found)) > MOST_MASS:
             raise GenerationError(f"generation: {prompt.id}: the engine's log-probabilities {found} are those of more than 1; {_LOOK}")
         return reply
+
+
+class EngineJudge:
+    """A judge whose model an engine runs.
+
+    Args:
+        start: starts the engine, or connects to it; called when the first judgement is wanted, so never where nothing is left to do.
+        layout: cue, grid and end of turn; what the judge was trained with.
+        sampling: how CoTs are drawn. seed: of the run; with example and sample it fixes every draw.
+        ranks_per_judge: processes of the stage for each engine.
+    """
+
+    independent = True
+
+    def __init__(
+        self,
+        start: Callable[[], Coroutine[Any, Any, Engine]],
+        layout: SequenceLayout,
+        sampling: Sampling,
+        seed: int,
+        ranks_per_judge: int = 1,
+    ) -> None:
+        self.layout = layout
+        self.sampling = sampling
+        self.seed = seed
+        self.ranks_per_judge = ranks_per_judge
+        self._start = start
+        self._engine: Engine | None = None
+        self._requests: EngineRequests | None = None
+        self._loop = asyncio.new_event_loop()
+
+    def judge_parts(
+        self,
+        parts: Sequence[Sequence[Prompt]],
+        n_cot: int,
+        *,
+        rows: int,
+        without_cot: bool,
+        free: bool,
+        progress: Callable[[int], None],
+    ) -> Iterator[list[Judgement]]:
+        """See ``JudgeBackend``."""
+        work = (
+            partial(EngineRequests.given, prompt=prompt, sample=NO_COT, ids=())
+            if sample == NO_COT
+            else partial(EngineRequests.sampled, prompt=prompt, sample=sample, free=free)
+            for part in parts
+            for prompt in part
+            for sample in (*([NO_COT] if without_cot else []), *range(n_cot))
+        )
+        yield from self._run(work, rows, progress)
+
+    def read_parts(
+        self, parts: Sequence[Sequence[tuple[Prompt, GivenCots]]], *, rows: int, progress: Callable[[int], None]
+    ) -> Iterator[list[Judgement]]:
+        """See ``JudgeBackend``."""
+        work = (
+            partial(EngineRequests.given, prompt=prompt, sample=sample, ids=ids)
+            for part in parts
+            for prompt, given in part
+            for sample, ids in given
+        )
+        yield from self._run(work, rows, progress)
+
+    def close(self) -> None:
+        """Ends the engine."""
+        if self._engine is not None:
+            self._loop.run_until_complete(self._engine.close())
+        self._loop.close()
+
+    def _run(self, work: Iterator[Work], rows: int, progress: Callable[[int], None]) -> Iterator[list[Judgement]]:
+        """Keeps the engine busy until all work is done."""
+        going: set[asyncio.Task[Judgement]] = set()
+        window = rows + rows // _WAITING_SHARE
+        try:
+            while True:
+                judgements = self._loop.run_until_complete(self._some(work, going, window, progress))
+                if not judgements:
+                    return
+                yield judgements
+        finally:  # after an error, or where nobody wants the rest
+            for task in going:
+                task.cancel()
+            if going:
+                self._loop.run_until_complete(asyncio.gather(*going, return_exceptions=True))
+
+    async def _some(
+        self,
+        work: Iterator[Work],
+        going: set[asyncio.Task[Judgement]],
+        window: int,
+        progress: Callable[[int], None],
+    ) -> list[Judgement]:
+        """The next judgements that end; none when there are no more. ``going`` holds what is being made."""
+        judgements: list[Judgement] = []
+        began = time.monotonic()
+        while len(judgements) < _KEPT_AT_ONCE and (not judgements or time.monotonic() - began < _KEPT_AFTER_S):
+            while len(going) < window and (judgement := next(work, None)) is not None:
+                if self._requests is None:
+                    self._engine = await self._start()
+                    self._requests = EngineRequests(self._engine, self.layout, self.sampling, self.seed)
+                going.add(asyncio.create_task(judgement(self._requests)))
+            if not going:
+                break
+            done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+            judgements += [task.result() for task in done]
+            going -= done  # not before: where several fail at once, none is left unheard
+            progress(len(done))
+        return judgements

@@ -63,6 +63,15 @@ class _Rows:
         return _Rows(self.live.take(rows), [self.sequences[row] for row in rows], self.logits[rows], self.seen[rows])
 
 
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Prompts that begin together: ``n_cot`` CoTs of each, and with ``without_cot`` the score right behind it."""
+
+    prompts: Sequence[Prompt]
+    n_cot: int
+    without_cot: bool
+
+
 class HFJudge(BatchJudge):
     """A judge on one device.
 
@@ -113,21 +122,46 @@ class HFJudge(BatchJudge):
         Raises:
             GenerationError: if logits or probabilities are not finite.
         """
-        judgements: list[Judgement] = []
         waiting = deque(prompts)
-        going: _Rows | None = None
-        with self._inference():
-            while waiting or going is not None:
-                known = len(judgements)
-                room = rows - (len(going.sequences) if going else 0)
-                if waiting and (going is None or room >= max(n_cot, 1)):
-                    begun = [waiting.popleft() for _ in range(min(len(waiting), max(1, room // max(n_cot, 1))))]
-                    going = self._begin(begun, n_cot, without_cot, going, judgements)
-                if going is not None:
-                    going = self._step(going, free, judgements)
-                if len(judgements) > known:
-                    progress(len(judgements) - known)
+        width = max(n_cot, 1)
+
+        def begin(going: int) -> Begin | None:
+            room = rows - going
+            if not waiting or (going and room < width):
+                return None
+            return Begin([waiting.popleft() for _ in range(min(len(waiting), max(1, room // width)))], n_cot, without_cot)
+
+        judgements: list[Judgement] = []
+        for made in self.flow(begin, free=free):
+            judgements += made
+            progress(len(made))
         return sorted(judgements, key=lambda judgement: (judgement.row, judgement.sample))
+
+    def flow(self, begin: Callable[[int], Begin | None], *, free: bool) -> Iterator[list[Judgement]]:
+        """Judges what keeps coming in: new prompts join the CoTs that are being sampled, whenever there is room for them.
+
+        Args:
+            begin: asked before each token, with the number of CoTs that are being sampled, for what is to begin now, or None; the end
+                is where it has none and nothing is being sampled. free: as in ``judge``.
+
+        Yields:
+            Judgements, as soon as they are made.
+
+        Raises:
+            GenerationError: if logits or probabilities are not finite.
+        """
+        going: _Rows | None = None
+        while True:
+            made: list[Judgement] = []
+            with self._inference():
+                if (new := begin(len(going.sequences) if going else 0)) is not None:
+                    going = self._begin(new.prompts, new.n_cot, new.without_cot, going, made)
+                elif going is None:
+                    return
+                if going is not None:
+                    going = self._step(going, free, made)
+            if made:
+                yield made
 
     def read(self, prompts: Sequence[Prompt], cots: Sequence[GivenCots]) -> list[Judgement]:
         """Reads the score behind given CoTs; all of a prompt share it.

@@ -1,0 +1,264 @@
+"""The Python API: what is graded, alone or among others, by whichever way, gives the same grade."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from talking import CUE, TALKING
+
+from tract import Grade, GradeRequest, Judge, Rubric
+from tract.errors import ConfigError, DataError, GenerationError
+from tract.generation.hf import HFJudge
+from tract.generation.judgement import Prompt
+from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
+
+
+def close(found: Grade, expected: Grade, atol: float = 1e-4) -> None:
+    assert found.score == pytest.approx(expected.score, abs=atol)
+    assert found.distribution == pytest.approx(expected.distribution, abs=atol)
+    assert (found.status, found.feedbacks, found.id) == (expected.status, expected.feedbacks, expected.id)
+
+
+@pytest.fixture(scope="module")
+def alone(judge: Judge, requests: Sequence[GradeRequest]) -> list[Grade]:
+    """Each request by itself."""
+    return [judge.submit(request).result() for request in requests]
+
+
+def test_a_grade_says_what_the_model_says(judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade]) -> None:
+    """The same numbers as the stages' backend gives for the same token ids."""
+    layout, settings = judge._files.layout, judge.settings
+    model = judge._worker._model  # type: ignore[attr-defined]
+    backend = HFJudge(model, layout, settings.sampling, settings.seed, None)
+    for request, grade in zip(requests[:3], alone, strict=False):
+        ids = layout.prompt_ids(settings.prompt.render(request.example(), layout.grid))
+        found = backend.judge([Prompt(request.content_id, 0, ids)], 2, rows=4, without_cot=False, free=False)
+        expected = [sum(v * p for v, p in zip(layout.grid.values, j.probabilities, strict=True)) for j in found]
+        assert [cot.score for cot in grade.cots] == pytest.approx(expected, abs=1e-5)
+        assert grade.score == pytest.approx(sum(expected) / 2, abs=1e-5)
+        assert grade.feedbacks == tuple(j.cot for j in found)
+        assert all(cot.feedback == "" or CUE.strip() not in cot.feedback for cot in grade.cots)
+
+
+def test_statuses_of_cots_occur_and_scores_go_with_them(alone: Sequence[Grade]) -> None:
+    seen = Counter(cot.status for grade in alone for cot in grade.cots)
+    assert set(seen) <= {OK, NO_CUE, TRUNCATED_COT}
+    assert seen[OK] >= 3
+    assert seen[TRUNCATED_COT] >= 1
+    for grade in alone:
+        assert grade.interval is not None
+        assert grade.interval[0] <= grade.interval[1]
+        assert grade.score_mass == pytest.approx(sum(grade.distribution.values()))
+
+
+def test_batch_stream_threads_and_tasks_give_the_grades_of_each_alone(
+    judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade]
+) -> None:
+    batch = judge.grade_batch(requests, progress=False)
+    mappings = ({"instruction": r.instruction, "response": r.response} for r in requests)
+    stream = list(judge.grade_stream(mappings, ahead=3))
+
+    async def tasks() -> list[Grade]:
+        return list(await asyncio.gather(*(judge.agrade(r.instruction, r.response) for r in requests)))
+
+    threads: list[Any] = [None] * len(requests)
+
+    def grade(place: int) -> None:
+        threads[place] = judge.grade(requests[place].instruction, requests[place].response)
+
+    running = [threading.Thread(target=grade, args=(place,)) for place in range(len(requests))]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    for found in (batch, stream, asyncio.run(tasks()), threads):
+        for one, expected in zip(found, alone, strict=True):
+            close(one, expected)
+    assert judge.pending == 0
+
+
+def test_a_stream_is_read_no_further_than_it_is_graded(judge: Judge, requests: Sequence[GradeRequest]) -> None:
+    taken = 0
+
+    def endless() -> Iterator[GradeRequest]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield requests[taken % len(requests)]
+
+    stream = judge.grade_stream(endless(), ahead=4)
+    for count in range(1, 6):
+        next(stream)
+        assert taken <= count + 4
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_requests_with_other_counts_and_grids_are_judged_together(talking_folder: str) -> None:
+    with Judge.from_pretrained(talking_folder, **TALKING) as judge:
+        wide = Rubric("Is it good?", {1: "no", 5: "so", 10: "yes"})
+        asked = [(1, None), (3, wide), (2, None), (1, wide), (1, None)]
+        futures = [judge.submit(GradeRequest("Name a colour.", "Blue.", rubric, n_cot=count)) for count, rubric in asked]
+        grades = [future.result() for future in futures]
+    assert [len(grade.cots) for grade in grades] == [1, 3, 2, 1, 1]
+    assert [tuple(grade.distribution) for grade in grades[:2]] == [("1", "2", "3", "4", "5"), ("1", "5", "10")]
+    close(dataclasses.replace(grades[4], id=""), dataclasses.replace(grades[0], id=""))
+
+
+def test_a_trained_grid_is_not_left_unless_it_is_asked_for(talking_folder: str) -> None:
+    with Judge.from_pretrained(talking_folder, grid=["1", "2", "3", "4", "5"], **TALKING) as judge:
+        found = judge.grade("Name a colour.", "Blue.", Rubric("Is it good?", {0: "no", 1: "yes"}))
+    assert (found.status, found.score) == (ERROR, None)
+    assert "the score 0 is not one that this judge was trained to give (1, 2, 3, 4, 5)" in str(found.error)
+
+
+def test_what_does_not_fit_is_refused_or_shortened(talking_folder: str) -> None:
+    long = "word " * 600
+    small = {**TALKING, "max_length": 400}
+    with Judge.from_pretrained(talking_folder, **small) as judge:
+        refused = judge.grade("Say it.", long)
+    with Judge.from_pretrained(talking_folder, **small, overlong="shorten") as judge:
+        cut = judge.grade("Say it.", long)
+    assert (refused.status, refused.score, refused.distribution) == (OVER_LENGTH, None, {})
+    assert "max_length: the prompt has" in str(refused.error)
+    assert cut.score is not None
+    assert cut.shortened
+
+
+def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
+    bad: list[Any] = [
+        {"instruction": "a", "response": "b", "id": "x"},
+        {"instruction": "a", "id": "y"},
+        {"instruction": "a", "response": 3},
+        {"instruction": "a", "response": "half \ud800"},
+        {"instruction": "a", "response": "b", "rubrik": "c"},
+        "text",
+    ]
+    grades = judge.grade_batch(bad, progress=False)
+    assert [grade.status == ERROR for grade in grades] == [False, True, True, True, True, True]
+    assert [grade.id for grade in grades[:2]] == ["x", "y"]
+    assert all(grade.score is None for grade in grades[1:])
+    reasons = ["response: is missing", "response: found a int", "response: not valid Unicode", "rubrik: unknown", "request: found a str"]
+    for grade, reason in zip(grades[1:], reasons, strict=True):
+        assert reason in str(grade.error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"instruction": " ", "response": "b"}, "instruction: is blank"),
+        ({"instruction": "a", "response": None}, "response: found a NoneType"),
+        ({"instruction": "a", "response": "b", "n_cot": 0}, "n_cot: found 0"),
+        ({"instruction": "a", "response": "b", "rubric": 3}, "rubric: found a int"),
+        ({"instruction": "a", "response": "b", "rubric": Rubric(" ")}, "rubric.criteria: is blank"),
+    ],
+)
+def test_a_call_with_what_is_none_raises(judge: Judge, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        judge.grade(**arguments)
+
+
+def test_one_that_fails_does_not_take_others_with_it(
+    judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = requests[2].content_id
+    begin = HFJudge._begin
+
+    def failing(self: HFJudge, prompts: Sequence[Prompt], *arguments: Any) -> Any:
+        if any(prompt.id == bad for prompt in prompts):
+            raise GenerationError(f"generation: {bad}: the logits are not finite")
+        return begin(self, prompts, *arguments)
+
+    monkeypatch.setattr(HFJudge, "_begin", failing)
+    found = judge.grade_batch(requests, progress=False)
+    assert (found[2].status, found[2].score) == (ERROR, None)
+    assert "not finite" in str(found[2].error)
+    for place in (0, 1, 3, 4, 5, 6, 7):
+        close(found[place], alone[place])
+    assert judge.pending == 0
+
+
+def test_what_is_cancelled_while_it_waits_is_dropped(judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade]) -> None:
+    held = threading.Event()
+    lock = judge._worker._lock  # type: ignore[attr-defined]
+    with lock:  # nothing begins meanwhile
+        futures: list[Any] = []
+        thread = threading.Thread(target=lambda: futures.extend(judge.submit(request) for request in requests[:1]))
+        thread.start()
+        held.wait(0.05)
+    thread.join()
+    waiting = [judge.submit(request) for request in requests]
+    cancelled = waiting[-1].cancel()
+    close(waiting[0].result(), alone[0])
+    futures[0].result()
+    assert cancelled
+    assert waiting[-1].cancelled()
+
+
+def test_a_closed_judge_says_so(talking_folder: str) -> None:
+    judge = Judge.from_pretrained(talking_folder, **TALKING)
+    judge.close()
+    grade = judge.grade("a", "b")
+    assert grade.status == ERROR
+    assert "the judge is closed" in str(grade.error)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("./nowhere", {}, "there is no folder './nowhere'"),
+        ("talking", {"backend": "tpu"}, "backend: 'tpu' is not one of hf, vllm, openai"),
+        ("talking", {"calibrated": True}, "calibrated: the judge .* has no calibration"),
+        ("talking", {"predictor": "guess"}, "predictor: 'guess' is not one of"),
+        ("talking", {"tempreature": 1}, "tempreature: unknown option of a judge; accepted are"),
+        ("talking", {"temperature": -1.0}, "temperature: -1.0"),
+        ("talking", {"grid": ["3", "2"]}, "do not ascend"),
+        ("talking", {"device": "warp"}, "device: 'warp' cannot be used here"),
+        ("talking", {"backend": "openai"}, "base_url: backend='openai' needs the address"),
+        ("talking", {"prompt": "no.yaml"}, "prompt: cannot read 'no.yaml'"),
+        ("talking", {"prompt": {"blocks": ["{nothing}"]}}, "unknown placeholder"),
+        ("package:no_such_package", {}, "'no_such_package' is not installed"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(talking_folder: str, spec: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        Judge.from_pretrained(talking_folder if spec == "talking" else spec, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_chat_model_is_asked_in_the_prometheus_form(talking_folder: str) -> None:
+    with Judge.from_pretrained(talking_folder, max_cot_tokens=20) as judge:
+        prompt = judge.settings.prompt.render(
+            GradeRequest("What is 1+1?", "2", Rubric("Is it right?", {1: "no", 5: "yes"}), "Two").example(), judge.grid
+        )
+        grade = judge.grade("What is 1+1?", "2", "Is it right?")
+    assert judge.settings.prompt.cue == " [RESULT] "
+    assert "###Score Rubrics:\n[Is it right?]\nScore 1: no\nScore 5: yes\n\n###Feedback: " in prompt.user
+    assert "###Reference Answer (Score 5):\nTwo\n\n" in prompt.user
+    # It knows nothing of [RESULT]: hardly any probability is on the grid, and that is no score.
+    assert grade.status in ("low_score_mass", "truncated_cot", "no_cue")
+
+
+def test_a_template_of_prometheus_eval_is_taken_as_it_is(talking_folder: str) -> None:
+    sections = ["###Task:\nJudge. [RESULT]", "###Q:\n{instruction}", "###R:\n{response}", "###Ref:\n{reference_answer}", "{rubric}"]
+    text = "\n\n".join(sections)
+    request = GradeRequest("Why?", "So.", "[Is it kind?]\nScore 1: no\nScore 2: yes", "Thus.")
+    with Judge.from_pretrained(talking_folder, prompt=text) as judge:
+        rendered = judge.settings.prompt.render(request.example(), judge.grid)
+    filled = text.format(instruction="Why?", response="So.", reference_answer="Thus.", rubric="[Is it kind?]\nScore 1: no\nScore 2: yes")
+    assert rendered.user == filled
+
+
+def test_names_of_the_package_are_found() -> None:
+    import tract
+
+    assert {name: getattr(tract, name).__name__ for name in tract.__all__ if name != "__version__"} == {
+        name: name for name in tract.__all__ if name != "__version__"
+    }
+    with pytest.raises(AttributeError, match="no attribute 'Jury'"):
+        _ = tract.Jury

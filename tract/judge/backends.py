@@ -1,0 +1,154 @@
+"""Who runs a judge's model: this process, vLLM, or a server that speaks OpenAI's protocol; each as a ``Worker``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tract.errors import ConfigError
+from tract.generation.packed import pack_linears
+from tract.generation.stopping import free_tokens
+from tract.judge.loading import JudgeFiles
+from tract.judge.worker import EngineWorker, LocalWorker, Worker
+from tract.modeling import load_judge
+
+BACKENDS = ("hf", "vllm", "openai")
+_VLLM: dict[str, Any] = {
+    "tensor_parallel_size": 1,
+    "gpu_memory_utilization": 0.9,
+    "kv_cache_gib": None,
+    "enforce_eager": False,
+    "engine": {},
+}
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How the model is run; nothing here moves a score beyond rounding.
+
+    Attributes:
+        device: of "hf", e.g. "cuda:0"; None for a GPU if there is one.
+        batch_size: CoTs that are sampled at a time, or requests.
+        base_url, served_model, api, api_key_env, timeout_s, max_retries: of "openai", see ``server_engine.ServerSettings``.
+        vllm: of "vllm": tensor_parallel_size, gpu_memory_utilization, kv_cache_gib, enforce_eager, engine (further arguments).
+        cache: where weights are written that another engine loads.
+    """
+
+    device: str | None
+    batch_size: int
+    base_url: str | None
+    served_model: str | None
+    api: str
+    api_key_env: str
+    timeout_s: float
+    max_retries: int
+    vllm: Mapping[str, Any]
+    cache: Path
+
+
+def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Worker:
+    """The judge at work.
+
+    Raises:
+        ConfigError: if there is no such backend, or it does not start.
+    """
+    if options.batch_size < 1:
+        raise ConfigError(f"batch_size: {options.batch_size} is not a number >= 1")
+    if backend == "hf":
+        return _local(files, options)
+    if backend == "vllm":
+        return _vllm(files, options)
+    if backend == "openai":
+        return _server(files, options)
+    raise ConfigError(f"backend: {backend!r} is not one of {', '.join(BACKENDS)}")
+
+
+def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
+    device = _device(options.device)
+    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
+    if not files.four_bit:  # quantised weights are put on their device when they are loaded
+        model = model.to(device)
+    pack_linears(model)
+    return LocalWorker(model, seed=files.settings.seed, autocast=None, rows=options.batch_size)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device: {name!r} cannot be used here ({reason}); give cpu, cuda, cuda:N or mps") from error
+    return device
+
+
+def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
+    from tract.generation.vllm_engine import VLLMSettings, start_vllm
+    from tract.serving import serving_files
+
+    if unknown := [name for name in options.vllm if name not in _VLLM]:
+        raise ConfigError(f"vllm.{unknown[0]}: unknown; accepted are {', '.join(_VLLM)}")
+    if files.four_bit:
+        raise ConfigError("backend: vllm does not serve a judge on 4-bit weights (QLoRA); use backend='hf', or export it merged")
+    given = {**_VLLM, **options.vllm}
+    settings, layout, gpu = files.settings, files.layout, torch.cuda.is_available()
+    served = serving_files(files.model, files.weights, merge=settings.dtype == "float32", seed=files.model_seed, cache=options.cache)
+    longest = settings.max_length + layout.max_tail_tokens + len(layout.cue_ids) + free_tokens(layout)
+    engine = VLLMSettings(
+        model=served.model,
+        revision=served.revision,
+        tokenizer=served.tokenizer,
+        adapter=str(served.adapter) if served.adapter else None,
+        adapter_rank=served.adapter_rank,
+        dtype=settings.dtype,
+        max_length=min(longest, served.max_positions),
+        seed=settings.seed,
+        sequences=options.batch_size,
+        cpu=not gpu,
+        devices=tuple(range(given["tensor_parallel_size"])),
+        shared_cores=False,
+        trust_remote_code=files.model.trust_remote_code,
+        gpu_memory_utilization=given["gpu_memory_utilization"],
+        kv_cache_gib=given["kv_cache_gib"],
+        enforce_eager=given["enforce_eager"],
+        engine=given["engine"],
+    )
+    return EngineWorker(_installed(partial(start_vllm, engine), "vllm"), seed=settings.seed, rows=options.batch_size)
+
+
+def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
+    from tract.generation.server_engine import ServerSettings, connect
+
+    if options.base_url is None:
+        raise ConfigError("base_url: backend='openai' needs the address of the server, e.g. base_url='http://localhost:8000/v1'")
+    layout = files.layout
+    server = ServerSettings(
+        base_url=options.base_url,
+        model=options.served_model,
+        api=options.api,
+        api_key_env=options.api_key_env,
+        timeout_s=options.timeout_s,
+        max_retries=options.max_retries,
+        encode=layout.cot_ids,
+        score_ids=dict(zip(layout.grid.labels, layout.score_ids, strict=True)),
+    )
+    return EngineWorker(_installed(partial(connect, server), "server"), seed=files.settings.seed, rows=options.batch_size)
+
+
+def _installed(start: Any, extra: str) -> Any:
+    """The start with a missing package told as one line."""
+
+    async def run() -> Any:
+        try:
+            return await start()
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"backend: the package {error.name} is missing; run `pip install 'tract[{extra}]'`") from error
+
+    return run

@@ -1,0 +1,324 @@
+"""Where a judge's files are and what they say: an exported folder, a run, any chat model of a folder, the hub or a package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tract.config import ModelConfig
+from tract.errors import ConfigError
+from tract.generation.sampling import Sampling
+from tract.judge.settings import FORMAT, LEAST_SCORE_MASS, SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
+from tract.layout import SequenceLayout
+from tract.modeling import load_tokenizer, locate, model_fingerprint, unpacked
+from tract.prompts import PromptTemplate
+from tract.score_grid import ScoreGrid
+
+PACKAGE = "package:"
+DEFAULT_GRID = ("1", "2", "3", "4", "5")
+# Of chat models that were not trained here: sampling and lengths of the paper and of prometheus-eval.
+_CHAT_SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=1024)
+_CHAT_MAX_LENGTH = 4096
+_SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
+_SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
+
+
+@dataclass(frozen=True)
+class JudgeFiles:
+    """A judge, not loaded yet.
+
+    Attributes:
+        settings: how it works. template, layout, tokenizer: how prompts are worded and scores are written.
+        model: the LLM. weights: folder of an adapter or of trained weights that belong on it, or None.
+        four_bit: whether the LLM is quantised (QLoRA). model_seed: of weights that are made at random, for tests.
+        fingerprint: changes when weights, layout, wording or a setting that moves a score does.
+    """
+
+    settings: JudgeSettings
+    template: PromptTemplate
+    layout: SequenceLayout
+    tokenizer: Any
+    model: ModelConfig
+    weights: Path | None
+    four_bit: bool
+    model_seed: int
+    fingerprint: str
+
+
+def open_judge_files(
+    path_or_hub_id: str | Path,
+    *,
+    revision: str | None = None,
+    base_model: str | None = None,
+    grid: Sequence[Any] | None = None,
+    prompt: str | Path | Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    trust_remote_code: bool = False,
+    **changed: Any,
+) -> JudgeFiles:
+    """Finds a judge and reads its settings; loads no weights.
+
+    Args:
+        path_or_hub_id: an exported folder, the folder of a run or of a fit stage, a chat model's folder or hub id, or
+            "package:NAME" for a GGUF file in an installed Python package.
+        revision: commit, tag or branch on the hub. base_model: what an adapter belongs on, in place of what the settings say.
+        grid: the scores, in place of those of the settings; a trained judge was trained on its own.
+        prompt: wording for a chat model: a template text with {instruction}, {response}, {rubric}, {reference_answer} as prometheus-eval
+            has it, a YAML file, or a mapping of the fields of ``PromptTemplate``.
+        cache_dir: for what has to be unpacked. trust_remote_code: run code that comes with the model.
+        changed: settings to change: name, predictor, n_cot, seed, max_length, overlong, least_score_mass, dtype, temperature, top_p,
+            repetition_penalty, max_cot_tokens; None leaves a setting as it is.
+
+    Raises:
+        ConfigError: if there is no judge, or a setting cannot be used.
+    """
+    if unknown := [name for name in changed if name not in (*_SAMPLING_OPTIONS, *_SETTING_OPTIONS)]:
+        raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join((*_SETTING_OPTIONS, *_SAMPLING_OPTIONS))}")
+    where = _Where(str(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
+    found = _trained(where, base_model) or _Found(_chat_settings(where), _chat_model(where), None)
+    settings = found.settings
+    if prompt is not None:
+        settings = replace(settings, prompt=_template(prompt))
+    tokenizer = load_tokenizer(found.model)
+    layout = _layout(settings, tokenizer, grid, rebuilt=prompt is not None)
+    settings = _changed(replace(settings, layout=layout.to_dict(), fixed_grid=settings.fixed_grid or grid is not None), changed)
+    model = replace(found.model, dtype=settings.dtype)
+    moved = {name: value for name, value in settings.to_dict().items() if name not in ("name", "training", "metrics", "calibration")}
+    fingerprint = hashlib.sha256(
+        "\n".join([model_fingerprint(model, found.seed), _digest(found.weights), layout.fingerprint, json.dumps(moved)]).encode()
+    ).hexdigest()
+    return JudgeFiles(settings, settings.prompt, layout, tokenizer, model, found.weights, found.four_bit, found.seed, fingerprint)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What the user said of where the judge is."""
+
+    spec: str
+    revision: str | None
+    cache: Path
+    trust_remote_code: bool
+
+    def model(self, name: str, *, package: str | None = None, revision: str | None = None) -> ModelConfig:
+        """A model to load; the dtype is set when it is known."""
+        return _with_pad(
+            ModelConfig(
+                name_or_path=name,
+                package=package,
+                revision=revision,
+                tokenizer_name_or_path=None,
+                random_init=False,
+                dtype="float32",
+                attn_implementation=None,
+                pad_token=None,
+                chat_template=None,
+                chat_template_kwargs={},
+                gradient_checkpointing=False,
+                trust_remote_code=self.trust_remote_code,
+                unpacked=str(self.cache),
+            )  # fmt: skip
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Settings, model, and the folder of what belongs on it."""
+
+    settings: JudgeSettings
+    model: ModelConfig
+    weights: Path | None
+    four_bit: bool = False
+    seed: int = 0
+
+
+def _trained(where: _Where, base_model: str | None) -> _Found | None:
+    """The judge of an exported folder, on this disk or on the hub, or of a run; None where there are no settings of one."""
+    folder = Path(where.spec)
+    if folder.is_dir() and not (folder / SETTINGS_FILE).is_file() and not (folder / "config.json").is_file():
+        return _of_run(folder, where)
+    settings_path = folder / SETTINGS_FILE if folder.is_dir() else _from_hub(where)
+    if settings_path is None or not settings_path.is_file():
+        return None
+    settings = read_settings(settings_path)
+    if not settings.adapter:
+        return _Found(settings, where.model(where.spec, revision=None if folder.is_dir() else where.revision), None)
+    weights = folder if folder.is_dir() else _adapter_from_hub(where)
+    base = settings.base_model if base_model is None else BaseModel(base_model)
+    return _Found(settings, where.model(base.name_or_path, package=base.package, revision=base.revision), weights)
+
+
+def _of_run(folder: Path, where: _Where) -> _Found | None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "manifest.json").is_file():
+        raise ConfigError(
+            f"{folder}: holds an adapter without {SETTINGS_FILE}, so nothing says what it was trained on; merge it into its base model"
+        )
+    from tract.judge.runs import run_judge
+
+    run = run_judge(folder)
+    model = replace(run.model, unpacked=str(where.cache), trust_remote_code=where.trust_remote_code)
+    return _Found(run.settings, model, run.weights, run.four_bit, run.seed)
+
+
+def _from_hub(where: _Where) -> Path | None:
+    """The settings of a judge on the hub; None where there are none, or nothing of it is known."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if where.spec.startswith(PACKAGE):
+        return None
+    if where.spec.startswith((".", "/", "~", "runs/")):
+        raise ConfigError(f"judge: there is no folder {where.spec!r}; give an exported judge, a run, a chat model's folder or hub id")
+    try:
+        return Path(hf_hub_download(where.spec, SETTINGS_FILE, revision=where.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError):  # a chat model, or no network; loading will say
+        return None
+    except HFValidationError as error:
+        raise ConfigError(f"judge: {where.spec!r} is no folder and no hub id: {' '.join(str(error).split())[:200]}") from error
+
+
+def _adapter_from_hub(where: _Where) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(where.spec, revision=where.revision, allow_patterns=["adapter_*", "*.json"]))
+    except OSError as error:
+        raise ConfigError(f"judge: cannot load the adapter of {where.spec!r}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _chat_model(where: _Where) -> ModelConfig:
+    if where.spec.startswith(PACKAGE):
+        package, _, pattern = where.spec.removeprefix(PACKAGE).partition("/")
+        return where.model(pattern or "*.gguf", package=package)
+    return where.model(where.spec, revision=None if Path(where.spec).exists() else where.revision)
+
+
+def _with_pad(model: ModelConfig) -> ModelConfig:
+    """The model with a pad token: its own, else one that ends its turns, since nothing is ever padded here."""
+    try:
+        load_tokenizer(model)
+    except ConfigError as error:
+        if not str(error).startswith("model.pad_token"):
+            raise
+        from transformers import AutoTokenizer
+
+        source = unpacked(model, locate(model))
+        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=model.revision, trust_remote_code=False, **source.kwargs)
+        return replace(model, pad_token=tokenizer.eos_token or tokenizer.unk_token)
+    return model
+
+
+def _chat_settings(where: _Where) -> JudgeSettings:
+    """Those of a chat model that was not trained as a judge."""
+    package = where.spec.removeprefix(PACKAGE).partition("/")[0] if where.spec.startswith(PACKAGE) else None
+    return JudgeSettings(
+        name=package or Path(where.spec).name,
+        prompt=_chat_template(),
+        layout={},
+        use_cot=True,
+        predictor="rail_normalized",  # an untrained model leaves much of the probability to other tokens
+        n_cot=1,
+        sampling=_CHAT_SAMPLING,
+        seed=0,
+        max_length=_CHAT_MAX_LENGTH,
+        overlong="refuse",
+        shorten=("reference_answer", "response"),
+        least_score_mass=LEAST_SCORE_MASS,
+        dtype="bfloat16" if torch.cuda.is_available() else "float32",
+        adapter=False,
+        base_model=BaseModel("*.gguf" if package else where.spec, package, where.revision),
+        fixed_grid=False,
+    )
+
+
+@lru_cache(maxsize=1)
+def _chat_template() -> PromptTemplate:
+    return _from_mapping(yaml.safe_load(resources.files("tract.judge").joinpath("chat_prompt.yaml").read_text(encoding="utf-8")))
+
+
+def _from_mapping(content: Mapping[str, Any]) -> PromptTemplate:
+    try:
+        return PromptTemplate(**{**content, "blocks": tuple(content["blocks"])})
+    except (TypeError, KeyError) as error:
+        accepted = ", ".join(PromptTemplate.__dataclass_fields__)
+        raise ConfigError(f"prompt: {' '.join(str(error).split())}; the fields of a prompt are {accepted}") from error
+
+
+def _template(prompt: str | Path | Mapping[str, Any]) -> PromptTemplate:
+    """The wording that the user gives, on top of that of chat models."""
+    chat = asdict(_chat_template())
+    if isinstance(prompt, str) and "{response}" in prompt:
+        # prometheus-eval's templates: one text. Cut at blank lines, so that the section of an absent reference answer can go.
+        return _from_mapping({**chat, "blocks": prompt.split("\n\n")})
+    if not isinstance(prompt, Mapping):
+        try:
+            content = yaml.safe_load(Path(prompt).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"prompt: cannot read {str(prompt)!r} ({reason}); give a template that holds {{response}}, or a YAML file"
+            ) from error
+        prompt = content if isinstance(content, Mapping) else {}
+    return _from_mapping({**chat, **prompt})
+
+
+def _layout(settings: JudgeSettings, tokenizer: Any, grid: Sequence[Any] | None, *, rebuilt: bool) -> SequenceLayout:
+    """The saved layout, or a new one where wording or grid are the user's."""
+    if settings.layout and not rebuilt:
+        layout = SequenceLayout.from_dict(tokenizer, dict(settings.layout))
+        return layout if grid is None else with_grid(layout, _labels(grid))
+    labels = _labels(grid) if grid is not None else tuple(settings.layout.get("grid", DEFAULT_GRID))
+    return SequenceLayout.build(
+        tokenizer, system=bool(settings.prompt.system), cue=settings.prompt.cue, grid=ScoreGrid(labels), chat_template_kwargs={}
+    )
+
+
+def with_grid(layout: SequenceLayout, labels: tuple[str, ...]) -> SequenceLayout:
+    """The same layout for other scores.
+
+    Raises:
+        ConfigError: if the labels are no grid, or the tokenizer cannot tell them apart.
+    """
+    return SequenceLayout(layout.tokenizer, layout.scaffold, layout.end_id, layout.cue, ScoreGrid(labels))
+
+
+def _labels(grid: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(label) for label in grid)
+
+
+def _changed(settings: JudgeSettings, changed: Mapping[str, Any]) -> JudgeSettings:
+    given = {name: value for name, value in changed.items() if value is not None}
+    sampling = replace(settings.sampling, **{name: given[name] for name in _SAMPLING_OPTIONS if name in given})
+    return replace(settings, sampling=sampling, **{name: given[name] for name in _SETTING_OPTIONS if name in given})
+
+
+def _digest(weights: Path | None) -> str:
+    """What tells trained weights from others: size and name of each file, and the content of an adapter."""
+    if weights is None:
+        return f"none {FORMAT}"
+    digest = hashlib.sha256()
+    for path in sorted(weights.iterdir()):
+        if path.is_file():
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            if path.name.startswith("adapter_"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_folder(given: str | Path | None) -> Path:
+    """Where files are written that other formats are unpacked to."""
+    if given is not None:
+        return Path(given)
+    if found := os.environ.get("TRACT_CACHE"):
+        return Path(found)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "tract"

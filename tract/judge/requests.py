@@ -1,0 +1,133 @@
+"""What is to be graded, checked as it comes in; and the same from rows and keyword arguments. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tract.errors import DataError
+from tract.schema import JudgeExample, Rubric
+
+# The most CoTs that one request may ask for.
+MOST_COTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GradeRequest:
+    r"""One response to be graded.
+
+    Attributes:
+        instruction: what was asked. response: what is graded; may be empty.
+        rubric: what it is graded by; a text is a criterion alone, or one in the form of prometheus-eval ("[criteria]\nScore 1: ...").
+        reference_answer: an answer that deserves the best score, if there is one.
+        id: of the request, for its grade; None for a hash of its content.
+        n_cot: CoTs to sample; None for as many as the judge's settings say.
+
+    Raises:
+        DataError: naming the field, if one is not text, holds half a surrogate pair, or is blank where it must not be.
+    """
+
+    instruction: str
+    response: str
+    rubric: Rubric | None = None
+    reference_answer: str | None = None
+    id: str | None = None
+    n_cot: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("instruction", "response"):
+            _check_text(name, getattr(self, name))
+        if not self.instruction.strip():
+            raise DataError("instruction: is blank; give what the response answers")
+        for name in ("reference_answer", "id"):
+            if getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
+        rubric: object = self.rubric
+        if isinstance(rubric, (str, Mapping)):
+            object.__setattr__(self, "rubric", rubric_of(rubric))
+        if self.rubric is not None:
+            _check_rubric(self.rubric)
+        n_cot = self.n_cot
+        if n_cot is not None and (isinstance(n_cot, bool) or not isinstance(n_cot, int) or not 1 <= n_cot <= MOST_COTS):
+            raise DataError(f"n_cot: found {n_cot!r}; a whole number from 1 to {MOST_COTS} is accepted")
+
+    @property
+    def content_id(self) -> str:
+        """16 hex digits that belong to what is graded: whoever grades the same content with the same seed draws the same CoTs."""
+        rubric = None if self.rubric is None else [self.rubric.criteria, self.rubric.descriptions]
+        content = json.dumps([self.instruction, self.response, self.reference_answer, rubric])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def shown_id(self) -> str:
+        """The given id, else that of the content."""
+        return self.content_id if self.id is None else self.id
+
+    def example(self) -> JudgeExample:
+        """The example that prompts are made from."""
+        return JudgeExample(self.content_id, self.content_id, self.instruction, self.response, self.reference_answer or None, self.rubric)
+
+    @classmethod
+    def of(cls, content: GradeRequest | Mapping[str, Any]) -> GradeRequest:
+        """The request of a mapping with these fields; ``rubric`` may be a text or a mapping with criteria and descriptions.
+
+        Raises:
+            DataError: if a field is unknown, missing or cannot be used.
+        """
+        if isinstance(content, GradeRequest):
+            return content
+        if not isinstance(content, Mapping):
+            raise DataError(f"request: found a {type(content).__name__}; a GradeRequest or a mapping of its fields is accepted")
+        known = [each.name for each in fields(cls)]
+        if unknown := [name for name in content if name not in known]:
+            raise DataError(f"{unknown[0]}: unknown field of a request; accepted are {', '.join(known)}")
+        if missing := [name for name in ("instruction", "response") if name not in content]:
+            raise DataError(f"{missing[0]}: is missing; a request needs instruction and response")
+        return cls(**{**content, "rubric": rubric_of(content.get("rubric"))})
+
+
+def rubric_of(given: object) -> Rubric | None:
+    """The rubric of a Rubric, a text, a mapping with ``criteria`` and perhaps ``descriptions``, or None.
+
+    Raises:
+        DataError: if it is something else, or a part of it cannot be used.
+    """
+    if given is None or isinstance(given, Rubric):
+        return given
+    if isinstance(given, str):
+        from tract.data.prometheus_layout import rubric_from_text
+
+        return rubric_from_text(given) or Rubric(given)
+    if not isinstance(given, Mapping):
+        raise DataError(f"rubric: found a {type(given).__name__}; text, or criteria and descriptions, are accepted")
+    if unknown := [name for name in given if name not in ("criteria", "descriptions")]:
+        raise DataError(f"rubric.{unknown[0]}: unknown; accepted are criteria, descriptions")
+    if "criteria" not in given:
+        raise DataError("rubric.criteria: is missing; give the question that the score answers")
+    descriptions = given.get("descriptions")
+    if descriptions is not None and not isinstance(descriptions, Mapping):
+        raise DataError(f"rubric.descriptions: found a {type(descriptions).__name__}; a mapping of score to text is accepted")
+    return Rubric(given["criteria"], descriptions or {})
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise DataError(f"{name}: found a {type(value).__name__}; text is accepted")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"{name}: not valid Unicode at character {error.start}; re-encode it as UTF-8") from None
+
+
+def _check_rubric(rubric: object) -> None:
+    if not isinstance(rubric, Rubric):
+        raise DataError(f"rubric: found a {type(rubric).__name__}; a Rubric or text is accepted")
+    _check_text("rubric.criteria", rubric.criteria)
+    if not rubric.criteria.strip():
+        raise DataError("rubric.criteria: is blank; give the question that the score answers, or no rubric")
+    for label, text in rubric.descriptions:
+        _check_text(f"rubric.descriptions.{label}", text)

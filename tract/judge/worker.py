@@ -1,0 +1,311 @@
+"""A live model behind a queue: whatever threads ask for is judged together, and new requests join those that are being sampled.
+
+``LocalWorker`` runs a model of this process, ``EngineWorker`` asks an engine (vLLM, a server). A worker knows token ids and judgements;
+requests and grades are ``tract.judge.judge``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from tract.errors import GenerationError
+from tract.generation.engine import Engine, EngineRequests
+from tract.generation.hf import Begin, HFJudge
+from tract.generation.judgement import NO_COT, Judgement, Prompt
+from tract.generation.sampling import Sampling
+from tract.layout import SequenceLayout
+
+# An engine finds a request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.
+_WAITING_SHARE = 8
+# Longest wait for a thread at the end of the process.
+_END_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """How scores are read; works that share one are judged together.
+
+    Attributes:
+        layout: cue, grid and end of turn. sampling: how CoTs are drawn. free: whether the judge writes its own score too.
+    """
+
+    layout: SequenceLayout
+    sampling: Sampling
+    free: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A prompt to judge: ``n_cot`` CoTs, or with 0 the score right behind the prompt."""
+
+    prompt: Prompt
+    n_cot: int
+    reading: Reading
+
+    @property
+    def expected(self) -> int:
+        """How many judgements it makes."""
+        return max(self.n_cot, 1)
+
+
+class Worker(Protocol):
+    """Judges what it is given, in threads of its own."""
+
+    def submit(self, work: Work) -> Future[list[Judgement]]:
+        """The judgements, when they are made; an error of this work alone is the future's."""
+
+    def close(self) -> None:
+        """Ends: what waits is cancelled, what is being made as well."""
+
+
+class _ClosedError(Exception):
+    """Ends a flow in the middle."""
+
+
+@dataclass(slots=True)
+class _Task:
+    work: Work
+    future: Future[list[Judgement]]
+    made: list[Judgement] = field(default_factory=list)
+
+
+class LocalWorker:
+    """A model of this process; a thread works while there is work, and there is none while there is not.
+
+    Args:
+        model: a causal LM in evaluation mode on its device. seed: of all draws. autocast: dtype of the arithmetic where it is not the
+            weights' own. rows: the most CoTs that are sampled at a time.
+    """
+
+    def __init__(self, model: nn.Module, *, seed: int, autocast: torch.dtype | None, rows: int) -> None:
+        self._model = model
+        self._seed = seed
+        self._autocast = autocast
+        self._rows = rows
+        self._lock = threading.Lock()
+        self._waiting: deque[_Task] = deque()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._numbers = count()
+        self._judges: dict[tuple[int, Sampling], HFJudge] = {}
+        _LIVE.add(self)
+
+    def submit(self, work: Work) -> Future[list[Judgement]]:
+        """See ``Worker``."""
+        # The row tells requests apart that have the same content, and so the same id.
+        task = _Task(replace(work, prompt=replace(work.prompt, row=next(self._numbers))), Future())
+        with self._lock:
+            if self._closed:
+                raise GenerationError("the judge is closed; load it again with Judge.from_pretrained")
+            self._waiting.append(task)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="tract-judge", daemon=True)
+                self._thread.start()
+        return task.future
+
+    def close(self) -> None:
+        """See ``Worker``."""
+        with self._lock:
+            self._closed = True
+            waiting, thread = list(self._waiting), self._thread
+            self._waiting.clear()
+        for task in waiting:
+            task.future.cancel()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_END_S)
+
+    def _work(self) -> None:
+        """Works off what waits, one kind of reading after the other, and ends."""
+        while True:
+            with self._lock:
+                while self._waiting and self._waiting[0].future.cancelled():
+                    self._waiting.popleft()
+                if not self._waiting:
+                    self._thread = None
+                    return
+                reading = self._waiting[0].work.reading
+            going: dict[int, _Task] = {}
+            try:
+                self._flow(partial(self._next, reading, going), reading, going)
+            except _ClosedError:
+                for task in going.values():
+                    _fail(task, CancelledError())
+            except Exception as error:
+                if not going:  # nothing has begun, and would not the next time either
+                    with self._lock:
+                        going = {0: self._waiting.popleft()} if self._waiting else {}
+                self._one_by_one(list(going.values()), error)
+
+    def _next(self, reading: Reading, going: dict[int, _Task], sampled: int) -> Begin | None:
+        """What begins now: the first that wait, as long as they read alike, want as many CoTs and there is room."""
+        if self._closed:
+            raise _ClosedError
+        begun: list[_Task] = []
+        with self._lock:
+            while self._waiting:
+                work = self._waiting[0].work
+                room = self._rows - sampled - len(begun) * work.expected
+                alike = work.reading is reading and (not begun or work.n_cot == begun[0].work.n_cot)
+                if not alike or (room < work.expected and (sampled or begun)):
+                    break
+                task = self._waiting.popleft()
+                if task.future.set_running_or_notify_cancel():
+                    begun.append(task)
+        if not begun:
+            return None
+        going.update((task.work.prompt.row, task) for task in begun)
+        n_cot = begun[0].work.n_cot
+        return Begin([task.work.prompt for task in begun], n_cot, without_cot=n_cot == 0)
+
+    def _flow(self, begin: Callable[[int], Begin | None], reading: Reading, going: dict[int, _Task]) -> None:
+        """Judges until nothing begins any more; ``going`` holds what is being made."""
+        for made in self._judge_of(reading).flow(begin, free=reading.free):
+            for judgement in made:
+                task = going[judgement.row]
+                task.made.append(judgement)
+                if len(task.made) == task.work.expected:
+                    del going[judgement.row]
+                    task.future.set_result(task.made)
+
+    def _judge_of(self, reading: Reading) -> HFJudge:
+        key = (id(reading.layout), reading.sampling)
+        if key not in self._judges:
+            self._judges[key] = HFJudge(self._model, reading.layout, reading.sampling, self._seed, self._autocast)
+        return self._judges[key]
+
+    def _one_by_one(self, tasks: list[_Task], error: Exception) -> None:
+        """Judges each by itself after an error among them, so that only what causes it fails."""
+        if len(tasks) == 1:
+            _fail(tasks[0], error)
+            return
+        for task in tasks:
+            alone = {task.work.prompt.row: task}
+            task.made.clear()
+            begins = iter([Begin([task.work.prompt], task.work.n_cot, without_cot=task.work.n_cot == 0)])
+            try:
+                self._flow(lambda _, begins=begins: next(begins, None), task.work.reading, alone)  # type: ignore[misc]
+            except Exception as own:
+                _fail(task, own)
+
+
+def _fail(task: _Task, error: BaseException) -> None:
+    if not task.future.done():
+        task.future.set_exception(error)
+
+
+# At the end of the process, torch must not be at work in a thread any more.
+_LIVE: weakref.WeakSet[LocalWorker] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for worker in list(_LIVE):
+        worker.close()
+
+
+class EngineWorker:
+    """Requests to an engine, from a loop in a thread of its own.
+
+    Args:
+        start: starts the engine or connects to it; done at once. seed: of all draws. rows: CoTs that the engine takes at a time.
+
+    Raises:
+        ConfigError: if the engine does not start.
+    """
+
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, Engine]], *, seed: int, rows: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tract-judge", daemon=True)
+        self._thread.start()
+        self._state: _EngineState | None = None
+        try:
+            self._engine = asyncio.run_coroutine_threadsafe(start(), self._loop).result()
+        except BaseException:
+            _end_loop(self._loop, self._thread)
+            raise
+        self._state = _EngineState(self._engine, seed, rows + max(1, rows // _WAITING_SHARE))
+        # Also when the last user forgets to close it.
+        self._finalizer = weakref.finalize(self, _end_engine, self._engine, self._loop, self._thread)
+
+    def submit(self, work: Work) -> Future[list[Judgement]]:
+        """See ``Worker``."""
+        if not self._finalizer.alive:
+            raise GenerationError("the judge is closed; load it again with Judge.from_pretrained")
+        assert self._state is not None
+        return asyncio.run_coroutine_threadsafe(self._state.judged(work), self._loop)
+
+    def close(self) -> None:
+        """See ``Worker``."""
+        self._finalizer()
+
+
+class _EngineState:
+    """What the coroutines share; it does not know the worker, so that this can go."""
+
+    def __init__(self, engine: Engine, seed: int, window: int) -> None:
+        self._engine = engine
+        self._seed = seed
+        self._places = asyncio.Semaphore(window)
+        self._requests: dict[tuple[int, Sampling], EngineRequests] = {}
+
+    async def judged(self, work: Work) -> list[Judgement]:
+        """The judgements of a work; where one of its CoTs fails, the others are given up."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(work, sample)) for sample in (range(work.n_cot) if work.n_cot else (NO_COT,))]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, work: Work, sample: int) -> Judgement:
+        reading = work.reading
+        key = (id(reading.layout), reading.sampling)
+        if key not in self._requests:
+            self._requests[key] = EngineRequests(self._engine, reading.layout, reading.sampling, self._seed)
+        async with self._places:
+            if sample == NO_COT:
+                return await self._requests[key].given(work.prompt, NO_COT, ())
+            return await self._requests[key].sampled(work.prompt, sample, reading.free)
+
+
+def _end_engine(engine: Engine, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    async def end() -> None:
+        going = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        await engine.close()
+
+    try:
+        asyncio.run_coroutine_threadsafe(end(), loop).result()
+    finally:
+        _end_loop(loop, thread)
+
+
+def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(_END_S)
+    if not thread.is_alive():
+        loop.close()
+
+
+def settle(future: Future[Any], result: Any) -> None:
+    """Gives a future its result, unless whoever wanted it has cancelled it meanwhile."""
+    try:
+        if future.set_running_or_notify_cancel():
+            future.set_result(result)
+    except InvalidStateError:
+        return
