@@ -91,6 +91,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
+    "export": (
+        ("tract.export", "tract.export.*"),
+        ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
+    ),
     "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
     "job": (("tract.job",), ("package", "interruption", "schema", "ranks", "entry", "stages", "config")),
 }
