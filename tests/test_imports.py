@@ -93,7 +93,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
     "export": (
         ("tract.export", "tract.export.*"),
-        ("package", "schema", "text", "sampling", "config", "modeling", "stages", "judge", "entry"),
+        ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
     ),
     "grading": (("tract.grading", "tract.grading.*"), ("package", "schema", "text", "evaluation", "data", "judge")),
     "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),

@@ -18,6 +18,7 @@ import yaml
 from tract.config import ModelConfig
 from tract.errors import ConfigError
 from tract.generation.sampling import Sampling
+from tract.judge.fit_stages import is_run
 from tract.judge.settings import FORMAT, LEAST_SCORE_MASS, SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
 from tract.layout import SequenceLayout
 from tract.modeling import load_tokenizer, locate, model_fingerprint, unpacked
@@ -144,7 +145,8 @@ class _Found:
 def _trained(where: _Where, base_model: str | None) -> _Found | None:
     """The judge of an exported folder, on this disk or on the hub, or of a run; None where there are no settings of one."""
     folder = Path(where.spec)
-    if folder.is_dir() and not (folder / SETTINGS_FILE).is_file() and not (folder / "config.json").is_file():
+    # The stage of a judge whose weights were all trained holds a config.json too, as a chat model does.
+    if folder.is_dir() and not (folder / SETTINGS_FILE).is_file() and (is_run(folder) or not (folder / "config.json").is_file()):
         return _of_run(folder, where)
     settings_path = folder / SETTINGS_FILE if folder.is_dir() else _from_hub(where)
     if settings_path is None or not settings_path.is_file():
@@ -164,9 +166,8 @@ def _of_run(folder: Path, where: _Where) -> _Found | None:
         )
     from tract.judge.runs import run_judge
 
-    run = run_judge(folder)
-    model = replace(run.model, unpacked=str(where.cache), trust_remote_code=where.trust_remote_code)
-    return _Found(run.settings, model, run.weights, run.four_bit, run.seed)
+    run = run_judge(folder, trust_remote_code=where.trust_remote_code, cache=where.cache)
+    return _Found(run.settings, run.model, run.weights, run.four_bit, run.seed)
 
 
 def _from_hub(where: _Where) -> Path | None:
