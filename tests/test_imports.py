@@ -91,6 +91,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
+    "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
     "job": (("tract.job",), ("package", "interruption", "schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)

@@ -225,7 +225,7 @@ def _chat_settings(where: _Where) -> JudgeSettings:
         prompt=_chat_template(),
         layout={},
         use_cot=True,
-        predictor="rail",
+        predictor="rail_normalized",  # an untrained model leaves much of the probability to other tokens
         n_cot=1,
         sampling=_CHAT_SAMPLING,
         seed=0,

@@ -147,9 +147,9 @@ def _requests(
 ) -> dict[str, list[GradeRequest]]:
     """The requests of each side, checked for equal lengths."""
     count = len(instructions)
-    rubrics = [rubric] * count if isinstance(rubric, (str, Rubric)) else list(rubric)
-    references = [None] * count if reference_answers is None else list(reference_answers)
-    for name, given in {**sides, "rubric": rubrics, "reference_answers": references}.items():
+    rubrics = [rubric] * count if isinstance(rubric, (str, Rubric)) else rubric
+    references = [None] * count if reference_answers is None else reference_answers
+    for name, given in {"instructions": instructions, **sides, "rubric": rubrics, "reference_answers": references}.items():
         if isinstance(given, str) or len(given) != count:
             found = "one text" if isinstance(given, str) else f"{len(given)}"
             raise DataError(f"{name}: found {found} for {count} instructions; one for each is accepted")

@@ -1,0 +1,104 @@
+"""The same grades by an engine as by the model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from plain_engine import PlainEngine, served
+from talking import TALKING
+
+from tract import Grade, GradeRequest, Judge
+from tract.errors import ConfigError, GenerationError
+from tract.generation.engine import Ask, Reply
+from tract.judge.loading import open_judge_files
+from tract.judge.worker import EngineWorker
+
+GREEDY = {**TALKING, "temperature": 0.0, "n_cot": 2}
+
+
+def close(found: Grade, expected: Grade) -> None:
+    assert (found.status, found.feedbacks, found.id) == (expected.status, expected.feedbacks, expected.id)
+    assert found.distribution == pytest.approx(expected.distribution, abs=1e-5)
+    assert found.score == pytest.approx(expected.score, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def expected(talking_folder: str, requests: Sequence[GradeRequest]) -> list[Grade]:
+    with Judge.from_pretrained(talking_folder, **GREEDY) as judge:
+        return judge.grade_batch(requests, progress=False)
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "openai"])
+def test_a_server_gives_the_same_grades(
+    dialect: str, talking_folder: str, talking_model: Any, tiny_tokenizer: Any, requests: Sequence[GradeRequest], expected: Sequence[Grade]
+) -> None:
+    count = 3 if dialect == "openai" else len(requests)  # a pass for each score
+    with (
+        served(PlainEngine(talking_model, tiny_tokenizer), dialect=dialect) as (url, _),
+        Judge.from_pretrained(talking_folder, "openai", base_url=url, api=dialect, **GREEDY) as judge,
+    ):
+        found = judge.grade_batch(requests[:count], progress=False)
+    for one, other in zip(found, expected, strict=False):
+        close(one, other)
+
+
+class Failing(PlainEngine):
+    """Fails for a prompt that holds a token."""
+
+    poison: int | None = None
+
+    async def complete(self, ask: Ask) -> Reply:
+        await asyncio.sleep(0)
+        if self.poison in ask.ids:
+            raise GenerationError("refused")
+        return await super().complete(ask)
+
+
+def worker_of(engine: PlainEngine, rows: int = 4) -> EngineWorker:
+    async def start() -> Any:
+        return engine
+
+    return EngineWorker(start, seed=0, rows=rows)
+
+
+def test_an_engine_that_fails_for_one_goes_on_for_others(
+    talking_folder: str, talking_model: Any, tiny_tokenizer: Any, requests: Sequence[GradeRequest], expected: Sequence[Grade]
+) -> None:
+    engine = Failing(talking_model, tiny_tokenizer)
+    files = open_judge_files(talking_folder, **GREEDY)
+    mark = files.layout.cot_ids("\x07")
+    assert len(mark) == 1
+    engine.poison = mark[0]
+    with Judge(files, worker_of(engine), batch_size=4, calibrated=False) as judge:
+        found = judge.grade_batch([requests[0], GradeRequest("a", "b\x07"), requests[1]], progress=False)
+    close(found[0], expected[0])
+    close(found[2], expected[1])
+    assert (found[1].status, found[1].score) == ("error", None)
+    assert str(found[1].error).endswith("refused")
+    assert engine.closed
+
+
+def test_an_engine_that_does_not_start_is_told() -> None:
+    async def start() -> Any:
+        raise ConfigError("no engine here")
+
+    with pytest.raises(ConfigError, match="no engine here"):
+        EngineWorker(start, seed=0, rows=4)
+
+
+def test_a_closed_engine_judge_gives_up_what_is_going_on(talking_folder: str, talking_model: Any, tiny_tokenizer: Any) -> None:
+    class Stuck(PlainEngine):
+        async def complete(self, ask: Ask) -> Reply:
+            await asyncio.sleep(600)
+            raise AssertionError
+
+    engine = Stuck(talking_model, tiny_tokenizer)
+    judge = Judge(open_judge_files(talking_folder, **GREEDY), worker_of(engine), batch_size=4, calibrated=False)
+    future = judge.submit(GradeRequest("a", "b"))
+    judge.close()
+    assert future.cancelled()
+    assert engine.closed
+    assert judge.grade("a", "b").status == "error"

@@ -1,0 +1,5 @@
+"""``python -m tract.server``."""
+
+from tract.server.command import main
+
+main()

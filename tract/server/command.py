@@ -1,0 +1,161 @@
+"""The command line of ``tract serve``. Nothing heavy is loaded before the arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tract import interruption
+from tract.entry import guarded
+from tract.errors import ConfigError
+from tract.masking import MaskedFormatter
+from tract.server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Serves a judge over HTTP: /v1/grade, /v1/grade/batch, /v1/judge, /health, /metrics and a page of documentation, /docs."
+EPILOG = """\
+examples:
+  tract serve --judge exported/my_judge
+  tract serve --judge runs/tract_quickstart/seed0 --n-cot 4 --port 9000
+  TRACT_SERVER_TOKEN=... tract serve --judge exported/my_judge --host 0.0.0.0
+  curl http://127.0.0.1:8080/v1/grade -H 'Content-Type: application/json' \\
+    -d '{"instruction": "Name a prime above 10.", "response": "11", "rubric": "Is the answer right?"}'
+"""
+DEFAULT_TOKEN_ENV = "TRACT_SERVER_TOKEN"
+_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+_LIMITS = ServerSettings()
+# Options of ``Judge.from_pretrained`` that are handed on where they are given: name -> (type, what it says).
+_JUDGE_OPTIONS: dict[str, tuple[type, str]] = {
+    "revision": (str, "commit, tag or branch on the hub"),
+    "base_model": (str, "folder or hub id of the LLM that an adapter belongs to"),
+    "name": (str, "what the judge is called"),
+    "device": (str, "where the model runs, e.g. cuda or cpu"),
+    "dtype": (str, "of the arithmetic, e.g. bfloat16"),
+    "n_cot": (int, "CoTs whose scores are averaged, where a request does not say"),
+    "predictor": (str, "how a score is read from a CoT, e.g. rail"),
+    "temperature": (float, "of sampling"),
+    "max_cot_tokens": (int, "a longer CoT is cut"),
+    "max_length": (int, "tokens of prompt, CoT, cue and score together"),
+    "overlong": (str, "refuse or shorten prompts that do not fit"),
+    "seed": (int, "of all draws"),
+    "batch_size": (int, "CoTs that the model writes at a time"),
+    "base_url": (str, "of the server, with --backend openai"),
+    "served_model": (str, "the model's name on that server"),
+    "api": (str, "what that server understands, e.g. vllm"),
+    "api_key_env": (str, "name of the environment variable with that server's key"),
+    "timeout_s": (float, "for one request to that server"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves what the command line names; an error of the user's ends as one line and exit status 2."""
+    parser = argparse.ArgumentParser(
+        "python -m tract.server", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    guarded(run)(parser.parse_args(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``tract serve``."""
+    parser.add_argument("--judge", required=True, metavar="PATH", help="exported folder, run, stage, or chat model (folder or hub id)")
+    parser.add_argument("--backend", default="hf", choices=("hf", "vllm", "openai"), help="what runs the model (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
+    parser.add_argument("--port", type=int, default=8080, help="0 for a free one, which is logged (default: %(default)s)")
+    parser.add_argument(
+        "--token-env", metavar="NAME",
+        help=f"environment variable with the bearer token that requests must bring (default: {DEFAULT_TOKEN_ENV}, if it is set)",
+    )  # fmt: skip
+    limits = parser.add_argument_group("limits")
+    _limit(limits, "max_queue", int, "items that wait or are graded at a time; more are answered with 429")
+    _limit(limits, "max_batch_items", int, "items of one batch; more are answered with 413")
+    _limit(limits, "max_body_bytes", int, "bytes of one request; more are answered with 413")
+    _limit(limits, "max_n_cot", int, "CoTs that a request may ask for")
+    _limit(limits, "request_timeout_s", float, "seconds that a request waits for its grades; then it is answered with 504")
+    _limit(limits, "body_timeout_s", float, "seconds that a request's body may take to arrive; then it is answered with 408")
+    _limit(limits, "shutdown_timeout_s", float, "seconds that requests are waited for after SIGTERM or Ctrl-C")
+    judge = parser.add_argument_group("judge (default: what it was exported with)")
+    for name, (kind, text) in _JUDGE_OPTIONS.items():
+        judge.add_argument(_flag(name), dest=name, type=kind, metavar="VALUE", help=text)
+    judge.add_argument("--grid", metavar="SCORES", help="the scores, with commas between, for a model that was not trained on others")
+    judge.add_argument("--calibrated", action="store_true", help="apply the calibration that was fitted on validation data")
+    judge.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+
+
+def _limit(group: Any, name: str, kind: type, text: str) -> None:
+    value = getattr(_LIMITS, name)
+    group.add_argument(_flag(name), dest=name, type=kind, default=value, metavar="N", help=f"{text} (default: {value:g})")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.removesuffix('_s').replace('_', '-')}"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serves until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigError: if the options, the address or the judge cannot be used.
+    """
+    settings = _settings(arguments)
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"the package {package} is missing; run `pip install -c constraints.txt -e '.[serve]'`")
+    _log_to_stderr()
+    from tract.server.running import is_loopback, listen, serve
+
+    # Before the judge is loaded, which may take minutes.
+    bound = listen(arguments.host, arguments.port)
+    if settings.token is None and not is_loopback(bound):
+        log.warning(
+            "%s: who reaches this machine can use the judge without a token; set %s, or --host 127.0.0.1", arguments.host, DEFAULT_TOKEN_ENV
+        )
+    with interruption.handled(_last_words, once=True):
+        from tract.judge.judge import Judge
+        from tract.server.app import create_app
+
+        judge = Judge.from_pretrained(arguments.judge, arguments.backend, **_judge_options(arguments))
+        app = create_app(judge, settings)
+    serve(app, bound)
+
+
+def _settings(arguments: argparse.Namespace) -> ServerSettings:
+    limits = {name: getattr(arguments, name) for name in vars(_LIMITS) if name != "token"}
+    return ServerSettings(token=_token(arguments.token_env), **limits)
+
+
+def _token(name: str | None) -> str | None:
+    """The token, read from the environment: on the command line everyone on the machine could read it."""
+    if name is None:
+        return os.environ.get(DEFAULT_TOKEN_ENV)
+    token = os.environ.get(name)
+    if not token:
+        raise ConfigError(f"--token-env: the environment variable {name} is not set; export it with the token that requests must bring")
+    return token
+
+
+def _judge_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options = {name: getattr(arguments, name) for name in _JUDGE_OPTIONS if getattr(arguments, name) is not None}
+    if arguments.grid is not None:
+        options["grid"] = [score.strip() for score in arguments.grid.split(",")]
+    return {**options, "calibrated": arguments.calibrated, "trust_remote_code": arguments.trust_remote_code}
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # What a client sends wrongly, uvicorn tells as a warning; its start and end are told here.
+    for name in ("uvicorn", "httpx", "openai"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _last_words(number: int, reason: str) -> None:
+    sys.stderr.write(f"interrupted ({signal.Signals(number).name}) while the judge was being loaded\n")
