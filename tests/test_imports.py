@@ -92,6 +92,25 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
     "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
+    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge")),
+    "cli": (
+        ("tract.cli", "tract.cli.*", "tract.__main__"),
+        (
+            "package",
+            "interruption",
+            "schema",
+            "text",
+            "tensors",
+            "evaluation",
+            "data",
+            "preview",
+            "stages",
+            "judge",
+            "entry",
+            "compare",
+            "grading",
+        ),
+    ),
     "job": (("tract.job",), ("package", "interruption", "schema", "ranks", "entry", "stages", "config")),
 }
 # (module, the only module of a forbidden row that it may import)
