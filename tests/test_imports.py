@@ -95,7 +95,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tract.export", "tract.export.*"),
         ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
     ),
-    "grading": (("tract.grading", "tract.grading.*"), ("package", "schema", "text", "evaluation", "data", "judge")),
+    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge")),
     "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
     "cli": (
         ("tract.cli", "tract.cli.*", "tract.__main__"),
