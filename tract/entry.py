@@ -120,6 +120,16 @@ def guarded(task: Callable[..., Result]) -> Callable[..., Result]:
     return run
 
 
+def say(text: str) -> None:
+    """Writes lines to stdout at once; who reads no further (``| head``) does not stop what is at work."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def disk_full(error: BaseException) -> str | None:
     """The file that did not fit on its disk or in its quota, else what the disk said; None for an error of another kind."""
     chain = list(_chain(error))

@@ -156,6 +156,8 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
         ({"instruction": "a", "response": "b", "n_cot": 0}, "n_cot: found 0"),
         ({"instruction": "a", "response": "b", "rubric": 3}, "rubric: found a int"),
         ({"instruction": "a", "response": "b", "rubric": Rubric(" ")}, "rubric.criteria: is blank"),
+        ({"instruction": "a", "response": "b", "rubric": Rubric("c", [("high", "x")])}, "'high' is no score"),
+        ({"instruction": "a", "response": "b", "rubric": Rubric("c", [("2", "x"), ("1", "y")])}, "the scores 2, 1 do not ascend"),
     ],
 )
 def test_a_call_with_what_is_none_raises(judge: Judge, arguments: dict[str, Any], message: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tract.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, Options
-from tract.entry import guarded
+from tract.entry import guarded, say
 from tract.errors import ConfigError
 
 _DESCRIPTION = "Compares runs: means and intervals over seeds, paired differences to a baseline, tables, plots and a page."
@@ -25,13 +24,14 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compares what the command line names; an error of the user's ends as one line and exit status 2."""
-    guarded(_run)(_parser().parse_args(arguments))
+    parser = argparse.ArgumentParser("python -m tract.compare", formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    guarded(run)(parser.parse_args(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m tract.compare", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what a comparison is asked for."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, an evaluate-KEY, a multirun or a folder above them")
     parser.add_argument(
         "--baseline", metavar="NAME", help=f"the variant that differences are to (default: {DEFAULT_BASELINE}, or the first)"
@@ -49,18 +49,22 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=int, default=2000, metavar="N", help="of the questions, for differences; 0 for none (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: comparison in the first RUN)")
-    return parser
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    options = _options(arguments)
+def run(arguments: argparse.Namespace) -> None:
+    """Compares, prints the tables and writes the files.
+
+    Raises:
+        TractError: for anything that the user can mend.
+    """
+    options = options_of(arguments)
     # They load numpy, scipy and pyarrow; matplotlib comes with the plots.
     from tract.compare.comparison import compare
     from tract.compare.runs import find_runs, is_evaluation
     from tract.compare.tables import terminal
 
     comparison = compare(find_runs(arguments.runs), options)
-    _say(terminal(comparison) + "\n")
+    say(terminal(comparison) + "\n")
     from tract.compare.files import files_of
 
     first: Path = arguments.runs[0]
@@ -68,10 +72,15 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.out or (first.absolute().parent if is_evaluation(first) else first) / "comparison"
     )  # no file is added to a product
     for name, content in files_of(comparison, [str(run) for run in arguments.runs]).items():
-        _say(str(_write(out / name, content)))
+        say(str(write(out / name, content)))
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def options_of(arguments: argparse.Namespace) -> Options:
+    """What is compared by.
+
+    Raises:
+        ConfigError: if an option cannot be used.
+    """
     if not 0 < arguments.confidence < 1:
         raise ConfigError(f"--confidence: {arguments.confidence:g} is not between 0 and 1")
     if arguments.resamples < 0:
@@ -87,18 +96,12 @@ def _names(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def _say(text: str) -> None:
-    """Writes lines at once, since plots take seconds; who reads no further (``| head``) gets the files all the same."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def write(path: Path, content: str | bytes) -> Path:
+    """Writes a file of the output folder, whole or not at all; returns its path.
 
-
-def _write(path: Path, content: str | bytes) -> Path:
-    """Writes a file whole or not at all."""
+    Raises:
+        ConfigError: if it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

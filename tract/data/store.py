@@ -107,7 +107,7 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
     if on_bad_row not in ("raise", "skip"):
         raise ConfigError(f"data.on_bad_row: {on_bad_row!r} is unknown; raise or skip are accepted")
     fingerprint = short_hash(source.fingerprint(), grid.labels, on_bad_row, group_annotations, STORE_VERSION, length=64)
-    folder = Path(cache_dir) / f"examples-{fingerprint[:16]}"
+    folder = _folder(fingerprint, cache_dir)
     if (store := _open(folder, fingerprint)) is not None:
         log.debug("%s: %d examples from the cache, %s", source.describe(), len(store), folder)
         return store
@@ -123,6 +123,15 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
         shutil.rmtree(partial, ignore_errors=True)
     log.info("%s: %s, in %.1f s, %s", source.describe(), counts, time.monotonic() - started, folder)
     return store
+
+
+def cached_store(fingerprint: str, cache_dir: Path) -> ExampleStore | None:
+    """The store with a fingerprint, as ``build_store`` left it in the cache; None if it is not there."""
+    return _open(_folder(fingerprint, cache_dir), fingerprint)
+
+
+def _folder(fingerprint: str, cache_dir: Path) -> Path:
+    return Path(cache_dir) / f"examples-{fingerprint[:16]}"
 
 
 def _open(folder: Path, fingerprint: str) -> ExampleStore | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ ERROR = "error"  # the request could not be used, or the model failed: no score;
 STATUSES = (OK, NO_CUE, TRUNCATED_COT, LOW_SCORE_MASS, OVER_LENGTH, ERROR)
 # Of the interval of a score.
 CONFIDENCE = 0.9
+# The predictors whose score is an expectation, so that a temperature of the distribution moves it.
+EXPECTATIONS = ("rail", "rail_normalized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +108,51 @@ def grade_of(
         predictor: how each is read. least_score_mass: below it a reading is none. calibration: to be applied, None for none.
     """
     ordered = sorted(judgements, key=lambda judgement: judgement.sample)
-    raw = [_raw_score(judgement, grid, cue, predictor, least_score_mass) for judgement in ordered]
-    read = [_calibrated(judgement, grid, score, predictor, calibration) for judgement, score in zip(ordered, raw, strict=True)]
-    cots = tuple(
-        CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), dict(zip(grid.labels, p, strict=True)))
-        for judgement, (score, p) in zip(ordered, read, strict=True)
-    )
+    cots = tuple(_read(judgement, grid, cue, predictor, least_score_mass) for judgement in ordered)
     scores = [cot.score for cot in cots if cot.score is not None]
-    status = max((cot.status for cot in cots), key=STATUSES.index)
-    score, error = _mean(scores), None
-    if score is not None and calibration is not None:
-        score = calibration.score(score)
     feedbacks = tuple(judgement.cot for judgement in ordered if judgement.sample != NO_COT)
-    distribution = {label: float(np.mean([cot.distribution[label] for cot in cots])) for label in grid.labels}
-    return Grade(
-        score=score,
-        status=status,
-        distribution=distribution,
+    grade = Grade(
+        score=_mean(scores),
+        status=max((cot.status for cot in cots), key=STATUSES.index),
+        distribution=_mean_distribution(cots, grid),
         feedback=feedbacks[0] if feedbacks else "",
         feedbacks=feedbacks,
-        interval=None if score is None else _interval(cots, grid, calibration),
+        interval=_interval(cots, grid, None),
         standard_error=_standard_error(scores),
         score_mass=float(np.mean([math.fsum(judgement.probabilities) for judgement in ordered])),
         cots=cots,
         shortened=shortened,
-        calibrated=calibration is not None,
-        raw_score=_mean([value for value in raw if value is not None]),
+        calibrated=False,
+        raw_score=_mean(scores),
         id=request_id,
-        error=error,
     )
+    return grade if calibration is None else calibrated(grade, grid, predictor, calibration)
+
+
+def calibrated(grade: Grade, grid: ScoreGrid, predictor: str, calibration: Calibration) -> Grade:
+    """The same grade under a calibration: score, interval, standard error, distributions; ``raw_score`` and ``score_mass`` stay.
+
+    Args:
+        grade: one that was not calibrated; without a score it stays as it is, but for the mark. grid, predictor: of the judge.
+    """
+    cots = tuple(_tempered(cot, grid, predictor, calibration) for cot in grade.cots)
+    scores = [cot.score for cot in cots if cot.score is not None]
+    mean = _mean(scores)
+    return replace(
+        grade,
+        score=None if mean is None else calibration.score(mean),
+        distribution=_mean_distribution(cots, grid) if cots else grade.distribution,
+        interval=_interval(cots, grid, calibration),
+        standard_error=_standard_error([calibration.score(score) for score in scores]),
+        cots=cots,
+        calibrated=True,
+    )
+
+
+def _read(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> CotGrade:
+    score = _raw_score(judgement, grid, cue, predictor, least_score_mass)
+    distribution = dict(zip(grid.labels, judgement.probabilities, strict=True))
+    return CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), distribution)
 
 
 def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> float | None:
@@ -143,15 +161,14 @@ def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, 
     return predictions(judgement, grid, cue).get(predictor)
 
 
-def _calibrated(
-    judgement: Judgement, grid: ScoreGrid, score: float | None, predictor: str, calibration: Calibration | None
-) -> tuple[float | None, list[float]]:
-    """(score, distribution) of one CoT. A temperature acts on the distribution, whose expectation then is the score."""
-    if calibration is None or score is None or calibration.temperature is None:
-        return score, list(judgement.probabilities)
-    p = calibration.distribution(judgement.probabilities)
+def _tempered(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calibration) -> CotGrade:
+    """A CoT's grade under a temperature, which acts on the distribution, whose expectation then is the score."""
+    if cot.score is None or calibration.temperature is None or not any(cot.distribution.values()):
+        return cot
+    p = calibration.distribution([cot.distribution[label] for label in grid.labels])
     expected = float(p @ np.asarray(grid.values))
-    return expected if predictor in ("rail", "rail_normalized") else score, p.tolist()
+    distribution = dict(zip(grid.labels, p.tolist(), strict=True))
+    return replace(cot, score=expected if predictor in EXPECTATIONS else cot.score, distribution=distribution)
 
 
 def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
@@ -171,9 +188,20 @@ def _standard_error(scores: Sequence[float]) -> float | None:
     return float(np.std(scores, ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None
 
 
-def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibration | None) -> tuple[float, float]:
+def _mean_distribution(cots: Sequence[CotGrade], grid: ScoreGrid) -> dict[str, float]:
+    return {label: float(np.mean([cot.distribution[label] for cot in cots])) for label in grid.labels}
+
+
+def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibration | None) -> tuple[float, float] | None:
     """The quantiles of the normalised distribution, mixed over the CoTs that gave a score; mapped as the score is."""
     rows = np.asarray([[cot.distribution[label] for label in grid.labels] for cot in cots if cot.score is not None])
+    if not len(rows):
+        return None
+    # A decoded score may stand where the distribution holds nothing that could be normalised.
+    mass = rows.sum(axis=1, keepdims=True)
+    rows = rows[mass[:, 0] > 0]
+    if not len(rows):
+        return None
     mixed = (rows / rows.sum(axis=1, keepdims=True)).mean(axis=0)
     cumulated = np.cumsum(mixed)
     tail = (1 - CONFIDENCE) / 2

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from tract.errors import ConfigError, DataError, TractError
-from tract.fitting import shortened
 from tract.generation.judgement import Judgement, Prompt
 from tract.generation.sampling import Sampling
+from tract.judge.asking import asked, labels_for
 from tract.judge.backends import BackendOptions, start_worker
 from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
 from tract.judge.loading import JudgeFiles, cache_folder, open_judge_files, with_grid
@@ -269,21 +269,11 @@ class Judge(PrometheusMethods):
         settings = self.settings
         layout = self._layout_for(request.rubric)
         drawn = sampling or settings.sampling
-        prompt = settings.prompt.render(request.example(), layout.grid)
-        ids, cut = layout.prompt_ids(prompt), False
-        reserve = layout.max_tail_tokens + (drawn.max_cot_tokens if settings.use_cot else 0)
-        room = settings.max_length - reserve
-        if len(ids) > room:
-            fitted = shortened(prompt, layout, room, settings.shorten) if settings.overlong == "shorten" else None
-            if fitted is None:
-                reason = (
-                    f"max_length: the prompt has {len(ids)} tokens; {settings.max_length} less {reserve} for CoT and score leave {room};"
-                    " raise max_length, lower max_cot_tokens, or set overlong='shorten'"
-                )
-                return failed(request.shown_id, OVER_LENGTH, reason), layout.grid, False
-            ids, cut = fitted, True
+        found = asked(request, layout, settings, drawn)
+        if found.refusal is not None:
+            return failed(request.shown_id, OVER_LENGTH, found.refusal), layout.grid, False
         n_cot = (request.n_cot or settings.n_cot) if settings.use_cot else 0
-        return Work(Prompt(request.content_id, 0, ids), n_cot, self._reading(layout, drawn)), layout.grid, cut
+        return Work(Prompt(request.content_id, 0, found.ids), n_cot, self._reading(layout, drawn)), layout.grid, found.shortened
 
     def _layout_for(self, rubric: Rubric | None) -> SequenceLayout:
         """The judge's layout, or that of the rubric's own grid where the judge was trained on none.
@@ -291,17 +281,7 @@ class Judge(PrometheusMethods):
         Raises:
             DataError: if the rubric describes scores that the judge does not give.
         """
-        labels = rubric.labels if rubric else ()
-        if set(map(float, labels)) <= set(self.grid.values) and (self.settings.fixed_grid or len(labels) < 2):
-            return self._files.layout
-        if self.settings.fixed_grid:
-            off = next(label for label in labels if float(label) not in self.grid.values)
-            raise DataError(
-                f"rubric.descriptions: the score {off} is not one that this judge was trained to give ({', '.join(self.grid.labels)}); "
-                "describe these, or load it with grid=[...] to read other scores from it all the same"
-            )
-        if len(labels) < 2:
-            raise DataError(f"rubric.descriptions: {', '.join(labels)} is no grid; describe two scores or more, or load with grid=[...]")
+        labels = labels_for(rubric, self.grid, fixed=self.settings.fixed_grid)
         with self._lock:
             if labels not in self._layouts:
                 self._layouts[labels] = with_grid(self._files.layout, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -130,4 +131,17 @@ def _check_rubric(rubric: object) -> None:
     if not rubric.criteria.strip():
         raise DataError("rubric.criteria: is blank; give the question that the score answers, or no rubric")
     for label, text in rubric.descriptions:
+        _check_label(label)
         _check_text(f"rubric.descriptions.{label}", text)
+    scores = [float(label) for label in rubric.labels]
+    if any(low >= high for low, high in zip(scores, scores[1:], strict=False)):
+        raise DataError(f"rubric.descriptions: the scores {', '.join(rubric.labels)} do not ascend; give each once, the lowest first")
+
+
+def _check_label(label: object) -> None:
+    try:
+        fine = isinstance(label, str) and label == label.strip() and math.isfinite(float(label))
+    except ValueError:
+        fine = False
+    if not fine:
+        raise DataError(f"rubric.descriptions: {label!r} is no score; the text of a number is accepted, as the judge writes it")

@@ -57,7 +57,7 @@ def find_judge(spec: str, cfg: Config) -> Judge:
         return _seed_judge(cfg)
     folder = Path(spec)
     if (folder / MANIFEST).is_file() or folder.name.endswith(".partial"):
-        return _trained_judge(folder, cfg)
+        return trained_judge(folder, trust_remote_code=cfg.model.trust_remote_code, unpacked=cfg.model.unpacked)
     if (folder / "adapter_config.json").is_file():
         return _adapter_judge(folder, cfg)
     if spec.startswith((".", "/", "runs/")) and not folder.is_dir():
@@ -92,7 +92,16 @@ def _adapter_judge(folder: Path, cfg: Config) -> Judge:
     return replace(seed, name=folder.name, weights=folder, fingerprint=_joined(seed.fingerprint, hashlib.sha256(weights).hexdigest()))
 
 
-def _trained_judge(folder: Path, cfg: Config) -> Judge:
+def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None) -> Judge:
+    """The judge that a fit stage made.
+
+    Args:
+        folder: of the complete stage. trust_remote_code: whether Python code that came with its seed LLM may run; the folder's own
+            configuration cannot allow it. unpacked: folder for unpacked GGUF files, None for none.
+
+    Raises:
+        ConfigError, DataError: if it is none, its files are damaged, or it needs code that may not run.
+    """
     product = open_product(folder)
     try:
         saved = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
@@ -108,7 +117,7 @@ def _trained_judge(folder: Path, cfg: Config) -> Judge:
         raise DataError(
             f"judge: {folder} is no folder of a fit stage: {type(error).__name__}: {reason}; give that of stage1 or stage2"
         ) from error
-    model = _as_allowed(model, folder, cfg)
+    model = _as_allowed(model, folder, trust_remote_code, unpacked)
     tokenizer = load_tokenizer(in_folder(model, folder))
     layout = SequenceLayout.from_dict(tokenizer, saved)
     # The seed LLM is no file of the folder where an adapter was trained.
@@ -117,19 +126,20 @@ def _trained_judge(folder: Path, cfg: Config) -> Judge:
     return Judge(name, fingerprint, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot)
 
 
-def _as_allowed(model: ModelConfig, folder: Path, cfg: Config) -> ModelConfig:
-    """The seed LLM that a run folder names, without what only the user's own configuration may say.
+def _as_allowed(model: ModelConfig, folder: Path, trust_remote_code: bool, unpacked: str | None) -> ModelConfig:
+    """The seed LLM that a run folder names, without what only the user may say.
 
     Raises:
-        ConfigError: if it runs code that came with the model, and the user's configuration does not allow this.
+        ConfigError: if it runs code that came with the model, and the user does not allow this.
     """
-    if model.trust_remote_code and not cfg.model.trust_remote_code:
+    if model.trust_remote_code and not trust_remote_code:
         raise ConfigError(
             f"model.trust_remote_code: the judge {folder} was trained with true, so that Python code of {model.name_or_path!r} would run, "
-            "but a folder cannot allow this by itself; read that code, and if you trust it set model.trust_remote_code=true"
+            "but a folder cannot allow this by itself; read that code, and if you trust it set model.trust_remote_code=true (a command: "
+            "--trust-remote-code, Python: trust_remote_code=True)"
         )
     # Where files are written, and which file is read, is nothing that a folder from elsewhere decides; its tokenizer has the template.
-    return replace(model, unpacked=cfg.model.unpacked, chat_template=None)
+    return replace(model, unpacked=unpacked, chat_template=None)
 
 
 def _joined(*parts: str) -> str:

@@ -1,0 +1,168 @@
+"""``tract calibrate``: fits a judge's scores to true ones, says honestly what that gains, and keeps it in the judge's settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive, share
+from tract.cli.output import progress
+from tract.entry import say
+from tract.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from tract.evaluation.results import Estimate
+    from tract.grading.calibrating import Effect
+    from tract.grading.scan import FileFacts
+    from tract.grading.validation import Validation
+    from tract.judge.calibration import Calibration
+    from tract.judge.settings import JudgeSettings
+    from tract.schema import Rubric
+
+_DESCRIPTION = """\
+Fits a calibration on a validation file with true scores and writes it into the judge's judge_config.json. It is off when judging
+unless --calibrated (or Judge.from_pretrained(..., calibrated=True)) switches it on. The errors after it are those on questions that
+it was not fitted on (cross-validation). The file may be one that `tract grade` wrote with this judge, uncalibrated."""
+_EPILOG = """\
+examples:
+  tract calibrate --judge my_judge --data val.jsonl --target human_score
+  tract calibrate --judge my_judge --data graded_val.parquet --target human_score --method isotonic --dry-run
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet; graded or not")
+    parser.add_argument("--target", required=True, metavar="COLUMN", help="the true score of each row, in points")
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--method", choices=("temperature", "isotonic"),
+        help="a temperature of the score distribution, or an ascending map of the score (default: temperature, where it moves the score)",
+    )  # fmt: skip
+    parser.add_argument("--folds", type=positive, default=5, metavar="K", help="of the cross-validation (default: 5)")
+    parser.add_argument("--confidence", type=share, default=0.95, metavar="SHARE", help="of the intervals (default: 0.95)")
+    parser.add_argument("--resamples", type=positive, default=2000, metavar="N", help="of the questions (default: 2000)")
+    parser.add_argument("--fold-seed", type=int, default=0, metavar="N", help="of folds and resamples (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    add_judge_arguments(parser, settings=False)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Calibrates.
+
+    Raises:
+        TractError: for a mistake of the user's.
+    """
+    from tract.grading.calibrating import effect, fitted, held_out
+    from tract.judge.settings import SETTINGS_FILE, read_settings
+
+    folder = Path(arguments.judge)
+    if not (folder / SETTINGS_FILE).is_file():
+        raise ConfigError(f"--judge: {folder} holds no {SETTINGS_FILE} to write to; export the judge first: tract export RUN FOLDER")
+    if arguments.folds < 2:
+        raise ConfigError("--folds: 1 leaves nothing to fit on; give 2 or more")
+    settings = read_settings(folder / SETTINGS_FILE)
+    method = _method(arguments.method, settings)
+    found, facts = _validation(arguments, settings, method)
+    examples, grid = found.examples, settings.grid
+    say(_about(arguments.data, found))
+    after = held_out(examples, grid, settings.predictor, method, arguments.folds, arguments.fold_seed)
+    gain = effect(
+        examples,
+        after,
+        folds=arguments.folds,
+        seed=arguments.fold_seed,
+        resamples=arguments.resamples,
+        confidence=arguments.confidence,
+    )  # fmt: skip
+    calibration = fitted(examples, grid, method, _facts(arguments, facts, found, gain))
+    say("\n".join(_table(calibration, gain, arguments.confidence)))
+    if arguments.dry_run:
+        say("nothing was written (--dry-run)")
+        return
+    try:
+        say(str(replace(settings, calibration=calibration).write(folder)))
+    except OSError as error:
+        raise ConfigError(
+            f"--judge: cannot write {folder / SETTINGS_FILE} ({error.strerror}); give a folder that can be written to"
+        ) from None
+
+
+def _method(asked: str | None, settings: JudgeSettings) -> str:
+    from tract.judge.grades import EXPECTATIONS
+
+    if settings.predictor in EXPECTATIONS:
+        return asked or "temperature"
+    if asked == "temperature":
+        raise ConfigError(f"--method: a temperature does not move scores that are read by {settings.predictor}; use --method isotonic")
+    return "isotonic"
+
+
+def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: str) -> tuple[Validation, FileFacts]:
+    from tract.grading.columns import columns_in, parse_columns
+    from tract.grading.rubric_file import read_rubric
+    from tract.grading.scan import scan
+    from tract.grading.validation import graded_already
+
+    rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
+    facts = scan(arguments.data, None)
+    names, file = list(facts.kinds), str(arguments.data)
+    if arguments.target not in names:
+        raise DataError(f"{file}: has no column {arguments.target!r} (--target); it has {', '.join(names)}"[:500])
+    given = parse_columns(arguments.columns)
+    if {"judge_score", "judge_distribution"} <= set(names):
+        columns = columns_in(names, given, file, required=("instruction",))
+        return graded_already(arguments.data, columns.of["instruction"], arguments.target, settings.grid, method), facts
+    return _graded_now(arguments, rubric, facts, columns_in(names, given, file)), facts
+
+
+def _graded_now(arguments: argparse.Namespace, rubric: Rubric | None, facts: FileFacts, columns: Any) -> Validation:
+    from tract.grading.validation import graded_now
+
+    with open_judge(arguments.judge, options_of(arguments)) as judge, progress("calibrating", facts.rows, 0) as advance:
+        return graded_now(arguments.data, columns, arguments.target, rubric, judge, advance)
+
+
+def _about(path: Path, found: Validation) -> str:
+    left_out = ", ".join(f"{reason}: {count}" for reason, count in found.left_out.items())
+    questions = len({example.question for example in found.examples})
+    head = f"{path}: {len(found.examples)} examples with a score and a target, {questions} questions"
+    return f"{head}; left out: {left_out}" if left_out else head
+
+
+def _facts(arguments: argparse.Namespace, facts: FileFacts, found: Validation, gain: Effect) -> dict[str, Any]:
+    return {
+        "file": facts.path.name,
+        "sha256": facts.sha256,
+        "target": arguments.target,
+        "left_out": dict(found.left_out),
+        "confidence": arguments.confidence,
+        **gain.to_dict(),
+    }
+
+
+def _table(calibration: Calibration, gain: Effect, confidence: float) -> list[str]:
+    fitted = f"temperature {calibration.temperature:.4g}" if calibration.temperature else f"a map with {len(calibration.raw)} knots"
+    rows: Mapping[str, str] = {
+        "RMSE before": _cell(gain.rmse_before),
+        f"RMSE after, on held-out questions ({gain.folds} folds)": _cell(gain.rmse_after),
+        "after minus before": _cell(gain.difference, "+.3f"),
+        "90 % intervals that hold the target, before": _cell(gain.coverage_before),
+        "90 % intervals that hold the target, after": _cell(gain.coverage_after),
+    }
+    width = max(map(len, rows))
+    table = [f"{calibration.method}: {fitted}; {100 * confidence:g} % intervals, clustered by question"]
+    table += [f"{name:<{width}}  {value}" for name, value in rows.items()]
+    if gain.difference.high is None or gain.difference.high >= 0:
+        table.append("this data does not show that the calibration lowers the error")
+    return table
+
+
+def _cell(estimate: Estimate, form: str = ".3f") -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "none" if estimate.value is None else format(estimate.value, form)
+    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"

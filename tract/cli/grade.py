@@ -1,0 +1,106 @@
+"""``tract grade``: a file of responses in, the same file with grades out; goes on where it was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tract import interruption
+from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive
+from tract.cli.output import note, progress
+from tract.entry import say
+from tract.masking import masked_text
+
+if TYPE_CHECKING:
+    from tract.grading.files import Plan
+
+_DESCRIPTION = """\
+Grades each row of a file. The output holds every row once, in order, its columns as they were, and the columns judge_score,
+judge_status, judge_feedback(s), judge_distribution, judge_low and judge_high (90 %), judge_standard_error, judge_score_mass,
+judge_raw_score, judge_shortened and judge_error. A row without a score has null there, and a status that says why.
+
+The same command goes on where it was cut off: grades are kept in OUTPUT.partial until all are there. Exit status: 0; 1 if no row
+got a score; 2 for a mistake."""
+_EPILOG = """\
+examples:
+  tract grade responses.jsonl --judge my_judge --rubric rubric.yaml -o graded.parquet
+  tract grade answers.csv --judge my_judge --columns instruction=question response=answer -o graded.csv
+  tract grade responses.jsonl --judge prometheus-eval/prometheus-7b-v2.0 --backend vllm --n-cot 4 -o graded.jsonl
+"""
+# Options that concern the machine, not the scores: another run may have others and go on.
+_HOW = ("batch_size", "device", "timeout_s", "cache_dir", "api_key_env")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument("file", type=Path, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUTPUT", help=".jsonl, .csv or .parquet")
+    add_data_arguments(parser)
+    parser.add_argument("--limit", type=positive, metavar="N", help="grade the first N rows only; the output holds no others")
+    parser.add_argument("--restart", action="store_true", help="forget what an earlier command kept in OUTPUT.partial")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    add_judge_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Grades the file; returns the exit status.
+
+    Raises:
+        TractError: for a mistake of the user's.
+    """
+    with interruption.handled(_last_words, once=True):
+        interruption.at("before a row was graded")
+        return _grade(arguments)
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    begun = time.monotonic()
+    plan = _plan(arguments)
+    from tract.grading.files import finish, grade_rows
+    from tract.grading.journal import Journal
+
+    options = options_of(arguments)
+    asked = {"judge": arguments.judge, **{name: value for name, value in options.items() if name not in _HOW}}
+    with (
+        open_judge(arguments.judge, options) as judge,
+        Journal(plan.journal_path, plan.work(judge.fingerprint, asked), restart=arguments.restart) as journal,
+    ):
+        before, rows = journal.done, plan.facts.rows
+        interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
+        if before:
+            note(f"{plan.journal_path}: {before} of {rows} rows are graded already; going on")
+        with progress("grading", rows, before) as advance:
+            grade_rows(plan, judge, journal, advance)
+        summary = finish(plan, journal, judge.grid)
+    say("\n".join(summary.lines(_time(time.monotonic() - begun, rows - before, before))))
+    say(f"\n{plan.out}")
+    return 0 if summary.scores.count else 1
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    from tract.grading.columns import parse_columns
+    from tract.grading.files import plan_of
+    from tract.grading.rubric_file import read_rubric
+
+    given = parse_columns(arguments.columns)
+    rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
+    return plan_of(arguments.file, arguments.out, given, rubric, arguments.limit, overwrite=arguments.overwrite)
+
+
+def _time(seconds: float, graded: int, before: int) -> str:
+    from tract.stages.progress import duration
+
+    return f"{duration(seconds)} for {graded} rows" + (f"; {before} were graded before" if before else "")
+
+
+def _last_words(number: int, reason: str) -> None:
+    """The command that goes on: a journal that was begun anew is not begun anew once more."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    command: list[Any] = [argument for argument in sys.orig_argv if argument != "--restart"]
+    note(masked_text(interruption.last_line(number, reason, command)))

@@ -1,0 +1,84 @@
+"""The command ``tract``: finds the subcommand and loads it alone; help and mistakes load nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tract import __version__
+from tract.entry import ALLOCATOR, guarded, show_masked
+from tract.errors import ConfigError
+
+# Subcommand -> (the module with add_arguments(parser) and run(arguments), what it does).
+COMMANDS = {
+    "grade": ("tract.cli.grade", "grade a file of responses"),
+    "inspect": ("tract.cli.inspect", "show one example as the judge sees it"),
+    "compare": ("tract.cli.compare", "compare graded files, or runs"),
+    "calibrate": ("tract.cli.calibrate", "fit a judge's scores to true ones, with honest errors"),
+    "export": ("tract.export.command", "make a standard Hugging Face folder of a trained judge"),
+    "serve": ("tract.server.command", "serve a judge over HTTP"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line, as all errors of the user's are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the error.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a subcommand and ends the process with its status; an error of the user's is one line and status 2."""
+    sys.excepthook = show_masked
+    status = guarded(_run)(list(sys.argv[1:] if arguments is None else arguments))
+    if status:
+        sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int | None:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(_overview())
+        return 0
+    if name == "--version":
+        sys.stdout.write(f"tract {__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"tract: there is no command {name!r}; {hint}accepted are {', '.join(COMMANDS)}")
+    _prepare()
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = Parser(f"tract {name}", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    status: int | None = module.run(parser.parse_args(arguments[1:]))
+    return status
+
+
+def _prepare() -> None:
+    """What libraries read when they are loaded, and where warnings go."""
+    for variable, value in ALLOCATOR.items():
+        os.environ.setdefault(variable, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries fill a log file with lines
+    # DeepSpeed, which libraries load, greets on stdout, where the results go.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
+    what = "A judge at work: it grades responses, with feedback and a score."
+    return f"usage: tract COMMAND ...\n\n{what}\n\n{commands}\n\nMore: tract COMMAND --help\n"

@@ -1,0 +1,5 @@
+"""``python -m tract.export``."""
+
+from tract.export.command import main
+
+main()

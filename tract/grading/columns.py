@@ -1,0 +1,148 @@
+"""Which column of a file holds which field of a request, and the request of a row. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from tract.data import fields
+from tract.data.rows import Row, RowProblem
+from tract.errors import ConfigError, DataError
+from tract.judge.requests import GradeRequest
+from tract.schema import Rubric
+
+FIELDS = ("instruction", "response", "reference_answer", "id", "criteria", "score_descriptions")
+REQUIRED = ("instruction", "response")
+_DESCRIPTION = "score_descriptions."
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Field -> column, for the fields that are there.
+
+    Attributes:
+        of: the fields of ``FIELDS``. descriptions: score label -> column.
+    """
+
+    of: Mapping[str, str]
+    descriptions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, str]:
+        """As it is written on the command line."""
+        return {**self.of, **{f"{_DESCRIPTION}{label}": column for label, column in self.descriptions.items()}}
+
+    def request(self, row: Row, rubric: Rubric | None) -> GradeRequest:
+        """The request of a row.
+
+        Args:
+            rubric: for every row; None takes that of the row, if it has one.
+
+        Raises:
+            ValueError: if the row or one of its fields cannot be used; the message names the column, not the place.
+        """
+        if isinstance(row.data, RowProblem):
+            raise ValueError(row.data.reason)
+        cells = fields.columns_of(row.data)
+        own_id = cells.get(self.of.get("id", ""))
+        return GradeRequest(
+            instruction=fields.filled_text(fields.value_of(cells, self.of["instruction"]), self.of["instruction"]),
+            response=fields.text(fields.value_of(cells, self.of["response"]), self.of["response"]),
+            rubric=self._rubric(cells) if rubric is None else rubric,
+            reference_answer=self._optional(cells, "reference_answer"),
+            id=None if own_id is None or own_id == "" else fields.identifier(own_id, self.of["id"]),
+        )
+
+    def _optional(self, cells: Mapping[str, object], field: str) -> str | None:
+        column = self.of.get(field)
+        return None if column is None else fields.optional_text(cells.get(column), column)
+
+    def _rubric(self, cells: Mapping[str, object]) -> Rubric | None:
+        """That of the row; lines of JSON may leave out what they have none of."""
+        described: dict[str, str] = {}
+        whole = cells.get(self.of.get("score_descriptions", ""))
+        if isinstance(whole, Mapping):
+            described |= {str(label): fields.text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
+        elif whole is not None and whole != "":
+            raise ValueError(f"{self.of['score_descriptions']}: found {fields.shown(whole)}; an object of score and text is accepted")
+        for label, column in self.descriptions.items():
+            if (text := fields.optional_text(cells.get(column), column)) is not None:
+                described[label] = text
+        criteria = self._optional(cells, "criteria")
+        if criteria is not None:
+            return Rubric(fields.filled_text(criteria, self.of["criteria"]), described)
+        if described:
+            raise ValueError(f"{self.of.get('criteria', 'criteria')}: missing beside descriptions of scores; a rubric needs its criterion")
+        return None
+
+
+def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> dict[str, str]:
+    """Field -> column of FIELD=COLUMN pairs.
+
+    Args:
+        others: fields that are accepted beside those of ``FIELDS``.
+
+    Raises:
+        ConfigError: if one is no such pair, its field is unknown or stands twice.
+    """
+    known = (*FIELDS, *others)
+    found: dict[str, str] = {}
+    for assignment in assignments:
+        field, equals, column = assignment.partition("=")
+        if not equals or not column:
+            raise ConfigError(f"--columns: {assignment!r} is no FIELD=COLUMN pair, e.g. instruction=question response=answer")
+        if field in found:
+            raise ConfigError(f"--columns: {field} is given twice, as {found[field]!r} and {column!r}")
+        if field.startswith(_DESCRIPTION):
+            _check_label(field)
+        elif field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"--columns: unknown field {field!r}; {hint}accepted are {', '.join(known)}, {_DESCRIPTION}SCORE")
+        found[field] = column
+    return found
+
+
+def _check_label(field: str) -> None:
+    try:
+        fields.number(field.removeprefix(_DESCRIPTION), field)
+    except ValueError:
+        raise ConfigError(f"--columns: {field!r} names no score; write the score behind the point, e.g. {_DESCRIPTION}1=COLUMN") from None
+
+
+def columns_in(names: Collection[str], given: Mapping[str, str], file: str, required: Sequence[str] = REQUIRED) -> Columns:
+    """The columns of a file: those that were given, and for other fields those of their own names.
+
+    Args:
+        names: the columns that the file has. given: field -> column, of ``parse_columns``. file: its name, for messages.
+        required: fields that the file must have.
+
+    Raises:
+        DataError: if a column that was given or is required is not there.
+    """
+    found = {field: field for field in FIELDS if field in names and field not in given}
+    found |= {name: name for name in names if name.startswith(_DESCRIPTION) and name not in given and _is_label(name)}
+    for field, column in given.items():
+        if column not in names:
+            raise DataError(f"{file}: has no column {column!r} (--columns {field}={column}); {_present(names)}")
+        found[field] = column
+    for field in required:
+        if field not in found:
+            raise DataError(f"{file}: has no column {field!r}; {_present(names)}; say which one it is with --columns {field}=COLUMN")
+    labels = {name.removeprefix(_DESCRIPTION): column for name, column in found.items() if name.startswith(_DESCRIPTION)}
+    return Columns(
+        {field: column for field, column in found.items() if not field.startswith(_DESCRIPTION)},
+        dict(sorted(labels.items(), key=lambda item: float(item[0]))),
+    )
+
+
+def _is_label(name: str) -> bool:
+    try:
+        fields.number(name.removeprefix(_DESCRIPTION), name)
+    except ValueError:
+        return False
+    return True
+
+
+def _present(names: Collection[str]) -> str:
+    return f"it has {fields.shown(list(names), 300)}" if names else "it has no row with columns"

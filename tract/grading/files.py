@@ -1,0 +1,168 @@
+"""Grading of a file: each row once, in order, through the journal, then the output whole or not at all."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from tract.data.readers import content_fingerprint
+from tract.data.rows import Row
+from tract.errors import DataError
+from tract.grading.columns import Columns, columns_in
+from tract.grading.graded import PREFIX, columns_of, refused
+from tract.grading.journal import Journal
+from tract.grading.outputs import OUTPUTS, write_output
+from tract.grading.scan import FileFacts, numbered_rows, scan
+from tract.grading.summary import Summary
+from tract.judge.grades import Grade
+from tract.judge.requests import GradeRequest
+from tract.schema import Rubric
+from tract.score_grid import ScoreGrid
+
+
+class Grader(Protocol):
+    """What is needed of a ``tract.judge.judge.Judge``."""
+
+    @property
+    def grid(self) -> ScoreGrid:
+        """The scores that it gives."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with all that moves a score."""
+
+    def grade_stream(self, requests: Iterable[GradeRequest], *, ahead: int | None = None) -> Iterator[Grade]:
+        """The grades in the order of the requests."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A file to be graded, checked before the judge is loaded.
+
+    Attributes:
+        facts: of the input. out: where the graded file goes. columns: what holds which field. rubric: for all rows, or None for
+            those of the rows. limit: the most rows that are graded, None for all.
+    """
+
+    facts: FileFacts
+    out: Path
+    columns: Columns
+    rubric: Rubric | None
+    limit: int | None
+
+    @property
+    def journal_path(self) -> Path:
+        """Where grades are kept until all are there."""
+        return self.out.with_name(f"{self.out.name}.partial")
+
+    def work(self, fingerprint: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What the journal is for.
+
+        Args:
+            fingerprint: of the judge. options: how the judge was asked for, to say what differs.
+        """
+        rubric = None if self.rubric is None else [self.rubric.criteria, [list(pair) for pair in self.rubric.descriptions]]
+        return {
+            "content of the input": self.facts.sha256,
+            "columns": self.columns.to_dict(),
+            "rubric": rubric,
+            "limit": self.limit,
+            **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
+            "the judge's fingerprint": fingerprint,
+        }
+
+
+def plan_of(source: Path, out: Path, given: Mapping[str, str], rubric: Rubric | None, limit: int | None, *, overwrite: bool) -> Plan:
+    """The plan of a grading.
+
+    Args:
+        given: field -> column, for those columns that are not called as their fields. overwrite: whether ``out`` may be there.
+
+    Raises:
+        DataError: if the input cannot be used or the output not be written.
+    """
+    if out.suffix.lower() not in OUTPUTS:
+        raise DataError(f"-o {out}: the suffix {out.suffix!r} is no known format; {', '.join(OUTPUTS)} are accepted")
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"-o {out}: the folder {out.absolute().parent} does not exist; make it, or give another output")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise DataError(f"-o {out}: is the input itself, which is never written to; give another output")
+    if out.is_dir() or (out.exists() and not overwrite):
+        hint = "give a file" if out.is_dir() else "it is left as it is; give --overwrite to replace it, or another output"
+        raise DataError(f"-o {out}: is there already; {hint}")
+    facts = scan(source, limit)
+    if taken := [name for name in facts.kinds if name.startswith(PREFIX)]:
+        raise DataError(
+            f"{source}: has a column {taken[0]!r}; names that begin with {PREFIX} are those of the graded columns, rename or remove it"
+        )
+    if rubric is not None and "criteria" in given:
+        raise DataError("--rubric: is given beside --columns criteria=...; give one of them")
+    return Plan(facts, out, columns_in(list(facts.kinds), given, str(source)), rubric, limit)
+
+
+def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[int], None]) -> None:
+    """Grades the rows that the journal does not hold yet.
+
+    Args:
+        advance: is told how many rows were added.
+    """
+
+    def add(number: int, record: Mapping[str, Any]) -> None:
+        journal.append(number, record)
+        advance(1)
+
+    waiting: deque[tuple[int, dict[str, Any] | None]] = deque()  # in order; None where the judge is asked
+
+    def requests() -> Iterator[GradeRequest]:
+        for number, row in islice(numbered_rows(plan.facts.path, plan.limit), journal.done, None):
+            request, reason = _request_of(row, plan)
+            if request is not None:
+                waiting.append((number, None))
+                yield request
+            elif waiting:
+                waiting.append((number, refused(reason)))
+            else:  # at once, so that any number of such rows can follow each other
+                add(number, refused(reason))
+
+    def add_refused() -> None:
+        while waiting and (record := waiting[0][1]) is not None:
+            add(waiting.popleft()[0], record)
+
+    for grade in judge.grade_stream(requests()):
+        number, _ = waiting.popleft()
+        add(number, columns_of(grade))
+        add_refused()
+    if waiting or journal.done != plan.facts.rows:
+        raise DataError(f"{plan.facts.path}: {plan.facts.rows} rows were found at first, {journal.done} were graded; it has changed")
+
+
+def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
+    """Writes the output from the input and a full journal, removes the journal, and says what the output holds.
+
+    Raises:
+        DataError: if the input is not the one that was graded.
+    """
+    if content_fingerprint(plan.facts.path) != plan.facts.sha256:
+        raise DataError(f"{plan.facts.path}: has changed while it was graded; nothing was written, run the command with --restart")
+    summary = Summary(_grid_of(journal) or grid)
+    write_output(plan.facts, plan.limit, plan.out, summary.counted(journal.records()), summary)
+    journal.remove()
+    return summary
+
+
+def _grid_of(journal: Journal) -> ScoreGrid | None:
+    """The scores that were given out: rubrics may bring their own; None without a grade."""
+    labels = {label for record in journal.records() for label in record["judge_distribution"]}
+    return ScoreGrid(tuple(sorted(labels, key=float))) if len(set(map(float, labels))) == len(labels) > 1 else None
+
+
+def _request_of(row: Row, plan: Plan) -> tuple[GradeRequest | None, str]:
+    """(the request, "") of a row, or (None, what is wrong with it and where)."""
+    try:
+        return plan.columns.request(row, plan.rubric), ""
+    except ValueError as error:  # DataError is one
+        return None, f"{row.place}: {error}"

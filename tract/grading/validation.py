@@ -1,0 +1,136 @@
+"""Examples to calibrate on, from a file with true scores: graded now by a judge, or graded already."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tract.data import fields
+from tract.data.readers import read_rows
+from tract.data.rows import Row, RowProblem
+from tract.errors import DataError
+from tract.grading.calibrating import Example
+from tract.grading.columns import Columns
+from tract.grading.files import Grader
+from tract.grading.graded import Reading, reading_of
+from tract.judge.grades import CotGrade, Grade
+from tract.judge.requests import GradeRequest
+from tract.schema import Rubric
+from tract.score_grid import ScoreGrid
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The examples of a file, and why its other rows are none."""
+
+    examples: list[Example]
+    left_out: Mapping[str, int]
+
+
+class _Targets:
+    """True scores of rows; rows without one are counted."""
+
+    def __init__(self, column: str, grid: ScoreGrid) -> None:
+        self.column, self._grid = column, grid
+        self.left_out: Counter[str] = Counter()
+
+    def of(self, row: Row) -> float | None:
+        """In points; None where there is none that can be used."""
+        if isinstance(row.data, RowProblem):
+            self.left_out["cannot be read"] += 1
+            return None
+        try:
+            target = fields.optional_number(fields.columns_of(row.data).get(self.column), self.column)
+            if target is None:
+                self.left_out["no target"] += 1
+                return None
+            return fields.within_grid(target, self.column, self._grid)
+        except ValueError:
+            self.left_out["a target that is no number of the grid's range"] += 1
+            return None
+
+
+def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None, judge: Grader, advance: Advance) -> Validation:
+    """The examples of a file that the judge grades; it is asked for rows with a target alone.
+
+    Args:
+        target: the column of true scores. advance: is told how many grades were made.
+    """
+    targets = _Targets(target, judge.grid)
+    waiting: deque[tuple[float, str]] = deque()
+
+    def requests() -> Iterator[GradeRequest]:
+        for row in read_rows(path):
+            if (true := targets.of(row)) is None:
+                continue
+            try:
+                request = columns.request(row, rubric)
+            except ValueError:
+                targets.left_out["fields that cannot be used"] += 1
+                continue
+            waiting.append((true, fields.short_hash(request.instruction, length=16)))
+            yield request
+
+    examples = []
+    for grade in judge.grade_stream(requests()):
+        advance(1)
+        true, question = waiting.popleft()
+        if grade.score is None:
+            targets.left_out[f"no score ({grade.status})"] += 1
+        elif set(grade.distribution) != set(judge.grid.labels):
+            targets.left_out["a rubric with other scores than the judge's"] += 1
+        else:
+            examples.append(Example(grade, true, question))
+    return Validation(examples, dict(targets.left_out))
+
+
+def graded_already(path: Path, instruction: str, target: str, grid: ScoreGrid, method: str) -> Validation:
+    """The examples of a graded file.
+
+    Raises:
+        DataError: if a grade cannot be used, was calibrated already, or ``method`` needs more than the file holds.
+    """
+    targets = _Targets(target, grid)
+    examples = []
+    for row in read_rows(path):
+        if (true := targets.of(row)) is None:
+            continue
+        cells = fields.columns_of(row.data)
+        try:
+            reading = reading_of(cells)
+            _check(reading, grid, method)
+            question = fields.short_hash(fields.filled_text(cells.get(instruction), instruction), length=16)
+        except ValueError as error:
+            raise DataError(f"{row.place}: {error}") from None
+        if reading.score is None:
+            targets.left_out[f"no score ({reading.status})"] += 1
+        else:
+            examples.append(Example(_grade(reading), true, question))
+    return Validation(examples, dict(targets.left_out))
+
+
+def _check(reading: Reading, grid: ScoreGrid, method: str) -> None:
+    if reading.score is None:
+        return
+    if reading.raw_score != reading.score:
+        raise ValueError("judge_score: is calibrated already (judge_raw_score differs); grade without --calibrated")
+    if set(reading.distribution) != set(grid.labels):
+        raise ValueError(
+            f"judge_distribution: holds the scores {', '.join(reading.distribution)}; the judge's are {', '.join(grid.labels)}"
+        )
+    if method == "temperature" and reading.feedbacks > 1:
+        raise ValueError(
+            "judge_distribution: is the mean over several feedbacks, a temperature acts on each; give the file before it was graded"
+        )
+
+
+def _grade(reading: Reading) -> Grade:
+    """The grade as far as a file keeps it, as if of one CoT."""
+    cot = CotGrade("", reading.score, reading.status, reading.distribution)
+    return Grade(
+        reading.score, reading.status, reading.distribution, "", (), reading.interval, None, None, (cot,), False, False, reading.score, ""
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""A run's judge as a product: everything that ``judge_config.json`` says, taken from the files of the stage that trained it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tract.config import ModelConfig
+from tract.errors import ConfigError, DataError
+from tract.generation.sampling import Sampling
+from tract.judge.fit_stages import FitStage, fit_stage
+from tract.judge.settings import LEAST_SCORE_MASS, PREDICTORS, BaseModel, JudgeSettings
+from tract.judge.training_rows import training_rows
+from tract.judge.wording import Recovered, recover_template
+from tract.layout import SequenceLayout
+from tract.masking import masked
+from tract.stages.judges import trained_judge
+from tract.stages.products import read_manifest
+
+log = logging.getLogger(__name__)
+
+RAIL = "rail"
+_OBJECTIVE = ("ce_weight", "lambda", "ce_on_score", "use_cot", "normalize", "score_loss_scaling")
+_TRAINING = ("optimizer_steps", "trained_parameters", "processes", "exported", "final_metrics")
+
+
+@dataclass(frozen=True)
+class RunJudge:
+    """A run's judge, not loaded yet.
+
+    Attributes:
+        settings: how it works; without metrics, see ``tract.judge.measured``.
+        model: the seed LLM. weights: folder with the trained adapter or weights. four_bit: whether the seed LLM was quantised (QLoRA).
+        seed: of the seed LLM's weights where they are made at random, and of the run.
+        tokenizer, layout: what it was trained with. fingerprint: changes when weights, tokenizer or layout do.
+        stage: where it was found.
+    """
+
+    settings: JudgeSettings
+    model: ModelConfig
+    weights: Path
+    four_bit: bool
+    seed: int
+    tokenizer: Any
+    layout: SequenceLayout
+    fingerprint: str
+    stage: FitStage
+
+
+def run_judge(
+    folder: Path | str, *, trust_remote_code: bool = False, cache: Path | None = None, data: Path | None = None, name: str | None = None
+) -> RunJudge:
+    """The judge of a fit stage's folder, or of the last fit stage of a run's folder.
+
+    A judge that was trained on finished prompts gets the template that fills them in, where its training data is at hand.
+
+    Args:
+        folder: stage1-KEY, stage2-KEY or runs/NAME/seed0. trust_remote_code: whether code that came with its seed LLM may run.
+        cache: folder for unpacked GGUF files, None for none; examples of the training are looked for there too.
+        data: rows as those that it was trained on, see ``training_rows``.
+        name: what it is called; None for the run's name.
+
+    Raises:
+        ConfigError, DataError: if there is no such judge, its files are damaged, or it needs code that may not run.
+    """
+    stage = fit_stage(Path(folder))
+    unpacked = None if cache is None else str(cache)
+    judge = trained_judge(stage.path, trust_remote_code=trust_remote_code, unpacked=unpacked)
+    assert judge.weights is not None, "a fit stage leaves weights"
+    manifest, _ = read_manifest(stage.path)
+    try:
+        config = _config(stage.path)
+        settings = JudgeSettings(
+            name=name or stage.name or str(manifest.get("run") or stage.path.name),
+            prompt=judge.template,
+            layout=judge.layout.to_dict(),
+            use_cot=judge.use_cot,
+            predictor=_predictor(str(config["evaluation"]["main_predictor"])),
+            # 0 leaves nothing but the reading without a CoT, which is one.
+            n_cot=max(1, int(config["evaluation"]["n_cot"])),
+            sampling=_sampling(config["generation"]),
+            seed=judge.seed,
+            max_length=int(config["data"]["max_length"]),
+            overlong="shorten" if config["data"]["overlong"] == "shorten" else "refuse",
+            shorten=tuple(config["data"]["shorten"]),
+            least_score_mass=LEAST_SCORE_MASS,
+            dtype=judge.model.dtype,
+            adapter=(judge.weights / "adapter_config.json").is_file(),
+            base_model=base_model_of(judge.model),
+            training=_training(manifest, config),
+        )
+        fingerprint = str(manifest["data"]["source"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{stage.path}: {_reason(error)}; its config.yaml or manifest.json is not that of a fit stage") from error
+    if judge.template.source == "finished":
+        caches = [Path(place) for place in (cache, (config.get("paths") or {}).get("cache")) if place]
+        rows = training_rows(config, fingerprint, judge.layout.grid, caches=caches, data=data)
+        settings = _worded(settings, recover_template(judge.template, rows, judge.layout.grid))
+    return RunJudge(
+        settings, judge.model, judge.weights, judge.four_bit, judge.seed, judge.tokenizer, judge.layout, judge.fingerprint, stage
+    )
+
+
+def base_model_of(model: ModelConfig) -> BaseModel:
+    """What a judge was made from, without a path of this machine."""
+    return BaseModel(shown_name(model.name_or_path), model.package, model.revision)
+
+
+def shown_name(name: str) -> str:
+    """A hub id as it is; of a path the last part, since the rest says nothing elsewhere."""
+    path = Path(name)
+    is_path = path.is_absolute() or name.startswith((".", "~")) or path.exists()
+    return str(masked(path.name if is_path else name))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
+    except (OSError, OmegaConfBaseException) as error:
+        raise ConfigError(f"config.yaml: {_reason(error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigError("config.yaml: no configuration")
+    return {str(key): value for key, value in content.items()}
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"the key {text} is missing" if isinstance(error, KeyError) else text
+
+
+def _predictor(name: str) -> str:
+    """The predictor that the run was evaluated by, if a grade can be read so."""
+    return name if name in PREDICTORS else RAIL
+
+
+def _sampling(generation: Mapping[str, Any]) -> Sampling:
+    return Sampling(
+        float(generation["temperature"]),
+        float(generation["top_p"]),
+        float(generation["repetition_penalty"]),
+        int(generation["max_cot_tokens"]),
+    )
+
+
+def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for people, without secrets and without paths of this machine."""
+    source = config["data"]["source"]
+    kind = str(source["_target_"]).rpartition(".")[2]
+    path = config["data"].get("path") or source.get("path")
+    facts = {
+        "run": manifest.get("run"),
+        "stage": manifest.get("stage"),
+        "seed": manifest.get("seed"),
+        "finished": manifest.get("finished"),
+        "data": {
+            "source": kind,
+            "name": shown_name(str(path)) if path else kind,
+            "fingerprint": manifest["data"]["source"],
+            "counts": manifest["data"]["counts"],
+        },
+        "prompts": config["prompt"]["source"],
+        "self_generated_cots": "generate" in manifest.get("parents", {}),
+        "objective": {key: config["objective"][key] for key in _OBJECTIVE if key in config["objective"]},
+        "adapter": config["adapter"]["kind"],
+        **{key: manifest["training"][key] for key in _TRAINING if key in manifest["training"]},
+        "product": manifest.get("fingerprint"),
+        "commit": manifest.get("commit"),
+        "versions": manifest.get("versions"),
+    }
+    shown: dict[str, Any] = masked(facts)
+    return shown
+
+
+def _worded(settings: JudgeSettings, found: Recovered) -> JudgeSettings:
+    """The settings with the template behind the finished prompts, if it was found."""
+    facts = {**settings.training, "wording": {"rows": found.rows, "equal": found.equal, "recovered": found.template is not None}}
+    if found.template is None:
+        why = f"no template gives back more than {found.equal} of {found.rows} of them" if found.rows else "its training data is not here"
+        log.warning(
+            "%s: trained on finished prompts, and %s; it can only grade finished prompts (--data FILE names rows to recover it from)",
+            settings.name,
+            why,
+        )
+        return replace(settings, training=facts)
+    return replace(settings, prompt=found.template, training=facts)
