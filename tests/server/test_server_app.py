@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -16,6 +17,7 @@ from stand_in import BODY, StandIn, client_of, grade_of_length, no_model
 from tract.errors import ConfigError, GenerationError
 from tract.judge.grades import OVER_LENGTH, STATUSES, CotGrade, Grade, failed
 from tract.judge.requests import GradeRequest
+from tract.server.app import create_app
 from tract.server.bodies import CotOut, GradeOut
 from tract.server.settings import ServerSettings
 
@@ -335,6 +337,12 @@ async def test_what_is_not_there_is_said_in_the_same_form() -> None:
         nowhere, method = await client.get("/v1/grade/"), await client.get("/v1/grade")
     assert (nowhere.status_code, nowhere.json()) == (404, {"error": "Not Found"})
     assert (method.status_code, method.headers["allow"], method.json()) == (405, "POST", {"error": "Method Not Allowed"})
+
+
+def test_the_document_knows_what_is_blank() -> None:
+    found = create_app(StandIn(), ServerSettings()).openapi()["components"]["schemas"]["GradeBody"]["properties"]["instruction"]
+    for number in (*range(0x3100), 0xFEFF, 0x1F600):
+        assert bool(re.search(found["pattern"], chr(number))) == bool(chr(number).strip()), hex(number)
 
 
 @looped
