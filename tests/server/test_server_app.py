@@ -377,6 +377,7 @@ async def test_no_text_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) 
     ("limits", "message"),
     [
         ({"max_queue": 0}, "--max-queue: 0 is not"),
+        ({"max_n_cot": 1025}, "--max-n-cot: 1025 is more than the 1024"),
         ({"max_queue": 3}, "--max-batch-items: 64 items never fit"),
         ({"request_timeout_s": float("nan")}, "--request-timeout: nan is not"),
         ({"shutdown_timeout_s": 0.0}, "--shutdown-timeout: 0 is not"),
