@@ -60,6 +60,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.engine",
             "tract.generation.vllm_engine",
             "tract.generation.server_engine",
+            "tract.generation.chat_engine",
         ),
         ("schema", "text", "tensors", "finite", "forward", "sampling", "ranks"),
     ),
@@ -93,9 +94,9 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
     "export": (
         ("tract.export", "tract.export.*"),
-        ("package", "schema", "text", "sampling", "config", "modeling", "stages", "judge", "entry"),
+        ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
     ),
-    "grading": (("tract.grading", "tract.grading.*"), ("package", "schema", "text", "evaluation", "data", "judge")),
+    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge")),
     "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
     "cli": (
         ("tract.cli", "tract.cli.*", "tract.__main__"),

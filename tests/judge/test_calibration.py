@@ -6,23 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_settings import made_settings
 
 from tract.errors import ConfigError, DataError
-from tract.generation.sampling import Sampling
 from tract.judge.calibration import Calibration, fit_isotonic, fit_temperature
-from tract.judge.settings import BaseModel, JudgeSettings, read_settings
-from tract.prompts import PromptTemplate
+from tract.judge.settings import read_settings
 
 VALUES = (1.0, 2.0, 3.0, 4.0, 5.0)
-
-
-def settings_with(calibration: Calibration | None) -> JudgeSettings:
-    prompt = PromptTemplate("template", "", ("{response}",), " Score: ", True, False, True)
-    return JudgeSettings(
-        name="x", prompt=prompt, layout={"grid": ["1", "2"]}, use_cot=True, predictor="rail", n_cot=1, sampling=Sampling(1.0, 1.0, 1.0, 8),
-        seed=0, max_length=64, overlong="refuse", shorten=(), least_score_mass=0.5, dtype="float32", adapter=False,
-        base_model=BaseModel("base"), calibration=calibration,
-    )  # fmt: skip
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -106,11 +96,11 @@ def test_what_is_no_calibration_is_refused(arguments: tuple[str, float | None, t
     ],
 )
 def test_a_calibration_goes_through_the_settings_file_to_the_last_bit(calibration: Calibration | None, tmp_path: Path) -> None:
-    settings = settings_with(calibration)
+    settings = made_settings(calibration=calibration)
     assert read_settings(settings.write(tmp_path)) == settings
 
 
 def test_a_number_that_is_none_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="calibration.fitted_on.rmse is nan"):
-        settings_with(Calibration("temperature", 1.0, (), (), {"rmse": float("nan")})).write(tmp_path)
+        made_settings(calibration=Calibration("temperature", 1.0, (), (), {"rmse": float("nan")})).write(tmp_path)
     assert list(tmp_path.iterdir()) == []

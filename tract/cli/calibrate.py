@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tract import interruption
 from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive, share
-from tract.cli.output import progress
+from tract.cli.output import last_words, progress
 from tract.entry import say
 from tract.errors import ConfigError, DataError
 
@@ -57,6 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         TractError: for a mistake of the user's.
     """
+    with interruption.handled(last_words, once=True):
+        interruption.at("before anything was written; to keep grades, grade the file first (tract grade) and calibrate on that")
+        _calibrate(arguments)
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
     from tract.grading.calibrating import effect, fitted, held_out
     from tract.judge.settings import SETTINGS_FILE, read_settings
 

@@ -92,7 +92,7 @@ def _compare_files(files: list[Path], arguments: argparse.Namespace) -> None:
         found = compared(pairs, margin=margin, seed=arguments.seed or 0, resamples=options.resamples, confidence=options.confidence)
         say("\n".join(_table(found, (names[0], name), options.confidence)))
         say("\n".join(_histogram(pairs, (names[0], name))) + "\n")
-        content.append({"first": names[0], "second": name, "by": key, **asdict(found), "confidence": options.confidence,
+        content.append({"first_file": names[0], "second_file": name, "by": key, **asdict(found), "confidence": options.confidence,
                         "left_out": dict(pairs.left_out), "not_ok": dict(pairs.not_ok)})  # fmt: skip
     if arguments.out is not None:
         say(str(runs.write(arguments.out / "comparison.json", json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")))

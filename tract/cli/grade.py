@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tract import interruption
 from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive
-from tract.cli.output import note, progress
+from tract.cli.output import last_words, note, progress
 from tract.entry import say
-from tract.masking import masked_text
 
 if TYPE_CHECKING:
     from tract.grading.files import Plan
@@ -44,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="grade the first N rows only; the output holds no others")
     parser.add_argument("--restart", action="store_true", help="forget what an earlier command kept in OUTPUT.partial")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    parser.add_argument("--keep-going", action="store_true", help="go on however many rows fail one after the other")
     add_judge_arguments(parser)
 
 
@@ -53,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         TractError: for a mistake of the user's.
     """
-    with interruption.handled(_last_words, once=True):
+    with interruption.handled(last_words, once=True):
         interruption.at("before a row was graded")
         return _grade(arguments)
 
@@ -75,7 +73,7 @@ def _grade(arguments: argparse.Namespace) -> int:
         if before:
             note(f"{plan.journal_path}: {before} of {rows} rows are graded already; going on")
         with progress("grading", rows, before) as advance:
-            grade_rows(plan, judge, journal, advance)
+            grade_rows(plan, judge, journal, advance, keep_going=arguments.keep_going)
         summary = finish(plan, journal, judge.grid)
     say("\n".join(summary.lines(_time(time.monotonic() - begun, rows - before, before))))
     say(f"\n{plan.out}")
@@ -96,11 +94,3 @@ def _time(seconds: float, graded: int, before: int) -> str:
     from tract.stages.progress import duration
 
     return f"{duration(seconds)} for {graded} rows" + (f"; {before} were graded before" if before else "")
-
-
-def _last_words(number: int, reason: str) -> None:
-    """The command that goes on: a journal that was begun anew is not begun anew once more."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    command: list[Any] = [argument for argument in sys.orig_argv if argument != "--restart"]
-    note(masked_text(interruption.last_line(number, reason, command)))

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Plain text without a terminal, and where the user wants no colour.
     plain = "NO_COLOR" in os.environ or not (sys.stdout.isatty() or os.environ.get("FORCE_COLOR"))
     console = Console(file=sys.stdout, color_system=None if plain else "standard", force_terminal=not plain, highlight=False, markup=False)
-    for line in _lines(files, layout, place, shown, arguments):
+    for line in list(_lines(files, layout, place, shown, arguments)):  # all of them, so that a mistake is told instead
         console.print(line, soft_wrap=True)
 
 

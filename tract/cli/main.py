@@ -7,6 +7,7 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -41,7 +42,11 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a subcommand and ends the process with its status; an error of the user's is one line and status 2."""
     sys.excepthook = show_masked
-    status = guarded(_run)(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        status = guarded(_run)(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # where there is nothing to go on with
+        sys.stderr.write("interrupted\n")
+        status = 128 + signal.SIGINT
     if status:
         sys.exit(status)
 

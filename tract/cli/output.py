@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from tract import interruption
+from tract.masking import masked_text
 
 EVERY_S = 15.0
 
@@ -32,3 +35,11 @@ def progress(what: str, total: int, done: int) -> Iterator[Callable[[int], None]
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+def last_words(number: int, reason: str) -> None:
+    """Says that a signal ended the command, and how to go on: what was begun anew is not begun anew once more."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    command = [argument for argument in sys.orig_argv if argument != "--restart"]
+    note(masked_text(interruption.last_line(number, reason, command)))

@@ -11,17 +11,20 @@ from typing import Any, Protocol
 
 from tract.data.readers import content_fingerprint
 from tract.data.rows import Row
-from tract.errors import DataError
+from tract.errors import DataError, GenerationError
 from tract.grading.columns import Columns, columns_in
 from tract.grading.graded import PREFIX, columns_of, refused
 from tract.grading.journal import Journal
 from tract.grading.outputs import OUTPUTS, write_output
 from tract.grading.scan import FileFacts, numbered_rows, scan
 from tract.grading.summary import Summary
-from tract.judge.grades import Grade
+from tract.judge.grades import ERROR, Grade
 from tract.judge.requests import GradeRequest
 from tract.schema import Rubric
 from tract.score_grid import ScoreGrid
+
+# Rows that fail one after the other before the judge is taken to be gone: a server that is down, a GPU without memory.
+MOST_FAILURES = 32
 
 
 class Grader(Protocol):
@@ -104,17 +107,16 @@ def plan_of(source: Path, out: Path, given: Mapping[str, str], rubric: Rubric | 
     return Plan(facts, out, columns_in(list(facts.kinds), given, str(source)), rubric, limit)
 
 
-def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[int], None]) -> None:
+def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[int], None], *, keep_going: bool = False) -> None:
     """Grades the rows that the journal does not hold yet.
 
     Args:
-        advance: is told how many rows were added.
+        advance: is told how many rows were added. keep_going: whether rows are graded however many fail one after the other.
+
+    Raises:
+        GenerationError: if ``MOST_FAILURES`` rows fail one after the other; these are not in the journal.
     """
-
-    def add(number: int, record: Mapping[str, Any]) -> None:
-        journal.append(number, record)
-        advance(1)
-
+    kept = _Kept(journal, advance, None if keep_going else MOST_FAILURES)
     waiting: deque[tuple[int, dict[str, Any] | None]] = deque()  # in order; None where the judge is asked
 
     def requests() -> Iterator[GradeRequest]:
@@ -126,18 +128,48 @@ def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[i
             elif waiting:
                 waiting.append((number, refused(reason)))
             else:  # at once, so that any number of such rows can follow each other
-                add(number, refused(reason))
-
-    def add_refused() -> None:
-        while waiting and (record := waiting[0][1]) is not None:
-            add(waiting.popleft()[0], record)
+                kept.add(number, refused(reason))
 
     for grade in judge.grade_stream(requests()):
-        number, _ = waiting.popleft()
-        add(number, columns_of(grade))
-        add_refused()
+        kept.add_grade(waiting.popleft()[0], grade)
+        while waiting and (record := waiting[0][1]) is not None:
+            kept.add(waiting.popleft()[0], record)
+    kept.write()
     if waiting or journal.done != plan.facts.rows:
         raise DataError(f"{plan.facts.path}: {plan.facts.rows} rows were found at first, {journal.done} were graded; it has changed")
+
+
+class _Kept:
+    """Puts records into the journal; those of failures only when something else follows, since a judge that is gone fails on all."""
+
+    def __init__(self, journal: Journal, advance: Callable[[int], None], most: int | None) -> None:
+        self._journal, self._advance, self._most = journal, advance, most
+        self._held: list[tuple[int, Mapping[str, Any]]] = []
+        self._failures = 0
+
+    def add(self, number: int, record: Mapping[str, Any]) -> None:
+        """Adds the record of a row that the judge was not asked for."""
+        self._held.append((number, record))
+        if not self._failures:
+            self.write()
+
+    def add_grade(self, number: int, grade: Grade) -> None:
+        """Adds a grade."""
+        self._failures = self._failures + 1 if grade.status == ERROR else 0
+        self.add(number, columns_of(grade))
+        if self._most is not None and self._failures >= self._most:
+            raise GenerationError(
+                f"{self._failures} rows failed one after the other, the last with: {grade.error}; mend it and run the same command again, "
+                "it goes on before them; --keep-going gives them the status error instead"
+            )
+
+    def write(self) -> None:
+        """Puts what is held into the journal."""
+        for number, record in self._held:
+            self._journal.append(number, record)
+        if self._held:
+            self._advance(len(self._held))
+            self._held.clear()
 
 
 def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:

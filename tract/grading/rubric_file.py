@@ -18,7 +18,10 @@ def read_rubric(path: Path) -> Rubric:
         DataError: if the file cannot be read or a key cannot be used.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        if repeated := _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader)):
+            raise DataError(f"the key {repeated} stands twice; each may stand once")
         if not isinstance(content, dict):
             raise DataError(f"holds a {type(content).__name__}; a mapping with criteria and descriptions is accepted")
         rubric = rubric_of(content)
@@ -31,3 +34,19 @@ def read_rubric(path: Path) -> Rubric:
         raise DataError(f"--rubric {path}: {error}") from None
     assert rubric is not None
     return rubric
+
+
+def _repeated_key(node: yaml.Node | None) -> str | None:
+    """A key that stands twice in one mapping, of which YAML would keep the last; 1 and 1.0 are the same."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [_number_or_text(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        own = next((str(key) for place, key in enumerate(keys) if key in keys[:place]), None)
+        return own or next((found for _, value in node.value if (found := _repeated_key(value))), None)
+    return None
+
+
+def _number_or_text(key: str) -> float | str:
+    try:
+        return float(key)
+    except ValueError:
+        return key

@@ -103,13 +103,17 @@ def graded_already(path: Path, instruction: str, target: str, grid: ScoreGrid, m
         try:
             reading = reading_of(cells)
             _check(reading, grid, method)
-            question = fields.short_hash(fields.filled_text(cells.get(instruction), instruction), length=16)
         except ValueError as error:
             raise DataError(f"{row.place}: {error}") from None
         if reading.score is None:
             targets.left_out[f"no score ({reading.status})"] += 1
-        else:
-            examples.append(Example(_grade(reading), true, question))
+            continue
+        try:
+            question = fields.short_hash(fields.filled_text(cells.get(instruction), instruction), length=16)
+        except ValueError:
+            targets.left_out["fields that cannot be used"] += 1
+            continue
+        examples.append(Example(_grade(reading), true, question))
     return Validation(examples, dict(targets.left_out))
 
 

@@ -1,0 +1,163 @@
+"""``tract grade``: from a file to a graded file, killed and gone on with, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from graders import StandIn
+
+Command = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).resolve().parents[2]
+# The command with a judge that ends the process in the middle.
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+from graders import StandIn
+import tract.cli.grade
+tract.cli.grade.open_judge = lambda path, options: StandIn(end_at={end_at}, end_by={end_by})
+from tract.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def write(path: Path, count: int) -> Path:
+    rows = [{"instruction": f"Question {n}?", "response": ("no mass", "", str(n % 5 + 1), "broken")[n % 4]} for n in range(count)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + "not json\n")
+    return path
+
+
+def run_and_end(folder: Path, *arguments: object, end_at: int, end_by: int) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(tests=str(ROOT / "tests"), end_at=end_at, end_by=end_by)
+    command = [sys.executable, "-c", program, "grade", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def test_a_file_is_graded_and_summed_up(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    source, out = write(tmp_path / "in.jsonl", 4), tmp_path / "out.csv"
+    (tmp_path / "rubric.yaml").write_text("criteria: Right?\ndescriptions: {1: no, 5: yes it is}\n")
+    arguments = [source, "-o", out, "--judge", "j", "--rubric", tmp_path / "rubric.yaml"]
+    # YAML reads `no` as false: that is no description.
+    status, _, error = tract("grade", *arguments)
+    assert (status, error) == (2, f"error: --rubric {tmp_path / 'rubric.yaml'}: rubric.descriptions.1: found a bool; text is accepted\n")
+    (tmp_path / "rubric.yaml").write_text("criteria: Right?\ndescriptions: {1: 'no', 5: yes it is}\n")
+    status, output, error = tract("grade", *arguments, "--n-cot", 2, "--grid", "1,2,3", "--calibrated", "--dtype", "bfloat16")
+    assert status == 0
+    assert judge.options == {"judge": "j", "n_cot": 2, "grid": ("1", "2", "3"), "calibrated": True, "dtype": "bfloat16"}  # type: ignore[attr-defined]
+    assert judge.closed
+    assert judge.graded[0].rubric is not None
+    assert judge.graded[0].rubric.descriptions == (("1", "no"), ("5", "yes it is"))
+    assert "mean score        3.000 (standard deviation 0.000)" in output
+    assert output.splitlines()[-1] == str(out)
+    assert "grading: 5 of 5 rows (100 %)" in error
+    assert len(out.read_text().splitlines()) == 6
+
+
+def test_exit_status_1_if_no_row_got_a_score(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    status, output, _ = tract("grade", write(tmp_path / "in.jsonl", 1), "-o", tmp_path / "out.jsonl", "--judge", "j")
+    assert status == 1
+    assert "none: no row got a score" in output
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_killed_command_goes_on_and_ends_up_the_same(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    source = write(tmp_path / "in.jsonl", 300)
+    arguments = [source, "-o", tmp_path / "killed.jsonl", "--judge", "j"]
+    killed = run_and_end(ROOT, *arguments, end_at=200, end_by=signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    partial = tmp_path / "killed.jsonl.partial"
+    assert not (tmp_path / "killed.jsonl").exists()
+    kept = partial.read_bytes()
+    assert kept.count(b"\n") > 128  # synced at least every 64 rows
+    partial.write_bytes(kept[:-10])  # as a power cut may leave it
+    status, _, error = tract("grade", *arguments)
+    assert status == 0
+    rows = kept.count(b"\n") - 2
+    assert f"{partial}: {rows} of 301 rows are graded already; going on" in error
+    assert len(judge.graded) == 300 - rows
+    assert not partial.exists()
+    whole = StandIn()
+    judge.graded = whole.graded
+    tract("grade", source, "-o", tmp_path / "whole.jsonl", "--judge", "j")
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on_and_keeps_every_grade(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    source, out = write(tmp_path / "in.jsonl", 60), tmp_path / "out.jsonl"
+    ended = run_and_end(ROOT, source, "-o", out, "--judge", "j", "--restart", end_at=30, end_by=signal.SIGINT)
+    assert ended.returncode == 130
+    head = f"interrupted (SIGINT) in grading, after 30 of 61 rows, which are kept in {out}.partial; go on with: "
+    assert head in ended.stderr
+    command = shlex.split(ended.stderr.partition(head)[2])
+    assert command[-6:] == ["grade", str(source), "-o", str(out), "--judge", "j"]  # without --restart
+    tract(*command[-6:])
+    assert len(judge.graded) == 30
+    assert len(out.read_text().splitlines()) == 61
+
+
+def test_another_command_is_refused_and_an_output_is_not_replaced(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    source, out = write(tmp_path / "in.jsonl", 60), tmp_path / "out.jsonl"
+    arguments = ["grade", source, "-o", out, "--judge", "j"]
+    run_and_end(ROOT, *arguments[1:], end_at=30, end_by=signal.SIGINT)
+    status, _, error = tract(*arguments, "--seed", 3)
+    assert status == 2
+    assert error == (
+        f"error: {out}.partial: was begun with other work: --seed was null and is 3; "
+        "remove the file or give --restart to begin anew, or give another output\n"
+    )
+    judge.fingerprint = "g"
+    assert 'the judge\'s fingerprint was "f" and is "g"' in tract(*arguments)[2]
+    assert tract(*arguments, "--restart", "--batch-size", 4)[0] == 0
+    before = out.read_bytes()
+    assert "is there already; it is left as it is; give --overwrite" in tract(*arguments)[2]
+    assert out.read_bytes() == before
+    assert tract(*arguments, "--overwrite", "--limit", 2)[0] == 0
+    assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("criteria: x\nscale: 5", "rubric.scale: unknown; accepted are criteria, descriptions"),
+        ("descriptions: {1: a}", "rubric.criteria: is missing"),
+        ("criteria: ' '", "rubric.criteria: is blank"),
+        ("criteria: x\ndescriptions: {one: a}", "rubric.descriptions: 'one' is no score"),
+        ("criteria: x\ndescriptions: {1: a, 1.0: b}", "the key 1.0 stands twice"),
+        ("criteria: x\ncriteria: y", "the key criteria stands twice"),
+        ("- a", "holds a list; a mapping with criteria and descriptions is accepted"),
+        ("a: [", "is no YAML"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_rubric_that_is_none_is_one_line(content: str | None, message: str, tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    if content is not None:
+        (tmp_path / "r.yaml").write_text(content)
+    status, _, error = tract("grade", "x.jsonl", "-o", "y.jsonl", "--judge", "j", "--rubric", tmp_path / "r.yaml")
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert error.startswith(f"error: --rubric {tmp_path / 'r.yaml'}: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("answer", "'answer' is no FIELD=COLUMN pair, e.g. instruction=question response=answer"),
+        ("respons=a", "unknown field 'respons'; did you mean 'response'? accepted are instruction, response, reference_answer"),
+        ("score_descriptions.x=a", "'score_descriptions.x' names no score"),
+        ("id=a id=b", "id is given twice, as 'a' and 'b'"),
+    ],
+)
+def test_columns_that_are_none_are_one_line(given: str, message: str, tract: Command, judge: StandIn) -> None:
+    status, _, error = tract("grade", "x.jsonl", "-o", "y.jsonl", "--judge", "j", "--columns", *given.split())
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert error.startswith("error: --columns: ")
+    assert message in error

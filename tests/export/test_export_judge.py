@@ -1,0 +1,86 @@
+"""The judge of an export, loaded by its five lines, grades as the judge of the run does."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from exported_runs import FEEDBACK, Runs
+
+from tract import Grade, GradeRequest, Judge, Rubric
+from tract.data.sources import FeedbackCollection
+from tract.errors import ConfigError
+from tract.export.exporting import Exported, export
+from tract.export.options import Options
+
+RUBRIC = Rubric("Is the answer right and complete?", {1: "Wrong throughout.", 5: "Right and complete."})
+REQUESTS = [
+    GradeRequest("What is 7 times 8?", "It is 56.", RUBRIC, "56."),
+    GradeRequest("Name a planet with rings.", "Mars, and more words than that.", RUBRIC),
+    GradeRequest("Say nothing.", "", RUBRIC),
+]
+
+
+def grades_of(folder: Path) -> list[Grade]:
+    # The tiny model knows no scores: half of the probability on the grid would leave none.
+    with Judge.from_pretrained(folder, least_score_mass=0.0) as judge:
+        return judge.grade_batch(REQUESTS, progress=False)
+
+
+def assert_same(found: list[Grade], expected: list[Grade]) -> None:
+    assert [grade.feedbacks for grade in found] == [grade.feedbacks for grade in expected]
+    assert [grade.status for grade in found] == [grade.status for grade in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert a.score is not None
+        assert a.score == pytest.approx(b.score, abs=1e-5)
+        for mine, other in zip(a.cots, b.cots, strict=True):
+            values = [torch.tensor(list(cot.distribution.values())) for cot in (mine, other)]
+            torch.testing.assert_close(*values, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def expected(runs: Runs) -> list[Grade]:
+    """The grades of the run's own judge, which writes two CoTs for each request."""
+    grades = grades_of(runs.folder)
+    assert all(len(grade.cots) == 2 for grade in grades)
+    assert len({grade.feedbacks for grade in grades}) == 3
+    return grades
+
+
+@pytest.mark.parametrize("which", ["merged", "adapter"])
+def test_an_export_grades_as_its_run_does(which: str, expected: list[Grade], request: pytest.FixtureRequest) -> None:
+    exported: Exported = request.getfixturevalue(which)
+    assert_same(grades_of(exported.folder), expected)
+
+
+def test_whole_weights_grade_the_same_from_the_stage_and_from_the_export(runs: Runs, expected: list[Grade], tmp_path: Path) -> None:
+    exported = export(runs.whole, tmp_path / "judge", Options())
+    own = grades_of(runs.whole)
+    assert_same(grades_of(exported.folder), own)
+    assert own[0].cots[0].distribution != expected[0].cots[0].distribution
+
+
+def test_a_judge_of_finished_prompts_grades_fields(runs: Runs, tmp_path: Path) -> None:
+    exported = export(runs.finished, tmp_path / "judge", Options())
+    source = FeedbackCollection(str(FEEDBACK), "train")
+    row = next(iter(source.rows()))
+    with Judge.from_pretrained(exported.folder, least_score_mass=0.0, max_cot_tokens=4) as judge:
+        example = source.to_example(row, judge.grid)
+        shown = judge.settings.prompt.render(replace(example, prompt=None), judge.grid)
+        assert shown.user == example.prompt
+        grade = judge.grade(example.instruction, example.response, example.rubric, example.reference_answer)
+    assert grade.score is not None
+    assert grade.error is None
+
+
+def test_code_that_came_with_a_model_runs_only_on_request(runs: Runs, tmp_path: Path) -> None:
+    stage = tmp_path / "stage1-copy"
+    shutil.copytree(runs.products["stage1"].path, stage)
+    text = (stage / "config.yaml").read_text()
+    assert "trust_remote_code: false" in text
+    (stage / "config.yaml").write_text(text.replace("trust_remote_code: false", "trust_remote_code: true"))
+    with pytest.raises(ConfigError, match="a folder cannot allow this by itself"):
+        Judge.from_pretrained(stage)
