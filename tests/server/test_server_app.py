@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -16,6 +17,7 @@ from stand_in import BODY, StandIn, client_of, grade_of_length, no_model
 from tract.errors import ConfigError, GenerationError
 from tract.judge.grades import OVER_LENGTH, STATUSES, CotGrade, Grade, failed
 from tract.judge.requests import GradeRequest
+from tract.server.app import create_app
 from tract.server.bodies import CotOut, GradeOut
 from tract.server.settings import ServerSettings
 
@@ -337,6 +339,12 @@ async def test_what_is_not_there_is_said_in_the_same_form() -> None:
     assert (method.status_code, method.headers["allow"], method.json()) == (405, "POST", {"error": "Method Not Allowed"})
 
 
+def test_the_document_knows_what_is_blank() -> None:
+    found = create_app(StandIn(), ServerSettings()).openapi()["components"]["schemas"]["GradeBody"]["properties"]["instruction"]
+    for number in (*range(0x3100), 0xFEFF, 0x1F600):
+        assert bool(re.search(found["pattern"], chr(number))) == bool(chr(number).strip()), hex(number)
+
+
 @looped
 async def test_the_documentation_shows_every_path_and_loads_nothing() -> None:
     async with client_of(StandIn(), token="t") as client:
@@ -369,6 +377,7 @@ async def test_no_text_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) 
     ("limits", "message"),
     [
         ({"max_queue": 0}, "--max-queue: 0 is not"),
+        ({"max_n_cot": 1025}, "--max-n-cot: 1025 is more than the 1024"),
         ({"max_queue": 3}, "--max-batch-items: 64 items never fit"),
         ({"request_timeout_s": float("nan")}, "--request-timeout: nan is not"),
         ({"shutdown_timeout_s": 0.0}, "--shutdown-timeout: 0 is not"),

@@ -72,7 +72,7 @@ def test_the_command_serves_a_judge_and_ends_with_status_0(talking_folder: str, 
     wording = tmp_path / "prompt.yaml"
     wording.write_text(yaml.safe_dump(PROMPT), encoding="utf-8")
     options = ["--prompt", str(wording), "--n-cot", "2", "--max-cot-tokens", "24", "--max-length", "1500", "--least-score-mass", "0"]
-    command = [sys.executable, "-m", "tract.server", "--judge", talking_folder, "--port", "0", *options]
+    command = [sys.executable, "-m", "tract", "serve", "--judge", talking_folder, "--port", "0", *options]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -33,6 +33,12 @@ with interruption.handled(lambda number, reason: sys.stderr.write("interrupted\\
 """
 
 
+@pytest.fixture(autouse=True)
+def _log_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of the tests stays theirs where the command runs in their process."""
+    monkeypatch.setattr("tract.server.command._log_to_stderr", lambda: None)
+
+
 @pytest.mark.parametrize(
     ("number", "around"), [(signal.SIGTERM, HANDLED), pytest.param(signal.SIGINT, "run()", marks=pytest.mark.slow)], ids=["TERM", "INT"]
 )
@@ -49,6 +55,7 @@ def test_a_signal_finishes_what_has_begun_refuses_what_is_new_and_ends_with_stat
         assert begun.result().json()["status"] == "ok"
     assert process.returncode == 0
     text = "".join(said)
+    assert text.count("serving stand-in at http://127.0.0.1:") == 1
     assert "requests that are finished first: 1" in text
     assert text.endswith("closed\n" + text.splitlines(keepends=True)[-2] + "behind\n")
     assert not {"Traceback", "interrupted"} & set(text.split())

@@ -19,8 +19,8 @@ from tract.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = "Serves a judge over HTTP: /v1/grade, /v1/grade/batch, /v1/judge, /health, /metrics and a page of documentation, /docs."
-EPILOG = """\
+_DESCRIPTION = "Serves a judge over HTTP: /v1/grade, /v1/grade/batch, /v1/judge, /health, /metrics and a page of documentation, /docs."
+_EPILOG = """\
 examples:
   tract serve --judge exported/my_judge
   tract serve --judge runs/tract_quickstart/seed0 --n-cot 4 --port 9000
@@ -35,6 +35,7 @@ _LIMITS = ServerSettings()
 _JUDGE_OPTIONS: dict[str, tuple[type, str]] = {
     "revision": (str, "commit, tag or branch on the hub"),
     "base_model": (str, "folder or hub id of the LLM that an adapter belongs to"),
+    "cache_dir": (str, "folder for what has to be unpacked"),
     "name": (str, "what the judge is called"),
     "device": (str, "where the model runs, e.g. cuda or cpu"),
     "dtype": (str, "of the arithmetic, e.g. bfloat16"),
@@ -54,21 +55,20 @@ _JUDGE_OPTIONS: dict[str, tuple[type, str]] = {
     "served_model": (str, "the model's name on that server"),
     "api": (str, "what that server understands, e.g. vllm"),
     "api_key_env": (str, "name of the environment variable with that server's key"),
-    "timeout_s": (float, "for one request to that server"),
+    "timeout_s": (float, "seconds for one request to that server"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves what the command line names; an error of the user's ends as one line and exit status 2."""
-    parser = argparse.ArgumentParser(
-        "python -m tract.server", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser("python -m tract.server", formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     guarded(run)(parser.parse_args(arguments))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``tract serve``."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("--judge", required=True, metavar="PATH", help="exported folder, run, stage, or chat model (folder or hub id)")
     parser.add_argument("--backend", default="hf", choices=("hf", "vllm", "openai"), help="what runs the model (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _limit(limits, "shutdown_timeout_s", float, "seconds that requests are waited for after SIGTERM or Ctrl-C")
     judge = parser.add_argument_group("judge (default: what it was exported with)")
     for name, (kind, text) in _JUDGE_OPTIONS.items():
-        judge.add_argument(_flag(name), dest=name, type=kind, metavar="VALUE", help=text)
+        judge.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="VALUE", help=text)
     judge.add_argument("--grid", metavar="SCORES", help="the scores, with commas between, for a model that was not trained on others")
     judge.add_argument("--calibrated", action="store_true", help="apply the calibration that was fitted on validation data")
     judge.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
@@ -155,7 +155,8 @@ def _judge_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Whoever called this may have set up its own, for warnings alone.
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # What a client sends wrongly, uvicorn tells as a warning; its start and end are told here.
     for name in ("uvicorn", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)

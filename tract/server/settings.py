@@ -1,4 +1,4 @@
-"""The limits of a server, and how a caller proves who it is. Standard library alone."""
+"""The limits of a server, and how a caller proves who it is. Loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from tract.errors import ConfigError
+from tract.judge.requests import MOST_COTS
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ServerSettings:
             for name in ("request_timeout_s", "body_timeout_s", "shutdown_timeout_s")
             if not 0 < getattr(self, name) < math.inf
         ]
+        if self.max_n_cot > MOST_COTS:
+            problems.append(f"--max-n-cot: {self.max_n_cot} is more than the {MOST_COTS} that a judge takes")
         if not problems and self.max_batch_items > self.max_queue:
             problems.append(
                 f"--max-batch-items: {self.max_batch_items} items never fit into the queue (--max-queue {self.max_queue}); "

@@ -34,6 +34,8 @@ _HEADERS = {
     429: {"Retry-After": {"description": f"Seconds, {RETRY_AFTER_S}.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}},
 }
 _SCHEME = "token"
+# What ``str.strip`` leaves something of. Not "\S": what it takes for blank differs between languages.
+_NOT_BLANK = r"[^\t-\r \x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 
 
 def refusals(settings: ServerSettings, *codes: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
@@ -52,10 +54,10 @@ def spec_of(app: FastAPI, service: Service) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form of 422, which is not sent
         schemas.pop(name, None)
     for name, field in (("GradeBody", "instruction"), ("RubricBody", "criteria")):
-        schemas[name]["properties"][field]["pattern"] = r"\S"
+        schemas[name]["properties"][field]["pattern"] = _NOT_BLANK
     for option in schemas["GradeBody"]["properties"]["rubric"]["anyOf"]:
         if option.get("type") == "string":
-            option["pattern"] = r"\S"
+            option["pattern"] = _NOT_BLANK
     for option in schemas["GradeBody"]["properties"]["n_cot"]["anyOf"]:
         if option.get("type") == "integer":
             option["maximum"] = service.settings.max_n_cot
