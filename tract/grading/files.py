@@ -167,8 +167,9 @@ class _Kept:
         """Puts what is held into the journal."""
         for number, record in self._held:
             self._journal.append(number, record)
-        self._advance(len(self._held))
-        self._held.clear()
+        if self._held:
+            self._advance(len(self._held))
+            self._held.clear()
 
 
 def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
