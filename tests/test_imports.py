@@ -60,6 +60,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.engine",
             "tract.generation.vllm_engine",
             "tract.generation.server_engine",
+            "tract.generation.chat_engine",
         ),
         ("schema", "text", "tensors", "finite", "forward", "sampling", "ranks"),
     ),

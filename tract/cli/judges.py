@@ -44,7 +44,7 @@ def _add_running(group: Any) -> None:
     group.add_argument("--backend", choices=("hf", "vllm", "openai"), help="where it runs (default: hf, in this process)")
     group.add_argument("--base-url", metavar="URL", help="of the server, for --backend openai")
     group.add_argument("--served-model", metavar="NAME", help="what the server calls it")
-    group.add_argument("--api", metavar="API", help="which API the server has: vllm or openai (default: vllm)")
+    group.add_argument("--api", metavar="API", help="what the server understands: vllm, openai (completions) or chat (default: vllm)")
     group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
     group.add_argument("--timeout-s", type=float, metavar="S", help="of a request to the server")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")

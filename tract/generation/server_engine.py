@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,27 +112,40 @@ class ServerEngine:
 
     async def _create(self, ask: Ask, max_tokens: int, *, then: int | None = None, greedy: bool = False, **more: Any) -> Any:
         """The first choice of the answer."""
-        import openai
-
         sampling = ask.sampling
-        try:
-            answer = await self._client.completions.create(
-                model=self._model,
-                prompt=[*ask.ids, *([] if then is None else [then])],
-                max_tokens=max_tokens,
-                temperature=0.0 if greedy else sampling.temperature,
-                top_p=1.0 if greedy or not sampling.temperature else sampling.top_p,
-                seed=ask.seed,
-                **{name: value for name, value in more.items() if value is not None},
-            )
-        except openai.APIStatusError as error:
-            raise GenerationError(f"the server refuses a request of {len(ask.ids)} tokens ({error.status_code}): {_said(error)}") from error
-        except openai.APIConnectionError as error:
-            raise GenerationError(
-                f"the server at {self._settings.shown_url} does not answer ({_said(error)}); "
-                "run the same command again when it does: it goes on where it stopped"
-            ) from error
+        asked = self._client.completions.create(
+            model=self._model,
+            prompt=[*ask.ids, *([] if then is None else [then])],
+            max_tokens=max_tokens,
+            temperature=0.0 if greedy else sampling.temperature,
+            top_p=1.0 if greedy or not sampling.temperature else sampling.top_p,
+            seed=ask.seed,
+            **{name: value for name, value in more.items() if value is not None},
+        )
+        answer = await answered(asked, f"a request of {len(ask.ids)} tokens", self._settings.shown_url)
         return answer.choices[0]
+
+
+async def answered(asked: Awaitable[Any], what: str, shown_url: str) -> Any:
+    """The answer to a request of the ``openai`` package.
+
+    Args:
+        asked: under way. what: the request in a few words. shown_url: the server's address, without secrets.
+
+    Raises:
+        GenerationError: if it is refused, or there is none; its cause is the package's error.
+    """
+    import openai
+
+    try:
+        return await asked
+    except openai.APIStatusError as error:
+        raise GenerationError(f"the server refuses {what} ({error.status_code}): {_said(error)}") from error
+    except openai.APIConnectionError as error:
+        raise GenerationError(
+            f"the server at {shown_url} does not answer ({_said(error)}); "
+            "run the same command again when it does: it goes on where it stopped"
+        ) from error
 
 
 async def connect(settings: ServerSettings) -> ServerEngine:

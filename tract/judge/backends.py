@@ -14,10 +14,12 @@ from tract.errors import ConfigError
 from tract.generation.packed import pack_linears
 from tract.generation.stopping import free_tokens
 from tract.judge.loading import JudgeFiles
-from tract.judge.worker import EngineWorker, LocalWorker, Worker
+from tract.judge.worker import EngineWorker, LocalWorker, Worker, by_text
 from tract.modeling import load_judge
 
 BACKENDS = ("hf", "vllm", "openai")
+# Of a server: vLLM's completions, anybody's completions, chats.
+APIS = ("vllm", "openai", "chat")
 _VLLM: dict[str, Any] = {
     "tensor_parallel_size": 1,
     "gpu_memory_utilization": 0.9,
@@ -126,6 +128,10 @@ def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
 def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
     from tract.generation.server_engine import ServerSettings, connect
 
+    if options.api not in APIS:
+        raise ConfigError(f"api: {options.api!r} is not one of {', '.join(APIS)}")
+    if options.api == "chat":
+        return _chat(files, options)
     if options.base_url is None:
         raise ConfigError("base_url: backend='openai' needs the address of the server, e.g. base_url='http://localhost:8000/v1'")
     layout = files.layout
@@ -140,6 +146,15 @@ def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
         score_ids=dict(zip(layout.grid.labels, layout.score_ids, strict=True)),
     )
     return EngineWorker(_installed(partial(connect, server), "server"), seed=files.settings.seed, rows=options.batch_size)
+
+
+def _chat(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
+    from tract.generation.chat_engine import ChatSettings, connect_chat
+
+    model = options.served_model or files.settings.base_model.name_or_path
+    chat = ChatSettings(options.base_url, model, options.api_key_env, options.timeout_s, options.max_retries)
+    start = _installed(partial(connect_chat, chat), "server")
+    return EngineWorker(start, seed=files.settings.seed, rows=options.batch_size, asking=by_text)
 
 
 def _installed(start: Any, extra: str) -> Any:

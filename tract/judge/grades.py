@@ -156,7 +156,9 @@ def _read(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least
 
 
 def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> float | None:
-    if math.fsum(judgement.probabilities) < least_score_mass:
+    mass = math.fsum(judgement.probabilities)
+    # The expectation of no probability at all would be 0, a number that nobody has said.
+    if mass < least_score_mass or (mass == 0 and predictor == "rail"):
         return None
     return predictions(judgement, grid, cue).get(predictor)
 
@@ -172,7 +174,9 @@ def _tempered(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calib
 
 
 def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
-    if math.fsum(judgement.probabilities) < least_score_mass:
+    mass = math.fsum(judgement.probabilities)
+    # Of a hosted model that came to no cue, nothing could be read: that says why, not how likely scores were.
+    if mass < least_score_mass and not (mass == 0 and judgement.finish in (END, LENGTH)):
         return LOW_SCORE_MASS
     if judgement.finish == LENGTH:
         return TRUNCATED_COT

@@ -19,7 +19,7 @@ from tract.generation.sampling import Sampling
 from tract.judge.asking import asked, labels_for
 from tract.judge.backends import BackendOptions, start_worker
 from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
-from tract.judge.loading import JudgeFiles, cache_folder, open_judge_files, with_grid
+from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, with_grid
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.requests import GradeRequest
@@ -86,7 +86,8 @@ class Judge(PrometheusMethods):
             calibrated: apply the calibration that ``tract calibrate`` fitted. batch_size: CoTs that are sampled at a time.
             device: of "hf"; None for a GPU if there is one.
             base_url, served_model, api, api_key_env, timeout_s, max_retries: of "openai"; ``api`` is "vllm" (token ids and
-                log-probabilities) or "openai" (nothing but the protocol).
+                log-probabilities), "openai" (the protocol of completions) or "chat" (that of chats: ``path_or_hub_id`` is then the
+                name of a hosted model, which reads and writes texts).
             vllm: of "vllm": tensor_parallel_size, gpu_memory_utilization, kv_cache_gib, enforce_eager, engine.
             options: see ``open_judge_files``: revision, base_model, grid, prompt, cache_dir, trust_remote_code, n_cot, predictor,
                 temperature, top_p, repetition_penalty, max_cot_tokens, seed, max_length, overlong, least_score_mass, dtype, name.
@@ -94,7 +95,8 @@ class Judge(PrometheusMethods):
         Raises:
             ConfigError: if it cannot be found, loaded or started.
         """
-        files = open_judge_files(path_or_hub_id, **options)
+        hosted = backend == "openai" and api == "chat"
+        files = hosted_judge(path_or_hub_id, **options) if hosted else open_judge_files(path_or_hub_id, **options)
         how = BackendOptions(
             device=device,
             batch_size=batch_size,
@@ -273,7 +275,8 @@ class Judge(PrometheusMethods):
         if found.refusal is not None:
             return failed(request.shown_id, OVER_LENGTH, found.refusal), layout.grid, False
         n_cot = (request.n_cot or settings.n_cot) if settings.use_cot else 0
-        return Work(Prompt(request.content_id, 0, found.ids), n_cot, self._reading(layout, drawn)), layout.grid, found.shortened
+        prompt = Prompt(request.content_id, 0, found.ids)
+        return Work(prompt, found.prompt, n_cot, self._reading(layout, drawn)), layout.grid, found.shortened
 
     def _layout_for(self, rubric: Rubric | None) -> SequenceLayout:
         """The judge's layout, or that of the rubric's own grid where the judge was trained on none.

@@ -30,6 +30,7 @@ DEFAULT_GRID = ("1", "2", "3", "4", "5")
 # Of chat models that were not trained here: sampling and lengths of the paper and of prometheus-eval.
 _CHAT_SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=1024)
 _CHAT_MAX_LENGTH = 4096
+_HOSTED_MAX_LENGTH = 10**9
 _SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
 _SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
 
@@ -83,10 +84,42 @@ def open_judge_files(
     Raises:
         ConfigError: if there is no judge, or a setting cannot be used.
     """
-    if unknown := [name for name in changed if name not in (*_SAMPLING_OPTIONS, *_SETTING_OPTIONS)]:
-        raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join((*_SETTING_OPTIONS, *_SAMPLING_OPTIONS))}")
     where = _Where(str(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
     found = _trained(where, base_model) or _Found(_chat_settings(where), _chat_model(where), None)
+    return _completed(found, grid, prompt, changed)
+
+
+def hosted_judge(
+    model: str | Path,
+    *,
+    grid: Sequence[Any] | None = None,
+    prompt: str | Path | Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    **changed: Any,
+) -> JudgeFiles:
+    """A chat model that somebody hosts, of which nothing is here: it is asked with texts, as chat models are.
+
+    Args:
+        model: its name there. The others as in ``open_judge_files``.
+
+    Raises:
+        ConfigError: if a setting cannot be used.
+    """
+    where = _Where(str(model), None, cache_folder(cache_dir), trust_remote_code=False)
+    settings = _chat_settings(where)
+    # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
+    settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=_HOSTED_MAX_LENGTH)
+    # Its tokens are not known; these are never sent.
+    stand_in = where.model("assets/tiny", package="tract")
+    return _completed(_Found(settings, stand_in, None), grid, prompt, changed)
+
+
+def _completed(
+    found: _Found, grid: Sequence[Any] | None, prompt: str | Path | Mapping[str, Any] | None, changed: Mapping[str, Any]
+) -> JudgeFiles:
+    """The files of a judge with the user's wording, scores and settings."""
+    if unknown := [name for name in changed if name not in (*_SAMPLING_OPTIONS, *_SETTING_OPTIONS)]:
+        raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join((*_SETTING_OPTIONS, *_SAMPLING_OPTIONS))}")
     settings = found.settings
     if prompt is not None:
         settings = replace(settings, prompt=_template(prompt))

@@ -22,11 +22,13 @@ import torch
 from torch import nn
 
 from tract.errors import GenerationError
+from tract.generation.chat_engine import ChatEngine, chat_judgement
 from tract.generation.engine import Engine, EngineRequests
 from tract.generation.hf import Begin, HFJudge
 from tract.generation.judgement import NO_COT, Judgement, Prompt
 from tract.generation.sampling import Sampling
 from tract.layout import SequenceLayout
+from tract.prompts import PromptText
 
 # An engine finds a request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.
 _WAITING_SHARE = 8
@@ -49,9 +51,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A prompt to judge: ``n_cot`` CoTs, or with 0 the score right behind the prompt."""
+    """A prompt to judge: ``n_cot`` CoTs, or with 0 the score right behind the prompt; its text is for who takes no token ids."""
 
     prompt: Prompt
+    text: PromptText
     n_cot: int
     reading: Reading
 
@@ -216,17 +219,55 @@ def _close_all() -> None:
         worker.close()
 
 
+# One judgement: the work, the number of the CoT.
+Asking = Callable[[Work, int], Coroutine[Any, Any, Judgement]]
+
+
+def by_token_ids(engine: Engine, seed: int) -> Asking:
+    """Asks an engine with token ids."""
+    requests: dict[tuple[int, Sampling], EngineRequests] = {}
+
+    async def ask(work: Work, sample: int) -> Judgement:
+        reading = work.reading
+        key = (id(reading.layout), reading.sampling)
+        if key not in requests:
+            requests[key] = EngineRequests(engine, reading.layout, reading.sampling, seed)
+        if sample == NO_COT:
+            return await requests[key].given(work.prompt, NO_COT, ())
+        return await requests[key].sampled(work.prompt, sample, reading.free)
+
+    return ask
+
+
+def by_text(engine: ChatEngine, seed: int) -> Asking:
+    """Asks a hosted chat model with texts."""
+
+    async def ask(work: Work, sample: int) -> Judgement:
+        layout, texts = work.reading.layout, (work.text.system, work.text.user)
+        return await chat_judgement(engine, work.prompt, texts, sample, layout.cue, layout.grid, work.reading.sampling, seed)
+
+    return ask
+
+
 class EngineWorker:
     """Requests to an engine, from a loop in a thread of its own.
 
     Args:
         start: starts the engine or connects to it; done at once. seed: of all draws. rows: CoTs that the engine takes at a time.
+        asking: how the engine is asked, from the engine and the seed.
 
     Raises:
         ConfigError: if the engine does not start.
     """
 
-    def __init__(self, start: Callable[[], Coroutine[Any, Any, Engine]], *, seed: int, rows: int) -> None:
+    def __init__(
+        self,
+        start: Callable[[], Coroutine[Any, Any, Any]],
+        *,
+        seed: int,
+        rows: int,
+        asking: Callable[[Any, int], Asking] = by_token_ids,
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tract-judge", daemon=True)
         self._thread.start()
@@ -236,7 +277,7 @@ class EngineWorker:
         except BaseException:
             _end_loop(self._loop, self._thread)
             raise
-        self._state = _EngineState(self._engine, seed, rows + max(1, rows // _WAITING_SHARE))
+        self._state = _EngineState(asking(self._engine, seed), rows + max(1, rows // _WAITING_SHARE))
         # Also when the last user forgets to close it.
         self._finalizer = weakref.finalize(self, _end_engine, self._engine, self._loop, self._thread)
 
@@ -255,11 +296,9 @@ class EngineWorker:
 class _EngineState:
     """What the coroutines share; it does not know the worker, so that this can go."""
 
-    def __init__(self, engine: Engine, seed: int, window: int) -> None:
-        self._engine = engine
-        self._seed = seed
+    def __init__(self, ask: Asking, window: int) -> None:
+        self._ask = ask
         self._places = asyncio.Semaphore(window)
-        self._requests: dict[tuple[int, Sampling], EngineRequests] = {}
 
     async def judged(self, work: Work) -> list[Judgement]:
         """The judgements of a work; where one of its CoTs fails, the others are given up."""
@@ -271,17 +310,11 @@ class _EngineState:
         return [task.result() for task in tasks]
 
     async def _one(self, work: Work, sample: int) -> Judgement:
-        reading = work.reading
-        key = (id(reading.layout), reading.sampling)
-        if key not in self._requests:
-            self._requests[key] = EngineRequests(self._engine, reading.layout, reading.sampling, self._seed)
         async with self._places:
-            if sample == NO_COT:
-                return await self._requests[key].given(work.prompt, NO_COT, ())
-            return await self._requests[key].sampled(work.prompt, sample, reading.free)
+            return await self._ask(work, sample)
 
 
-def _end_engine(engine: Engine, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+def _end_engine(engine: Any, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     async def end() -> None:
         going = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in going:

@@ -29,6 +29,7 @@ class RubricBody(_Asked):
     criteria: str = Field(description="The question that the score answers.", examples=["Is the response helpful?"])
     descriptions: dict[str, str] = Field(
         default={},
+        max_length=100,
         description="What deserves each score: score -> description. May be empty.",
         examples=[{"1": "It does not help at all.", "5": "It answers all that was asked."}],
     )
