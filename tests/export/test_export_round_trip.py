@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,21 @@ import pytest
 import torch
 from exported_runs import Questions, Runs, exported_judge
 from peft import AutoPeftModelForCausalLM
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tract.errors import ConfigError
 from tract.export.exporting import Exported, export
 from tract.export.options import Options
+from tract.export.weights import generation_config, write_whole
 from tract.generation.hf import HFJudge
 from tract.generation.sampling import Sampling
 from tract.judge.runs import run_judge
 from tract.judge.settings import read_settings
 from tract.modeling import load_judge
 from tract.stages.judges import find_judge
+from tract.stages.predict import read_predictions
+from tract.stages.products import read_manifest, write_manifest
 
 IDS = torch.tensor([[2, 4, 52, 334, 446, 75, 368]])
 
@@ -51,8 +58,6 @@ def test_a_merged_adapter_gives_the_scores_of_the_run(
 
 
 def test_the_scores_are_those_of_the_run_s_own_predictions(runs: Runs, merged: Exported, questions: Questions) -> None:
-    from tract.stages.predict import read_predictions
-
     _, judgements = read_predictions(runs.products["predict"])["test"]
     by_cot = {(judgement.row, judgement.sample): judgement.probabilities for judgement in judgements}
     expected = [by_cot[prompt.row, sample] for prompt, given in zip(questions.prompts, questions.cots, strict=True) for sample, _ in given]
@@ -136,11 +141,33 @@ def test_the_generation_config_draws_as_the_judge_does(runs: Runs, merged: Expor
 
 
 def test_a_greedy_judge_has_a_valid_generation_config(runs: Runs, tmp_path: Path) -> None:
-    from tract.export.weights import generation_config
-
     config = generation_config(run_judge(runs.folder).layout, Sampling(0.0, 0.9, 1.03, 5), None)
     config.save_pretrained(tmp_path)  # strict: it refuses a temperature beside do_sample=false
     assert json.loads((tmp_path / "generation_config.json").read_text())["do_sample"] is False
+
+
+def test_weights_that_do_not_fit_a_dtype_are_refused(runs: Runs, tmp_path: Path) -> None:
+    stage = tmp_path / "stage1-copy"
+    shutil.copytree(runs.whole, stage)
+    weights = load_file(stage / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1e6
+    save_file(weights, stage / "model.safetensors", metadata={"format": "pt"})
+    write_manifest(stage, {**read_manifest(stage)[0]}, read_manifest(stage)[1])
+    with pytest.raises(ConfigError, match="--dtype: the weights do not fit float16; use float32 or bfloat16"):
+        export(stage, tmp_path / "judge", Options(dtype="float16"))
+    assert not (tmp_path / "judge").exists()
+    assert export(stage, tmp_path / "judge", Options(dtype="bfloat16")).dtype == "bfloat16"
+
+
+def test_a_merged_qlora_judge_says_that_its_base_was_quantised(
+    runs: Runs, merged: Exported, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="tract"):
+        write_whole(replace(run_judge(runs.folder), four_bit=True), None, tmp_path)
+    assert [record for record in caplog.records if "trained on a quantised base model (QLoRA)" in record.getMessage()]
+    # What is written is the adapter on the whole weights.
+    found, expected = load_file(tmp_path / "model.safetensors"), load_file(merged.folder / "model.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,22 +127,15 @@ def _judging(settings: JudgeSettings) -> Iterator[tuple[str, str]]:
 def _prompt(settings: JudgeSettings) -> str:
     if settings.prompt.source == "finished":
         return "It was trained on finished prompts, whose template is not in this folder: only such prompts can be graded."
-    text = "\n\n".join(settings.prompt.blocks)
-    system = f"System turn: {settings.prompt.system}\n\n" if settings.prompt.system else ""
-    # A longer fence than any in the wording.
-    fence = "`" * max(3, 1 + max((len(run) for run in _backticks(text)), default=0))
-    return f"{system}The user turn; a block with a field that is not given is left out:\n\n{fence}text\n{text}\n{fence}"
+    system = f"The system turn:\n\n{_fenced(settings.prompt.system)}\n\n" if settings.prompt.system else ""
+    user = _fenced("\n\n".join(settings.prompt.blocks))
+    return f"{system}The user turn; a block with a field that is not given is left out:\n\n{user}"
 
 
-def _backticks(text: str) -> list[str]:
-    runs, current = [], ""
-    for character in [*text, ""]:
-        if character == "`":
-            current += character
-        elif current:
-            runs.append(current)
-            current = ""
-    return runs
+def _fenced(text: str) -> str:
+    """The text as a block of code, whose fence is longer than any in it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _measured(settings: JudgeSettings) -> str:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", metavar="ID", help="of the export, e.g. apache-2.0 (default: that of the base model, where known)")
     parser.add_argument("--data-license", metavar="TEXT", help="of the training data (default: what is known of it)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="rows like the training data, to recover its prompt template from")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="for unpacked weights (default: $TRACT_CACHE, or .cache/tract)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="for unpacked weights (default: $TRACT_CACHE, or ~/.cache/tract)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     parser.add_argument("--push", metavar="REPO", help="upload it to the Hugging Face hub too, as NAME or OWNER/NAME")
     parser.add_argument("--private", action="store_true", help="with --push: make the repository private")
@@ -78,17 +78,17 @@ def _export(arguments: argparse.Namespace, options: Options) -> None:
     # They load torch and transformers.
     from tract.export.exporting import check_options, export, licence_hint
     from tract.export.hub import check_push, push
+    from tract.judge.loading import cache_folder
 
     check_options(options)
     if arguments.push is not None:
         check_push(arguments.push)
-    cache = arguments.cache or Path(os.environ.get("TRACT_CACHE") or ".cache/tract")
     exported = export(
         arguments.run,
         arguments.out,
         options,
         trust_remote_code=arguments.trust_remote_code,
-        cache=cache,
+        cache=cache_folder(arguments.cache),
         data=arguments.data,
         to_hub=arguments.push is not None,
     )

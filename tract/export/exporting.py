@@ -115,7 +115,7 @@ def _base_name(run: RunJudge) -> str:
     known = hub_id(run.model)
     if base.package is None or known is None:
         return base.shown
-    return f"{known}, as in the Python package {base.package}"
+    return f"{known} (as in the Python package {base.package})"
 
 
 def licence_hint(exported: Exported) -> str | None:
