@@ -67,7 +67,7 @@ def grade(
 ) -> Summary:  # fmt: skip
     judge = judge or StandIn()
     plan = plan_of(source, out, given or {}, rubric, limit, overwrite=False)
-    with Journal(plan.journal_path, plan.work(judge.fingerprint, {})) as journal:
+    with Journal(plan.journal_path, plan.work(judge.fingerprint)) as journal:
         grade_rows(plan, judge, journal, lambda _: None)
         return finish(plan, journal, judge.grid)
 
