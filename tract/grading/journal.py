@@ -63,9 +63,11 @@ class Journal:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give an output in a folder that is there") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise DataError(f"{path}: another process is writing it; wait for it, or give another output") from None
+        except OSError as error:  # some network file systems cannot
+            log.warning("%s: cannot be locked (%s); see that no other process writes the same output", path, error.strerror)
         if restart:
             self._file.truncate(0)
         try:
