@@ -121,9 +121,7 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = arguments(__doc__)
     parser.add_argument("--clients", type=int, default=64, help="that ask at a time (default 64)")
-    parser.add_argument(
-        "--requests", type=int, default=512, help="of all clients in a round; one alone sends an eighth (default 512)"
-    )
+    parser.add_argument("--requests", type=int, default=512, help="of all clients in a round; one alone sends an eighth (default 512)")
     parser.add_argument("--tokens", type=int, default=32, help="of a CoT (default 32)")
     options = parser.parse_args()
     cfg, _ = configured("model=tiny", *options.overrides)
