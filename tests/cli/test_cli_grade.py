@@ -54,12 +54,20 @@ def test_a_file_is_graded_and_summed_up(tmp_path: Path, tract: Command, judge: S
     assert status == 0
     assert judge.options == {"judge": "j", "n_cot": 2, "grid": ("1", "2", "3"), "calibrated": True, "dtype": "bfloat16"}  # type: ignore[attr-defined]
     assert judge.closed
+    assert "is not used" not in error
     assert judge.graded[0].rubric is not None
     assert judge.graded[0].rubric.descriptions == (("1", "no"), ("5", "yes it is"))
     assert "mean score        3.000 (standard deviation 0.000)" in output
     assert output.splitlines()[-1] == str(out)
     assert "grading: 5 of 5 rows (100 %)" in error
     assert len(out.read_text().splitlines()) == 6
+
+
+def test_a_rubric_for_all_rows_says_that_theirs_are_not_used(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    (tmp_path / "in.jsonl").write_text('{"instruction": "a", "response": "1", "criteria": "Long?"}\n')
+    (tmp_path / "rubric.yaml").write_text("criteria: Right?")
+    _, _, error = tract("grade", tmp_path / "in.jsonl", "-o", tmp_path / "o.csv", "--judge", "j", "--rubric", tmp_path / "rubric.yaml")
+    assert f"{tmp_path / 'in.jsonl'}: the column 'criteria' is not used, since --rubric is for all rows" in error
 
 
 def test_exit_status_1_if_no_row_got_a_score(tmp_path: Path, tract: Command, judge: StandIn) -> None:
@@ -108,14 +116,13 @@ def test_another_command_is_refused_and_an_output_is_not_replaced(tmp_path: Path
     source, out = write(tmp_path / "in.jsonl", 60), tmp_path / "out.jsonl"
     arguments = ["grade", source, "-o", out, "--judge", "j"]
     run_and_end(ROOT, *arguments[1:], end_at=30, end_by=signal.SIGINT)
+    judge.fingerprint = "g"
     status, _, error = tract(*arguments, "--seed", 3)
     assert status == 2
     assert error == (
-        f"error: {out}.partial: was begun with other work: --seed was null and is 3; "
+        f'error: {out}.partial: was begun with other work: --seed was null and is 3; the judge\'s fingerprint was "f" and is "g"; '
         "remove the file or give --restart to begin anew, or give another output\n"
     )
-    judge.fingerprint = "g"
-    assert 'the judge\'s fingerprint was "f" and is "g"' in tract(*arguments)[2]
     assert tract(*arguments, "--restart", "--batch-size", 4)[0] == 0
     before = out.read_bytes()
     assert "is there already; it is left as it is; give --overwrite" in tract(*arguments)[2]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tract.judge.loading import open_judge_files
 from tract.layout import SequenceLayout
 
 Command = Callable[..., tuple[int, str, str]]
@@ -41,6 +44,21 @@ def test_tokens_with_kind_supervision_and_where_scores_are_read(tract: Command, 
     assert f"read here: position {by_kind['score'][0][0] - 1}." in output
     ids = ", ".join(f"{label} {list(score)}" for label, score in zip("12345", tiny_layout.score_ids, strict=True))
     assert output.endswith(f"Token ids of the scores: {ids}\n")
+
+
+def test_a_trained_judge_says_what_trained_it(tract: Command, tmp_path: Path) -> None:
+    """Of an exported folder: its settings say so; a judge without feedback has none to show."""
+    folder = Path(shutil.copytree(TINY, tmp_path / "exported"))
+    objective = {"ce_weight": 1.0, "lambda": 0.0, "ce_on_score": True, "use_cot": False, "normalize": False, "score_loss_scaling": "step"}
+    settings = open_judge_files(TINY).settings
+    replace(settings, name="mine", use_cot=False, training={"objective": objective}).write(folder)
+    status, output, error = tract("inspect", *TEXTS, "--judge", folder)
+    assert status == 0, error
+    assert output.startswith("judge mine (made from")
+    assert "no feedback before the score" in output
+    assert "supervised as the judge was trained" in output
+    assert [token[4] for token in tokens(output) if token[3] == "score"] == ["cross-entropy"]
+    assert "--cot: this judge writes no feedback" in tract("inspect", *TEXTS, "--judge", folder, "--cot", "x")[2]
 
 
 def test_what_a_response_spells_neither_steers_the_model_nor_the_terminal(tract: Command) -> None:

@@ -87,6 +87,8 @@ def test_numbers_by_hand() -> None:
 
 
 def test_too_little_to_be_honest_is_refused() -> None:
+    with pytest.raises(DataError, match="no row has both a score and a target"):
+        held_out([], GRID, "rail", "isotonic", 5, 0)
     with pytest.raises(DataError, match="2 questions with a score and a target cannot be cut into 5 folds; give more, or --folds"):
         held_out(overconfident(4), GRID, "rail", "isotonic", 5, 0)
     with pytest.raises(DataError, match="11 examples .* leave 7 to fit on beside the largest of 5 folds; at least 10 are needed"):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from graders import StandIn
 
+from tract.data.readers import read_rows
 from tract.errors import DataError, GenerationError
 from tract.grading.files import MOST_FAILURES, finish, grade_rows, plan_of
 from tract.grading.graded import COLUMNS, TYPES, Reading, reading_of
@@ -67,7 +68,7 @@ def grade(
 ) -> Summary:  # fmt: skip
     judge = judge or StandIn()
     plan = plan_of(source, out, given or {}, rubric, limit, overwrite=False)
-    with Journal(plan.journal_path, plan.work(judge.fingerprint, {})) as journal:
+    with Journal(plan.journal_path, plan.work(judge.fingerprint)) as journal:
         grade_rows(plan, judge, journal, lambda _: None)
         return finish(plan, journal, judge.grid)
 
@@ -109,6 +110,16 @@ def test_csv_holds_json_where_it_has_no_form_of_its_own(tmp_path: Path) -> None:
     assert json.loads(first["judge_distribution"])["4"] == 1.0
     assert (third["judge_score"], third["judge_status"], third["judge_distribution"]) == ("", "error", "{}")
     assert third["judge_error"].startswith("in.jsonl:3: instruction: found ''")
+
+
+@pytest.mark.parametrize("out", ["out.jsonl", "out.csv", "out.parquet"])
+def test_odd_texts_come_back_from_every_format(out: str, tmp_path: Path) -> None:
+    texts = ["a\rb", "a\r\nb", '"a"', "a,b", " a ", "\u2028\u0085", "\0", "'", "\t", "=1+1", "\\", "\ufeff1", "null"]
+    grade(write(tmp_path / "in.jsonl", [{"instruction": "x", "response": text} for text in texts]), tmp_path / out)
+    found = [row.data for row in read_rows(tmp_path / out)]
+    assert all(isinstance(row, dict) for row in found), found
+    assert [row["response"] for row in found] == texts  # type: ignore[index, call-overload]
+    assert [row["judge_feedback"] for row in found] == [f"by nothing: “{text}”" for text in texts]  # type: ignore[index, call-overload]
 
 
 def test_parquet_is_typed(tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ def test_a_changed_number_is_seen(path: Path) -> None:
     [
         ({**WORK, "columns": {"response": "other"}}, 'columns was {"response": "answer"} and is {"response": "other"}'),
         ({**WORK, "limit": 3, "the judge's fingerprint": "g"}, 'the judge\'s fingerprint was "f" and is "g"; limit was null and is 3'),
-        ({**WORK, "--seed": 1}, "--seed was null and is 1"),
     ],
 )
 def test_other_work_is_refused_with_what_differs(path: Path, work: dict[str, object], message: str) -> None:
@@ -83,6 +82,14 @@ def test_other_work_is_refused_with_what_differs(path: Path, work: dict[str, obj
     assert message in str(error.value)
     assert "remove the file or give --restart" in str(error.value)
     assert path.read_bytes() == before
+
+
+def test_how_it_was_asked_for_tells_what_differs_and_is_no_difference_itself(path: Path) -> None:
+    """Another path to the same judge goes on; another seed gives another fingerprint, and is named."""
+    Journal(path, WORK, {"--judge": "runs/a"}).__exit__(None, None, None)
+    Journal(path, WORK, {"--judge": "./runs/a"}).__exit__(None, None, None)
+    with pytest.raises(DataError, match='--seed was null and is 1; the judge\'s fingerprint was "f" and is "g"; remove'):
+        Journal(path, {**WORK, "the judge's fingerprint": "g"}, {"--judge": "runs/a", "--seed": 1})
 
 
 def test_restart_begins_anew(path: Path) -> None:

@@ -28,7 +28,7 @@ examples:
   tract grade answers.csv --judge my_judge --columns instruction=question response=answer -o graded.csv
   tract grade responses.jsonl --judge prometheus-eval/prometheus-7b-v2.0 --backend vllm --n-cot 4 -o graded.jsonl
 """
-# Options that concern the machine, not the scores: another run may have others and go on.
+# Options that concern the machine, not the scores: they are never what differs.
 _HOW = ("batch_size", "device", "timeout_s", "cache_dir", "api_key_env")
 
 
@@ -63,10 +63,14 @@ def _grade(arguments: argparse.Namespace) -> int:
     from tract.grading.journal import Journal
 
     options = options_of(arguments)
-    asked = {"judge": arguments.judge, **{name: value for name, value in options.items() if name not in _HOW}}
+    asked = {f"--{name.replace('_', '-')}": value for name, value in {"judge": arguments.judge, **options}.items() if name not in _HOW}
+    if plan.rubric is not None and "criteria" in plan.columns.of:
+        note(f"{arguments.file}: the column {plan.columns.of['criteria']!r} is not used, since --rubric is for all rows")
+    # Engines differ by rounding, and a server that knows no log-probabilities of tokens by more.
+    engine = {"backend": options.get("backend", "hf"), "api": options.get("api")}
     with (
         open_judge(arguments.judge, options) as judge,
-        Journal(plan.journal_path, plan.work(judge.fingerprint, asked), restart=arguments.restart) as journal,
+        Journal(plan.journal_path, {**plan.work(judge.fingerprint), **engine}, asked, restart=arguments.restart) as journal,
     ):
         before, rows = journal.done, plan.facts.rows
         interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")

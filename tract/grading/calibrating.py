@@ -83,6 +83,8 @@ def held_out(examples: Sequence[Example], grid: ScoreGrid, predictor: str, metho
     Raises:
         DataError: if there are too few questions or examples.
     """
+    if not examples:
+        raise DataError("calibrate: no row has both a score and a target, so there is nothing to fit on")
     questions = [example.question for example in examples]
     if len(set(questions)) < folds:
         raise DataError(

@@ -62,19 +62,14 @@ class Plan:
         """Where grades are kept until all are there."""
         return self.out.with_name(f"{self.out.name}.partial")
 
-    def work(self, fingerprint: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the journal is for.
-
-        Args:
-            fingerprint: of the judge. options: how the judge was asked for, to say what differs.
-        """
+    def work(self, fingerprint: str) -> dict[str, Any]:
+        """What the journal is for; ``fingerprint`` is the judge's."""
         rubric = None if self.rubric is None else [self.rubric.criteria, [list(pair) for pair in self.rubric.descriptions]]
         return {
             "content of the input": self.facts.sha256,
             "columns": self.columns.to_dict(),
             "rubric": rubric,
             "limit": self.limit,
-            **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
             "the judge's fingerprint": fingerprint,
         }
 

@@ -37,12 +37,20 @@ class Journal:
         path: the file. done: rows that it holds, which are the first ones of the input.
     """
 
-    def __init__(self, path: Path, work: Mapping[str, Any], *, restart: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        work: Mapping[str, Any],
+        asked: Mapping[str, Any] | None = None,
+        *,
+        restart: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Opens the journal, or begins one.
 
         Args:
             work: what is graded by whom and how, in words and fingerprints; another one cannot go on with it.
-            restart: forget what there is. clock: seconds, from any origin.
+            asked: how that was asked for, which says in words what differs. restart: forget what there is. clock: seconds, from any origin.
 
         Raises:
             DataError: if it belongs to other work, another process has it open, or it cannot be written.
@@ -55,13 +63,15 @@ class Journal:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give an output in a folder that is there") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise DataError(f"{path}: another process is writing it; wait for it, or give another output") from None
+        except OSError as error:  # some network file systems cannot
+            log.warning("%s: cannot be locked (%s); see that no other process writes the same output", path, error.strerror)
         if restart:
             self._file.truncate(0)
         try:
-            self.done = self._load(dict(work))
+            self.done = self._load(dict(work), dict(asked or {}))
         except BaseException:
             self._file.close()
             raise
@@ -106,7 +116,7 @@ class Journal:
         finally:
             self._file.close()
 
-    def _load(self, work: dict[str, Any]) -> int:
+    def _load(self, work: dict[str, Any], asked: dict[str, Any]) -> int:
         """The rows that it holds; what is not whole is cut off."""
         self._file.seek(0)
         header = _content(first) if (first := self._file.readline()) else None
@@ -116,12 +126,12 @@ class Journal:
                     "%s: its first line is incomplete or damaged, so that nobody can say whose grades it holds; begun anew", self.path
                 )
             self._file.truncate(0)
-            self._file.write(_line({"format": FORMAT, "work": work}))
+            self._file.write(_line({"format": FORMAT, "work": work, "asked": asked}))
             self._file.flush()
             os.fsync(self._file.fileno())
             sync_folder(self.path.parent)
             return 0
-        self._check(header, work)
+        self._check(header, work, asked)
         done, whole = 0, self._file.tell()
         for line in self._file:
             record = _content(line)
@@ -132,17 +142,27 @@ class Journal:
         self._file.truncate(whole)
         return done
 
-    def _check(self, header: dict[str, Any], work: dict[str, Any]) -> None:
-        begun = header.get("work") if header.get("format") == FORMAT else None
-        if begun == json.loads(json.dumps(work)):
+    def _check(self, header: dict[str, Any], work: dict[str, Any], asked: dict[str, Any]) -> None:
+        begun, before = (header.get(name) if header.get("format") == FORMAT else None for name in ("work", "asked"))
+        if begun == _plain(work):
             return
         hint = "remove the file or give --restart to begin anew, or give another output"
-        if not isinstance(begun, dict):
+        if not isinstance(begun, dict) or not isinstance(before, dict):
             raise DataError(f"{self.path}: was begun by another version of tract; {hint}")
-        names = [name for name in {**begun, **work} if begun.get(name) != json.loads(json.dumps(work.get(name)))]
-        found = "; ".join(f"{name} was {_brief(begun.get(name))} and is {_brief(work.get(name))}" for name in names[:2])
-        more = f" (and {len(names) - 2} more)" if len(names) > 2 else ""
-        raise DataError(f"{self.path}: was begun with other work: {found}{more}; {hint}")
+        found = [*_differences(before, _plain(asked)), *_differences(begun, _plain(work))]
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise DataError(f"{self.path}: was begun with other work: {'; '.join(found[:3])}{more}; {hint}")
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content as JSON gives it back."""
+    found: dict[str, Any] = json.loads(json.dumps(content))
+    return found
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} was {_brief(before.get(name))} and is {_brief(now.get(name))}" for name in names]
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -102,11 +102,22 @@ def _known(cells: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
 def _write_csv(facts: FileFacts, limit: int | None, path: Path, records: Records, losses: Losses) -> None:
     columns = list(facts.kinds)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(_Lines(file))
         writer.writerow([*map(_valid, columns), *COLUMNS])
         for cells, record in _rows(facts, limit, records):
             known = _known(cells, losses)
             writer.writerow([*(_text(known.get(name)) for name in columns), *(_text(record[name]) for name in COLUMNS)])
+
+
+class _Lines:
+    """Ends rows in a line feed, while the writer ends them in two characters, so that it quotes fields that hold either."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """Writes a row."""
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _text(value: Any) -> str:
