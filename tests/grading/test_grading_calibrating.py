@@ -46,10 +46,20 @@ def test_each_grade_is_calibrated_by_the_other_questions_alone(method: str) -> N
     folds = folds_of([example.question for example in examples], 3, 0)
     found = held_out(examples, GRID, "rail", method, 3, 0)
     for fold in range(3):
-        others = fitted([example for example, own in zip(examples, folds, strict=True) if own != fold], GRID, method, {})
+        others = fitted([example for example, own in zip(examples, folds, strict=True) if own != fold], GRID, "rail", method, {})
         for example, own, got in zip(examples, folds, found, strict=True):
             if own == fold:
                 assert got == calibrated(example.grade, GRID, "rail", others)
+
+
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+def test_intervals_of_an_overconfident_judge_hold_the_target_as_often_as_they_say(method: str) -> None:
+    examples = overconfident(300)
+    found = held_out(examples, GRID, "rail", method, 5, 0)
+    gain = effect(examples, found, folds=5, seed=0, resamples=200, confidence=0.95)
+    assert gain.coverage_before.high is not None
+    assert gain.coverage_after.high is not None
+    assert gain.coverage_before.high < 0.9 <= gain.coverage_after.high
 
 
 def test_a_target_moves_no_grade_of_its_own_question() -> None:

@@ -9,7 +9,7 @@ import pytest
 from made_settings import made_settings
 
 from tract.errors import ConfigError, DataError
-from tract.judge.calibration import Calibration, fit_isotonic, fit_temperature
+from tract.judge.calibration import Calibration, fit_isotonic, fit_margin, fit_temperature
 from tract.judge.settings import read_settings
 
 VALUES = (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -92,12 +92,21 @@ def test_what_is_no_calibration_is_refused(arguments: tuple[str, float | None, t
     [
         None,
         Calibration("temperature", 0.1 + 0.2, (), (), {"file": "val.jsonl", "items": 40}),
-        Calibration("isotonic", None, (1.1, 2.7), (1.0, 3.3), {"rmse_after": {"value": 0.5, "low": None, "high": None}}),
+        Calibration("isotonic", None, (1.1, 2.7), (1.0, 3.3), {"rmse_after": {"value": 0.5, "low": None, "high": None}}, margin=0.1 + 0.2),
     ],
 )
 def test_a_calibration_goes_through_the_settings_file_to_the_last_bit(calibration: Calibration | None, tmp_path: Path) -> None:
     settings = made_settings(calibration=calibration)
     assert read_settings(settings.write(tmp_path)) == settings
+
+
+def test_the_margin_is_the_least_that_holds_nine_of_ten() -> None:
+    intervals = [(2.0, 3.0)] * 19
+    targets = [2.5] * 15 + [3.25, 1.5, 4.0, 5.0]  # missed by 0.25, 0.5, 1 and 2
+    assert fit_margin(intervals, targets, 0.9) == 1.0  # the 18th of 20 places
+    assert fit_margin(intervals, targets, 0.8) == 0.25  # the 16th
+    assert fit_margin(intervals, [2.5] * 19, 0.9) == 0.0  # never narrower
+    assert fit_margin(intervals, targets, 0.999) == 2.0
 
 
 def test_a_number_that_is_none_is_not_written(tmp_path: Path) -> None:

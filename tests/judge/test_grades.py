@@ -144,14 +144,22 @@ def test_a_decoded_score_without_any_mass_has_no_interval_and_no_nan() -> None:
     assert all(math.isfinite(p) for p in found.distribution.values())
 
 
-def test_an_isotonic_map_moves_score_interval_and_standard_error() -> None:
+def test_an_isotonic_map_moves_score_and_standard_error() -> None:
     one, three = judgement(1.0, 0.0, 0.0), judgement(0.0, 0.0, 1.0, sample=1)
     found = grade(one, three, calibration=ISOTONIC)
     assert found.score == pytest.approx(1.5)  # 2 lies half way between 1 and 3, so half way between 1 and 2
-    assert found.interval == (1.0, 2.0)
+    assert found.interval == (1.0, 3.0)  # the map is one of expectations, not of single scores
     assert found.standard_error == pytest.approx(0.5)  # that of 1 and 2
     assert found.raw_score == pytest.approx(2.0)
     assert found.distribution == pytest.approx({"1": 0.5, "2": 0.0, "3": 0.5})
+
+
+def test_a_margin_widens_the_interval_within_the_grid() -> None:
+    sure = judgement(0.0, 1.0, 0.0)
+    wide = Calibration("temperature", 1.0, (), (), {}, margin=0.75)
+    assert grade(sure, calibration=wide).interval == (1.25, 2.75)
+    assert grade(judgement(0.0, 0.0, 1.0), calibration=wide).interval == (2.25, 3.0)
+    assert grade(sure).interval == (2.0, 2.0)
 
 
 def test_a_calibration_afterwards_is_the_one_while_judging() -> None:

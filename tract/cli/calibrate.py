@@ -86,7 +86,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         resamples=arguments.resamples,
         confidence=arguments.confidence,
     )  # fmt: skip
-    calibration = fitted(examples, grid, method, _facts(arguments, facts, found, gain))
+    calibration = fitted(examples, grid, settings.predictor, method, _facts(arguments, facts, found, gain))
     say("\n".join(_table(calibration, gain, arguments.confidence)))
     if arguments.dry_run:
         say("nothing was written (--dry-run)")
@@ -162,7 +162,8 @@ def _table(calibration: Calibration, gain: Effect, confidence: float) -> list[st
         "90 % intervals that hold the target, after": _cell(gain.coverage_after),
     }
     width = max(map(len, rows))
-    table = [f"{calibration.method}: {fitted}; {100 * confidence:g} % intervals, clustered by question"]
+    wider = f"intervals of grades wider by {calibration.margin:.3g} on both sides"
+    table = [f"{calibration.method}: {fitted}, {wider}; below {100 * confidence:g} % intervals, clustered by question"]
     table += [f"{name:<{width}}  {value}" for name, value in rows.items()]
     if gain.difference.high is None or gain.difference.high >= 0:
         table.append("this data does not show that the calibration lowers the error")

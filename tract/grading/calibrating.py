@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from tract.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.results import Array, Estimate
 from tract.evaluation.weighted import weighted_mean
-from tract.judge.calibration import LEAST_ITEMS, Calibration, fit_isotonic, fit_temperature
-from tract.judge.grades import Grade, calibrated
+from tract.judge.calibration import LEAST_ITEMS, Calibration, fit_isotonic, fit_margin, fit_temperature
+from tract.judge.grades import CONFIDENCE, Grade, calibrated
 from tract.score_grid import ScoreGrid
 
 
@@ -51,11 +51,11 @@ class Effect:
         return asdict(self)
 
 
-def fitted(examples: Sequence[Example], grid: ScoreGrid, method: str, facts: dict[str, Any]) -> Calibration:
-    """The calibration of a method on examples.
+def fitted(examples: Sequence[Example], grid: ScoreGrid, predictor: str, method: str, facts: dict[str, Any]) -> Calibration:
+    """The calibration of a method on examples, with the margin of its intervals.
 
     Args:
-        grid: of the judge. method: "temperature" or "isotonic". facts: of what it was fitted on.
+        grid, predictor: of the judge. method: "temperature" or "isotonic". facts: of what it was fitted on.
 
     Raises:
         DataError: if they are too few.
@@ -63,11 +63,21 @@ def fitted(examples: Sequence[Example], grid: ScoreGrid, method: str, facts: dic
     targets = [example.target for example in examples]
     if method == "isotonic":
         raw, values = fit_isotonic([_score(example) for example in examples], targets)
-        return Calibration(method, None, raw, values, facts)
-    readings = [
-        [[cot.distribution[label] for label in grid.labels] for cot in example.grade.cots if cot.score is not None] for example in examples
-    ]
-    return Calibration(method, fit_temperature(readings, grid.values, targets), (), (), facts)
+        found = Calibration(method, None, raw, values, facts)
+    else:
+        found = Calibration(
+            method, fit_temperature([_readings(example, grid) for example in examples], grid.values, targets), (), (), facts
+        )
+    grades = [calibrated(example.grade, grid, predictor, found) for example in examples]
+    known = [(grade.interval, target) for grade, target in zip(grades, targets, strict=True) if grade.interval is not None]
+    if len(known) < LEAST_ITEMS:  # of a predictor that reads no distribution
+        return found
+    return replace(found, margin=fit_margin([interval for interval, _ in known], [target for _, target in known], CONFIDENCE))
+
+
+def _readings(example: Example, grid: ScoreGrid) -> list[list[float]]:
+    """The distributions of the CoTs that gave a score."""
+    return [[cot.distribution[label] for label in grid.labels] for cot in example.grade.cots if cot.score is not None]
 
 
 def folds_of(questions: Sequence[str], folds: int, seed: int) -> list[int]:
@@ -99,7 +109,7 @@ def held_out(examples: Sequence[Example], grid: ScoreGrid, predictor: str, metho
         )
     found: list[Grade | None] = [None] * len(examples)
     for number in range(folds):
-        others = fitted([example for place, example in enumerate(examples) if fold[place] != number], grid, method, {})
+        others = fitted([example for place, example in enumerate(examples) if fold[place] != number], grid, predictor, method, {})
         for place, example in enumerate(examples):
             if fold[place] == number:
                 found[place] = calibrated(example.grade, grid, predictor, others)

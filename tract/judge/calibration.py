@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ class Calibration:
         method: one of ``METHODS``.
         temperature: probabilities are raised to 1 / temperature and normalised over the grid; for "temperature".
         raw, calibrated: knots of the map from expected scores to scores, both ascending, in points; for "isotonic".
+        margin: by how many points an interval is widened on both sides, so that it holds the true score as often as it says.
         fitted_on: facts for people: file, its fingerprint, items, error before and after.
     """
 
@@ -36,12 +38,15 @@ class Calibration:
     raw: tuple[float, ...]
     calibrated: tuple[float, ...]
     fitted_on: Mapping[str, Any]
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"calibration.method: {self.method!r} is not one of {', '.join(METHODS)}")
         if self.method == "temperature" and not (self.temperature and self.temperature > 0):
             raise ConfigError(f"calibration.temperature: {self.temperature} is not a number > 0")
+        if not self.margin >= 0:
+            raise ConfigError(f"calibration.margin: {self.margin} is not a number of points >= 0")
         ascending = all(list(knots) == sorted(knots) for knots in (self.raw, self.calibrated))
         if self.method == "isotonic" and (not self.raw or len(self.raw) != len(self.calibrated) or not ascending):
             raise ConfigError("calibration.raw, calibration.calibrated: two lists of equal length, both ascending, are accepted")
@@ -64,6 +69,7 @@ class Calibration:
             "temperature": self.temperature,
             "raw": list(self.raw),
             "calibrated": list(self.calibrated),
+            "margin": self.margin,
             "fitted_on": dict(self.fitted_on),
         }
 
@@ -80,6 +86,7 @@ class Calibration:
             tuple(map(float, content["raw"])),
             tuple(map(float, content["calibrated"])),
             content["fitted_on"],
+            float(content["margin"]),
         )
 
 
@@ -135,6 +142,20 @@ def fit_isotonic(scores: Sequence[float], targets: Sequence[float]) -> tuple[tup
     # Of a flat stretch, its ends say all.
     keep = [k for k in range(len(raw)) if k in (0, len(raw) - 1) or not fitted[k - 1] == fitted[k] == fitted[k + 1]]
     return tuple(float(raw[k]) for k in keep), tuple(float(fitted[k]) for k in keep)
+
+
+def fit_margin(intervals: Sequence[tuple[float, float]], targets: Sequence[float], confidence: float) -> float:
+    """The least widening, in points, with which the share ``confidence`` of the intervals holds the true score.
+
+    Split-conformal (Romano, Patterson, Candes 2019, conformalised quantile regression), but no interval is made narrower.
+
+    Args:
+        intervals: [n] (low, high) in points. targets: [n] true scores. confidence: in (0, 1).
+    """
+    _check(len(intervals), len(targets))
+    missing = sorted(max(low - target, target - high) for (low, high), target in zip(intervals, targets, strict=True))
+    place = min(math.ceil((len(missing) + 1) * confidence), len(missing)) - 1
+    return float(max(missing[place], 0.0))
 
 
 def _check(items: int, targets: int) -> None:

@@ -197,7 +197,7 @@ def _mean_distribution(cots: Sequence[CotGrade], grid: ScoreGrid) -> dict[str, f
 
 
 def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibration | None) -> tuple[float, float] | None:
-    """The quantiles of the normalised distribution, mixed over the CoTs that gave a score; mapped as the score is."""
+    """The quantiles of the normalised distribution, mixed over the CoTs that gave a score; widened by the calibration's margin."""
     rows = np.asarray([[cot.distribution[label] for label in grid.labels] for cot in cots if cot.score is not None])
     if not len(rows):
         return None
@@ -212,4 +212,5 @@ def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibratio
     # Rounding must not push the upper quantile past the last score.
     places = [min(int(np.searchsorted(cumulated, share)), len(grid.values) - 1) for share in (tail, 1 - tail)]
     low, high = (grid.values[place] for place in places)
-    return (calibration.score(low), calibration.score(high)) if calibration else (low, high)
+    margin = calibration.margin if calibration else 0.0
+    return max(low - margin, grid.lowest), min(high + margin, grid.highest)
