@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -108,6 +109,17 @@ def test_requests_with_other_counts_and_grids_are_judged_together(talking_folder
     assert [len(grade.cots) for grade in grades] == [1, 3, 2, 1, 1]
     assert [tuple(grade.distribution) for grade in grades[:2]] == [("1", "2", "3", "4", "5"), ("1", "5", "10")]
     close(dataclasses.replace(grades[4], id=""), dataclasses.replace(grades[0], id=""))
+
+
+def test_any_number_of_grids_takes_no_more_memory(talking_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tract.judge.judge.MOST_READINGS", 3)
+    with Judge.from_pretrained(talking_folder, **{**TALKING, "max_cot_tokens": 4}) as judge:
+        for high in range(2, 9):
+            found = judge.grade("Name a colour.", "Blue.", Rubric("Is it good?", {1: "no", high: "yes"}))
+            assert tuple(found.distribution) == ("1", str(high))
+        gc.collect()
+        assert len(judge._readings) == 3
+        assert len(judge._worker._judges) <= 4  # type: ignore[attr-defined]
 
 
 def test_a_trained_grid_is_not_left_unless_it_is_asked_for(talking_folder: str) -> None:

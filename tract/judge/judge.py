@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
@@ -24,8 +24,7 @@ from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.requests import GradeRequest
 from tract.judge.settings import JudgeSettings
-from tract.judge.worker import Reading, Work, Worker, settle
-from tract.layout import SequenceLayout
+from tract.judge.worker import MOST_READINGS, Reading, Work, Worker, settle
 from tract.masking import masked_text
 from tract.schema import Rubric
 from tract.score_grid import ScoreGrid
@@ -57,8 +56,8 @@ class Judge(PrometheusMethods):
         self._free = files.settings.predictor == "decode_free"
         self._lock = threading.Lock()
         self._pending = 0
-        self._readings: dict[tuple[tuple[str, ...], Sampling], Reading] = {}
-        self._layouts: dict[tuple[str, ...], SequenceLayout] = {files.layout.grid.labels: files.layout}
+        # By grid and sampling. Bounded: behind a server, rubrics with other scores may come without end.
+        self._readings: OrderedDict[tuple[tuple[str, ...], Sampling], Reading] = OrderedDict()
 
     @classmethod
     def from_pretrained(
@@ -269,30 +268,32 @@ class Judge(PrometheusMethods):
     def _work(self, request: GradeRequest, sampling: Sampling | None) -> tuple[Work | Grade, ScoreGrid, bool]:
         """(what the worker is asked, or the grade of what does not fit; the grid; whether the prompt was shortened)."""
         settings = self.settings
-        layout = self._layout_for(request.rubric)
-        drawn = sampling or settings.sampling
-        found = asked(request, layout, settings, drawn)
+        reading = self._reading(request.rubric, sampling or settings.sampling)
+        layout = reading.layout
+        found = asked(request, layout, settings, reading.sampling)
         if found.refusal is not None:
             return failed(request.shown_id, OVER_LENGTH, found.refusal), layout.grid, False
         n_cot = (request.n_cot or settings.n_cot) if settings.use_cot else 0
         prompt = Prompt(request.content_id, 0, found.ids)
-        return Work(prompt, found.prompt, n_cot, self._reading(layout, drawn)), layout.grid, found.shortened
+        return Work(prompt, found.prompt, n_cot, reading), layout.grid, found.shortened
 
-    def _layout_for(self, rubric: Rubric | None) -> SequenceLayout:
-        """The judge's layout, or that of the rubric's own grid where the judge was trained on none.
+    def _reading(self, rubric: Rubric | None, sampling: Sampling) -> Reading:
+        """How a request is read: with the judge's layout, or that of the rubric's own scores where the judge was trained on none.
 
         Raises:
             DataError: if the rubric describes scores that the judge does not give.
         """
+        own = self._files.layout
         labels = labels_for(rubric, self.grid, fixed=self.settings.fixed_grid)
         with self._lock:
-            if labels not in self._layouts:
-                self._layouts[labels] = with_grid(self._files.layout, labels)
-            return self._layouts[labels]
-
-    def _reading(self, layout: SequenceLayout, sampling: Sampling) -> Reading:
-        with self._lock:
-            return self._readings.setdefault((layout.grid.labels, sampling), Reading(layout, sampling, self._free))
+            reading = self._readings.get((labels, sampling))
+            if reading is None:
+                layout = own if labels == own.grid.labels else with_grid(own, labels)
+                reading = self._readings[labels, sampling] = Reading(layout, sampling, self._free)
+                if len(self._readings) > MOST_READINGS:
+                    self._readings.popitem(last=False)
+            self._readings.move_to_end((labels, sampling))
+            return reading
 
     def _count(self, by: int) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -32,13 +33,15 @@ from tract.prompts import PromptText
 
 # An engine finds a request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.
 _WAITING_SHARE = 8
+# Readings that a judge keeps at a time.
+MOST_READINGS = 64
 # Longest wait for a thread at the end of the process.
 _END_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Reading:
-    """How scores are read; works that share one are judged together.
+    """How scores are read; works that share one are judged together. What is kept for one goes with its last user.
 
     Attributes:
         layout: cue, grid and end of turn. sampling: how CoTs are drawn. free: whether the judge writes its own score too.
@@ -103,7 +106,7 @@ class LocalWorker:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._numbers = count()
-        self._judges: dict[tuple[int, Sampling], HFJudge] = {}
+        self._judges: WeakKeyDictionary[Reading, HFJudge] = WeakKeyDictionary()
         _LIVE.add(self)
 
     def submit(self, work: Work) -> Future[list[Judgement]]:
@@ -184,10 +187,9 @@ class LocalWorker:
                     task.future.set_result(task.made)
 
     def _judge_of(self, reading: Reading) -> HFJudge:
-        key = (id(reading.layout), reading.sampling)
-        if key not in self._judges:
-            self._judges[key] = HFJudge(self._model, reading.layout, reading.sampling, self._seed, self._autocast)
-        return self._judges[key]
+        if reading not in self._judges:
+            self._judges[reading] = HFJudge(self._model, reading.layout, reading.sampling, self._seed, self._autocast)
+        return self._judges[reading]
 
     def _one_by_one(self, tasks: list[_Task], error: Exception) -> None:
         """Judges each by itself after an error among them, so that only what causes it fails."""
@@ -225,16 +227,16 @@ Asking = Callable[[Work, int], Coroutine[Any, Any, Judgement]]
 
 def by_token_ids(engine: Engine, seed: int) -> Asking:
     """Asks an engine with token ids."""
-    requests: dict[tuple[int, Sampling], EngineRequests] = {}
+    requests: WeakKeyDictionary[Reading, EngineRequests] = WeakKeyDictionary()
 
     async def ask(work: Work, sample: int) -> Judgement:
         reading = work.reading
-        key = (id(reading.layout), reading.sampling)
-        if key not in requests:
-            requests[key] = EngineRequests(engine, reading.layout, reading.sampling, seed)
+        own = requests.get(reading)
+        if own is None:
+            own = requests[reading] = EngineRequests(engine, reading.layout, reading.sampling, seed)
         if sample == NO_COT:
-            return await requests[key].given(work.prompt, NO_COT, ())
-        return await requests[key].sampled(work.prompt, sample, reading.free)
+            return await own.given(work.prompt, NO_COT, ())
+        return await own.sampled(work.prompt, sample, reading.free)
 
     return ask
 
