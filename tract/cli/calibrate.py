@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive, share
+from tract.cli.judges import add_data_arguments, open_judge
 from tract.cli.output import last_words, progress
 from tract.entry import say
 from tract.errors import ConfigError, DataError
+from tract.judge.arguments import add_judge_arguments, options_of, positive, share
 
 if TYPE_CHECKING:
     from tract.evaluation.results import Estimate

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, add_judge_arguments, open_judge, options_of, positive
+from tract.cli.judges import add_data_arguments, open_judge
 from tract.cli.output import last_words, note, progress
 from tract.entry import say
+from tract.judge.arguments import add_judge_arguments, options_of, positive
 
 if TYPE_CHECKING:
     from tract.grading.files import Plan

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from tract.cli.judges import add_data_arguments, add_judge_arguments, options_of, positive
+from tract.cli.judges import add_data_arguments
 from tract.errors import ConfigError, DataError
+from tract.judge.arguments import add_judge_arguments, options_of, positive
 
 if TYPE_CHECKING:
     from tract.judge.asking import Asked

@@ -1,4 +1,4 @@
-"""The options of a judge on the command line, and the judge that they ask for."""
+"""What the commands that read files of responses share: where a row's fields stand, and the judge that is asked for."""
 
 from __future__ import annotations
 
@@ -7,76 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tract.judge.judge import Judge
-
-# Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
-_LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",
-            "timeout_s", "trust_remote_code", "cache_dir")  # fmt: skip
-# Options that move scores.
-_SETTINGS = ("prompt", "n_cot", "predictor", "seed", "temperature", "top_p", "repetition_penalty", "max_cot_tokens", "max_length",
-             "overlong", "least_score_mass", "grid", "calibrated")  # fmt: skip
-
-
-def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = True, running: bool = True) -> None:
-    """Adds ``--judge`` and its options.
-
-    Args:
-        settings: whether what replaces its own settings is accepted. running: whether it will be run, so that it matters where.
-    """
-    group = parser.add_argument_group("the judge")
-    group.add_argument(
-        "--judge",
-        required=True,
-        metavar="PATH",
-        help="an exported folder, a stage or run folder, a chat model (folder or hub id), or package:NAME",
-    )
-    if running:
-        _add_running(group)
-    group.add_argument("--dtype", metavar="NAME", help="of the arithmetic: float32, bfloat16 or float16 (default: the judge's)")
-    group.add_argument("--base-model", metavar="PATH", help="where the LLM of an adapter lies (default: what its settings say)")
-    group.add_argument("--revision", metavar="NAME", help="on the hub")
-    group.add_argument("--cache-dir", metavar="DIR", help="for files that are made of others, e.g. an unpacked model")
-    group.add_argument("--trust-remote-code", action="store_true", default=None, help="let code that comes with the model run")
-    if settings:
-        _add_settings(parser.add_argument_group("instead of the judge's own settings"))
-
-
-def _add_running(group: Any) -> None:
-    group.add_argument("--backend", choices=("hf", "vllm", "openai"), help="where it runs (default: hf, in this process)")
-    group.add_argument("--base-url", metavar="URL", help="of the server, for --backend openai")
-    group.add_argument("--served-model", metavar="NAME", help="what the server calls it")
-    group.add_argument("--api", metavar="API", help="what the server understands: vllm, openai (completions) or chat (default: vllm)")
-    group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
-    group.add_argument("--timeout-s", type=float, metavar="S", help="of a request to the server")
-    group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    group.add_argument("--batch-size", type=positive, metavar="N", help="feedbacks that are sampled at a time")
-
-
-def _add_settings(group: Any) -> None:
-    group.add_argument(
-        "--prompt", metavar="FILE", help="YAML with the wording: system, blocks, cue, ... (fields of a prompt configuration)"
-    )
-    group.add_argument("--n-cot", type=int, metavar="N", help="feedbacks that are sampled and averaged for each response")
-    group.add_argument(
-        "--predictor", metavar="NAME", help="how a score is read: rail, rail_normalized, argmax, median, decode_forced, decode_free"
-    )
-    group.add_argument("--seed", type=int, metavar="N", help="of the sampling")
-    group.add_argument("--temperature", type=float, metavar="T", help="of the sampling; 0 takes the most likely token")
-    group.add_argument("--top-p", type=float, metavar="P", help="of the sampling")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="of the sampling; 1 turns it off")
-    group.add_argument("--max-cot-tokens", type=int, metavar="N", help="a longer feedback is cut there (truncated_cot)")
-    group.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt, feedback and score together")
-    group.add_argument("--overlong", choices=("refuse", "shorten"), help="what becomes of a prompt that does not fit")
-    group.add_argument("--least-score-mass", type=float, metavar="P", help="below it a reading is no score (low_score_mass)")
-    group.add_argument(
-        "--grid", type=_grid, metavar="SCORES", help="with commas between, e.g. 1,2,3,4,5; for a judge without a grid of its own"
-    )
-    group.add_argument("--calibrated", action="store_true", default=None, help="apply the calibration in its settings (default: off)")
-
-
-def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given, by the names that ``Judge.from_pretrained`` has for them."""
-    given = {name: getattr(arguments, name, None) for name in (*_LOADING, *_SETTINGS)}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def open_judge(path: str, options: dict[str, Any]) -> Judge:
@@ -88,31 +18,6 @@ def open_judge(path: str, options: dict[str, Any]) -> Judge:
     from tract.judge.judge import Judge
 
     return Judge.from_pretrained(path, **options)
-
-
-def _grid(text: str) -> tuple[str, ...]:
-    labels = tuple(label.strip() for label in text.split(","))
-    if len(labels) < 2 or not all(labels):
-        raise argparse.ArgumentTypeError(f"{text!r} is no grid; write its scores with commas between, e.g. 1,2,3,4,5")
-    return labels
-
-
-def positive(text: str) -> int:
-    """A whole number >= 1, for ``argparse``."""
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A number between 0 and 1, for ``argparse``."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 < found < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return found
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

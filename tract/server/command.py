@@ -14,6 +14,7 @@ from typing import Any
 from tract import interruption
 from tract.entry import guarded
 from tract.errors import ConfigError
+from tract.judge.arguments import add_judge_arguments, options_of
 from tract.masking import MaskedFormatter
 from tract.server.settings import ServerSettings
 
@@ -31,32 +32,6 @@ examples:
 DEFAULT_TOKEN_ENV = "TRACT_SERVER_TOKEN"
 _PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 _LIMITS = ServerSettings()
-# Options of ``Judge.from_pretrained`` that are handed on where they are given: name -> (type, what it says).
-_JUDGE_OPTIONS: dict[str, tuple[type, str]] = {
-    "revision": (str, "commit, tag or branch on the hub"),
-    "base_model": (str, "folder or hub id of the LLM that an adapter belongs to"),
-    "cache_dir": (str, "folder for what has to be unpacked"),
-    "name": (str, "what the judge is called"),
-    "device": (str, "where the model runs, e.g. cuda or cpu"),
-    "dtype": (str, "of the arithmetic, e.g. bfloat16"),
-    "prompt": (str, "wording for a chat model: a YAML file, or a template text with {instruction} and {response}"),
-    "n_cot": (int, "CoTs whose scores are averaged, where a request does not say"),
-    "predictor": (str, "how a score is read from a CoT, e.g. rail"),
-    "temperature": (float, "of sampling"),
-    "top_p": (float, "of sampling"),
-    "repetition_penalty": (float, "of sampling"),
-    "max_cot_tokens": (int, "a longer CoT is cut"),
-    "max_length": (int, "tokens of prompt, CoT, cue and score together"),
-    "overlong": (str, "refuse or shorten prompts that do not fit"),
-    "least_score_mass": (float, "below so much probability of all scores together, a reading is no score"),
-    "seed": (int, "of all draws"),
-    "batch_size": (int, "CoTs that the model writes at a time"),
-    "base_url": (str, "of the server, with --backend openai"),
-    "served_model": (str, "the model's name on that server"),
-    "api": (str, "what that server understands, e.g. vllm"),
-    "api_key_env": (str, "name of the environment variable with that server's key"),
-    "timeout_s": (float, "seconds for one request to that server"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,8 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``tract serve``."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--judge", required=True, metavar="PATH", help="exported folder, run, stage, or chat model (folder or hub id)")
-    parser.add_argument("--backend", default="hf", choices=("hf", "vllm", "openai"), help="what runs the model (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
     parser.add_argument("--port", type=int, default=8080, help="0 for a free one, which is logged (default: %(default)s)")
     parser.add_argument(
@@ -85,12 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _limit(limits, "request_timeout_s", float, "seconds that a request waits for its grades; then it is answered with 504")
     _limit(limits, "body_timeout_s", float, "seconds that a request's body may take to arrive; then it is answered with 408")
     _limit(limits, "shutdown_timeout_s", float, "seconds that requests are waited for after SIGTERM or Ctrl-C")
-    judge = parser.add_argument_group("judge (default: what it was exported with)")
-    for name, (kind, text) in _JUDGE_OPTIONS.items():
-        judge.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="VALUE", help=text)
-    judge.add_argument("--grid", metavar="SCORES", help="the scores, with commas between, for a model that was not trained on others")
-    judge.add_argument("--calibrated", action="store_true", help="apply the calibration that was fitted on validation data")
-    judge.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add_judge_arguments(parser)
 
 
 def _limit(group: Any, name: str, kind: type, text: str) -> None:
@@ -125,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         from tract.judge.judge import Judge
         from tract.server.app import create_app
 
-        judge = Judge.from_pretrained(arguments.judge, arguments.backend, **_judge_options(arguments))
+        judge = Judge.from_pretrained(arguments.judge, **options_of(arguments))
         app = create_app(judge, settings)
     serve(app, bound)
 
@@ -143,13 +111,6 @@ def _token(name: str | None) -> str | None:
     if not token:
         raise ConfigError(f"--token-env: the environment variable {name} is not set; export it with the token that requests must bring")
     return token
-
-
-def _judge_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    options = {name: getattr(arguments, name) for name in _JUDGE_OPTIONS if getattr(arguments, name) is not None}
-    if arguments.grid is not None:
-        options["grid"] = [score.strip() for score in arguments.grid.split(",")]
-    return {**options, "calibrated": arguments.calibrated, "trust_remote_code": arguments.trust_remote_code}
 
 
 def _log_to_stderr() -> None:
