@@ -150,6 +150,7 @@ bench: setup  ## small benchmarks: training, judging, memory, scaling, beside th
 	$(call bench_run,scaling,--rows 1000 --micro-batches 200 --prompts 512 --cots 1 2 --vocabularies 32768 --rounds 1)
 	$(call bench_run,overhead,--items 1 --steps 24)
 	$(call bench_run,step_profile,--items 1 --steps 16)
+	$(call bench_run,serve,--clients 64 --requests 128 --rounds 1)
 	$(PY) benchmarks/plots.py --results benchmarks/results/small --out benchmarks/results/small
 
 # Two processes with one thread each, with a half of the seeds each; what their runs share is made once (docs/study.md).

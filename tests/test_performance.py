@@ -37,13 +37,14 @@ RUNS = {
     "overhead": ("overhead.py", "--items", "2", "--steps", "3"),
     "step_profile": ("step_profile.py", "--items", "2", "--n-cot", "2", "--steps", "8"),
     "generate": ("generate.py", "--items", "2", "--rounds", "1", "--tokens", "16"),
+    "serve": ("serve.py", "--clients", "4", "--requests", "8", "--rounds", "1", "--tokens", "4"),
     "scaling_data": ("scaling.py", "--tables", "data", "--rows", "100", "--rounds", "1"),
     "scaling_prompt": ("scaling.py", "--tables", "prompt", "--prompts", "64", "--rounds", "1"),
     "scaling_n_cot": ("scaling.py", "--tables", "n_cot", "--cots", "2", "--rounds", "1"),
     "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
 }
 # With `make test-kills`: many processes each, or parts that the scripts above run too.
-NOT_IN_CI = ("train_step", "memory", "overhead", "scaling_data", "scaling_n_cot", "scaling_prompt", "scaling_vocabulary")
+NOT_IN_CI = ("train_step", "memory", "serve", "overhead", "scaling_data", "scaling_n_cot", "scaling_prompt", "scaling_vocabulary")
 
 
 @pytest.mark.parametrize("annotations", [1, 3])
