@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -84,11 +84,11 @@ UNPACKED_VERSION = 1
 _BLOCKS, _BLOCK_BYTES = 64, 65536
 
 
-def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
+def model_fingerprint(cfg: ModelConfig, seed: int, *, leave_out: Collection[str] = ()) -> str:
     """SHA-256 (hex) over what decides a seed LLM's weights and tokenizer: its files, or its id and revision on the hub.
 
     Args:
-        cfg: the seed LLM. seed: of randomly made weights.
+        cfg: the seed LLM. seed: of randomly made weights. leave_out: names of files in its folder that move no number.
 
     Raises:
         ConfigError: if it cannot be found.
@@ -100,7 +100,11 @@ def model_fingerprint(cfg: ModelConfig, seed: int) -> str:
         config = load_config(cfg, source)
         digest.update(f"{source.location}@{getattr(config, '_commit_hash', None) or cfg.revision}".encode())
         return digest.hexdigest()
-    names = [source.gguf_file] if source.gguf_file else [path.name for path in folder.iterdir() if path.is_file()]
+    names = (
+        [source.gguf_file]
+        if source.gguf_file
+        else [path.name for path in folder.iterdir() if path.is_file() and path.name not in leave_out]
+    )
     for path in sorted(folder / name for name in names):
         _digest_file(digest, path)
     return digest.hexdigest()

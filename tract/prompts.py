@@ -93,6 +93,14 @@ class PromptTemplate:
         if self.source == "template" and not any("{response}" in block for block in self.blocks):
             raise ConfigError("prompt.blocks: no block holds {response}, so the judge would not see what it grades; add it")
 
+    @property
+    def shown_fields(self) -> frozenset[str]:
+        """The fields of an example that prompts show where it has them; of a finished prompt, none by itself."""
+        if self.source == "finished":
+            return frozenset()
+        named = {name for block in self.blocks for name in _PLACEHOLDER.findall(block) if name in EXAMPLE_FIELDS}
+        return frozenset(named if self.use_reference else named - {"reference_answer"})
+
     def render(self, example: JudgeExample, grid: ScoreGrid) -> PromptText:
         """The prompt of an example.
 

@@ -14,7 +14,7 @@ from tract import GradeRequest, Judge
 @pytest.fixture(scope="session")
 def judge(talking_folder: str) -> Iterator[Judge]:
     """It samples two CoTs of each response."""
-    with Judge.from_pretrained(talking_folder, n_cot=2, predictor="rail", **TALKING) as found:
+    with Judge.from_pretrained(talking_folder, n_cot=2, predictor="rail", seed=3, **TALKING) as found:
         yield found
 
 

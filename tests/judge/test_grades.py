@@ -51,7 +51,7 @@ def test_one_cot_has_no_standard_error() -> None:
         ((0.04, 0.9, 0.06), (2.0, 3.0)),  # 0.05 lies in the second score, 0.95 in the third
         ((0.06, 0.9, 0.04), (1.0, 2.0)),
         ((0.0, 0.0, 1.0), (3.0, 3.0)),
-        ((0.024, 0.3, 0.276), (2.0, 3.0)),  # normalised: 0.04, 0.5, 0.46
+        ((0.024, 0.3, 0.276), (pytest.approx(1.452), 3.0)),  # normalised: 0.04, 0.5, 0.46; the score lies below
     ],
 )
 def test_the_interval_holds_nine_tenths_of_the_normalised_distribution(
@@ -152,6 +152,12 @@ def test_an_isotonic_map_moves_score_and_standard_error() -> None:
     assert found.standard_error == pytest.approx(0.5)  # that of 1 and 2
     assert found.raw_score == pytest.approx(2.0)
     assert found.distribution == pytest.approx({"1": 0.5, "2": 0.0, "3": 0.5})
+
+
+def test_an_interval_holds_its_score() -> None:
+    assert grade(judgement(0.6, 0.0, 0.0)).interval == (pytest.approx(0.6), 1.0)  # RAIL counts mass outside the grid as zero
+    assert grade(judgement(0.96, 0.0, 0.04)).interval == (1.0, pytest.approx(1.08))
+    assert grade(judgement(0.0, 0.0, 1.0), calibration=ISOTONIC).interval == (2.0, 3.0)
 
 
 def test_a_margin_widens_the_interval_within_the_grid() -> None:

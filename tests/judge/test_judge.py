@@ -5,25 +5,39 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
+import hashlib
+import json
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from talking import CUE, TALKING
 
 from tract import Grade, GradeRequest, Judge, Rubric
 from tract.errors import ConfigError, DataError, GenerationError
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Prompt
+from tract.judge import loading
+from tract.judge.calibration import Calibration
 from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
+from tract.judge.loading import hosted_judge, open_judge_files
 
 
 def close(found: Grade, expected: Grade, atol: float = 1e-4) -> None:
     assert found.score == pytest.approx(expected.score, abs=atol)
     assert found.distribution == pytest.approx(expected.distribution, abs=atol)
     assert (found.status, found.feedbacks, found.id) == (expected.status, expected.feedbacks, expected.id)
+
+
+def drawn_as(ids: Sequence[int]) -> str:
+    """What the draws of a prompt belong to."""
+    return hashlib.sha256(repr(list(ids)).encode()).hexdigest()[:16]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +53,7 @@ def test_a_grade_says_what_the_model_says(judge: Judge, requests: Sequence[Grade
     backend = HFJudge(model, layout, settings.sampling, settings.seed, None)
     for request, grade in zip(requests[:3], alone, strict=False):
         ids = layout.prompt_ids(settings.prompt.render(request.example(), layout.grid))
-        found = backend.judge([Prompt(request.content_id, 0, ids)], 2, rows=4, without_cot=False, free=False)
+        found = backend.judge([Prompt(drawn_as(ids), 0, ids)], 2, rows=4, without_cot=False, free=False)
         expected = [sum(v * p for v, p in zip(layout.grid.values, j.probabilities, strict=True)) for j in found]
         assert [cot.score for cot in grade.cots] == pytest.approx(expected, abs=1e-5)
         assert grade.score == pytest.approx(sum(expected) / 2, abs=1e-5)
@@ -180,7 +194,8 @@ def test_a_call_with_what_is_none_raises(judge: Judge, arguments: dict[str, Any]
 def test_one_that_fails_does_not_take_others_with_it(
     judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = requests[2].content_id
+    layout, settings = judge._files.layout, judge.settings
+    bad = drawn_as(layout.prompt_ids(settings.prompt.render(requests[2].example(), layout.grid)))
     begin = HFJudge._begin
 
     def failing(self: HFJudge, prompts: Sequence[Prompt], *arguments: Any) -> Any:
@@ -195,6 +210,74 @@ def test_one_that_fails_does_not_take_others_with_it(
     for place in (0, 1, 3, 4, 5, 6, 7):
         close(found[place], alone[place])
     assert judge.pending == 0
+
+
+def test_what_the_prompt_has_no_place_for_is_said_and_moves_nothing(
+    judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade], caplog: pytest.LogCaptureFixture
+) -> None:
+    request = requests[0]
+    found = judge.grade(request.instruction, request.response, Rubric("Is it good?"), "The answer.")
+    close(dataclasses.replace(found, id=""), dataclasses.replace(alone[0], id=""), atol=1e-5)
+    assert (found.ignored, alone[0].ignored) == (("rubric", "reference_answer"), ())
+    judge.grade(request.instruction, request.response, Rubric("Is it bad?"))
+    assert caplog.text.count("has no place for a rubric") <= 1
+
+
+def test_a_calibration_is_not_applied_to_other_scores(talking_folder: str, tmp_path: Path) -> None:
+    with Judge.from_pretrained(talking_folder, **TALKING) as judge:
+        settings = judge.settings
+    folder = shutil.copytree(talking_folder, tmp_path / "judge")
+    dataclasses.replace(settings, fixed_grid=True, calibration=Calibration("temperature", 2.0, (), (), {})).write(folder)
+    with Judge.from_pretrained(folder, calibrated=True) as judge:
+        assert judge.grade("a", "b").calibrated
+    for name, other in (("predictor", "argmax"), ("grid", [0, 10]), ("prompt", {"blocks": ["{response} [RESULT]"]})):
+        with pytest.raises(ConfigError, match=f"was fitted with its own {name}, another than"):
+            Judge.from_pretrained(folder, calibrated=True, **{name: other})  # type: ignore[arg-type]
+
+
+def test_a_model_card_and_a_calibration_that_is_not_applied_are_no_other_judge(talking_folder: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(talking_folder, tmp_path / "judge")
+    before = open_judge_files(folder, **TALKING)
+    (folder / "README.md").write_text("a card", encoding="utf-8")
+    assert open_judge_files(folder, **TALKING).fingerprint == before.fingerprint
+    assert open_judge_files(folder, **{**TALKING, "seed": 1}).fingerprint != before.fingerprint
+    first, second = (hosted_judge(name).fingerprint for name in ("model-a", "model-b"))
+    assert first != second
+
+
+def test_a_longer_default_than_the_model_is_made_for_is_cut(talking_folder: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(talking_folder, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 700}), encoding="utf-8")
+    assert open_judge_files(folder).settings.max_length == 700
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (RemoteEntryNotFoundError, "chat"),
+        (LocalEntryNotFoundError, "warning"),
+        (RepositoryNotFoundError, "cannot look up judge_config.json of 'me/judge' on the hub"),
+        (HfHubHTTPError, "cannot look up judge_config.json of 'me/judge' on the hub"),
+    ],
+)
+def test_only_a_hub_without_settings_makes_a_chat_model(
+    error: type[Exception], found: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        if error is LocalEntryNotFoundError:
+            raise error("not in the cache")
+        response = httpx.Response(404, request=httpx.Request("GET", "https://hub.invalid"))
+        raise error("404", response=response)  # type: ignore[call-arg]
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    where = loading._Where("me/judge", None, Path("cache"), trust_remote_code=False)
+    if found in ("chat", "warning"):
+        assert loading._from_hub(where) is None
+        assert ("cannot be looked up" in caplog.text) == (found == "warning")
+    else:
+        with pytest.raises(ConfigError, match=found):
+            loading._from_hub(where)
 
 
 def test_what_is_cancelled_while_it_waits_is_dropped(judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade]) -> None:
@@ -217,9 +300,8 @@ def test_what_is_cancelled_while_it_waits_is_dropped(judge: Judge, requests: Seq
 def test_a_closed_judge_says_so(talking_folder: str) -> None:
     judge = Judge.from_pretrained(talking_folder, **TALKING)
     judge.close()
-    grade = judge.grade("a", "b")
-    assert grade.status == ERROR
-    assert "the judge is closed" in str(grade.error)
+    with pytest.raises(GenerationError, match="the judge is closed"):
+        judge.grade("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +317,15 @@ def test_a_closed_judge_says_so(talking_folder: str) -> None:
         ("talking", {"device": "warp"}, "device: 'warp' cannot be used here"),
         ("talking", {"backend": "openai"}, "base_url: backend='openai' needs the address"),
         ("talking", {"prompt": "no.yaml"}, "prompt: cannot read 'no.yaml'"),
+        ("talking", {"prompt": 5}, "prompt: found a int"),
+        ("talking", {"grid": 3}, "grid: found 3; a list of scores"),
+        ("talking", {"temperature": "hot"}, "temperature: 'hot' is not a number"),
+        ("talking", {"max_cot_tokens": 1.5}, "max_cot_tokens: 1.5 is not a whole number"),
+        ("talking", {"max_length": "x"}, "max_length: 'x' is not a whole number >= 1"),
+        ("talking", {"max_length": 10**6}, "max_length: 1000000 tokens are more than .* is made for"),
+        ("talking", {"least_score_mass": "x"}, "least_score_mass: 'x' is not a number in"),
+        ("talking", {"seed": "x"}, "seed: 'x' is not a whole number"),
+        ("talking", {"dtype": "foo"}, "dtype: 'foo' is not one of float32, bfloat16, float16"),
         ("talking", {"prompt": {"blocks": ["{nothing}"]}}, "unknown placeholder"),
         ("package:no_such_package", {}, "'no_such_package' is not installed"),
     ],

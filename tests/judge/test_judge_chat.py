@@ -81,6 +81,12 @@ def test_the_distribution_is_that_of_the_token_behind_the_cue() -> None:
     assert "repetition_penalty" not in request
 
 
+def test_a_score_may_be_written_in_another_way_than_its_label() -> None:
+    tokens = [*FEEDBACK, (" 2", {" 2": 0.75, " 3": 0.25})]
+    with hosted(lambda _: said("It is fine. [RESULT] 2", tokens=tokens)) as (url, _), judge_at(url, grid=["1.0", "2.0", "3.0"]) as judge:
+        assert judge.grade("a", "b").distribution == pytest.approx({"1.0": 0, "2.0": 0.75, "3.0": 0.25})
+
+
 def test_without_log_probabilities_it_is_the_score_that_was_written() -> None:
     with hosted(lambda _: said("Good. [RESULT] (5)")) as (url, _), judge_at(url) as judge:
         grade = judge.grade("a", "b", Rubric("c", {0: "no", 5: "half", 10: "yes"}))

@@ -101,4 +101,19 @@ def test_a_closed_engine_judge_gives_up_what_is_going_on(talking_folder: str, ta
     judge.close()
     assert future.cancelled()
     assert engine.closed
-    assert judge.grade("a", "b").status == "error"
+    with pytest.raises(GenerationError, match="the judge is closed"):
+        judge.grade("a", "b")
+
+
+def test_a_judge_that_is_closed_by_a_callback_of_its_own_ends_all_the_same(
+    talking_folder: str, talking_model: Any, tiny_tokenizer: Any, requests: Sequence[GradeRequest]
+) -> None:
+    engine = PlainEngine(talking_model, tiny_tokenizer)
+    worker = worker_of(engine)
+    judge = Judge(open_judge_files(talking_folder, **GREEDY), worker, batch_size=4, calibrated=False)
+    future = judge.submit(requests[0])
+    future.add_done_callback(lambda _: judge.close())  # mostly called in the engine's own thread
+    future.result()
+    worker._thread.join(20)
+    assert not worker._thread.is_alive()
+    assert engine.closed

@@ -182,8 +182,9 @@ def _read(reply: ChatReply, behind: int, grid: ScoreGrid) -> tuple[int | None, l
         return score, [float(k == score) for k in range(len(grid.labels))]
     probabilities = [0.0] * len(grid.labels)
     for token, logprob in alternatives.items():
-        if token.strip() in grid.labels:
-            probabilities[grid.labels.index(token.strip())] += math.exp(logprob)
+        number = _NUMBER.fullmatch(token.strip())  # "2" is the score of the label "2.0" too
+        if number and float(number[0]) in grid.values:
+            probabilities[grid.index(float(number[0]))] += math.exp(logprob)
     return score, probabilities
 
 

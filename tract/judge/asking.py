@@ -53,6 +53,14 @@ def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings
     return Asked(prompt, ids, refusal=reason)
 
 
+def ignored(request: GradeRequest, settings: JudgeSettings) -> tuple[str, ...]:
+    """What of a request the judge's prompt has no place for: "rubric", "reference_answer"."""
+    shown = settings.prompt.shown_fields
+    rubric = request.rubric is not None and not shown & {"criteria", "score_descriptions", "rubric"}
+    reference = bool(request.reference_answer) and "reference_answer" not in shown
+    return (*(("rubric",) if rubric else ()), *(("reference_answer",) if reference else ()))
+
+
 def labels_for(rubric: Rubric | None, grid: ScoreGrid, *, fixed: bool) -> tuple[str, ...]:
     """The scores that a request is graded with: the judge's own, or those of the rubric where the judge was trained on none.
 

@@ -147,7 +147,8 @@ def fit_isotonic(scores: Sequence[float], targets: Sequence[float]) -> tuple[tup
 def fit_margin(intervals: Sequence[tuple[float, float]], targets: Sequence[float], confidence: float) -> float:
     """The least widening, in points, with which the share ``confidence`` of the intervals holds the true score.
 
-    Split-conformal (Romano, Patterson, Candes 2019, conformalised quantile regression), but no interval is made narrower.
+    As in conformalised quantile regression (Romano, Patterson, Candes 2019), but no interval is made narrower, and nothing is set aside:
+    how often the intervals hold what the fit did not see, cross-validation says.
 
     Args:
         intervals: [n] (low, high) in points. targets: [n] true scores. confidence: in (0, 1).

@@ -53,12 +53,14 @@ class Grade:
         distribution: score label -> probability, mean over the CoTs; sums to the score mass. Empty where nothing was read.
         feedback: the first CoT; empty for a judge that writes none. feedbacks: all of them.
         interval: (low, high) in points, where the score of another draw lies with probability 0.9: the quantiles of the
-            distribution over the grid, mixed over the CoTs, so it holds both their spread and that within each. None without a score.
+            distribution over the grid, mixed over the CoTs, so it holds both their spread and that within each; and the score itself.
+            None without a score.
         standard_error: of the score, from the spread over the CoTs; None with fewer than two.
         score_mass: the probability of the whole grid, mean over the CoTs; None where nothing was read.
         cots: each CoT by itself. shortened: whether the middle of a field was left out.
         calibrated: whether the score was calibrated. raw_score: what it was before, else the score itself.
         id: of the request; made of its content where none was given. error: what went wrong, one line; None if nothing did.
+        ignored: fields of the request that the judge's prompt has no place for: "rubric", "reference_answer".
     """
 
     score: float | None
@@ -75,6 +77,7 @@ class Grade:
     raw_score: float | None
     id: str
     error: str | None = None
+    ignored: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: lists and mappings, null where there is no number."""
@@ -117,7 +120,7 @@ def grade_of(
         distribution=_mean_distribution(cots, grid),
         feedback=feedbacks[0] if feedbacks else "",
         feedbacks=feedbacks,
-        interval=_interval(cots, grid, None),
+        interval=_interval(cots, grid, _mean(scores), 0.0),
         standard_error=_standard_error(scores),
         score_mass=float(np.mean([math.fsum(judgement.probabilities) for judgement in ordered])),
         cots=cots,
@@ -138,11 +141,12 @@ def calibrated(grade: Grade, grid: ScoreGrid, predictor: str, calibration: Calib
     cots = tuple(_tempered(cot, grid, predictor, calibration) for cot in grade.cots)
     scores = [cot.score for cot in cots if cot.score is not None]
     mean = _mean(scores)
+    score = None if mean is None else calibration.score(mean)
     return replace(
         grade,
-        score=None if mean is None else calibration.score(mean),
+        score=score,
         distribution=_mean_distribution(cots, grid) if cots else grade.distribution,
-        interval=_interval(cots, grid, calibration),
+        interval=_interval(cots, grid, score, calibration.margin),
         standard_error=_standard_error([calibration.score(score) for score in scores]),
         cots=cots,
         calibrated=True,
@@ -196,10 +200,10 @@ def _mean_distribution(cots: Sequence[CotGrade], grid: ScoreGrid) -> dict[str, f
     return {label: float(np.mean([cot.distribution[label] for cot in cots])) for label in grid.labels}
 
 
-def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibration | None) -> tuple[float, float] | None:
-    """The quantiles of the normalised distribution, mixed over the CoTs that gave a score; widened by the calibration's margin."""
+def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, score: float | None, margin: float) -> tuple[float, float] | None:
+    """The quantiles of the normalised distribution, mixed over the CoTs that gave a score, widened by a margin and to the score."""
     rows = np.asarray([[cot.distribution[label] for label in grid.labels] for cot in cots if cot.score is not None])
-    if not len(rows):
+    if not len(rows) or score is None:
         return None
     # A decoded score may stand where the distribution holds nothing that could be normalised.
     mass = rows.sum(axis=1, keepdims=True)
@@ -212,5 +216,5 @@ def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, calibration: Calibratio
     # Rounding must not push the upper quantile past the last score.
     places = [min(int(np.searchsorted(cumulated, share)), len(grid.values) - 1) for share in (tail, 1 - tail)]
     low, high = (grid.values[place] for place in places)
-    margin = calibration.margin if calibration else 0.0
-    return max(low - margin, grid.lowest), min(high + margin, grid.highest)
+    # An expectation can lie beyond the quantiles: of a skewed distribution, without the mass outside the grid, or calibrated.
+    return min(max(low - margin, grid.lowest), score), max(min(high + margin, grid.highest), score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 from collections import OrderedDict, deque
@@ -13,13 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tract.errors import ConfigError, DataError, TractError
+from tract.errors import ConfigError, DataError, GenerationError, TractError
 from tract.generation.judgement import Judgement, Prompt
 from tract.generation.sampling import Sampling
-from tract.judge.asking import asked, labels_for
+from tract.judge.asking import asked, ignored, labels_for
 from tract.judge.backends import BackendOptions, start_worker
 from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
-from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, with_grid
+from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, sampling_with, with_grid
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.requests import GradeRequest
@@ -47,8 +48,7 @@ class Judge(PrometheusMethods):
     """
 
     def __init__(self, files: JudgeFiles, worker: Worker, *, batch_size: int, calibrated: bool) -> None:
-        if calibrated and files.settings.calibration is None:
-            raise ConfigError(f"calibrated: the judge {files.settings.name} has no calibration; fit one with `tract calibrate`")
+        _check_calibration(files, calibrated)
         self._files = files
         self._worker = worker
         self._batch_size = batch_size
@@ -56,6 +56,8 @@ class Judge(PrometheusMethods):
         self._free = files.settings.predictor == "decode_free"
         self._lock = threading.Lock()
         self._pending = 0
+        self._closed = False
+        self._warned: set[str] = set()
         # By grid and sampling. Bounded: behind a server, rubrics with other scores may come without end.
         self._readings: OrderedDict[tuple[tuple[str, ...], Sampling], Reading] = OrderedDict()
 
@@ -82,7 +84,8 @@ class Judge(PrometheusMethods):
         Args:
             path_or_hub_id: an exported judge, a run, any chat model (folder or hub id), or "package:NAME"; see ``open_judge_files``.
             backend: "hf": this process; "vllm": vLLM's engine; "openai": a server (``base_url``) that serves this judge already.
-            calibrated: apply the calibration that ``tract calibrate`` fitted. batch_size: CoTs that are sampled at a time.
+            calibrated: apply the calibration that ``tract calibrate`` fitted.
+            batch_size: CoTs that are sampled at a time; those of one request always together.
             device: of "hf"; None for a GPU if there is one.
             base_url, served_model, api, api_key_env, timeout_s, max_retries: of "openai"; ``api`` is "vllm" (token ids and
                 log-probabilities), "openai" (the protocol of completions) or "chat" (that of chats: ``path_or_hub_id`` is then the
@@ -95,7 +98,7 @@ class Judge(PrometheusMethods):
             ConfigError: if it cannot be found, loaded or started.
         """
         hosted = backend == "openai" and api == "chat"
-        files = hosted_judge(path_or_hub_id, **options) if hosted else open_judge_files(path_or_hub_id, **options)
+        files = hosted_judge(served_model or path_or_hub_id, **options) if hosted else open_judge_files(path_or_hub_id, **options)
         how = BackendOptions(
             device=device,
             batch_size=batch_size,
@@ -108,8 +111,7 @@ class Judge(PrometheusMethods):
             vllm=vllm or {},
             cache=cache_folder(options.get("cache_dir")),
         )
-        if calibrated and files.settings.calibration is None:  # before weights are loaded
-            raise ConfigError(f"calibrated: the judge {files.settings.name} has no calibration; fit one with `tract calibrate`")
+        _check_calibration(files, calibrated)  # before weights are loaded
         return cls(files, start_worker(backend, files, how), batch_size=batch_size, calibrated=calibrated)
 
     @property
@@ -229,16 +231,23 @@ class Judge(PrometheusMethods):
 
         Returns:
             A future whose result is a grade, whatever goes wrong with this request. Cancelling it drops the request if it waits.
+
+        Raises:
+            DataError: if it is no request. GenerationError: if the judge is closed.
         """
+        request = GradeRequest.of(request)
+        if self._closed:
+            raise GenerationError("the judge is closed; load it again with Judge.from_pretrained")
         result: Future[Grade] = Future()
         try:
+            self._warn_of_ignored(request)
             work, rubric_grid, cut = self._work(request, sampling)
             if isinstance(work, Grade):
                 result.set_result(work)
                 return result
             inner = self._worker.submit(work)
-        except TractError as error:
-            result.set_result(failed(request.shown_id, ERROR, masked_text(" ".join(str(error).split()))))
+        except Exception as error:
+            result.set_result(failed(request.shown_id, ERROR, _told(request, error)))
             return result
         self._count(1)
         inner.add_done_callback(lambda done: self._finish(request, done, result, rubric_grid, cut))
@@ -247,6 +256,7 @@ class Judge(PrometheusMethods):
 
     def close(self) -> None:
         """Ends the judge: what waits is cancelled, engines that it started are stopped."""
+        self._closed = True
         self._worker.close()
 
     def __enter__(self) -> Judge:
@@ -274,7 +284,8 @@ class Judge(PrometheusMethods):
         if found.refusal is not None:
             return failed(request.shown_id, OVER_LENGTH, found.refusal), layout.grid, False
         n_cot = (request.n_cot or settings.n_cot) if settings.use_cot else 0
-        prompt = Prompt(request.content_id, 0, found.ids)
+        # Draws belong to what the judge is shown: what its prompt has no place for moves nothing.
+        prompt = Prompt(hashlib.sha256(repr(list(found.ids)).encode()).hexdigest()[:16], 0, found.ids)
         return Work(prompt, found.prompt, n_cot, reading), layout.grid, found.shortened
 
     def _reading(self, rubric: Rubric | None, sampling: Sampling) -> Reading:
@@ -312,14 +323,11 @@ class Judge(PrometheusMethods):
                 return
             except Exception as own:
                 error = own
-        if not isinstance(error, TractError):
-            log.error("grading %s failed", request.shown_id, exc_info=error)
-        told = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
-        settle(result, failed(request.shown_id, ERROR, masked_text(" ".join(told.split()))[:500]))
+        settle(result, failed(request.shown_id, ERROR, _told(request, error)))
 
     def _grade(self, request: GradeRequest, judgements: Sequence[Judgement], grid: ScoreGrid, cut: bool) -> Grade:
         settings = self.settings
-        return grade_of(
+        grade = grade_of(
             judgements,
             grid,
             settings.prompt.cue,
@@ -329,9 +337,35 @@ class Judge(PrometheusMethods):
             calibration=self._calibration,
             shortened=cut,
         )
+        return replace(grade, ignored=ignored(request, settings))
+
+    def _warn_of_ignored(self, request: GradeRequest) -> None:
+        for name in ignored(request, self.settings):
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning("%s: its prompt has no place for a %s, so it is not shown what is given", self.settings.name, name)
 
     def _sampling_with(self, changed: Mapping[str, Any]) -> Sampling | None:
-        return replace(self.settings.sampling, **changed) if changed else None
+        return sampling_with(self.settings.sampling, changed) if changed else None
+
+
+def _check_calibration(files: JudgeFiles, calibrated: bool) -> None:
+    if not calibrated or files.settings.calibration is not None:
+        return
+    if files.uncalibrated_by is not None:
+        raise ConfigError(
+            f"calibrated: the calibration of {files.settings.name} was fitted with its own {files.uncalibrated_by}, another than "
+            "the one that is given; leave that as it is, or load without calibrated"
+        )
+    raise ConfigError(f"calibrated: the judge {files.settings.name} has no calibration; fit one with `tract calibrate`")
+
+
+def _told(request: GradeRequest, error: BaseException) -> str:
+    """The error as one line; a fault of ours goes to the log as well."""
+    if not isinstance(error, TractError):
+        log.error("grading %s failed", request.shown_id, exc_info=error)
+    told = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
+    return masked_text(" ".join(told.split()))[:500]
 
 
 def _request(

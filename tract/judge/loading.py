@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +22,11 @@ from tract.generation.sampling import Sampling
 from tract.judge.fit_stages import is_run
 from tract.judge.settings import FORMAT, LEAST_SCORE_MASS, SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
 from tract.layout import SequenceLayout
-from tract.modeling import load_tokenizer, locate, model_fingerprint, unpacked
+from tract.modeling import load_config, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
@@ -43,6 +46,7 @@ class JudgeFiles:
         settings: how it works. template, layout, tokenizer: how prompts are worded and scores are written.
         model: the LLM. weights: folder of an adapter or of trained weights that belong on it, or None.
         four_bit: whether the LLM is quantised (QLoRA). model_seed: of weights that are made at random, for tests.
+        uncalibrated_by: the option that made the calibration one of other scores, so that it was left out; None for none.
         fingerprint: changes when weights, layout, wording or a setting that moves a score does.
     """
 
@@ -55,6 +59,7 @@ class JudgeFiles:
     four_bit: bool
     model_seed: int
     fingerprint: str
+    uncalibrated_by: str | None = None
 
 
 def open_judge_files(
@@ -111,7 +116,7 @@ def hosted_judge(
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=_HOSTED_MAX_LENGTH)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
-    return _completed(_Found(settings, stand_in, None), grid, prompt, changed)
+    return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed)
 
 
 def _completed(
@@ -120,18 +125,48 @@ def _completed(
     """The files of a judge with the user's wording, scores and settings."""
     if unknown := [name for name in changed if name not in (*_SAMPLING_OPTIONS, *_SETTING_OPTIONS)]:
         raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join((*_SETTING_OPTIONS, *_SAMPLING_OPTIONS))}")
-    settings = found.settings
-    if prompt is not None:
-        settings = replace(settings, prompt=_template(prompt))
+    worded = found.settings if prompt is None else replace(found.settings, prompt=_template(prompt))
     tokenizer = load_tokenizer(found.model)
-    layout = _layout(settings, tokenizer, grid, rebuilt=prompt is not None)
-    settings = _changed(replace(settings, layout=layout.to_dict(), fixed_grid=settings.fixed_grid or grid is not None), changed)
+    layout = _layout(worded, tokenizer, grid, rebuilt=prompt is not None)
+    fixed = worded.fixed_grid or grid is not None
+    settings = _changed(replace(worded, layout=layout.to_dict(), fixed_grid=fixed, max_length=_length(found, changed)), changed)
+    other = _other_scores(found.settings, settings)
+    if other is not None:
+        settings = replace(settings, calibration=None)
     model = replace(found.model, dtype=settings.dtype)
     moved = {name: value for name, value in settings.to_dict().items() if name not in ("name", "training", "metrics", "calibration")}
-    fingerprint = hashlib.sha256(
-        "\n".join([model_fingerprint(model, found.seed), _digest(found.weights), layout.fingerprint, json.dumps(moved)]).encode()
-    ).hexdigest()
-    return JudgeFiles(settings, settings.prompt, layout, tokenizer, model, found.weights, found.four_bit, found.seed, fingerprint)
+    seed_llm = model_fingerprint(model, found.seed, leave_out=(SETTINGS_FILE, "README.md"))
+    parts = [seed_llm, _digest(found.weights), layout.fingerprint, json.dumps(moved)]
+    fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return JudgeFiles(settings, settings.prompt, layout, tokenizer, model, found.weights, found.four_bit, found.seed, fingerprint, other)
+
+
+def _other_scores(saved: JudgeSettings, settings: JudgeSettings) -> str | None:
+    """The option that makes scores others than those that the judge's calibration was fitted on; None if there is none."""
+    if saved.calibration is None:
+        return None
+    changed = {
+        "prompt": saved.prompt != settings.prompt,
+        "grid": list(saved.layout["grid"]) != list(settings.layout["grid"]),
+        "predictor": saved.predictor != settings.predictor,
+    }
+    return next((name for name, is_other in changed.items() if is_other), None)
+
+
+def _length(found: _Found, changed: Mapping[str, Any]) -> int:
+    """The longest sequence: the settings', as far as the model is made for it.
+
+    Raises:
+        ConfigError: if the user wants longer ones.
+    """
+    if found.hosted:
+        return found.settings.max_length
+    config = load_config(found.model, unpacked(found.model, locate(found.model)))
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    asked = changed.get("max_length")
+    if positions and isinstance(asked, int) and asked > positions:
+        raise ConfigError(f"max_length: {asked} tokens are more than {found.model.name_or_path} is made for ({positions}); give fewer")
+    return min(found.settings.max_length, positions) if positions else found.settings.max_length
 
 
 @dataclass(frozen=True)
@@ -173,6 +208,7 @@ class _Found:
     weights: Path | None
     four_bit: bool = False
     seed: int = 0
+    hosted: bool = False
 
 
 def _trained(where: _Where, base_model: str | None) -> _Found | None:
@@ -205,8 +241,8 @@ def _of_run(folder: Path, where: _Where) -> _Found | None:
 
 def _from_hub(where: _Where) -> Path | None:
     """The settings of a judge on the hub; None where there are none, or nothing of it is known."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if where.spec.startswith(PACKAGE):
         return None
@@ -214,8 +250,19 @@ def _from_hub(where: _Where) -> Path | None:
         raise ConfigError(f"judge: there is no folder {where.spec!r}; give an exported judge, a run, a chat model's folder or hub id")
     try:
         return Path(hf_hub_download(where.spec, SETTINGS_FILE, revision=where.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError):  # a chat model, or no network; loading will say
+    except LocalEntryNotFoundError:  # no network, or none is wanted
+        if try_to_load_from_cache(where.spec, SETTINGS_FILE, revision=where.revision) is not _CACHED_NO_EXIST:
+            log.warning(
+                "%s: whether it has a %s cannot be looked up, so it is asked as a chat model that was not trained as a judge",
+                where.spec,
+                SETTINGS_FILE,
+            )
         return None
+    except EntryNotFoundError:  # a chat model
+        return None
+    except HfHubHTTPError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"judge: cannot look up {SETTINGS_FILE} of {where.spec!r} on the hub: {reason}") from error
     except HFValidationError as error:
         raise ConfigError(f"judge: {where.spec!r} is no folder and no hub id: {' '.join(str(error).split())[:200]}") from error
 
@@ -293,6 +340,8 @@ def _template(prompt: str | Path | Mapping[str, Any]) -> PromptTemplate:
     if isinstance(prompt, str) and "{response}" in prompt:
         # prometheus-eval's templates: one text. Cut at blank lines, so that the section of an absent reference answer can go.
         return _from_mapping({**chat, "blocks": prompt.split("\n\n")})
+    if not isinstance(prompt, (str, Path, Mapping)):
+        raise ConfigError(f"prompt: found a {type(prompt).__name__}; a template text, a YAML file or a mapping are accepted")
     if not isinstance(prompt, Mapping):
         try:
             content = yaml.safe_load(Path(prompt).read_text(encoding="utf-8"))
@@ -326,13 +375,28 @@ def with_grid(layout: SequenceLayout, labels: tuple[str, ...]) -> SequenceLayout
 
 
 def _labels(grid: Sequence[Any]) -> tuple[str, ...]:
+    if isinstance(grid, str) or not isinstance(grid, (Sequence, range)):
+        raise ConfigError(f"grid: found {grid!r}; a list of scores is accepted, e.g. [1, 2, 3]")
     return tuple(str(label) for label in grid)
 
 
 def _changed(settings: JudgeSettings, changed: Mapping[str, Any]) -> JudgeSettings:
     given = {name: value for name, value in changed.items() if value is not None}
-    sampling = replace(settings.sampling, **{name: given[name] for name in _SAMPLING_OPTIONS if name in given})
+    sampling = sampling_with(settings.sampling, {name: given[name] for name in _SAMPLING_OPTIONS if name in given})
     return replace(settings, sampling=sampling, **{name: given[name] for name in _SETTING_OPTIONS if name in given})
+
+
+def sampling_with(sampling: Sampling, changed: Mapping[str, Any]) -> Sampling:
+    """The sampling with some of it changed.
+
+    Raises:
+        ConfigError: if a value is no number, or none that can be used.
+    """
+    for name, value in changed.items():
+        whole = name == "max_cot_tokens"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            raise ConfigError(f"{name}: {value!r} is not a {'whole ' if whole else ''}number")
+    return replace(sampling, **changed)
 
 
 def _digest(weights: Path | None) -> str:

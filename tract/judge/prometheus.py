@@ -147,7 +147,7 @@ def _requests(
 ) -> dict[str, list[GradeRequest]]:
     """The requests of each side, checked for equal lengths."""
     count = len(instructions)
-    rubrics = [rubric] * count if isinstance(rubric, (str, Rubric)) else rubric
+    rubrics = [rubric] * count if rubric is None or isinstance(rubric, (str, Rubric)) else rubric
     references = [None] * count if reference_answers is None else reference_answers
     for name, given in {"instructions": instructions, **sides, "rubric": rubrics, "reference_answers": references}.items():
         if isinstance(given, str) or len(given) != count:

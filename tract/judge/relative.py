@@ -31,7 +31,8 @@ class Comparison:
         difference: score of A minus score of B, in points; None where one of them has none.
         interval: (low, high) of the difference from the spread over the CoTs, with probability 0.9 (t with Welch's degrees of
             freedom); None with fewer than two CoTs each.
-        probability_a: that a draw from A's score distribution is above one from B's, half of equal draws counted; None without scores.
+        probability_a: that a draw from A's score distribution is above one from B's, half of equal draws counted; None where one of
+            them has no score or no distribution.
         status: the worse status of the two. a, b: their grades.
     """
 
@@ -54,7 +55,7 @@ class Comparison:
 
 
 def in_one_order(requests: Sequence[GradeRequest], begin: Callable[[GradeRequest], Future[Grade]]) -> list[Grade]:
-    """The grades of requests, begun in the order of their content and the same content once, so that swapping two moves nothing."""
+    """The grades of requests, begun in the order of their content and the same content once, so that swapping two swaps the result."""
     by_content = sorted({request.content_id: request for request in requests}.items())
     begun = {content: begin(request) for content, request in by_content}
     return [begun[request.content_id].result() for request in requests]
@@ -70,8 +71,8 @@ def compared(a: Grade, b: Grade, tie_margin: float | None = None) -> Comparison:
         DataError: if the margin is no number >= 0.
     """
     margin = TIE_MARGIN if tie_margin is None else tie_margin
-    if not 0 <= margin < math.inf:
-        raise DataError(f"tie_margin: {margin} is not a number of points >= 0")
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < math.inf:
+        raise DataError(f"tie_margin: {margin!r} is not a number of points >= 0")
     status = max((a.status, b.status), key=STATUSES.index)
     if a.score is None or b.score is None:
         return Comparison(None, None, None, None, status if status != OK else ERROR, a, b)
@@ -95,8 +96,10 @@ def _interval(a: Grade, b: Grade, difference: float) -> tuple[float, float] | No
     return difference - width, difference + width
 
 
-def _probability_a(a: Grade, b: Grade) -> float:
+def _probability_a(a: Grade, b: Grade) -> float | None:
     labels = sorted(set(a.distribution) | set(b.distribution), key=float)
     p, q = (np.asarray([grade.distribution.get(label, 0.0) for label in labels]) for grade in (a, b))
+    if not (p.sum() and q.sum()):
+        return None
     joint = np.outer(p / p.sum(), q / q.sum())
     return float(np.tril(joint, -1).sum() + np.trace(joint) / 2)

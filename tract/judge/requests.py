@@ -57,7 +57,7 @@ class GradeRequest:
 
     @property
     def content_id(self) -> str:
-        """16 hex digits that belong to what is graded: whoever grades the same content with the same seed draws the same CoTs."""
+        """16 hex digits that belong to what is graded."""
         rubric = None if self.rubric is None else [self.rubric.criteria, self.rubric.descriptions]
         content = json.dumps([self.instruction, self.response, self.reference_answer, rubric])
         return hashlib.sha256(content.encode()).hexdigest()[:16]

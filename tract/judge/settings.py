@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ SETTINGS_FILE = "judge_config.json"
 FORMAT = 1
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free")
 OVERLONG = ("refuse", "shorten")
+DTYPES = ("float32", "bfloat16", "float16")
 # Where the whole grid has less probability than this, the judge expected something else than a score.
 LEAST_SCORE_MASS = 0.5
 
@@ -89,20 +90,27 @@ class JudgeSettings:
         if problems:
             raise ConfigError("; ".join(problems))
 
-    def _problems(self) -> Any:
+    def _problems(self) -> Iterator[str]:
+        yield from self._wrong_types()
         if self.predictor not in PREDICTORS:
             yield f"predictor: {self.predictor!r} is not one of {', '.join(PREDICTORS)}"
-        if isinstance(self.n_cot, bool) or not isinstance(self.n_cot, int) or self.n_cot < 1:
-            yield f"n_cot: {self.n_cot!r} is not a whole number >= 1"
+        if self.dtype not in DTYPES:
+            yield f"dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}"
         if self.overlong not in OVERLONG:
             yield f"overlong: {self.overlong!r} is not one of {', '.join(OVERLONG)}"
         for name in self.shorten:
             if name not in SHORTENABLE:
                 yield f"shorten: {name!r} cannot be shortened; accepted are {', '.join(SHORTENABLE)}"
-        if not 0 <= self.least_score_mass <= 1:
-            yield f"least_score_mass: {self.least_score_mass} is outside [0, 1]"
-        if self.max_length < 1:
-            yield f"max_length: {self.max_length} is not a number of tokens >= 1"
+
+    def _wrong_types(self) -> Iterator[str]:
+        """Of values that people give; all others come from files that were written here."""
+        for name, least in (("n_cot", 1), ("max_length", 1), ("seed", None)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+                yield f"{name}: {value!r} is not a whole number{'' if least is None else f' >= {least}'}"
+        mass = self.least_score_mass
+        if isinstance(mass, bool) or not isinstance(mass, (int, float)) or not 0 <= mass <= 1:
+            yield f"least_score_mass: {mass!r} is not a number in [0, 1]"
 
     @property
     def grid(self) -> ScoreGrid:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -93,7 +94,7 @@ class LocalWorker:
 
     Args:
         model: a causal LM in evaluation mode on its device. seed: of all draws. autocast: dtype of the arithmetic where it is not the
-            weights' own. rows: the most CoTs that are sampled at a time.
+            weights' own. rows: the most CoTs that are sampled at a time; those of one request always together.
     """
 
     def __init__(self, model: nn.Module, *, seed: int, autocast: torch.dtype | None, rows: int) -> None:
@@ -150,6 +151,10 @@ class LocalWorker:
                 for task in going.values():
                     _fail(task, CancelledError())
             except Exception as error:
+                # What failed is still held by its frames, its cache above all, for which memory may have run out.
+                traceback.clear_frames(error.__traceback__)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
                 if not going:  # nothing has begun, and would not the next time either
                     with self._lock:
                         going = {0: self._waiting.popleft()} if self._waiting else {}
@@ -316,6 +321,10 @@ class _EngineState:
             return await self._ask(work, sample)
 
 
+# Loops hold their tasks weakly.
+_ENDING: set[asyncio.Task[None]] = set()
+
+
 def _end_engine(engine: Any, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     async def end() -> None:
         going = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -324,6 +333,12 @@ def _end_engine(engine: Any, loop: asyncio.AbstractEventLoop, thread: threading.
         await asyncio.gather(*going, return_exceptions=True)
         await engine.close()
 
+    if threading.current_thread() is thread:  # closed by a callback, or collected there: nobody could wait for it
+        ending = loop.create_task(end())
+        _ENDING.add(ending)
+        ending.add_done_callback(lambda _: loop.stop())
+        ending.add_done_callback(_ENDING.discard)
+        return
     try:
         asyncio.run_coroutine_threadsafe(end(), loop).result()
     finally:
