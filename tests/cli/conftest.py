@@ -39,4 +39,5 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
     for command in ("grade", "calibrate"):
         monkeypatch.setattr(f"tract.cli.{command}.open_judge", opened)
+        monkeypatch.setattr(f"tract.cli.{command}.check_rubric", lambda *_, **__: None)  # there are no files of it
     return found

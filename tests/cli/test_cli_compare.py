@@ -71,7 +71,9 @@ def test_the_baseline_can_be_another(files: list[Path], tract: Command) -> None:
         (["a.jsonl", "other.jsonl"], "no answer of a.jsonl and other.jsonl pairs up by id"),
         (["a.jsonl", "plain.jsonl"], "plain.jsonl: has no columns judge_score and judge_status; grade it first"),
         ([".", "--seed", "1"], "--seed: is for graded files; . is none"),
-        (["nowhere"], "nowhere: no such folder"),
+        (["nowhere"], "there is no file or folder nowhere; give graded files, or folders of runs"),
+        (["nosuch.jsonl", "a.jsonl"], "there is no file or folder nosuch.jsonl; give graded files, or folders of runs"),
+        (["a.jsonl", "nosuch.jsonl"], "there is no file or folder nosuch.jsonl; give graded files, or folders of runs"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(

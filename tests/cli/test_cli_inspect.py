@@ -118,6 +118,9 @@ def test_what_does_not_fit_says_so(tract: Command) -> None:
         (["x.jsonl", "--response", "y"], "--response: is given beside a file"),
         ([*TEXTS, "--score", "6"], "--score: '6' is not on the grid; accepted are 1, 2, 3, 4, 5"),
         ([*TEXTS, "--backend", "hf"], "unrecognized arguments: --backend"),
+        ([*TEXTS, "--columns", "instruction=q"], "--columns: is for a file; leave it out, or give a file"),
+        ([*TEXTS, "--row", "2"], "--row: is for a file; leave it out, or give a file"),
+        ([*TEXTS, "--dtype", "float8"], "argument --dtype: invalid choice: 'float8' (choose from"),
         (["nowhere.jsonl"], "nowhere.jsonl does not exist"),
     ],
 )

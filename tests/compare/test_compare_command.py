@@ -58,6 +58,8 @@ def test_help_loads_no_numbers() -> None:
 
 def test_mistakes_are_one_line(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere: no such folder" in fails(capsys, tmp_path / "nowhere")
+    (tmp_path / "file.jsonl").write_text("")
+    assert "file.jsonl: is a file; give runs" in fails(capsys, tmp_path / "file.jsonl")
     assert "no run to compare; looked for" in fails(capsys, tmp_path)
     assert "--confidence: 95 is not between 0 and 1" in fails(capsys, study, "--confidence", 95)
     assert "--resamples: -1 is negative" in fails(capsys, study, "--resamples", -1)

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from tract.errors import GenerationError
 from tract.generation.sampling import Sampling
 from tract.judge.grades import ERROR, OK, CotGrade, Grade, failed
 from tract.judge.requests import GradeRequest
@@ -69,6 +70,8 @@ class StandIn:
         return sum(future.cancelled() for _, future in self._waiting)
 
     def submit(self, request: GradeRequest) -> Future[Grade]:
+        if self.closed:
+            raise GenerationError("the judge is closed")
         future: Future[Grade] = Future()
         self.asked.append(request)
         if self._held:

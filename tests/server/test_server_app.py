@@ -259,6 +259,20 @@ async def test_a_request_that_takes_too_long_is_504_and_leaves_the_queue() -> No
     assert (judge.pending, judge.cancelled) == (0, 2)
 
 
+@pytest.mark.parametrize(("path", "body"), [("/v1/grade", BODY), ("/v1/grade/batch", {"items": [BODY] * 2})])
+@looped
+async def test_a_judge_that_was_closed_is_a_server_that_ends_and_no_grade(path: str, body: dict[str, Any]) -> None:
+    judge = StandIn()
+    async with client_of(judge) as client:
+        judge.close()
+        answer = await client.post(path, json=body)
+        metrics = (await client.get("/metrics")).text
+    assert answer.status_code == 503
+    assert list(answer.json()) == ["error"]
+    assert 'tract_grades_total{status="error"} 0.0' in metrics
+    assert (judge.asked, judge.pending) == ([], 0)
+
+
 @looped
 async def test_a_judge_that_takes_only_some_of_a_batch_keeps_none() -> None:
     class Closing(StandIn):

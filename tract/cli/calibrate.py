@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, open_judge
+from tract.cli.judges import add_data_arguments, check_rubric, open_judge
 from tract.cli.output import last_words, progress
 from tract.entry import say
 from tract.errors import ConfigError, DataError
@@ -116,6 +116,7 @@ def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: 
     from tract.grading.scan import scan
     from tract.grading.validation import graded_already
 
+    options = options_of(arguments)  # also where they are not needed, so that mistakes in them are told
     rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
     facts = scan(arguments.data, None)
     names, file = list(facts.kinds), str(arguments.data)
@@ -125,13 +126,17 @@ def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: 
     if {"judge_score", "judge_distribution"} <= set(names):
         columns = columns_in(names, given, file, required=("instruction",))
         return graded_already(arguments.data, columns.of["instruction"], arguments.target, settings.grid, method), facts
-    return _graded_now(arguments, rubric, facts, columns_in(names, given, file)), facts
+    return _graded_now(arguments, options, rubric, facts, columns_in(names, given, file)), facts
 
 
-def _graded_now(arguments: argparse.Namespace, rubric: Rubric | None, facts: FileFacts, columns: Any) -> Validation:
+def _graded_now(
+    arguments: argparse.Namespace, options: dict[str, Any], rubric: Rubric | None, facts: FileFacts, columns: Any
+) -> Validation:
     from tract.grading.validation import graded_now
 
-    with open_judge(arguments.judge, options_of(arguments)) as judge, progress("calibrating", facts.rows, 0) as advance:
+    if rubric is not None:
+        check_rubric(arguments.judge, options, rubric, arguments.rubric, own_grid=True)
+    with open_judge(arguments.judge, options) as judge, progress("calibrating", facts.rows, 0) as advance:
         return graded_now(arguments.data, columns, arguments.target, rubric, judge, advance)
 
 

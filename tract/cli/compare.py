@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         TractError: for a mistake of the user's.
     """
+    if missing := [path for path in arguments.runs if not path.exists()]:
+        raise ConfigError(f"tract compare: there is no file or folder {missing[0]}; give graded files, or folders of runs")
     files = [path for path in arguments.runs if path.is_file()]
     if not files:
         if given := [name for name in _FILES_ONLY if getattr(arguments, name) is not None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, open_judge
+from tract.cli.judges import add_data_arguments, check_rubric, open_judge
 from tract.cli.output import last_words, note, progress
 from tract.entry import say
 from tract.judge.arguments import add_judge_arguments, options_of, positive
@@ -30,7 +30,7 @@ examples:
   tract grade responses.jsonl --judge prometheus-eval/prometheus-7b-v2.0 --backend vllm --n-cot 4 -o graded.jsonl
 """
 # Options that concern the machine, not the scores: they are never what differs.
-_HOW = ("batch_size", "device", "timeout_s", "cache_dir", "api_key_env")
+_HOW = ("batch_size", "device", "timeout_s", "max_retries", "vllm", "cache_dir", "api_key_env")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,14 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _grade(arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
+    options = options_of(arguments)
     plan = _plan(arguments)
     from tract.grading.files import finish, grade_rows
     from tract.grading.journal import Journal
 
-    options = options_of(arguments)
     asked = {f"--{name.replace('_', '-')}": value for name, value in {"judge": arguments.judge, **options}.items() if name not in _HOW}
     if plan.rubric is not None and "criteria" in plan.columns.of:
         note(f"{arguments.file}: the column {plan.columns.of['criteria']!r} is not used, since --rubric is for all rows")
+    if plan.rubric is not None:
+        check_rubric(arguments.judge, options, plan.rubric, arguments.rubric)
     # Engines differ by rounding, and a server that knows no log-probabilities of tokens by more.
     engine = {"backend": options.get("backend", "hf"), "api": options.get("api")}
     with (

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet")
-    parser.add_argument("--row", type=positive, default=1, metavar="N", help="of the file, counted from 1 (default: 1)")
+    parser.add_argument("--row", type=positive, metavar="N", help="of the file, counted from 1 (default: 1)")
     parser.add_argument("--instruction", metavar="TEXT", help="in place of a file")
     parser.add_argument("--response", metavar="TEXT", help="in place of a file")
     parser.add_argument("--reference-answer", metavar="TEXT", help="in place of a file")
@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
     from tract.judge.asking import asked
     from tract.judge.loading import open_judge_files
 
-    place, request = _request(arguments)
     options = options_of(arguments)
+    place, request = _request(arguments)
     options.pop("calibrated", None)
     files = open_judge_files(arguments.judge, **options)
     layout = _layout(files, request)
@@ -89,6 +89,9 @@ def _request(arguments: argparse.Namespace) -> tuple[str, GradeRequest]:
         return _row(arguments, rubric)
     if arguments.instruction is None or arguments.response is None:
         raise ConfigError("tract inspect: nothing to show; give a file, or --instruction and --response")
+    for name in ("row", "columns"):
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name}: is for a file; leave it out, or give a file in place of --instruction and --response")
     return "the command line", GradeRequest(arguments.instruction, arguments.response, rubric, arguments.reference_answer)
 
 
@@ -99,9 +102,10 @@ def _row(arguments: argparse.Namespace, rubric: Any) -> tuple[str, GradeRequest]
     from tract.grading.columns import columns_in, parse_columns
 
     given = parse_columns(arguments.columns)
-    row = next(islice(read_rows(arguments.file), arguments.row - 1, None), None)
+    number = arguments.row or 1
+    row = next(islice(read_rows(arguments.file), number - 1, None), None)
     if row is None:
-        raise DataError(f"--row {arguments.row}: {arguments.file} holds fewer rows; rows are counted from 1")
+        raise DataError(f"--row {number}: {arguments.file} holds fewer rows; rows are counted from 1")
     names = list(row.data) if isinstance(row.data, dict) else []
     try:
         # A row that could not be read says so itself.

@@ -87,7 +87,8 @@ def find_runs(folders: Sequence[Path]) -> Found:
     products: dict[Path, int] = {}
     for number, folder in enumerate(folders):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give runs, folders of multiruns, or any folder above them")
+            found = "is a file" if folder.exists() else "no such folder"
+            raise DataError(f"{folder}: {found}; give runs, folders of multiruns, or any folder above them")
         own = [] if is_evaluation(folder) else list(records_below(folder))
         linked = list(_products_below(folder))
         if not own and not linked:

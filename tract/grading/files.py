@@ -25,6 +25,8 @@ from tract.score_grid import ScoreGrid
 
 # Rows that fail one after the other before the judge is taken to be gone: a server that is down, a GPU without memory.
 MOST_FAILURES = 32
+# Rows that cannot be used and are held in memory, until the grades before them are there.
+MOST_REFUSED = 1024
 
 
 class Grader(Protocol):
@@ -112,50 +114,85 @@ def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[i
         GenerationError: if ``MOST_FAILURES`` rows fail one after the other; these are not in the journal.
     """
     kept = _Kept(journal, advance, None if keep_going else MOST_FAILURES)
-    waiting: deque[tuple[int, dict[str, Any] | None]] = deque()  # in order; None where the judge is asked
-
-    def requests() -> Iterator[GradeRequest]:
-        for number, row in islice(numbered_rows(plan.facts.path, plan.limit), journal.done, None):
-            request, reason = _request_of(row, plan)
-            if request is not None:
-                waiting.append((number, None))
-                yield request
-            elif waiting:
-                waiting.append((number, refused(reason)))
-            else:  # at once, so that any number of such rows can follow each other
-                kept.add(number, refused(reason))
-
-    for grade in judge.grade_stream(requests()):
-        kept.add_grade(waiting.popleft()[0], grade)
-        while waiting and (record := waiting[0][1]) is not None:
-            kept.add(waiting.popleft()[0], record)
+    order = _Order(plan, islice(numbered_rows(plan.facts.path, plan.limit), journal.done, None), kept)
+    while not order.ended:
+        for grade in judge.grade_stream(order.requests()):
+            order.settle(grade)
     kept.write()
-    if waiting or journal.done != plan.facts.rows:
+    if journal.done != plan.facts.rows:
         raise DataError(f"{plan.facts.path}: {plan.facts.rows} rows were found at first, {journal.done} were graded; it has changed")
 
 
+class _Order:
+    """Rows in their order: those that the judge is asked for, and between them those that it is not, which wait for the grades before.
+
+    Attributes:
+        ended: whether all rows were taken.
+    """
+
+    def __init__(self, plan: Plan, rows: Iterator[tuple[int, Row]], kept: _Kept) -> None:
+        self.ended = False
+        self._plan, self._rows, self._kept = plan, rows, kept
+        self._waiting: deque[tuple[int, str]] = deque()  # what is wrong with the row, "" where the judge is asked
+        self._refused = 0
+
+    def requests(self) -> Iterator[GradeRequest]:
+        """The next requests; they end with the rows, or where ``MOST_REFUSED`` rows wait, so that the grades before them are waited for."""
+        for number, row in self._rows:
+            request, reason = _request_of(row, self._plan)
+            if request is not None:
+                self._waiting.append((number, ""))
+                yield request
+            elif not self._waiting:
+                self._kept.add(number, refused(reason))
+            else:
+                self._waiting.append((number, reason))
+                self._refused += 1
+                if self._refused == MOST_REFUSED:
+                    return
+        self.ended = True
+
+    def settle(self, grade: Grade) -> None:
+        """Keeps the grade of the row that has waited longest, and the rows behind it that wait for no grade."""
+        self._kept.add_grade(self._waiting.popleft()[0], grade)
+        while self._waiting and self._waiting[0][1]:
+            number, reason = self._waiting.popleft()
+            self._refused -= 1
+            self._kept.add(number, refused(reason))
+
+
 class _Kept:
-    """Puts records into the journal; those of failures only when something else follows, since a judge that is gone fails on all."""
+    """Puts records into the journal; those of failures only when something else follows, since a judge that is gone fails on all.
+
+    Args:
+        most: failures one after the other that end it; None for any number, which are then put there at once.
+    """
 
     def __init__(self, journal: Journal, advance: Callable[[int], None], most: int | None) -> None:
         self._journal, self._advance, self._most = journal, advance, most
         self._held: list[tuple[int, Mapping[str, Any]]] = []
         self._failures = 0
+        self._written = 0  # of these failures, because too many rows were held
 
     def add(self, number: int, record: Mapping[str, Any]) -> None:
         """Adds the record of a row that the judge was not asked for."""
         self._held.append((number, record))
-        if not self._failures:
+        if not self._failures or self._most is None:
+            self.write()
+        elif len(self._held) >= MOST_REFUSED:
+            self._written = self._failures
             self.write()
 
     def add_grade(self, number: int, grade: Grade) -> None:
         """Adds a grade."""
         self._failures = self._failures + 1 if grade.status == ERROR else 0
+        self._written = min(self._written, self._failures)
         self.add(number, columns_of(grade))
         if self._most is not None and self._failures >= self._most:
+            again = "them" if not self._written else f"the last {self._failures - self._written} of them"
             raise GenerationError(
                 f"{self._failures} rows failed one after the other, the last with: {grade.error}; mend it and run the same command again, "
-                "it goes on before them; --keep-going gives them the status error instead"
+                f"it goes on before {again}; --keep-going gives them the status error instead"
             )
 
     def write(self) -> None:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from typing import Any
+
+from tract.errors import ConfigError
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
 _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",
-            "timeout_s", "max_retries", "trust_remote_code", "cache_dir")  # fmt: skip
+            "timeout_s", "max_retries", "vllm", "trust_remote_code", "cache_dir")  # fmt: skip
+# Option -> the backend that it is for; with another one it would have no effect.
+_ONLY_FOR = {"device": "hf", "vllm": "vllm",
+             **dict.fromkeys(("base_url", "served_model", "api", "api_key_env", "timeout_s", "max_retries"), "openai")}  # fmt: skip
+DTYPES = ("float32", "bfloat16", "float16")
+APIS = ("vllm", "openai", "chat")
+# Of vLLM's engine; what they accept is checked where it is started.
+VLLM_KEYS = ("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager")
 # Options that move scores.
 _SETTINGS = ("prompt", "n_cot", "predictor", "seed", "temperature", "top_p", "repetition_penalty", "max_cot_tokens", "max_length",
              "overlong", "least_score_mass", "grid", "calibrated")  # fmt: skip
@@ -28,7 +39,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = Tru
     )
     if running:
         _add_running(group)
-    group.add_argument("--dtype", metavar="NAME", help="of the arithmetic: float32, bfloat16 or float16 (default: the judge's)")
+    group.add_argument("--dtype", choices=DTYPES, help="of the arithmetic (default: the judge's)")
     group.add_argument("--base-model", metavar="PATH", help="where the LLM of an adapter lies (default: what its settings say)")
     group.add_argument("--revision", metavar="NAME", help="on the hub")
     group.add_argument("--cache-dir", metavar="DIR", help="for files that are made of others, e.g. an unpacked model")
@@ -41,10 +52,13 @@ def _add_running(group: Any) -> None:
     group.add_argument("--backend", choices=("hf", "vllm", "openai"), help="where it runs (default: hf, in this process)")
     group.add_argument("--base-url", metavar="URL", help="of the server, for --backend openai")
     group.add_argument("--served-model", metavar="NAME", help="what the server calls it")
-    group.add_argument("--api", metavar="API", help="what the server understands: vllm, openai (completions) or chat (default: vllm)")
+    group.add_argument("--api", choices=APIS, help="what the server understands; openai: completions, chat: chats (default: vllm)")
     group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
-    group.add_argument("--timeout-s", type=float, metavar="S", help="of a request to the server")
-    group.add_argument("--max-retries", type=int, metavar="N", help="of a request to the server that failed on its way")
+    group.add_argument("--timeout-s", type=_seconds, metavar="S", help="of a request to the server")
+    group.add_argument("--max-retries", type=_retries, metavar="N", help="of a request to the server that failed on its way; 0 for none")
+    group.add_argument(
+        "--vllm", nargs="+", type=_vllm_option, action="extend", metavar="KEY=VALUE", help=f"for --backend vllm: {', '.join(VLLM_KEYS)}"
+    )
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     group.add_argument("--batch-size", type=positive, metavar="N", help="feedbacks that are sampled at a time")
 
@@ -72,9 +86,47 @@ def _add_settings(group: Any) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given, by the names that ``Judge.from_pretrained`` has for them."""
-    given = {name: getattr(arguments, name, None) for name in (*_LOADING, *_SETTINGS)}
-    return {name: value for name, value in given.items() if value is not None}
+    """The options that were given, by the names that ``Judge.from_pretrained`` has for them.
+
+    Raises:
+        ConfigError: if one would have no effect beside the others, or is given twice.
+    """
+    every = {name: getattr(arguments, name, None) for name in (*_LOADING, *_SETTINGS)}
+    given = {name: value for name, value in every.items() if value is not None}
+    backend = given.get("backend", "hf")
+    for name, needed in _ONLY_FOR.items():
+        if name in given and backend != needed:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: has no effect with --backend {backend}; leave it out, or give --backend {needed}"
+            )
+    if "vllm" in given:
+        given["vllm"] = _mapping(given["vllm"])
+    return given
+
+
+def _mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ConfigError(f"--vllm: {key} is given twice, as {found[key]!r} and {value!r}; give it once")
+        found[key] = value
+    return found
+
+
+def _vllm_option(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE pair, e.g. gpu_memory_utilization=0.5")
+    if key not in VLLM_KEYS:
+        raise argparse.ArgumentTypeError(f"unknown key {key!r}; accepted are {', '.join(VLLM_KEYS)}")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: the value is none that YAML reads; a number, true, false or null is accepted"
+        ) from None
 
 
 def _grid(text: str) -> tuple[str, ...]:
@@ -89,6 +141,22 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
     return int(text)
+
+
+def _retries(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds > 0")
+    return found
 
 
 def share(text: str) -> float:

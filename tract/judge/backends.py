@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,12 @@ import torch
 from tract.errors import ConfigError
 from tract.generation.packed import pack_linears
 from tract.generation.stopping import free_tokens
+from tract.judge.arguments import APIS
 from tract.judge.loading import JudgeFiles
 from tract.judge.worker import EngineWorker, LocalWorker, Worker, by_text
 from tract.modeling import load_judge
 
 BACKENDS = ("hf", "vllm", "openai")
-# Of a server: vLLM's completions, anybody's completions, chats.
-APIS = ("vllm", "openai", "chat")
 _VLLM: dict[str, Any] = {
     "tensor_parallel_size": 1,
     "gpu_memory_utilization": 0.9,
@@ -95,11 +95,9 @@ def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
     from tract.generation.vllm_engine import VLLMSettings, start_vllm
     from tract.serving import serving_files
 
-    if unknown := [name for name in options.vllm if name not in _VLLM]:
-        raise ConfigError(f"vllm.{unknown[0]}: unknown; accepted are {', '.join(_VLLM)}")
+    given = _vllm_given(options.vllm)
     if files.four_bit:
         raise ConfigError("backend: vllm does not serve a judge on 4-bit weights (QLoRA); use backend='hf', or export it merged")
-    given = {**_VLLM, **options.vllm}
     settings, layout, gpu = files.settings, files.layout, torch.cuda.is_available()
     served = serving_files(files.model, files.weights, merge=settings.dtype == "float32", seed=files.model_seed, cache=options.cache)
     longest = settings.max_length + layout.max_tail_tokens + len(layout.cue_ids) + free_tokens(layout)
@@ -123,6 +121,29 @@ def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
         engine=given["engine"],
     )
     return EngineWorker(_installed(partial(start_vllm, engine), "vllm"), seed=settings.seed, rows=options.batch_size)
+
+
+def _vllm_given(own: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of vLLM's engine, those of the user's checked: a wrong one would be told by vLLM itself, a minute later."""
+    if unknown := [name for name in own if name not in _VLLM]:
+        raise ConfigError(f"vllm.{unknown[0]}: unknown; accepted are {', '.join(_VLLM)}")
+    given = {**_VLLM, **own}
+    cards, share, cache = given["tensor_parallel_size"], given["gpu_memory_utilization"], given["kv_cache_gib"]
+    if isinstance(cards, bool) or not isinstance(cards, int) or cards < 1:
+        raise ConfigError(f"vllm.tensor_parallel_size: found {cards!r}; a number of GPUs >= 1 is accepted")
+    if not _number(share) or not 0 < share <= 1:
+        raise ConfigError(f"vllm.gpu_memory_utilization: found {share!r}; a share of each GPU's memory, above 0 and at most 1, is accepted")
+    if cache is not None and (not _number(cache) or not 0 < cache < math.inf):
+        raise ConfigError(f"vllm.kv_cache_gib: found {cache!r}; a number of GiB > 0, or null for what is left, is accepted")
+    if not isinstance(given["enforce_eager"], bool):
+        raise ConfigError(f"vllm.enforce_eager: found {given['enforce_eager']!r}; true or false is accepted")
+    if not isinstance(given["engine"], Mapping):
+        raise ConfigError(f"vllm.engine: found {given['engine']!r}; a mapping of arguments of vLLM's engine is accepted")
+    return given
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:

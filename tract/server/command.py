@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: if the options, the address or the judge cannot be used.
     """
-    settings = _settings(arguments)
+    settings, options = _settings(arguments), options_of(arguments)
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"the package {package} is missing; run `pip install -c constraints.txt -e '.[serve]'`")
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         from tract.judge.judge import Judge
         from tract.server.app import create_app
 
-        judge = Judge.from_pretrained(arguments.judge, **options_of(arguments))
+        judge = Judge.from_pretrained(arguments.judge, **options)
         app = create_app(judge, settings)
     serve(app, bound)
 
