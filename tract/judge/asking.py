@@ -77,8 +77,8 @@ def labels_for(rubric: Rubric | None, grid: ScoreGrid, *, fixed: bool) -> tuple[
         off = next(label for label in labels if float(label) not in grid.values)
         raise DataError(
             f"rubric.descriptions: the score {off} is not one that this judge was trained to give ({', '.join(grid.labels)}); "
-            "describe these, or load it with grid=[...] to read other scores from it all the same"
+            "describe these, or load it with grid=[...] (--grid) to read other scores from it all the same"
         )
     if len(labels) < 2:
-        raise DataError(f"rubric.descriptions: {', '.join(labels)} is no grid; describe two scores or more, or load with grid=[...]")
+        raise DataError(f"rubric.descriptions: {', '.join(labels)} is no grid; describe two scores or more, or give grid=[...] (--grid)")
     return labels
