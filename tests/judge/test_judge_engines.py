@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,3 +118,12 @@ def test_a_judge_that_is_closed_by_a_callback_of_its_own_ends_all_the_same(
     worker._thread.join(20)
     assert not worker._thread.is_alive()
     assert engine.closed
+
+
+@pytest.mark.parametrize(("backend", "module", "extra"), [("openai", "openai", "server"), ("vllm", "vllm", "vllm")])
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    backend: str, module: str, extra: str, talking_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"the package {module} is missing; run `pip install -c constraints.txt -e '.\[{extra}\]'`"):
+        Judge.from_pretrained(talking_folder, backend, base_url="http://127.0.0.1:1/v1", **GREEDY)

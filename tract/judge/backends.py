@@ -185,6 +185,7 @@ def _installed(start: Any, extra: str) -> Any:
         try:
             return await start()
         except ModuleNotFoundError as error:
-            raise ConfigError(f"backend: the package {error.name} is missing; run `pip install 'tract[{extra}]'`") from error
+            install = f"pip install -c constraints.txt -e '.[{extra}]'"
+            raise ConfigError(f"backend: the package {error.name} is missing; run `{install}`") from error
 
     return run
