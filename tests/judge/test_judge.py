@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from tract import Grade, GradeRequest, Judge, Rubric
 from tract.errors import ConfigError, DataError, GenerationError
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Prompt
+from tract.generation.live import LiveCache
 from tract.judge import loading
 from tract.judge.calibration import Calibration
 from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
@@ -210,6 +212,32 @@ def test_one_that_fails_does_not_take_others_with_it(
     for place in (0, 1, 3, 4, 5, 6, 7):
         close(found[place], alone[place])
     assert judge.pending == 0
+
+
+def test_the_cache_of_a_failed_batch_is_gone_while_each_is_judged_alone(
+    judge: Judge, requests: Sequence[GradeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who ran out of memory together would run out of it again, each by itself."""
+    alive: weakref.WeakSet[LiveCache] = weakref.WeakSet()
+    made, step = LiveCache.__init__, HFJudge._step
+    seen: list[int] = []
+
+    def counted(self: LiveCache, *arguments: Any) -> None:
+        made(self, *arguments)
+        alive.add(self)
+
+    def failing(self: HFJudge, going: Any, *arguments: Any) -> Any:
+        if len(going.sequences) > 2:
+            raise RuntimeError("out of memory")
+        seen.append(len(alive))
+        return step(self, going, *arguments)
+
+    monkeypatch.setattr(LiveCache, "__init__", counted)
+    monkeypatch.setattr(HFJudge, "_step", failing)
+    futures = [judge.submit(request) for request in requests[:3]]
+    found = [future.result() for future in futures]
+    assert all(grade.score is not None for grade in found)
+    assert max(seen) == 1
 
 
 def test_what_the_prompt_has_no_place_for_is_said_and_moves_nothing(
