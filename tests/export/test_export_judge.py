@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from tract.data.sources import FeedbackCollection
 from tract.errors import ConfigError
 from tract.export.exporting import Exported, export
 from tract.export.options import Options
+from tract.judge.loading import open_judge_files
+from tract.judge.runs import run_judge
 
 RUBRIC = Rubric("Is the answer right and complete?", {1: "Wrong throughout.", 5: "Right and complete."})
 REQUESTS = [
@@ -54,6 +57,22 @@ def expected(runs: Runs) -> list[Grade]:
 def test_an_export_grades_as_its_run_does(which: str, expected: list[Grade], request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(which)
     assert_same(grades_of(exported.folder), expected)
+
+
+def test_other_weights_of_the_same_sizes_are_another_judge(runs: Runs, adapter: Exported, tmp_path: Path, monkeypatch: Any) -> None:
+    """Else a file that one of them has begun to grade would be gone on with by the other."""
+    folder = shutil.copytree(adapter.folder, tmp_path / "judge")
+    known = open_judge_files(folder).fingerprint
+    (folder / "README.md").write_text("another card", encoding="utf-8")
+    assert open_judge_files(folder).fingerprint == known
+    weights = bytearray((folder / "adapter_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    assert open_judge_files(folder).fingerprint != known
+    run = run_judge(runs.whole)
+    first = open_judge_files(runs.whole).fingerprint
+    monkeypatch.setattr("tract.judge.runs.run_judge", lambda *_, **__: replace(run, fingerprint="of other weights"))
+    assert open_judge_files(runs.whole).fingerprint != first
 
 
 def test_whole_weights_grade_the_same_from_the_stage_and_from_the_export(runs: Runs, expected: list[Grade], tmp_path: Path) -> None:

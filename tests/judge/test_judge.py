@@ -273,6 +273,32 @@ def test_a_model_card_and_a_calibration_that_is_not_applied_are_no_other_judge(t
     assert first != second
 
 
+def test_a_judge_of_finished_prompts_is_given_them(talking_folder: str) -> None:
+    finished = {"source": "finished", "blocks": [], "cue": CUE, "system": "", "require_cue_in_prompt": False}
+    with Judge.from_pretrained(talking_folder, **{**TALKING, "prompt": finished}) as judge:
+        found, other, none = judge.grade_batch(
+            [
+                {"instruction": "a", "response": "b", "prompt": "Judge this: b", "rubric": "c"},
+                {"instruction": "a", "response": "b", "prompt": "Judge that: b"},
+                {"instruction": "a", "response": "b"},
+            ],
+            progress=False,
+        )
+    assert found.score is not None
+    assert found.ignored == ()  # the prompt holds whatever there is
+    assert found.distribution != other.distribution
+    assert (none.status, none.score) == ("error", None)
+    assert "has no finished prompt" in str(none.error)
+
+
+def test_a_chat_template_gets_its_variables(talking_folder: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(talking_folder, tmp_path / "thinking")
+    template = folder / "chat_template.jinja"
+    template.write_text("{% if not thinking %}<no thoughts>{% endif %}" + template.read_text(encoding="utf-8"), encoding="utf-8")
+    shown = [open_judge_files(folder, chat_template_kwargs={"thinking": flag}).layout.scaffold.before for flag in (False, True)]
+    assert ["<no thoughts>" in before for before in shown] == [True, False]
+
+
 def test_a_longer_default_than_the_model_is_made_for_is_cut(talking_folder: str, tmp_path: Path) -> None:
     folder = shutil.copytree(talking_folder, tmp_path / "short")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -54,11 +54,14 @@ def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings
 
 
 def ignored(request: GradeRequest, settings: JudgeSettings) -> tuple[str, ...]:
-    """What of a request the judge's prompt has no place for: "rubric", "reference_answer"."""
+    """What of a request the judge's prompt has no place for: "rubric", "reference_answer", "prompt"."""
+    if settings.prompt.source == "finished":  # which holds all that there is
+        return ()
     shown = settings.prompt.shown_fields
     rubric = request.rubric is not None and not shown & {"criteria", "score_descriptions", "rubric"}
     reference = bool(request.reference_answer) and "reference_answer" not in shown
-    return (*(("rubric",) if rubric else ()), *(("reference_answer",) if reference else ()))
+    found = {"rubric": rubric, "reference_answer": reference, "prompt": request.prompt is not None}
+    return tuple(name for name, is_ignored in found.items() if is_ignored)
 
 
 def labels_for(rubric: Rubric | None, grid: ScoreGrid, *, fixed: bool) -> tuple[str, ...]:

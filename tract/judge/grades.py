@@ -60,7 +60,7 @@ class Grade:
         cots: each CoT by itself. shortened: whether the middle of a field was left out.
         calibrated: whether the score was calibrated. raw_score: what it was before, else the score itself.
         id: of the request; made of its content where none was given. error: what went wrong, one line; None if nothing did.
-        ignored: fields of the request that the judge's prompt has no place for: "rubric", "reference_answer".
+        ignored: fields of the request that the judge's prompt has no place for: "rubric", "reference_answer", "prompt".
     """
 
     score: float | None

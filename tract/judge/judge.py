@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tract.errors import ConfigError, DataError, GenerationError, TractError
+from tract.errors import ConfigError, DataError, TractError
 from tract.generation.judgement import Judgement, Prompt
 from tract.generation.sampling import Sampling
 from tract.judge.asking import asked, ignored, labels_for
@@ -25,7 +25,7 @@ from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.requests import GradeRequest
 from tract.judge.settings import JudgeSettings
-from tract.judge.worker import MOST_READINGS, Reading, Work, Worker, settle
+from tract.judge.worker import MOST_READINGS, ClosedError, Reading, Work, Worker, settle
 from tract.masking import masked_text
 from tract.schema import Rubric
 from tract.score_grid import ScoreGrid
@@ -56,7 +56,6 @@ class Judge(PrometheusMethods):
         self._free = files.settings.predictor == "decode_free"
         self._lock = threading.Lock()
         self._pending = 0
-        self._closed = False
         self._warned: set[str] = set()
         # By grid and sampling. Bounded: behind a server, rubrics with other scores may come without end.
         self._readings: OrderedDict[tuple[tuple[str, ...], Sampling], Reading] = OrderedDict()
@@ -233,11 +232,9 @@ class Judge(PrometheusMethods):
             A future whose result is a grade, whatever goes wrong with this request. Cancelling it drops the request if it waits.
 
         Raises:
-            DataError: if it is no request. GenerationError: if the judge is closed.
+            DataError: if it is no request. ClosedError (a GenerationError): if the judge is closed.
         """
         request = GradeRequest.of(request)
-        if self._closed:
-            raise GenerationError("the judge is closed; load it again with Judge.from_pretrained")
         result: Future[Grade] = Future()
         try:
             self._warn_of_ignored(request)
@@ -246,6 +243,8 @@ class Judge(PrometheusMethods):
                 result.set_result(work)
                 return result
             inner = self._worker.submit(work)
+        except ClosedError:
+            raise
         except Exception as error:
             result.set_result(failed(request.shown_id, ERROR, _told(request, error)))
             return result
@@ -256,7 +255,6 @@ class Judge(PrometheusMethods):
 
     def close(self) -> None:
         """Ends the judge: what waits is cancelled, engines that it started are stopped."""
-        self._closed = True
         self._worker.close()
 
     def __enter__(self) -> Judge:

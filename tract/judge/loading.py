@@ -20,7 +20,7 @@ from tract.config import ModelConfig
 from tract.errors import ConfigError
 from tract.generation.sampling import Sampling
 from tract.judge.fit_stages import is_run
-from tract.judge.settings import FORMAT, LEAST_SCORE_MASS, SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
+from tract.judge.settings import LEAST_SCORE_MASS, SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
 from tract.layout import SequenceLayout
 from tract.modeling import load_config, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
@@ -71,6 +71,7 @@ def open_judge_files(
     prompt: str | Path | Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     **changed: Any,
 ) -> JudgeFiles:
     """Finds a judge and reads its settings; loads no weights.
@@ -83,6 +84,7 @@ def open_judge_files(
         prompt: wording for a chat model: a template text with {instruction}, {response}, {rubric}, {reference_answer} as prometheus-eval
             has it, a YAML file, or a mapping of the fields of ``PromptTemplate``.
         cache_dir: for what has to be unpacked. trust_remote_code: run code that comes with the model.
+        chat_template_kwargs: of a chat model's template, e.g. {"enable_thinking": False} for Qwen 3.
         changed: settings to change: name, predictor, n_cot, seed, max_length, overlong, least_score_mass, dtype, temperature, top_p,
             repetition_penalty, max_cot_tokens; None leaves a setting as it is.
 
@@ -91,7 +93,7 @@ def open_judge_files(
     """
     where = _Where(str(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
     found = _trained(where, base_model) or _Found(_chat_settings(where), _chat_model(where), None)
-    return _completed(found, grid, prompt, changed)
+    return _completed(found, grid, prompt, changed, chat_template_kwargs or {})
 
 
 def hosted_judge(
@@ -116,18 +118,22 @@ def hosted_judge(
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=_HOSTED_MAX_LENGTH)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
-    return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed)
+    return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
 
 
 def _completed(
-    found: _Found, grid: Sequence[Any] | None, prompt: str | Path | Mapping[str, Any] | None, changed: Mapping[str, Any]
+    found: _Found,
+    grid: Sequence[Any] | None,
+    prompt: str | Path | Mapping[str, Any] | None,
+    changed: Mapping[str, Any],
+    chat_template_kwargs: Mapping[str, Any],
 ) -> JudgeFiles:
     """The files of a judge with the user's wording, scores and settings."""
     if unknown := [name for name in changed if name not in (*_SAMPLING_OPTIONS, *_SETTING_OPTIONS)]:
         raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join((*_SETTING_OPTIONS, *_SAMPLING_OPTIONS))}")
     worded = found.settings if prompt is None else replace(found.settings, prompt=_template(prompt))
     tokenizer = load_tokenizer(found.model)
-    layout = _layout(worded, tokenizer, grid, rebuilt=prompt is not None)
+    layout = _layout(worded, tokenizer, grid, chat_template_kwargs, rebuilt=prompt is not None)
     fixed = worded.fixed_grid or grid is not None
     settings = _changed(replace(worded, layout=layout.to_dict(), fixed_grid=fixed, max_length=_length(found, changed)), changed)
     other = _other_scores(found.settings, settings)
@@ -136,7 +142,7 @@ def _completed(
     model = replace(found.model, dtype=settings.dtype)
     moved = {name: value for name, value in settings.to_dict().items() if name not in ("name", "training", "metrics", "calibration")}
     seed_llm = model_fingerprint(model, found.seed, leave_out=(SETTINGS_FILE, "README.md"))
-    parts = [seed_llm, _digest(found.weights), layout.fingerprint, json.dumps(moved)]
+    parts = [seed_llm, found.trained, layout.fingerprint, json.dumps(moved)]
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return JudgeFiles(settings, settings.prompt, layout, tokenizer, model, found.weights, found.four_bit, found.seed, fingerprint, other)
 
@@ -201,11 +207,12 @@ class _Where:
 
 @dataclass(frozen=True)
 class _Found:
-    """Settings, model, and the folder of what belongs on it."""
+    """Settings, model, the folder of what belongs on it, and ``trained``: a fingerprint of what is there; empty where that is nothing."""
 
     settings: JudgeSettings
     model: ModelConfig
     weights: Path | None
+    trained: str = ""
     four_bit: bool = False
     seed: int = 0
     hosted: bool = False
@@ -225,7 +232,8 @@ def _trained(where: _Where, base_model: str | None) -> _Found | None:
         return _Found(settings, where.model(where.spec, revision=None if folder.is_dir() else where.revision), None)
     weights = folder if folder.is_dir() else _adapter_from_hub(where)
     base = settings.base_model if base_model is None else BaseModel(base_model)
-    return _Found(settings, where.model(base.name_or_path, package=base.package, revision=base.revision), weights)
+    model = where.model(base.name_or_path, package=base.package, revision=base.revision)
+    return _Found(settings, model, weights, _adapter_digest(weights))
 
 
 def _of_run(folder: Path, where: _Where) -> _Found | None:
@@ -236,7 +244,7 @@ def _of_run(folder: Path, where: _Where) -> _Found | None:
     from tract.judge.runs import run_judge
 
     run = run_judge(folder, trust_remote_code=where.trust_remote_code, cache=where.cache)
-    return _Found(run.settings, run.model, run.weights, run.four_bit, run.seed)
+    return _Found(run.settings, run.model, run.weights, run.fingerprint, run.four_bit, run.seed)
 
 
 def _from_hub(where: _Where) -> Path | None:
@@ -354,14 +362,16 @@ def _template(prompt: str | Path | Mapping[str, Any]) -> PromptTemplate:
     return _from_mapping({**chat, **prompt})
 
 
-def _layout(settings: JudgeSettings, tokenizer: Any, grid: Sequence[Any] | None, *, rebuilt: bool) -> SequenceLayout:
+def _layout(
+    settings: JudgeSettings, tokenizer: Any, grid: Sequence[Any] | None, kwargs: Mapping[str, Any], *, rebuilt: bool
+) -> SequenceLayout:
     """The saved layout, or a new one where wording or grid are the user's."""
     if settings.layout and not rebuilt:
         layout = SequenceLayout.from_dict(tokenizer, dict(settings.layout))
         return layout if grid is None else with_grid(layout, _labels(grid))
     labels = _labels(grid) if grid is not None else tuple(settings.layout.get("grid", DEFAULT_GRID))
     return SequenceLayout.build(
-        tokenizer, system=bool(settings.prompt.system), cue=settings.prompt.cue, grid=ScoreGrid(labels), chat_template_kwargs={}
+        tokenizer, system=bool(settings.prompt.system), cue=settings.prompt.cue, grid=ScoreGrid(labels), chat_template_kwargs=dict(kwargs)
     )
 
 
@@ -399,16 +409,11 @@ def sampling_with(sampling: Sampling, changed: Mapping[str, Any]) -> Sampling:
     return replace(sampling, **changed)
 
 
-def _digest(weights: Path | None) -> str:
-    """What tells trained weights from others: size and name of each file, and the content of an adapter."""
-    if weights is None:
-        return f"none {FORMAT}"
+def _adapter_digest(folder: Path) -> str:
+    """What tells trained adapters from each other."""
     digest = hashlib.sha256()
-    for path in sorted(weights.iterdir()):
-        if path.is_file():
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-            if path.name.startswith("adapter_"):
-                digest.update(path.read_bytes())
+    for path in sorted(folder.glob("adapter_*")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

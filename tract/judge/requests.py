@@ -26,6 +26,7 @@ class GradeRequest:
         reference_answer: an answer that deserves the best score, if there is one.
         id: of the request, for its grade; None for a hash of its content.
         n_cot: CoTs to sample; None for as many as the judge's settings say.
+        prompt: a finished prompt that holds all of these, for a judge that was trained on such and has no template of them.
 
     Raises:
         DataError: naming the field, if one is not text, holds half a surrogate pair, or is blank where it must not be.
@@ -37,13 +38,14 @@ class GradeRequest:
     reference_answer: str | None = None
     id: str | None = None
     n_cot: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("instruction", "response"):
             _check_text(name, getattr(self, name))
         if not self.instruction.strip():
             raise DataError("instruction: is blank; give what the response answers")
-        for name in ("reference_answer", "id"):
+        for name in ("reference_answer", "id", "prompt"):
             if getattr(self, name) is not None:
                 _check_text(name, getattr(self, name))
         rubric: object = self.rubric
@@ -59,7 +61,7 @@ class GradeRequest:
     def content_id(self) -> str:
         """16 hex digits that belong to what is graded."""
         rubric = None if self.rubric is None else [self.rubric.criteria, self.rubric.descriptions]
-        content = json.dumps([self.instruction, self.response, self.reference_answer, rubric])
+        content = json.dumps([self.instruction, self.response, self.reference_answer, rubric, self.prompt])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -69,7 +71,8 @@ class GradeRequest:
 
     def example(self) -> JudgeExample:
         """The example that prompts are made from."""
-        return JudgeExample(self.content_id, self.content_id, self.instruction, self.response, self.reference_answer or None, self.rubric)
+        known = (self.instruction, self.response, self.reference_answer or None, self.rubric, self.prompt)
+        return JudgeExample(self.content_id, self.content_id, *known)
 
     @classmethod
     def of(cls, content: GradeRequest | Mapping[str, Any]) -> GradeRequest:

@@ -72,14 +72,21 @@ class Worker(Protocol):
     """Judges what it is given, in threads of its own."""
 
     def submit(self, work: Work) -> Future[list[Judgement]]:
-        """The judgements, when they are made; an error of this work alone is the future's."""
+        """The judgements, when they are made; an error of this work alone is the future's.
+
+        Raises:
+            ClosedError: if it was closed.
+        """
 
     def close(self) -> None:
         """Ends: what waits is cancelled, what is being made as well."""
 
 
-class _ClosedError(Exception):
-    """Ends a flow in the middle."""
+class ClosedError(GenerationError):
+    """The worker takes nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the judge is closed; load it again with Judge.from_pretrained")
 
 
 @dataclass(slots=True)
@@ -116,7 +123,7 @@ class LocalWorker:
         task = _Task(replace(work, prompt=replace(work.prompt, row=next(self._numbers))), Future())
         with self._lock:
             if self._closed:
-                raise GenerationError("the judge is closed; load it again with Judge.from_pretrained")
+                raise ClosedError
             self._waiting.append(task)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="tract-judge", daemon=True)
@@ -147,7 +154,7 @@ class LocalWorker:
             going: dict[int, _Task] = {}
             try:
                 self._flow(partial(self._next, reading, going), reading, going)
-            except _ClosedError:
+            except ClosedError:
                 for task in going.values():
                     _fail(task, CancelledError())
             except Exception as error:
@@ -163,7 +170,7 @@ class LocalWorker:
     def _next(self, reading: Reading, going: dict[int, _Task], sampled: int) -> Begin | None:
         """What begins now: the first that wait, as long as they read alike, want as many CoTs and there is room."""
         if self._closed:
-            raise _ClosedError
+            raise ClosedError
         begun: list[_Task] = []
         with self._lock:
             while self._waiting:
@@ -202,6 +209,9 @@ class LocalWorker:
             _fail(tasks[0], error)
             return
         for task in tasks:
+            if self._closed:
+                _fail(task, CancelledError())
+                continue
             alone = {task.work.prompt.row: task}
             task.made.clear()
             begins = iter([Begin([task.work.prompt], task.work.n_cot, without_cot=task.work.n_cot == 0)])
@@ -291,7 +301,7 @@ class EngineWorker:
     def submit(self, work: Work) -> Future[list[Judgement]]:
         """See ``Worker``."""
         if not self._finalizer.alive:
-            raise GenerationError("the judge is closed; load it again with Judge.from_pretrained")
+            raise ClosedError
         assert self._state is not None
         return asyncio.run_coroutine_threadsafe(self._state.judged(work), self._loop)
 

@@ -82,7 +82,7 @@ class GradeOut(BaseModel):
     raw_score: float | None = Field(description="Before calibration.")
     id: str
     error: str | None
-    ignored: list[str] = Field(description="What of the request the judge's prompt has no place for: rubric, reference_answer.")
+    ignored: list[str] = Field(description="What of the request the judge's prompt has no place for: rubric, reference_answer, prompt.")
 
 
 class BatchOut(BaseModel):
