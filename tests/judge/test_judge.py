@@ -100,6 +100,14 @@ def test_batch_stream_threads_and_tasks_give_the_grades_of_each_alone(
     assert judge.pending == 0
 
 
+def test_a_bar_changes_nothing(
+    judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for a terminal
+    for one, expected in zip(judge.grade_batch(requests[:2], progress=True), alone, strict=False):
+        close(one, expected)
+
+
 def test_a_stream_is_read_no_further_than_it_is_graded(judge: Judge, requests: Sequence[GradeRequest]) -> None:
     taken = 0
 

@@ -14,8 +14,8 @@ from talking import TALKING
 from tract import Grade, GradeRequest, Judge
 from tract.errors import ConfigError, GenerationError
 from tract.generation.engine import Ask, Reply
+from tract.judge.engine_worker import EngineWorker
 from tract.judge.loading import open_judge_files
-from tract.judge.worker import EngineWorker
 
 GREEDY = {**TALKING, "temperature": 0.0, "n_cot": 2}
 

@@ -15,8 +15,10 @@ from tract.errors import ConfigError
 from tract.generation.packed import pack_linears
 from tract.generation.stopping import free_tokens
 from tract.judge.arguments import APIS
+from tract.judge.engine_worker import EngineWorker, by_text
 from tract.judge.loading import JudgeFiles
-from tract.judge.worker import EngineWorker, LocalWorker, Worker, by_text
+from tract.judge.local_worker import LocalWorker
+from tract.judge.worker import Worker
 from tract.modeling import load_judge
 
 BACKENDS = ("hf", "vllm", "openai")

@@ -7,20 +7,16 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
-import yaml
 
 from tract.config import ModelConfig
 from tract.errors import ConfigError
 from tract.generation.sampling import Sampling
+from tract.judge.chat_models import chat_settings, template_of
 from tract.judge.fit_stages import is_run
-from tract.judge.settings import LEAST_SCORE_MASS, SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
+from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
 from tract.layout import SequenceLayout
 from tract.modeling import load_config, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
@@ -30,9 +26,7 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
-# Of chat models that were not trained here: sampling and lengths of the paper and of prometheus-eval.
-_CHAT_SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=1024)
-_CHAT_MAX_LENGTH = 4096
+# The length of prompts is the host's to limit.
 _HOSTED_MAX_LENGTH = 10**9
 _SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
 _SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
@@ -92,7 +86,7 @@ def open_judge_files(
         ConfigError: if there is no judge, or a setting cannot be used.
     """
     where = _Where(str(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
-    found = _trained(where, base_model) or _Found(_chat_settings(where), _chat_model(where), None)
+    found = _trained(where, base_model) or _chat_model(where)
     return _completed(found, grid, prompt, changed, chat_template_kwargs or {})
 
 
@@ -113,8 +107,8 @@ def hosted_judge(
         ConfigError: if a setting cannot be used.
     """
     where = _Where(str(model), None, cache_folder(cache_dir), trust_remote_code=False)
-    settings = _chat_settings(where)
-    # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
+    settings = chat_settings(BaseModel(str(model)))
+    # The protocol has no repetition penalty.
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=_HOSTED_MAX_LENGTH)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
@@ -131,7 +125,7 @@ def _completed(
     """The files of a judge with the user's wording, scores and settings."""
     if unknown := [name for name in changed if name not in (*_SAMPLING_OPTIONS, *_SETTING_OPTIONS)]:
         raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join((*_SETTING_OPTIONS, *_SAMPLING_OPTIONS))}")
-    worded = found.settings if prompt is None else replace(found.settings, prompt=_template(prompt))
+    worded = found.settings if prompt is None else replace(found.settings, prompt=template_of(prompt))
     tokenizer = load_tokenizer(found.model)
     layout = _layout(worded, tokenizer, grid, chat_template_kwargs, rebuilt=prompt is not None)
     fixed = worded.fixed_grid or grid is not None
@@ -284,11 +278,14 @@ def _adapter_from_hub(where: _Where) -> Path:
         raise ConfigError(f"judge: cannot load the adapter of {where.spec!r}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _chat_model(where: _Where) -> ModelConfig:
+def _chat_model(where: _Where) -> _Found:
+    """A chat model of a package, a folder or the hub."""
     if where.spec.startswith(PACKAGE):
         package, _, pattern = where.spec.removeprefix(PACKAGE).partition("/")
-        return where.model(pattern or "*.gguf", package=package)
-    return where.model(where.spec, revision=None if Path(where.spec).exists() else where.revision)
+        base = BaseModel(pattern or "*.gguf", package)
+    else:
+        base = BaseModel(where.spec, revision=None if Path(where.spec).exists() else where.revision)
+    return _Found(chat_settings(base), where.model(base.name_or_path, package=base.package, revision=base.revision), None)
 
 
 def _with_pad(model: ModelConfig) -> ModelConfig:
@@ -304,62 +301,6 @@ def _with_pad(model: ModelConfig) -> ModelConfig:
         tokenizer = AutoTokenizer.from_pretrained(source.location, revision=model.revision, trust_remote_code=False, **source.kwargs)
         return replace(model, pad_token=tokenizer.eos_token or tokenizer.unk_token)
     return model
-
-
-def _chat_settings(where: _Where) -> JudgeSettings:
-    """Those of a chat model that was not trained as a judge."""
-    package = where.spec.removeprefix(PACKAGE).partition("/")[0] if where.spec.startswith(PACKAGE) else None
-    return JudgeSettings(
-        name=package or Path(where.spec).name,
-        prompt=_chat_template(),
-        layout={},
-        use_cot=True,
-        predictor="rail_normalized",  # an untrained model leaves much of the probability to other tokens
-        n_cot=1,
-        sampling=_CHAT_SAMPLING,
-        seed=0,
-        max_length=_CHAT_MAX_LENGTH,
-        overlong="refuse",
-        shorten=("reference_answer", "response"),
-        least_score_mass=LEAST_SCORE_MASS,
-        dtype="bfloat16" if torch.cuda.is_available() else "float32",
-        adapter=False,
-        base_model=BaseModel("*.gguf" if package else where.spec, package, where.revision),
-        fixed_grid=False,
-    )
-
-
-@lru_cache(maxsize=1)
-def _chat_template() -> PromptTemplate:
-    return _from_mapping(yaml.safe_load(resources.files("tract.judge").joinpath("chat_prompt.yaml").read_text(encoding="utf-8")))
-
-
-def _from_mapping(content: Mapping[str, Any]) -> PromptTemplate:
-    try:
-        return PromptTemplate(**{**content, "blocks": tuple(content["blocks"])})
-    except (TypeError, KeyError) as error:
-        accepted = ", ".join(PromptTemplate.__dataclass_fields__)
-        raise ConfigError(f"prompt: {' '.join(str(error).split())}; the fields of a prompt are {accepted}") from error
-
-
-def _template(prompt: str | Path | Mapping[str, Any]) -> PromptTemplate:
-    """The wording that the user gives, on top of that of chat models."""
-    chat = asdict(_chat_template())
-    if isinstance(prompt, str) and "{response}" in prompt:
-        # prometheus-eval's templates: one text. Cut at blank lines, so that the section of an absent reference answer can go.
-        return _from_mapping({**chat, "blocks": prompt.split("\n\n")})
-    if not isinstance(prompt, (str, Path, Mapping)):
-        raise ConfigError(f"prompt: found a {type(prompt).__name__}; a template text, a YAML file or a mapping are accepted")
-    if not isinstance(prompt, Mapping):
-        try:
-            content = yaml.safe_load(Path(prompt).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"prompt: cannot read {str(prompt)!r} ({reason}); give a template that holds {{response}}, or a YAML file"
-            ) from error
-        prompt = content if isinstance(content, Mapping) else {}
-    return _from_mapping({**chat, **prompt})
 
 
 def _layout(
