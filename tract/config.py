@@ -98,6 +98,7 @@ class DataConfig:
     overlong: str = MISSING
     shorten: list[str] = MISSING
     num_workers: int = MISSING
+    on_score_leak: str = MISSING  # "raise" or "warn"
 
 
 @dataclass

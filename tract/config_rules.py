@@ -115,6 +115,7 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
         ("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS),
         ("model.dtype", cfg.model.dtype, DTYPES),
         ("data.on_bad_row", cfg.data.on_bad_row, ("raise", "skip")),
+        ("data.on_score_leak", cfg.data.on_score_leak, ("raise", "warn")),
         ("data.overlong", cfg.data.overlong, ("drop", "shorten", "raise")),
         ("train.export", cfg.train.export, ("best", "last")),
         ("train.monitor", cfg.train.monitor, MONITORS),

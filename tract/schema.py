@@ -57,10 +57,17 @@ def _ascending(by_label: Mapping[Any, str]) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One judgement of a response: the chain of thought (feedback), without the score sentence, and the score in points."""
+    """One judgement of a response.
+
+    Attributes:
+        cot: the chain of thought (feedback). A source gives it as it was written; in a store it has no statement of its score.
+        score: in points.
+        stated: how the text stated the score that was cut, see ``tract.score_statement``; None where nothing was looked for.
+    """
 
     cot: str
     score: float
+    stated: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class CotFilter:
     Attributes:
         drop_truncated: drop those that hit the token limit.
         drop_empty: drop those without a token, or of blanks alone.
-        drop_without_cue: drop those that did not end at the answer cue; truncated ones too.
+        drop_without_cue: drop those that ended neither at the answer cue nor at another statement of the score; truncated ones too.
         keep_closest: of each example's CoTs that are left, keep so many whose own mean score is nearest to the true one;
             None keeps all.
     """
@@ -77,7 +78,7 @@ def filter_cots(cots: Dataset, policy: CotFilter) -> FilterResult:
     tests = {
         "truncated": policy.drop_truncated and pc.equal(finish, "length").to_numpy(),
         "empty": policy.drop_empty and _is_empty(cots),
-        "without_cue": policy.drop_without_cue and pc.not_equal(finish, "cue").to_numpy(),
+        "without_cue": policy.drop_without_cue and ~pc.is_in(finish, value_set=pa.array(["cue", "score"])).to_numpy(),
     }
     code = np.zeros(len(cots), dtype=np.int8)  # 0: kept; else one more than the place in REASONS
     for number, reason in enumerate(REASONS, start=1):

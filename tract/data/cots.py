@@ -22,7 +22,7 @@ from tract.errors import DataError
 
 BATCH_COTS = 1024  # CoTs held in memory while a file is written or read
 COTS_FILE = "cots.parquet"  # in the folder of a generate stage
-FINISHES = ("cue", "end", "length")
+FINISHES = ("cue", "score", "end", "length")
 
 COT_FEATURES = Features(
     {
@@ -32,7 +32,9 @@ COT_FEATURES = Features(
         "sample": Value("int32"),  # 0..n-1
         "cot_ids": List(Value("int32")),
         "cot": Value("large_string"),
-        "finish": Value("string"),  # "cue": stopped at the answer cue; "end": end of turn without it; "length": token limit
+        "finish": Value(
+            "string"
+        ),  # "cue": the answer cue; "score": another statement of the score; "end": end of turn without it; "length": token limit
         "score": Value("float32"),  # the true score that is attached, in points
         "score_index": Value("int32"),  # its place in the grid
         "probabilities": List(Value("float32")),  # of the scores of the grid, after this CoT

@@ -22,7 +22,7 @@ FEATURES = Features(
         "criteria": _TEXT,  # null: no rubric. Flat, because Arrow casts turn null structs into structs of nulls.
         "score_descriptions": [{"label": _TEXT, "text": _TEXT}],
         "prompt": _TEXT,
-        "annotations": [{"cot": _TEXT, "score": Value("float64")}],
+        "annotations": [{"cot": _TEXT, "score": Value("float64"), "stated": Value("string")}],
         "target_score": Value("float64"),
         "split": _TEXT,
         "meta": _TEXT,  # a JSON object: its keys differ from source to source
@@ -42,7 +42,7 @@ def to_record(example: JudgeExample) -> dict[str, Any]:
         "criteria": None if rubric is None else rubric.criteria,
         "score_descriptions": [] if rubric is None else [{"label": label, "text": text} for label, text in rubric.descriptions],
         "prompt": example.prompt,
-        "annotations": [{"cot": annotation.cot, "score": annotation.score} for annotation in example.annotations],
+        "annotations": [{"cot": one.cot, "score": one.score, "stated": one.stated} for one in example.annotations],
         "target_score": example.target_score,
         "split": example.split,
         "meta": json.dumps(example.meta, sort_keys=True),
@@ -62,7 +62,7 @@ def from_record(record: dict[str, Any]) -> JudgeExample:
         reference_answer=record["reference_answer"],
         rubric=rubric,
         prompt=record["prompt"],
-        annotations=tuple(Annotation(item["cot"], item["score"]) for item in record["annotations"]),
+        annotations=tuple(Annotation(item["cot"], item["score"], item["stated"]) for item in record["annotations"]),
         target_score=record["target_score"],
         split=record["split"],
         meta=json.loads(record["meta"]),

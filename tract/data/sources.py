@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +18,11 @@ from tract.data.rows import Row
 from tract.errors import DataError
 from tract.schema import Annotation, JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
+from tract.score_statement import number_of, take_cot
 
 __all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
 
-SOURCE_VERSION = 3  # raise it when rows are turned into other examples than before: cached examples are then built anew
-RESULT_CUE = "So the overall score is"
-RESULT_TAG = "[RESULT]"
-# "is 4", "is: 4.", "[RESULT] (4)". All that goes on like a number is taken ("4,5", "1,000", digits of any script), so that
-# fields.number refuses it in whole and no score is cut out of it.
-_RESULT = re.compile(rf"(?:{re.escape(RESULT_CUE)}|{re.escape(RESULT_TAG)})[\s:(*]*(-?\d(?:[.,]?\d|_?[^\W_])*)")
+SOURCE_VERSION = 4  # raise it when rows are turned into other examples than before: cached examples are then built anew
 
 
 class Source(Protocol):
@@ -37,7 +32,7 @@ class Source(Protocol):
         """The raw rows, one after the other. A row that cannot even be read carries a ``rows.RowProblem``."""
 
     def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
-        """The example of one row.
+        """The example of one row, with its CoTs as they were written: ``feedback.without_scores`` takes the statements of scores out.
 
         Raises:
             ValueError: if the row cannot be used. The reason begins with a short category and a colon, by which rejected
@@ -75,7 +70,7 @@ class FeedbackCollection:
         return (Row(place=f"{self.path}[{self.split}][{index}]", data=data) for index, data in enumerate(self._hub_dataset))
 
     def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
-        """The example of one row; its single annotation is ``orig_feedback``, or ``output`` up to the score sentence.
+        """The example of one row; its single annotation is ``orig_feedback``, or ``output`` where there is none.
 
         Raises:
             ValueError: if the row cannot be used.
@@ -178,7 +173,7 @@ def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid)
         criteria=fields.filled_text(fields.value_of(columns, "orig_criteria"), "orig_criteria"),
         descriptions=tuple((label, fields.text(columns[name], name)) for label, name in described if columns.get(name) is not None),
     )
-    score, cot = _score_and_cot(columns, grid)
+    score, cot = _score_and_feedback(columns, grid)
     question_id = _question_id(columns, instruction)
     return JudgeExample(
         id=fields.content_id(question_id, prompt, instruction, response, reference, rubric),
@@ -194,44 +189,33 @@ def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid)
     )
 
 
-def _score_and_cot(columns: Mapping[str, object], grid: ScoreGrid) -> tuple[float, str | None]:
-    """The score, and the CoT if the row has one: ``orig_feedback`` verbatim, else ``output`` up to the score sentence."""
+def _score_and_feedback(columns: Mapping[str, object], grid: ScoreGrid) -> tuple[float, str | None]:
+    """The score, and the feedback if the row has one: ``orig_feedback``, else ``output``, which states the score at its end."""
     output = fields.optional_text(columns.get("output"), "output")
-    cut_cot, cut_score = (None, None) if output is None else cut_output(output)
+    stated = None if output is None else _stated_score(output)
     score = fields.optional_number(columns.get("orig_score"), "orig_score")
-    if score is None and cut_score is None:
-        raise ValueError(f"orig_score: missing, and output has no score after {RESULT_CUE!r} or {RESULT_TAG!r}")
-    if score is not None and cut_score is not None and score != cut_score:
-        raise ValueError(f"orig_score: {score:g} contradicts the score {cut_score:g} at the end of output")
+    if score is None and stated is None:
+        raise ValueError("orig_score: missing, and output states no score; a score in one of them is accepted")
+    if score is not None and stated is not None and score != stated:
+        raise ValueError(f"orig_score: {score:g} contradicts the score {stated:g} at the end of output")
     field = "output" if score is None else "orig_score"
-    score = fields.on_grid(cut_score if score is None else score, field, grid)  # type: ignore[arg-type]
+    score = fields.on_grid(stated if score is None else score, field, grid)  # type: ignore[arg-type]
     if columns.get("orig_feedback") is not None:
         return score, fields.filled_text(columns["orig_feedback"], "orig_feedback")
-    if output is None:
-        return score, None
-    if cut_cot is None:
-        raise ValueError(f"output: no {RESULT_CUE!r} or {RESULT_TAG!r} to cut at: {fields.shown(output)}")
-    return score, fields.filled_text(cut_cot, "output")
+    return score, None if output is None else fields.filled_text(output, "output")
 
 
-def cut_output(output: str) -> tuple[str | None, float | None]:
-    """The CoT in a judge's output and the score after it; None for what is not there.
-
-    The cut is at the last score sentence ("So the overall score is"), else at the last "[RESULT]": a CoT may quote either.
-    White space before the cut belongs to the answer cue, not to the CoT.
+def _stated_score(output: str) -> float | None:
+    """The score that an output ends in; None where it states none.
 
     Raises:
-        ValueError: if several scores follow the cut, or something that begins like a number and is none.
+        ValueError: if it states several, or something that begins like a number and is none.
     """
-    cut = output.rfind(RESULT_CUE)
-    if cut < 0:
-        cut = output.rfind(RESULT_TAG)
-    if cut < 0:
-        return None, None
-    scores = {fields.number(found, "output") for found in _RESULT.findall(output[cut:])}
+    numbers = take_cot(output, "").numbers
+    scores = {fields.number(written if (value := number_of(written)) is None else value, "output") for written in numbers}
     if len(scores) > 1:
-        raise ValueError(f"output: several scores at the end: {fields.shown(output[cut:])}; one score is accepted")
-    return output[:cut].rstrip(), scores.pop() if scores else None
+        raise ValueError(f"output: several scores at the end: {', '.join(reversed(numbers))}; one score is accepted")
+    return scores.pop() if scores else None
 
 
 def _question_id(columns: Mapping[str, object], text: str) -> str:

@@ -21,6 +21,7 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 
+from tract.data.feedback import how_stated, without_scores
 from tract.data.fields import short_hash, shown
 from tract.data.gathering import Gatherer
 from tract.data.records import FEATURES, from_record, to_record
@@ -30,12 +31,13 @@ from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError, DataError, TractError
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
+from tract.score_statement import RULES_VERSION
 
 __all__ = ["FEATURES", "ExampleStore", "build_store", "from_record", "to_record"]
 
 log = logging.getLogger(__name__)
 
-STORE_VERSION = 2  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
+STORE_VERSION = 3  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
 BATCH_EXAMPLES = 256  # examples of one Arrow record batch, held in memory while writing
 MAPPED_ROWS = 64 * BATCH_EXAMPLES  # rows whose pages may stay in memory while rows are gathered, about 100 MB
 REJECTED_CHARACTERS = 200  # of a rejected row's content
@@ -49,7 +51,8 @@ class ExampleStore:
         folder: holds ``examples.arrow``, ``rejected.jsonl`` and ``store.json``.
         dataset: the Arrow rows (``FEATURES``), memory-mapped.
         counts: ``rows_read``, ``rows_rejected``, ``rejected_by_reason`` (category -> rows), ``examples``, ``annotations``,
-            ``duplicates_dropped`` (annotations, or rows without one, that the same prompt had already).
+            ``duplicates_dropped`` (annotations, or rows without one, that the same prompt had already), ``scores_in_cots`` (how the CoTs
+            stated their scores, see ``feedback.how_stated`` -> annotations; what was stated is cut).
         fingerprint: SHA-256 (hex) over the source and the options that made the store.
     """
 
@@ -88,7 +91,9 @@ class ExampleStore:
         return list(self.dataset.data.column("split").to_pylist())
 
 
-def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cache_dir: Path) -> ExampleStore:
+def build_store(
+    source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cache_dir: Path, *, cue: str | None
+) -> ExampleStore:
     """The validated examples of a source, from the cache if they are there, else built with flat memory.
 
     Safe to call from several processes at once: each builds in a folder of its own, and the first to finish is kept.
@@ -99,6 +104,7 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
         on_bad_row: "raise" ends at the first row that cannot be used; "skip" lists such rows in ``rejected.jsonl``.
         group_annotations: gather rows with the same prompt into one example with several annotations, in file order.
         cache_dir: the store is kept in ``examples-<key>`` below it.
+        cue: the answer cue; CoTs are cut where they state their score, by it or in other words. None: they are taken as they are.
 
     Raises:
         ConfigError: if ``on_bad_row`` is unknown.
@@ -106,7 +112,8 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
     """
     if on_bad_row not in ("raise", "skip"):
         raise ConfigError(f"data.on_bad_row: {on_bad_row!r} is unknown; raise or skip are accepted")
-    fingerprint = short_hash(source.fingerprint(), grid.labels, on_bad_row, group_annotations, STORE_VERSION, length=64)
+    cut_by = None if cue is None else [cue.strip(), RULES_VERSION]
+    fingerprint = short_hash(source.fingerprint(), grid.labels, on_bad_row, group_annotations, STORE_VERSION, cut_by, length=64)
     folder = _folder(fingerprint, cache_dir)
     if (store := _open(folder, fingerprint)) is not None:
         log.debug("%s: %d examples from the cache, %s", source.describe(), len(store), folder)
@@ -115,7 +122,7 @@ def build_store(source: Source, grid: ScoreGrid, on_bad_row: str, group_annotati
     partial.mkdir(parents=True)
     try:
         started = time.monotonic()
-        counts = _write(partial, source, grid, on_bad_row, group_annotations)
+        counts = _write(partial, source, grid, on_bad_row, group_annotations, cue)
         (partial / "store.json").write_text(json.dumps({"fingerprint": fingerprint, "counts": counts}, indent=2) + "\n", encoding="utf-8")
         sync_tree(partial)
         store = _publish(partial, folder, fingerprint)
@@ -167,12 +174,13 @@ def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
     raise DataError(f"{folder}: the store just written there cannot be read back; check the disk that holds the cache")
 
 
-def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool) -> dict[str, Any]:
+def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cue: str | None) -> dict[str, Any]:
     """Writes ``examples.arrow`` and ``rejected.jsonl``; returns the counts."""
+    stated: Counter[str] = Counter()
     gatherer = Gatherer(group_annotations)
     rejections = _Rejections(folder / "rejected.jsonl", on_bad_row)
     with rejections:
-        n_written = _write_arrow(folder / "rows.arrow", _valid_records(source, grid, gatherer, rejections))
+        n_written = _write_arrow(folder / "rows.arrow", _valid_records(source, grid, cue, gatherer, rejections, stated))
     if rejections.rows_read == 0:
         raise DataError(f"data.path: {source.describe()}: no rows were found; check that the path holds data")
     if n_written == 0:
@@ -190,6 +198,7 @@ def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group
         "examples": n_examples,
         "annotations": gatherer.n_annotations,
         "duplicates_dropped": gatherer.n_duplicates,
+        "scores_in_cots": dict(sorted(stated.items())),
     }
 
 
@@ -233,19 +242,23 @@ def _beginning(data: object) -> str:
     return written[:REJECTED_CHARACTERS]
 
 
-def _valid_records(source: Source, grid: ScoreGrid, gatherer: Gatherer, rejections: _Rejections) -> Iterator[dict[str, Any]]:
+def _valid_records(
+    source: Source, grid: ScoreGrid, cue: str | None, gatherer: Gatherer, rejections: _Rejections, stated: Counter[str]
+) -> Iterator[dict[str, Any]]:
     for row in source.rows():
         rejections.rows_read += 1
         try:
             if isinstance(row.data, RowProblem):
                 raise ValueError(row.data.reason)
-            example = gatherer.admit(source.to_example(row, grid))
+            written = source.to_example(row, grid)
+            example = gatherer.admit(written if cue is None else without_scores(written, cue))
         except TractError:  # no fault of this row
             raise
         except ValueError as error:
             rejections.add(row, str(error))
             continue
         if example is not None:
+            stated.update(how_stated(example))
             yield to_record(example)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from tract.score_grid import ScoreGrid
+from tract.score_statement import RESULT_TAG
 
-# The form in which prometheus-eval and the Feedback Collection end an output.
-RESULT_TAG = "[RESULT]"
 # Blanks, brackets and marks that judges put between the cue and the number: "is: (4)", "is **4**". ASCII digits alone, as in the
 # grid's labels, and not the beginning of a longer number: "4,5", "1,000".
 _NUMBER = r"[\s:(\[*_\"']*(-?[0-9]+(?:\.[0-9]+)?)(?![.,_]?\d)"

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tract.errors import ConfigError, GenerationError
-from tract.generation.judgement import CUE, END, LENGTH, Judgement, Prompt
+from tract.generation.judgement import CUE, END, LENGTH, SCORE, Judgement, Prompt
 from tract.generation.sampling import Sampling, draw_key
 from tract.generation.server_engine import answered
 from tract.masking import masked_text
 from tract.score_grid import ScoreGrid
+from tract.score_statement import Taken, take_cot
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +163,20 @@ async def chat_judgement(
         GenerationError: if the model does not answer.
     """
     reply = await engine.answer(*texts, sampling, draw_key(seed, prompt.id, sample, "cot", _SEED_BITS))
+    taken = take_cot(reply.text, cue)
+    behind, finish = _score_place(reply, cue, taken)
+    score, probabilities = (None, [0.0] * len(grid.labels)) if behind is None else _read(reply, behind, grid)
+    return Judgement(prompt.id, prompt.row, sample, (), taken.cot, finish, tuple(probabilities), score, reply.text)
+
+
+def _score_place(reply: ChatReply, cue: str, taken: Taken) -> tuple[int | None, str]:
+    """(where in the text to look for the score, or None; why the CoT ended): behind the last cue, else where it is stated otherwise."""
     place = reply.text.rfind(cue.strip())
-    cot = reply.text if place < 0 else reply.text[:place]
-    finish = (LENGTH if reply.cut else END) if place < 0 else CUE
-    score, probabilities = (None, [0.0] * len(grid.labels)) if place < 0 else _read(reply, place + len(cue.strip()), grid)
-    return Judgement(prompt.id, prompt.row, sample, (), cot.rstrip(), finish, tuple(probabilities), score, reply.text)
+    if place >= 0:
+        return place + len(cue.strip()), CUE
+    if reply.cut:  # what it states so far need not be its last word
+        return None, LENGTH
+    return (None, END) if taken.place is None else (taken.place[0], SCORE)
 
 
 def _read(reply: ChatReply, behind: int, grid: ScoreGrid) -> tuple[int | None, list[float]]:

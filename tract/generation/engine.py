@@ -122,6 +122,7 @@ class EngineRequests:
             length, finish = len(ids), END
         else:
             length, finish = min(len(ids), limit), LENGTH
+        length, finish = self._finder.closed(ids[:length], finish)
         return await self._judged(prompt, sample, ids[:length], finish, self._finder.text(ids))
 
     async def _freely(self, prompt: Prompt, sample: int, ids: list[int], ended: bool, most: int) -> list[int]:

@@ -23,7 +23,7 @@ from tract.errors import GenerationError
 from tract.finite import listed
 from tract.forward import logits_at, use_tree_attention
 from tract.generation.backend import BatchJudge
-from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, GivenCots, Judgement, Prompt, no_distribution
+from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, SCORE, GivenCots, Judgement, Prompt, no_distribution
 from tract.generation.live import LiveCache, prefill
 from tract.generation.sampling import Sampling, draw_tokens, uniforms
 from tract.generation.stopping import CueFinder, free_tokens, score_of_path
@@ -251,9 +251,9 @@ class HFJudge(BatchJudge):
             sequence.ids.append(token)
         if sequence.cot_length is None:
             if ended and len(sequence.ids) <= self.sampling.max_cot_tokens:
-                sequence.cot_length, sequence.finish = len(sequence.ids), END
+                sequence.cot_length, sequence.finish = self._finder.closed(sequence.ids, END)
             elif (length := self._finder.cot_length(sequence.ids)) is not None and length <= self.sampling.max_cot_tokens:
-                sequence.cot_length, sequence.finish = length, CUE
+                sequence.cot_length, sequence.finish = self._finder.closed(sequence.ids[:length], CUE)
                 sequence.last = len(sequence.ids) + (self._free_tokens if free else 0)
             elif len(sequence.ids) >= self.sampling.max_cot_tokens:
                 # The limit holds for the CoT alone: a cue that has begun may be completed.
@@ -261,7 +261,7 @@ class HFJudge(BatchJudge):
         if ended or len(sequence.ids) >= sequence.last:
             sequence.done = True
             if sequence.cot_length is None:
-                sequence.cot_length, sequence.finish = min(len(sequence.ids), self.sampling.max_cot_tokens), LENGTH
+                sequence.cot_length, sequence.finish = self._finder.closed(sequence.ids[: self.sampling.max_cot_tokens], LENGTH)
 
     def _peek(self, live: LiveCache, sequences: list[_Sequence]) -> list[Judgement]:
         """Appends the cue where each CoT ends and reads the score."""
@@ -284,7 +284,7 @@ class HFJudge(BatchJudge):
 
     def _judgement(self, sequence: _Sequence, probabilities: list[float], forced: int | None) -> Judgement:
         cot = sequence.ids[: sequence.cot_length]
-        free = self._finder.text(sequence.ids) if sequence.finish in (CUE, END, LENGTH) else None
+        free = self._finder.text(sequence.ids) if sequence.finish in (CUE, SCORE, END, LENGTH) else None
         return Judgement(
             id=sequence.prompt.id,
             row=sequence.prompt.row,

@@ -10,10 +10,11 @@ from typing import Any
 # Why a CoT ended.
 CUE = "cue"  # the judge began the answer cue
 END = "end"  # it ended its turn without a cue
+SCORE = "score"  # it stated its score in other words than the cue, before it or without it
 LENGTH = "length"  # it ran into the limit of tokens
 GIVEN = "given"  # it was not sampled but given
 NONE = "none"  # there is none: the cue follows the prompt
-FINISHES = (CUE, END, LENGTH, GIVEN, NONE)
+FINISHES = (CUE, SCORE, END, LENGTH, GIVEN, NONE)
 
 # The most that the probabilities of the grid may sum to. A server in bfloat16 may answer for each score by a pass of its own, so a
 # hundredth more than one is rounding; beyond it the numbers are no distribution.
@@ -42,7 +43,7 @@ class Judgement:
     Attributes:
         id, row: the example and its row in the token store.
         sample: number of the CoT among those of the example; ``NO_COT`` for the reading right behind the prompt.
-        cot_ids: token ids of the CoT, cut before the cue. cot: their text.
+        cot_ids: token ids of the CoT, cut before the cue or the first other statement of the score. cot: their text.
         finish: why the CoT ended, one of ``FINISHES``.
         probabilities: p(score | prompt, CoT, cue) for each score of the grid, from the full softmax.
         forced: place in the grid of the score drawn behind the forced cue; None if what was drawn is no score.

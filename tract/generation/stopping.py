@@ -1,14 +1,17 @@
 """Where a sampled CoT ends, and which score drawn tokens stand for. Pure.
 
-A CoT ends at the answer cue, wherever it begins and however it is cut into tokens, or at the end of turn.
+A CoT ends at the answer cue, wherever it begins and however it is cut into tokens, at another statement of the score, or at the end of
+turn.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
+from tract.generation.judgement import SCORE
 from tract.layout import SequenceLayout
+from tract.score_statement import first_statement
 
 # Tokens beyond those of the cue that are looked at: the newest one may hold more than the end of the cue.
 _MARGIN = 8
@@ -58,6 +61,22 @@ class CueFinder:
         end = bisect_left(range(1, len(ids) + 1), True, key=lambda count: self._cue in self._text(ids[:count])) + 1
         length = self.cot_length(ids[:end])
         return None if length is None else (length, end)
+
+    def closed(self, ids: Sequence[int], finish: str) -> tuple[int, str]:
+        """(tokens of the CoT, why it ended), where a CoT without the cue may state its score in other words: it ends before they begin.
+
+        Args:
+            ids: of the CoT up to the cue, or to where it ended without one. finish: why it ended there.
+        """
+        text = self._text(ids)
+        place = first_statement(text, self._cue)
+        if place is None:
+            return len(ids), finish
+        kept = bisect_right(range(len(ids) + 1), place, key=lambda count: len(self._text(ids[:count]).rstrip())) - 1
+        # A letter of several tokens may make a shorter text than its first tokens do.
+        while kept and len(self._text(ids[:kept]).rstrip()) > place:
+            kept -= 1
+        return kept, SCORE
 
     def text(self, ids: Sequence[int]) -> str:
         """What the tokens say; control tokens are left out."""

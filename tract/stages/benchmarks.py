@@ -76,7 +76,7 @@ def perturbed_benchmarks(base: Benchmark, cfg: Config, grid: ScoreGrid, template
         if not source.examples:
             log.info("evaluate: %s applies to no item of %s, or its prompt does not show it", name, base.name)
             continue
-        store = build_store(source, grid, on_bad_row="raise", group_annotations=False, cache_dir=Path(cfg.paths.cache))
+        store = build_store(source, grid, on_bad_row="raise", group_annotations=False, cache_dir=Path(cfg.paths.cache), cue=None)
         unchanged = len(base.rows) - len(store)
         found.append(Benchmark(f"{base.name}+{name}", store, tuple(range(len(store))), 0, base.name, name, unchanged))
     return found

@@ -232,7 +232,8 @@ def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule,
     """The configuration and one training item, for people."""
     write_config(folder.working, stage.resolved)
     shown = preview(datamodule.train_set.item(0), stage.data.layout, objective)
-    (folder.working / "preview.txt").write_text(shown, encoding="utf-8")
+    stated = stage.data.scores_in_cots()
+    (folder.working / "preview.txt").write_text(shown + (f"\n{stated}\n" if stated else ""), encoding="utf-8")
     log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
 
 

@@ -15,6 +15,7 @@ from tract.config import Config
 from tract.data.cot_filter import CotFilter, FilterResult, filter_cots
 from tract.data.cot_items import with_cots
 from tract.data.cots import check_splits, cots_fingerprint, read_cots
+from tract.data.score_leak import check_score_leak
 from tract.data.sources import Source
 from tract.data.splits import split_questions
 from tract.data.store import ExampleStore, build_store
@@ -48,8 +49,22 @@ class Prepared:
     counts: dict[str, Any]
     chosen: FilterResult | None = None
 
+    def scores_in_cots(self) -> str:
+        """How the annotated CoTs stated their scores, and how often what is left holds them; "" without CoTs."""
+        forms, leak = self.counts["scores_in_cots"], self.counts.get("score_leak", {})
+        if not forms:
+            return ""
+        last = (
+            f"; the last {leak['last_tokens']} tokens of {leak['own_score']:.1%} hold their own score, {leak['by_chance']:.1%} by chance"
+            if leak.get("cots")
+            else ""
+        )
+        return f"scores stated in annotated CoTs, which are cut: {', '.join(f'{number} {form}' for form, number in forms.items())}{last}"
+
     def report(self) -> None:
         """Says in the log what was read, kept and dropped."""
+        if stated := self.scores_in_cots():
+            log.info("data: %s", stated)
         status, by_split = self.counts["examples_by_status"], self.counts["items_by_split"]
         log.info("data: %s; items by split %s", ", ".join(f"{number} {name}" for name, number in sorted(status.items())), by_split)
         dropped = {name: number for name, number in status.items() if name not in ("ok", "dropped_not_generated")}
@@ -81,7 +96,12 @@ def examples_of(cfg: Config, grid: ScoreGrid) -> ExampleStore:
 def store_of(source: Source, cfg: Config, grid: ScoreGrid) -> ExampleStore:
     """The examples of a source, by the rules of ``data``."""
     store = build_store(
-        source, grid, on_bad_row=cfg.data.on_bad_row, group_annotations=cfg.data.group_annotations, cache_dir=Path(cfg.paths.cache)
+        source,
+        grid,
+        on_bad_row=cfg.data.on_bad_row,
+        group_annotations=cfg.data.group_annotations,
+        cache_dir=Path(cfg.paths.cache),
+        cue=cfg.prompt.cue,
     )
     if store.counts.get("rows_rejected"):
         log.warning("data: %d rows were left out, listed with reasons in %s", store.counts["rows_rejected"], store.rejected_path)
@@ -120,8 +140,9 @@ def prepare(cfg: Config) -> Prepared:
         cfg.data.max_length, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, reserve=0, unannotated="drop"
     )
     tokens = tokenize(store, template, layout, options, Path(cfg.paths.cache))
+    leak = check_score_leak(tokens, layout, cfg.data.on_score_leak)
     rows = limited(cfg, tokens, splits_of(cfg, store))
-    return Prepared(store, tokens, tokenizer, layout, template, rows, _counted(store, tokens, rows))
+    return Prepared(store, tokens, tokenizer, layout, template, rows, {**_counted(store, tokens, rows), "score_leak": leak.to_dict()})
 
 
 def prepare_generated(cfg: Config, cots_path: Path) -> Prepared:

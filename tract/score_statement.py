@@ -1,0 +1,339 @@
+"""Where a judge's text states its score; the CoT is what comes before. Pure.
+
+A CoT that keeps "So the overall score is 4." gives its score away: the squared error is met by copying, and at inference that sentence is
+missing. So one function takes the CoT out of every text that a judge wrote. It knows three kinds of statements:
+
+    marks       the answer cue and "[RESULT]", wherever they occur
+    headlines   "So the overall score is 4", "Therefore, my final rating is 4/5", a whole line such as "**Rating: 4**", wherever they occur
+    closings    any other sentence or line that assigns a score ("I would give it a 4.", "4 out of 5"), where the text ends
+
+A sentence that names a score without assigning it ("meets the criteria for a score of 5", "which keeps it from a 5") is feedback and stays.
+Whatever these rules miss over a whole data set, ``tract.data.score_leak`` finds without knowing any wording.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tract.score_words import (
+    ADJECTIVES,
+    AFTER,
+    ANY_NUMBER,
+    ARTICLES,
+    ATTAINING,
+    BREAK,
+    CLAUSE_BREAK,
+    CLOSED,
+    CONNECTIVES,
+    COPULAS,
+    DANGLING,
+    FILLERS,
+    GIVING_VERBS,
+    HYPOTHETICAL,
+    IS_SCORE,
+    KINDS,
+    LABEL_MARK,
+    LABELS,
+    LEAD_INS,
+    LEADING,
+    MENTIONS,
+    NAMERS,
+    NEGATIONS,
+    NUMBER,
+    NUMBER_WORDS,
+    OUTCOMES,
+    RATING_VERBS,
+    SCORE_NOUNS,
+    SCORE_PHRASE,
+    UNITS,
+    WORD,
+)
+
+RULES_VERSION = 1  # raise it when a text can be cut otherwise than before: cached examples are then rebuilt
+RESULT_TAG = "[RESULT]"
+# How a score was stated, for counts.
+CUE, SENTENCE, LABEL, SCALE, ALONE = "answer cue", "sentence", "label", "out of a scale", "number alone"
+NOT_STATED = "none found"
+POSSIBLE, LIKELY, CERTAIN = range(3)
+
+_SHORT = 5  # words of a label, or beside a number out of a scale
+_LONG = 15  # words of a clause that are not all about the score
+_MOST_STATEMENTS = 6  # that follow each other at the end of a text
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement of the score.
+
+    Attributes:
+        start: where it begins in the text. number: (start, end) of the number in the text; None for a mark without one.
+        form: how it is worded. headline: whether it counts wherever it occurs, not at the end of the text alone.
+        sureness: ``CERTAIN``: nothing else can be meant; ``LIKELY``; or ``POSSIBLE``: a short line that ends in a number.
+    """
+
+    start: int
+    number: tuple[int, int] | None
+    form: str
+    headline: bool
+    sureness: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was taken out of a judge's text.
+
+    Attributes:
+        cot: the feedback, without the statement of the score.
+        numbers: the scores that were cut, as they were written, the last one first; empty where none was.
+        place: (start, end) of the last one in the text; None where there is none.
+        form: how it was stated, or ``NOT_STATED``.
+        has_more: whether feedback after the statement was dropped.
+    """
+
+    cot: str
+    numbers: tuple[str, ...]
+    place: tuple[int, int] | None
+    form: str
+    has_more: bool
+
+
+def take_cot(text: str, cue: str, scores: Collection[float] = ()) -> Taken:
+    """The CoT of a judge's text: all before the last statement of the score, and before others that lead up to it.
+
+    White space before the cut belongs to the answer cue. A statement that opens the text is cut there, and what follows is the CoT.
+
+    Args:
+        text: what the judge wrote. cue: the answer cue.
+        scores: in points, the one that is known to belong to the text, if any: only what states it counts where that is uncertain.
+    """
+    chain = _chain(text, _meant(text, cue, scores))
+    if not chain:
+        return Taken(text.rstrip(), (), None, NOT_STATED, False)
+    last = chain[0]
+    cot, rest = _without_dangling(text, chain[-1].start), text[_end(text, last) :]
+    if not cot.strip() and (after := rest.lstrip(" \t\n.*_`\"')]}")):
+        cot, rest = after.rstrip(), ""
+    numbers = tuple(text[slice(*s.number)] for s in chain if s.number is not None)
+    return Taken(cot, numbers, last.number, last.form, bool(BREAK.split(rest)[1:]) and not _closes_sentence(rest))
+
+
+def first_statement(text: str, cue: str) -> int | None:
+    """Where a CoT that a judge is writing ends: at the first mark or headline, or where statements begin that close the text.
+
+    Returns:
+        The length of the CoT in characters; None if the text states no score.
+    """
+    statements = _meant(text, cue, ())
+    starts = [s.start for s in (*_chain(text, statements), *(s for s in statements if s.headline))]
+    return len(_without_dangling(text, min(starts))) if starts else None
+
+
+def mentions_score(text: str) -> bool:
+    """Whether a number is near a word that means scores and nothing else."""
+    return any(set(_words(text[max(0, m.start() - 40) : m.end() + 12])) & MENTIONS for m in NUMBER.finditer(text))
+
+
+def number_of(written: str) -> float | None:
+    """The value of a number as ``Taken.numbers`` has it; None if it is none ("4,5", "1,000", "5th")."""
+    if written.lower() in NUMBER_WORDS:
+        return float(NUMBER_WORDS[written.lower()])
+    if set(written) <= {"\u2605", "\u2b50"}:
+        return float(len(written))
+    plain = written.replace("\u2212", "-")
+    return float(plain) if re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", plain) else None
+
+
+def statements_of(text: str, cue: str) -> list[Statement]:
+    """All statements of a score in a text, in their order."""
+    found = [_mark(text, match) for match in re.finditer(_marks(cue), text, re.IGNORECASE)]
+    begin = 0
+    for end, following in [*((m.start() + len(m[0].rstrip()), m.end()) for m in BREAK.finditer(text)), (len(text), len(text))]:
+        if (statement := _stated(text, begin, end)) is not None:
+            found.append(statement)
+        begin = following
+    return sorted(found, key=lambda s: s.start)
+
+
+def _marks(cue: str) -> str:
+    return "|".join(re.escape(mark) for mark in (cue.strip(), RESULT_TAG) if mark)
+
+
+def _mark(text: str, match: re.Match[str]) -> Statement:
+    number = re.compile(rf"[\s:(\[*_\"'<]*({ANY_NUMBER})").match(text, match.end())
+    form = RESULT_TAG if match[0].upper() == RESULT_TAG else CUE
+    return Statement(match.start(), number.span(1) if number else None, form, True, CERTAIN)
+
+
+def _stated(text: str, begin: int, end: int) -> Statement | None:
+    """The statement of a sentence or line, at ``text[begin:end]``: its last number that is assigned as a score."""
+    for match in reversed(list(NUMBER.finditer(text, begin, end))):
+        before, after = text[begin : match.start()], text[match.end() : end]
+        clause = _clause(before)
+        found = _assigned(before, clause, after, scaled=match["scale"] is not None, own_line=_starts_line(text, begin))
+        if found is not None:
+            form, sureness = found
+            # What leads up to the clause is part of the statement where it is a connective alone ("Overall, I give it a 4").
+            led = _all_in(before[:clause], LEADING) or _leads_in(before[:clause])
+            headline = sureness == CERTAIN and _is_headline(text, before, after, begin, end)
+            start = 0 if led else clause if len(_words(before[clause:])) <= _LONG else _noun_phrase(before)
+            return Statement(begin + start, match.span("number"), form, headline, sureness)
+    return None
+
+
+def _clause(before: str) -> int:
+    """Where the clause begins that a text ends in; what is in brackets divides none."""
+    whole = re.sub(r"\([^()]*\)", lambda match: " " * len(match[0]), before)
+    return max((m.start() if m[0][0].isalpha() else m.end() for m in CLAUSE_BREAK.finditer(whole)), default=0)
+
+
+def _noun_phrase(before: str) -> int:
+    """Where the last words for the score begin: "the overall score" of a sentence that runs on."""
+    return max((match.start() for match in SCORE_PHRASE.finditer(before)), default=0)
+
+
+def _assigned(before: str, clause: int, after: str, *, scaled: bool, own_line: bool) -> tuple[str, int] | None:
+    """(form, how sure that is) of a number that is assigned as a score; None if it is something else.
+
+    Args:
+        before: its sentence up to the number. clause: where its clause begins in it. after: the rest of the sentence. scaled: "4 out of 5".
+        own_line: whether the sentence begins a line, where a label in words that are not known counts too ("Gesamtnote: 4").
+    """
+    follows = AFTER.match(after)
+    words = _words(before[clause:])
+    if set(words) <= COPULAS:  # "The score, then, is 4"
+        words = _words(before)[-_SHORT:]
+    if follows is None or HYPOTHETICAL.match(after, follows.end()) or _in_passing(words):
+        return None
+    known = set(words)
+    label = words or _words(before)
+    mark = LABEL_MARK.search(before) if len(label) <= _SHORT else None
+    if mark and set(label) & (LABELS | RATING_VERBS):
+        plain = set(label) & SCORE_NOUNS or set(label) <= KINDS | UNITS | CONNECTIVES - OUTCOMES
+        return LABEL, CERTAIN if plain else LIKELY
+    if mark and own_line and mark[0][0] in ":\uff1a" and len(_words(before)) <= _SHORT:
+        return LABEL, POSSIBLE
+    if not words and IS_SCORE.match(after):
+        return SENTENCE, CERTAIN
+    named = set(_words(follows[0])) & (SCORE_NOUNS | UNITS)
+    leads = bool(words) and (words[-1] in ARTICLES or (words[-1] in ADJECTIVES and bool(set(words[-4:]) & ARTICLES)))
+    if (
+        known & (SCORE_NOUNS | RATING_VERBS)
+        or (leads and known & GIVING_VERBS)
+        or (named - UNITS and leads)
+        or (named and known & GIVING_VERBS)
+    ):
+        return SCALE if scaled else SENTENCE, CERTAIN
+    if (leads or "say" in known) and known <= COPULAS | ARTICLES | ADJECTIVES | CONNECTIVES:
+        return SCALE if scaled else SENTENCE, CERTAIN
+    if scaled and known <= LEADING | ARTICLES | GIVING_VERBS:
+        return SCALE, CERTAIN if known <= CONNECTIVES | ARTICLES else LIKELY
+    if set(_words(before)) <= CONNECTIVES and CLOSED.match(after, follows.end()):
+        # "4." may be the number of the next point.
+        return (SENTENCE, LIKELY) if _words(before) else (ALONE, POSSIBLE if after[:1] in (".", ")", ":") else CERTAIN)
+    return None
+
+
+def _in_passing(words: list[str]) -> bool:
+    """Whether a number after these words of its clause names a score, or something else, without assigning it."""
+    if any(word in NEGATIONS or word.endswith("n't") for word in words) or ("would", "have") in pairwise(words):
+        return True
+    for place in range(len(words) - 1, -1, -1):
+        word, before = words[place], words[place - 1] if place else ""
+        if word in ATTAINING and before in ("to", "for", "of"):
+            if before == "to":
+                return "enough" not in words[max(0, place - 3) : place]
+        elif word not in FILLERS:
+            return word in NAMERS
+    return False
+
+
+def _is_headline(text: str, before: str, after: str, begin: int, end: int) -> bool:
+    """Whether a statement counts wherever it occurs: it opens with a connective or speaks of the overall score, or is a line of its own."""
+    words = _words(before)
+    if not set(words) & SCORE_NOUNS:
+        return False
+    own_line = _starts_line(text, begin) and text[end:].lstrip(" \t*_")[:1] in ("", "\n")
+    if own_line and len(words) <= _SHORT and CLOSED.match(AFTER.sub("", after, count=1)):
+        return True
+    return len(words) <= 3 * _SHORT and bool(set(words) & KINDS or words[0] in ("so", "therefore", "thus", "hence"))
+
+
+def _starts_line(text: str, begin: int) -> bool:
+    return text[:begin].rstrip(" \t*_#>")[-1:] in ("", "\n")
+
+
+def _last(text: str, statements: list[Statement]) -> Statement | None:
+    """The last statement that counts: a mark or headline, or one after which no other number and at most a sentence follows."""
+    for statement in reversed(statements):
+        if statement.headline:
+            return statement
+        rest = text[_end(text, statement) :]
+        others = [part for part in BREAK.split(rest)[1:] if not CLOSED.match(part)]
+        if not others or (statement.sureness == CERTAIN and statement.form != ALONE and not others[1:] and not NUMBER.search(others[0])):
+            return statement
+    return None
+
+
+def _meant(text: str, cue: str, scores: Collection[float]) -> list[Statement]:
+    """The statements that count: without a known score the likely ones, with one the certain ones and all that state it."""
+    return [s for s in statements_of(text, cue) if s.sureness >= (CERTAIN if scores else LIKELY) or _value(text, s) in scores]
+
+
+def _chain(text: str, statements: list[Statement]) -> list[Statement]:
+    """The statements that end the text, the last one first ("Score: 4. So the overall score is 4. [RESULT] 4"); none where none counts."""
+    last = _last(text, statements)
+    if last is None:
+        return []
+    chain, value = [last], _value(text, last)
+    for statement in reversed([s for s in statements if s.start < last.start][-_MOST_STATEMENTS:]):
+        between = text[_end(text, statement) : chain[-1].start]
+        same = value is None or _value(text, statement) in (value, None)
+        if statement.sureness < CERTAIN or not (same or statement.headline) or not _closes_sentence(between):
+            break
+        chain.append(statement)
+    return chain
+
+
+def _closes_sentence(between: str) -> bool:
+    """Whether only the rest of the statement's own sentence comes before the next statement."""
+    return not any(not CLOSED.match(part) for part in BREAK.split(between)[1:])
+
+
+def _end(text: str, statement: Statement) -> int:
+    """Where a statement's number ends, with its scale; of a mark without a number, the end of the text."""
+    if statement.number is None:
+        return len(text)
+    match = NUMBER.match(text, statement.number[0])
+    return max(match.end() if match else 0, statement.number[1])
+
+
+def _value(text: str, statement: Statement) -> float | None:
+    return None if statement.number is None else number_of(text[slice(*statement.number)])
+
+
+def _without_dangling(text: str, start: int) -> str:
+    """The text before a statement, without what only led up to it: a comma, a connective, a heading such as "Score:"."""
+    kept = text[:start].rstrip()
+    if kept and kept[-1] not in ".!?\u3002\"'\u201d)":
+        kept = DANGLING.sub("", kept)
+    last = max((match.end() for match in BREAK.finditer(kept)), default=0)
+    if _all_in(kept[last:], LABELS) and (set(_words(kept[last:])) & SCORE_NOUNS or not _words(kept[last:])):
+        kept = kept[:last].rstrip()
+    return kept
+
+
+def _leads_in(text: str) -> bool:
+    """Whether a text before a statement's clause says nothing of the response: "Based on the rubric, "."""
+    words = _words(text)
+    return bool(words) and words[0] in LEAD_INS and len(words) <= 2 * _SHORT and text.count(",") <= 1
+
+
+def _all_in(text: str, words: frozenset[str]) -> bool:
+    return not set(_words(text)) - words and not NUMBER.search(text)
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower().replace("\u2019", "'") for word in WORD.findall(text)]
