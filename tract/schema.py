@@ -67,7 +67,7 @@ class Annotation:
 
     cot: str
     score: float
-    stated: str | None = None
+    stated: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

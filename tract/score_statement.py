@@ -14,6 +14,7 @@ Whatever these rules miss over a whole data set, ``tract.data.score_leak`` finds
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,6 +62,7 @@ POSSIBLE, LIKELY, CERTAIN = range(3)
 
 _SHORT = 5  # words of a label, or beside a number out of a scale
 _LONG = 15  # words of a clause that are not all about the score
+_MOST_CHARACTERS = 400  # before a number that are looked at
 _MOST_STATEMENTS = 6  # that follow each other at the end of a text
 
 
@@ -111,7 +113,7 @@ def take_cot(text: str, cue: str, scores: Collection[float] = ()) -> Taken:
     """
     chain = _chain(text, _meant(text, cue, scores))
     if not chain:
-        return Taken(text.rstrip(), (), None, NOT_STATED, False)
+        return Taken(text, (), None, NOT_STATED, False)
     last = chain[0]
     cot, rest = _without_dangling(text, chain[-1].start), text[_end(text, last) :]
     if not cot.strip() and (after := rest.lstrip(" \t\n.*_`\"')]}")):
@@ -149,9 +151,11 @@ def number_of(written: str) -> float | None:
 def statements_of(text: str, cue: str) -> list[Statement]:
     """All statements of a score in a text, in their order."""
     found = [_mark(text, match) for match in re.finditer(_marks(cue), text, re.IGNORECASE)]
+    marked = {mark.number for mark in found}
     begin = 0
     for end, following in [*((m.start() + len(m[0].rstrip()), m.end()) for m in BREAK.finditer(text)), (len(text), len(text))]:
-        if (statement := _stated(text, begin, end)) is not None:
+        statement = _stated(text, begin, end)
+        if statement is not None and statement.number not in marked:
             found.append(statement)
         begin = following
     return sorted(found, key=lambda s: s.start)
@@ -169,7 +173,9 @@ def _mark(text: str, match: re.Match[str]) -> Statement:
 
 def _stated(text: str, begin: int, end: int) -> Statement | None:
     """The statement of a sentence or line, at ``text[begin:end]``: its last number that is assigned as a score."""
-    for match in reversed(list(NUMBER.finditer(text, begin, end))):
+    numbers = deque(NUMBER.finditer(text, begin, end), maxlen=_SHORT)  # the last few: a line may be a table of thousands
+    begin = max(begin, numbers[0].start() - _MOST_CHARACTERS) if numbers else begin
+    for match in reversed(numbers):
         before, after = text[begin : match.start()], text[match.end() : end]
         clause = _clause(before)
         found = _assigned(before, clause, after, scaled=match["scale"] is not None, own_line=_starts_line(text, begin))
@@ -255,25 +261,29 @@ def _is_headline(text: str, before: str, after: str, begin: int, end: int) -> bo
     words = _words(before)
     if not set(words) & SCORE_NOUNS:
         return False
-    own_line = _starts_line(text, begin) and text[end:].lstrip(" \t*_")[:1] in ("", "\n")
+    own_line = _starts_line(text, begin) and text[end : end + _MOST_CHARACTERS].lstrip(" \t*_")[:1] in ("", "\n")
     if own_line and len(words) <= _SHORT and CLOSED.match(AFTER.sub("", after, count=1)):
         return True
     return len(words) <= 3 * _SHORT and bool(set(words) & KINDS or words[0] in ("so", "therefore", "thus", "hence"))
 
 
 def _starts_line(text: str, begin: int) -> bool:
-    return text[:begin].rstrip(" \t*_#>")[-1:] in ("", "\n")
+    """Whether nothing but markup comes before on the line; a line that begins with more of it than a screen holds is none."""
+    return text[max(0, begin - _MOST_CHARACTERS) : begin].rstrip(" \t*_#>")[-1:] in ("", "\n")
 
 
 def _last(text: str, statements: list[Statement]) -> Statement | None:
     """The last statement that counts: a mark or headline, or one after which no other number and at most a sentence follows."""
+    too_early = False  # and all before it are
     for statement in reversed(statements):
         if statement.headline:
             return statement
-        rest = text[_end(text, statement) :]
-        others = [part for part in BREAK.split(rest)[1:] if not CLOSED.match(part)]
+        if too_early:
+            continue
+        others = [part for part in BREAK.split(text[_end(text, statement) :])[1:] if not CLOSED.match(part)]
         if not others or (statement.sureness == CERTAIN and statement.form != ALONE and not others[1:] and not NUMBER.search(others[0])):
             return statement
+        too_early = bool(others[1:])
     return None
 
 
@@ -290,8 +300,11 @@ def _chain(text: str, statements: list[Statement]) -> list[Statement]:
     chain, value = [last], _value(text, last)
     for statement in reversed([s for s in statements if s.start < last.start][-_MOST_STATEMENTS:]):
         between = text[_end(text, statement) : chain[-1].start]
-        same = value is None or _value(text, statement) in (value, None)
-        if statement.sureness < CERTAIN or not (same or statement.headline) or not _closes_sentence(between):
+        if value is None or _value(text, statement) in (value, None):
+            leads = statement.sureness == CERTAIN and _closes_sentence(between)
+        else:  # it contradicts the last one, unless something else is said between them
+            leads = statement.headline and bool(CLOSED.match(between))
+        if not leads:
             break
         chain.append(statement)
     return chain

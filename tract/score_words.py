@@ -21,7 +21,7 @@ NUMBER = re.compile(
 )
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 # Sentences and lines end here.
-BREAK = re.compile(r"(?:[.!?\u2026][\"'\u201d\u2019)\]*_`]*\s+|[\u3002\uff01\uff1f]\s*|\s*\n\s*)")
+BREAK = re.compile(r"(?:[.!?\u2026][\"'\u201d\u2019)\]*_`]*\s+|[\u3002\uff01\uff1f]\s*|\n\s*)")
 CLAUSE_BREAK = re.compile(
     r"[,;\u2014]\s*|\((?=[^\W\d])|\s[-\u2013]\s|\b(?:so|therefore|thus|hence|thereby|but|however|although|though|because|since|which|(?<!\d\s)and)\b",
     re.IGNORECASE,

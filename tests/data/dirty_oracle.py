@@ -32,7 +32,7 @@ ENDINGS: dict[str, float | str | None] = {
     " [RESULT] 4.0": 4.0,
     "\nSo the overall score is: 4!": 4.0,
     " [RESULT] 5": 5.0,
-    " [RESULT] 4 [RESULT] 3": 3.0,
+    " [RESULT] 4 [RESULT] 3": "bad",
     " [RESULT]": None,
     " [RESULT] nan": None,
     " So the overall score is open.": None,
@@ -45,6 +45,13 @@ ENDINGS: dict[str, float | str | None] = {
     " [RESULT] 4_0": "bad",
     " [RESULT] 4\u00bd": "bad",
 }
+
+
+# Feedback that is a number alone states a score, and nothing else. "4." may be the beginning of a point of a list.
+FOUR = ("4", " 4\u00a0", "4.0", "+4", "4 points", "[4]")
+OTHER_NUMBERS = (
+    "1e400", "4e0", "-0", "0", "6", "3.5", "4,5", "1,000", "4_0", "\uff14", "\u0664", "0x4", "9" * 5000,
+)  # fmt: skip
 
 
 class RefusedError(Exception):
@@ -165,13 +172,23 @@ def feedback(row: Row) -> Judged:
         cot = text(row, "orig_feedback", filled=True)
     elif output is None:
         cot = None
-    elif ending is None:
-        raise RefusedError("output")
+    elif ending is None:  # nothing is known to be cut
+        cot = output
     else:
         cot = output.removesuffix(ending).split(" [RESULT]")[0].rstrip()
+    refuse_numbers([] if cot is None else [(cot, points)])
     question = identity(row, "idx", instruction)
     key = (question, prompt, instruction, response, reference, criteria, levels)
     return Judged(key, f"{question} {prompt}", [] if cot is None else [(cot, points)], points if cot is None else None)
+
+
+def refuse_numbers(annotations: list[tuple[str, float]]) -> None:
+    """Refuses feedback that is a number alone: the row's score, or another one."""
+    for cot, points in annotations:
+        if cot in OTHER_NUMBERS or (cot in FOUR and points != 4):
+            raise RefusedError("score contradiction")
+        if cot in FOUR or (cot == "4." and points == 4):
+            raise RefusedError("feedback")
 
 
 def benchmark(row: Row) -> Judged:
@@ -192,6 +209,7 @@ def benchmark(row: Row) -> Judged:
                 number(value, "human_score")
     question = identity(row, "idx", prompt)
     annotations = list(zip(cots, scores, strict=False))
+    refuse_numbers(annotations)
     return Judged((question, prompt, "", "", None, None, ()), f"{question} {prompt}", annotations, sum(scores) / len(scores))
 
 
@@ -227,6 +245,7 @@ def mapped(row: Row) -> Judged:
     split = optional(row, "part")
     if split not in ("train", "val", "test", "ood", None):
         raise RefusedError("part")
+    refuse_numbers(annotations)
     topic = identity(row, "topic", question)
     key = (topic, None, question, answer, best, criteria, levels)
     return Judged(key, repr(key) if row["key"] is None else identity(row, "key", ""), annotations, target, split)

@@ -57,7 +57,7 @@ def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length:
         escape_headings=True,
     )
     options = TokenizeOptions(max_length, "drop", (), True, reserve=0, unannotated="drop")
-    return tokenize(build_store(source, layout.grid, "raise", False, cache), template, layout, options, cache)
+    return tokenize(build_store(source, layout.grid, "raise", False, cache, cue=None), template, layout, options, cache)
 
 
 def records_of(tokens: TokenStore) -> list[dict[str, Any]]:

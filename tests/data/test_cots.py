@@ -84,7 +84,7 @@ def test_columns_of_equal_meaning_are_read(tmp_path: Path) -> None:
         ([cot(0, 0), cot(1, 1), cot(1, 0)], r"row 2 \(row=1, sample=0\) follows \(row=1, sample=1\)"),
         ([cot(1, 0), cot(2, 0), cot(0, 5)], r"row 2 \(row=0, sample=5\) follows \(row=2, sample=0\)"),
         ([cot(0, -1)], r"row 0 \(row=0, sample=-1\)"),
-        ([cot(0, 0), cot(1, 0), cot(2, 0, finish="stop")], "finish of row 2 is 'stop'; accepted are cue, end, length"),
+        ([cot(0, 0), cot(1, 0), cot(2, 0, finish="stop")], "finish of row 2 is 'stop'; accepted are cue, score, end, length"),
         ([cot(0, 0), cot(1, 0), cot(2, 0), cot(3, 0, rail=None)], "rail of row 3 has no value; a value of type float is accepted"),
     ],
 )

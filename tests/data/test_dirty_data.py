@@ -24,6 +24,7 @@ from tract.score_grid import ScoreGrid
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 SOURCES = ("feedback", "benchmark", "mapped")
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
+CUE = " So the overall score is "
 ROWS = 90  # mutated rows of each source in each format, about
 
 
@@ -34,7 +35,7 @@ def source_of(kind: str, path: Path) -> Source:
 
 
 def build(kind: str, path: Path, on_bad_row: str = "skip") -> ExampleStore:
-    return build_store(source_of(kind, path), GRID, on_bad_row, True, path.parent / "cache")
+    return build_store(source_of(kind, path), GRID, on_bad_row, True, path.parent / "cache", cue=CUE)
 
 
 def content(example: JudgeExample) -> Judged:

@@ -29,7 +29,7 @@ EXAMPLES = list(SOURCE.examples())
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ExampleStore:
-    return build_store(SOURCE, GRID, "raise", False, tmp_path_factory.mktemp("cache"))
+    return build_store(SOURCE, GRID, "raise", False, tmp_path_factory.mktemp("cache"), cue=None)
 
 
 def test_the_constraints_of_an_example_count_its_score() -> None:
@@ -77,7 +77,7 @@ def test_ids_and_questions_stay(name: str, store: ExampleStore, tmp_path: Path) 
     if name == "rubric_reversed":  # this template shows no rubric
         assert source.examples == []
         return
-    made = build_store(source, GRID, "raise", False, tmp_path)
+    made = build_store(source, GRID, "raise", False, tmp_path, cue=None)
     before = {store.example(row).id: store.example(row) for row in rows}
     found = [made.example(row) for row in range(len(made))]
     assert set(example.id for example in found) <= set(before)

@@ -7,7 +7,7 @@ import pytest
 from tract.data.fields import short_hash, shown
 from tract.data.readers import read_rows
 from tract.data.rows import Row, UnreadableCell
-from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval, cut_output
+from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval
 from tract.errors import ConfigError, DataError
 from tract.schema import Annotation, Rubric
 from tract.score_grid import ScoreGrid
@@ -68,9 +68,11 @@ def test_feedback_row_arrives_verbatim():
         ({"orig_score": ""}, " Fine. ", 4),
         ({"output": ...}, " Fine. ", 4),
         ({"output": "Fine."}, " Fine. ", 4),
-        ({"orig_feedback": None}, " Fine.", 4),
-        ({"orig_feedback": ..., "orig_score": None}, " Fine.", 4),
-        ({"orig_feedback": ..., "output": "a\n\n [RESULT] 4"}, "a", 4),
+        ({"orig_feedback": None}, " Fine.  So the overall score is 4. [RESULT] 4", 4),
+        ({"orig_feedback": ..., "orig_score": None}, " Fine.  So the overall score is 4. [RESULT] 4", 4),
+        ({"orig_feedback": ..., "output": "a\n\n [RESULT] 4"}, "a\n\n [RESULT] 4", 4),
+        ({"orig_feedback": ..., "output": "Fine."}, "Fine.", 4),
+        ({"orig_score": ..., "output": "Fine. Score: 4/5"}, " Fine. ", 4),
     ],
 )
 def test_feedback_and_score_are_found(changes, cot, score):
@@ -80,25 +82,6 @@ def test_feedback_and_score_are_found(changes, cot, score):
 def test_feedback_row_without_feedback_is_a_target():
     example = feedback_example({"orig_feedback": ..., "output": None})
     assert (example.annotations, example.target_score) == ((), 4.0)
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [
-        ("Good. So the overall score is 4. [RESULT] 4", ("Good.", 4.0)),
-        ("He says 'So the overall score is 2'. No. So the overall score is 4.", ("He says 'So the overall score is 2'. No.", 4.0)),
-        ("[RESULT] 1 is wrong.\n [RESULT] 3", ("[RESULT] 1 is wrong.", 3.0)),
-        ("Good. So the overall score is: 4.5", ("Good.", 4.5)),
-        ("Good. [RESULT] (4)", ("Good.", 4.0)),
-        ("Good. So the overall score is open.", ("Good.", None)),
-        ("Good. So the overall score is 4.Thanks", ("Good.", 4.0)),
-        ("Good. So the overall score is 4/5", ("Good.", 4.0)),
-        ("Good. [RESULT] 4, not 5", ("Good.", 4.0)),
-        ("Good.", (None, None)),
-    ],
-)
-def test_output_is_cut_at_the_last_mark(output, expected):
-    assert cut_output(output) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,11 +110,11 @@ def test_output_is_cut_at_the_last_mark(output, expected):
             {"orig_response": UnreadableCell("OverflowError: x")},
             r"^orig_response: found a cell that cannot be read \(OverflowError: x\); text",
         ),
-        ({"orig_score": ..., "output": "x"}, r"^orig_score: missing, and output has no score"),
+        ({"orig_score": ..., "output": "x"}, r"^orig_score: missing, and output states no score"),
         ({"orig_score": ..., "output": ...}, r"^orig_score: missing"),
         ({"output": "x So the overall score is 4. [RESULT] 3"}, r"^output: several scores at the end"),
-        ({"orig_feedback": ..., "output": "Fine."}, r"^output: no 'So the overall score is' or '\[RESULT\]' to cut at: 'Fine\.'"),
-        ({"orig_feedback": ..., "output": " [RESULT] 4"}, r"^output: found ''; text that is not empty"),
+        ({"output": "x [RESULT] 4 [RESULT] 3"}, r"^output: several scores at the end: 4, 3; one score"),
+        ({"output": "x Rating: 3/5"}, r"^orig_score: 4 contradicts the score 3 at the end of output"),
         ({"orig_feedback": " \n"}, r"^orig_feedback: found ' \\n'; text that is not empty"),
         ({"orig_feedback": ["x"] * 99}, r"^orig_feedback: found \['x', 'x', .{30,60}\.\.\.; text is accepted"),
         ({"instruction": ...}, r"^instruction: the row has no such column; it has \['orig_criteria'"),
@@ -361,14 +344,6 @@ def test_what_looks_like_a_path_is_not_sought_on_the_hub(path):
 )
 def test_descriptions_name_the_path(source):
     assert source.describe().endswith("of a.jsonl")
-
-
-def test_cutting_the_real_outputs_gives_their_feedback(shared_data):
-    rows = [row.data for row in read_rows(shared_data("vicuna_feedback.jsonl"))]
-    whole = [row for row in rows if not row["stray_tail_removed"]]
-    assert len(whole) == 952
-    for row in whole:
-        assert cut_output(row["output"]) == (row["orig_feedback"].rstrip(), float(row["orig_score"]))
 
 
 def test_real_rows_are_the_same_whether_read_as_feedback_or_benchmark(shared_data):

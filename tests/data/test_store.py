@@ -60,7 +60,7 @@ def example(prompt="p1", *annotations, id=None, question="q", **fields):
 
 
 def build(source, cache, on_bad_row="raise", group=True, grid=GRID):
-    return build_store(source, grid, on_bad_row, group, cache)
+    return build_store(source, grid, on_bad_row, group, cache, cue=" So the overall score is ")
 
 
 def examples_of(store):
@@ -399,6 +399,7 @@ def test_real_feedback_file(shared_data, tmp_path):
         "examples": 320,
         "annotations": 960,
         "duplicates_dropped": 0,
+        "scores_in_cots": {"kept in passing": 19, "none found": 960},
     }
     made = examples_of(store)
     assert {len(one.annotations) for one in made} == {3}

@@ -82,7 +82,7 @@ def layout_of(grid: ScoreGrid) -> SequenceLayout:
 
 
 def store_of(folder: Path, *examples: JudgeExample, grid: ScoreGrid = GRID) -> ExampleStore:
-    return build_store(Examples(*examples), grid, "raise", False, folder)
+    return build_store(Examples(*examples), grid, "raise", False, folder, cue=None)
 
 
 def run(
@@ -169,7 +169,7 @@ def test_counts_of_tokens_are_those_of_the_trees(tmp_path: Path) -> None:
         score_noise=0.0, seed=3, kinds=None, wording="varied",
     )  # fmt: skip
     layout = layout_of(GRID)
-    store = build_store(source, GRID, "raise", False, tmp_path)
+    store = build_store(source, GRID, "raise", False, tmp_path, cue=None)
     found = tokenize(store, TEMPLATE, layout, OPTIONS, tmp_path)
     assert found.counts == {"ok": 10}
     for row, record in enumerate(records(found)):

@@ -22,7 +22,7 @@ FEATURES = Features(
         "criteria": _TEXT,  # null: no rubric. Flat, because Arrow casts turn null structs into structs of nulls.
         "score_descriptions": [{"label": _TEXT, "text": _TEXT}],
         "prompt": _TEXT,
-        "annotations": [{"cot": _TEXT, "score": Value("float64"), "stated": Value("string")}],
+        "annotations": [{"cot": _TEXT, "score": Value("float64"), "stated": _TEXT}],
         "target_score": Value("float64"),
         "split": _TEXT,
         "meta": _TEXT,  # a JSON object: its keys differ from source to source
