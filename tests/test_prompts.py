@@ -31,7 +31,7 @@ def template(**changes: Any) -> PromptTemplate:
     """The template of these tests, with changes."""
     arguments: dict[str, Any] = {
         "source": "template", "system": "You give {lowest} to {highest}.", "blocks": BLOCKS, "cue": " Score: ",
-        "use_reference": True, "require_cue_in_prompt": True, "escape_headings": True,
+        "use_reference": True, "require_cue_in_prompt": True, "reword_output_format": True, "escape_headings": True,
     }  # fmt: skip
     return PromptTemplate(**{**arguments, **changes})
 
@@ -224,6 +224,43 @@ def test_shortening_never_makes_a_text_longer() -> None:
 
 
 def test_an_empty_response_is_shown_as_such_and_an_empty_reference_is_none() -> None:
-    template = PromptTemplate("template", "", ("I: {instruction}", "R: {response}|", "A: {reference_answer}"), " cue ", True, False, True)
+    template = PromptTemplate(
+        "template", "", ("I: {instruction}", "R: {response}|", "A: {reference_answer}"), " cue ", True, False, False, True
+    )
     example = JudgeExample(id="e", question_id="q", instruction="Say nothing.", response="", reference_answer="")
     assert template.render(example, ScoreGrid(("1", "2"))).user == "I: Say nothing.\n\nR: |"
+
+
+# The wording of prometheus-eval's absolute grading around its output format, and what a response may hold.
+TASK = (
+    '3. The output format should look as follows: "Feedback: (write a feedback for criteria) [RESULT] (an integer number between 1 and 5)"'
+)
+REWORDED = TASK.replace("[RESULT]", "So the overall score is")
+
+
+def finished_example(response: str) -> JudgeExample:
+    prompt = f"###Task Description:\n{TASK}\n\n###Response to evaluate:\n{response}\n\n###Feedback: "
+    return JudgeExample("a", "q", "Why?", response, prompt=prompt)
+
+
+def finished_template(**changes: Any) -> PromptTemplate:
+    options = {"use_reference": True, "require_cue_in_prompt": True, "reword_output_format": True, "escape_headings": False}
+    return PromptTemplate("finished", "", (), " So the overall score is ", **{**options, **changes})
+
+
+@pytest.mark.parametrize(
+    "response", ["Fine.", "[RESULT] (an integer number between 1 and 5)", "Say [RESULT] (a number) twice.", "[RESULT] 5"]
+)
+def test_a_finished_prompt_asks_for_the_cue_and_shows_the_response_as_it_is(response: str) -> None:
+    example = finished_example(response)
+    shown = finished_template().render(example, GRID).user
+    assert shown == example.prompt.replace(TASK, REWORDED)
+    assert finished_template(reword_output_format=False, require_cue_in_prompt=False).render(example, GRID).user == example.prompt
+
+
+def test_a_finished_prompt_that_asks_for_something_else_stays() -> None:
+    asked = 'Answer in this form: "[RESULT] (A or B)".'
+    example = JudgeExample("a", "q", "Why?", "Fine.", prompt=f"{asked}\nFine.")
+    assert finished_template(require_cue_in_prompt=False).render(example, GRID).user == example.prompt
+    with pytest.raises(DataError, match="does not ask for the answer cue 'So the overall score is'"):
+        finished_template().render(example, GRID)

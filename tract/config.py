@@ -71,6 +71,7 @@ class PromptConfig:
     cue: str = MISSING
     use_reference: bool = MISSING
     require_cue_in_prompt: bool = MISSING
+    reword_output_format: bool = MISSING
     escape_headings: bool = MISSING
 
 

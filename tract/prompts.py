@@ -9,6 +9,7 @@ from tract.errors import ConfigError, DataError
 from tract.headings import escape_headings
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
+from tract.score_statement import RESULT_TAG
 
 # Stands where the middle of an overlong field was left out.
 GAP = " [...] "
@@ -16,6 +17,8 @@ GAP = " [...] "
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 # In a finished prompt, whose wording is not told from the text that it shows.
 _HEADING_LINE = re.compile(r"^(?:#+.*:[ \t]*$|Score [^\s:]+:)", re.MULTILINE)
+# What a finished prompt asks to be written at the end: "[RESULT] (an integer number between 1 and 5)".
+_OUTPUT_FORMAT = re.compile(re.escape(RESULT_TAG) + r"(?=\s*\([^()\n]*\b(?:integer|number|score)\b[^()\n]*\))")
 EXAMPLE_FIELDS = ("instruction", "response", "reference_answer", "criteria", "score_descriptions", "rubric")
 GRID_FIELDS = ("lowest", "highest", "scores", "cue")
 
@@ -53,6 +56,12 @@ class PromptText:
         return replace(self, parts=parts)
 
 
+def asking_for_cue(finished: str, cue: str) -> str:
+    """A finished prompt that asks for the cue in place of "[RESULT] (an integer number ...)", where it first asks for that."""
+    asked = _OUTPUT_FORMAT.search(finished)
+    return finished if asked is None else f"{finished[: asked.start()].rstrip()} {cue.strip()}{finished[asked.end() :]}"
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """How a prompt is worded, and the answer cue that it asks for; both belong together.
@@ -65,6 +74,8 @@ class PromptTemplate:
         cue: the fixed text between CoT and score.
         use_reference: whether the reference answer is shown where there is one (only for ``source="template"``).
         require_cue_in_prompt: refuse prompts that do not ask for the cue, and so for another output than is trained.
+        reword_output_format: a finished prompt that asks for "[RESULT] (an integer number ...)" asks for the cue instead; its other
+            wording and what it shows stay.
         escape_headings: write a backslash before each line of a field that reads like one of the template's own headings, see
             ``tract.headings``. In a finished prompt, for response and reference answer where they stand in it once.
 
@@ -78,6 +89,7 @@ class PromptTemplate:
     cue: str
     use_reference: bool
     require_cue_in_prompt: bool
+    reword_output_format: bool
     escape_headings: bool
 
     def __post_init__(self) -> None:
@@ -109,7 +121,7 @@ class PromptTemplate:
         """
         grid_values = {"lowest": grid.labels[0], "highest": grid.labels[-1], "scores": ", ".join(grid.labels), "cue": self.cue.strip()}
         system = _PLACEHOLDER.sub(lambda match: grid_values[match[1]], self.system)
-        parts = self._finished(example) if self.source == "finished" else self._filled(example, grid_values)
+        parts = self._reworded(self._finished(example)) if self.source == "finished" else self._filled(example, grid_values)
         prompt = PromptText(system, parts)
         # What the response says does not count.
         wording = "".join(part.text for part in parts if part.field is None)
@@ -119,6 +131,12 @@ class PromptTemplate:
                 "what the prompt asks for, use prompt=rubric, or set prompt.require_cue_in_prompt=false"
             )
         return prompt
+
+    def _reworded(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        """The parts with the cue in place of the mark that the wording asks for, where it does: before anything that the prompt shows."""
+        if not self.reword_output_format:
+            return parts
+        return parts if parts[0].field else (replace(parts[0], text=asking_for_cue(parts[0].text, self.cue)), *parts[1:])
 
     def _filled(self, example: JudgeExample, grid_values: dict[str, str]) -> tuple[Part, ...]:
         # An empty response is one that can be judged; a source without separate fields has no instruction either.

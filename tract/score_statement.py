@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,6 +31,7 @@ from tract.score_words import (
     CONNECTIVES,
     COPULAS,
     DANGLING,
+    FENCE,
     FILLERS,
     GIVING_VERBS,
     HYPOTHETICAL,
@@ -152,13 +153,20 @@ def statements_of(text: str, cue: str) -> list[Statement]:
     """All statements of a score in a text, in their order."""
     found = [_mark(text, match) for match in re.finditer(_marks(cue), text, re.IGNORECASE)]
     marked = {mark.number for mark in found}
-    begin = 0
-    for end, following in [*((m.start() + len(m[0].rstrip()), m.end()) for m in BREAK.finditer(text)), (len(text), len(text))]:
+    for begin, end in _units(text, [mark.start for mark in found]):
         statement = _stated(text, begin, end)
         if statement is not None and statement.number not in marked:
             found.append(statement)
-        begin = following
     return sorted(found, key=lambda s: s.start)
+
+
+def _units(text: str, marks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, end) of each sentence or line; a mark begins another one."""
+    ends = [(match.start() + len(match[0].rstrip()), match.end()) for match in BREAK.finditer(text)]
+    begin = 0
+    for end, following in sorted([*ends, *((mark, mark) for mark in marks), (len(text), len(text))]):
+        yield begin, end
+        begin = following
 
 
 def _marks(cue: str) -> str:
@@ -261,6 +269,8 @@ def _is_headline(text: str, before: str, after: str, begin: int, end: int) -> bo
     words = _words(before)
     if not set(words) & SCORE_NOUNS:
         return False
+    if not text[:begin].strip():  # the score comes first
+        return True
     own_line = _starts_line(text, begin) and text[end : end + _MOST_CHARACTERS].lstrip(" \t*_")[:1] in ("", "\n")
     if own_line and len(words) <= _SHORT and CLOSED.match(AFTER.sub("", after, count=1)):
         return True
@@ -329,7 +339,7 @@ def _value(text: str, statement: Statement) -> float | None:
 
 def _without_dangling(text: str, start: int) -> str:
     """The text before a statement, without what only led up to it: a comma, a connective, a heading such as "Score:"."""
-    kept = text[:start].rstrip()
+    kept = FENCE.sub("", text[:start].rstrip())
     if kept and kept[-1] not in ".!?\u3002\"'\u201d)":
         kept = DANGLING.sub("", kept)
     last = max((match.end() for match in BREAK.finditer(kept)), default=0)

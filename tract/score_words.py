@@ -29,6 +29,7 @@ CLAUSE_BREAK = re.compile(
 LABEL_MARK = re.compile(r"(?:[:=\uff1a\u2192]|[^\W\d]\s*[-\u2013])\W*$")
 # Markup, quotes and tags that may follow a statement: "(4)**", "4</score>".
 CLOSED = re.compile(r"(?:[\W_]|</?\w+>|<\|\w+\|>)*$")
+FENCE = re.compile(r"\s*```\w*$")
 # Connectives that a statement begins with, and what is left of a sentence that was cut behind one.
 DANGLING = re.compile(r"(?:[\s,;\u2013\u2014(-]|\b(?:and|so|therefore|thus|hence|thereby|with|for|but|which)\b(?=\W*$))+$", re.IGNORECASE)
 

@@ -54,6 +54,7 @@ def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length:
         cue=" Score: ",
         use_reference=True,
         require_cue_in_prompt=True,
+        reword_output_format=False,
         escape_headings=True,
     )
     options = TokenizeOptions(max_length, "drop", (), True, reserve=0, unannotated="drop")

@@ -17,7 +17,9 @@ from tract.score_grid import ScoreGrid
 
 SharedData = Callable[[str], Path]
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
-FINISHED = PromptTemplate("finished", "", (), " [RESULT] ", use_reference=True, require_cue_in_prompt=True, escape_headings=True)
+FINISHED = PromptTemplate(
+    "finished", "", (), " [RESULT] ", use_reference=True, require_cue_in_prompt=True, reword_output_format=False, escape_headings=True
+)
 TASK = "Grade the response; a reference answer is given. End with [RESULT] N."
 RUBRIC = Rubric("Is it right?", tuple((label, f"Level {label}.") for label in "12345"))
 RUBRIC_TEXT = "[Is it right?]\n" + "\n".join(f"Score {label}: Level {label}." for label in "12345")

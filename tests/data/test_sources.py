@@ -5,7 +5,6 @@ import datasets
 import pytest
 
 from tract.data.fields import short_hash, shown
-from tract.data.readers import read_rows
 from tract.data.rows import Row, UnreadableCell
 from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval
 from tract.errors import ConfigError, DataError

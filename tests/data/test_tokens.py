@@ -26,7 +26,7 @@ from tract.score_grid import ScoreGrid
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 TEMPLATE = PromptTemplate(
     source="template", system="", blocks=("Grade it, end with: {cue} N", "I: {instruction}", "R: {response}", "Best: {reference_answer}"),
-    cue=" So the overall score is ", use_reference=True, require_cue_in_prompt=True, escape_headings=True,
+    cue=" So the overall score is ", use_reference=True, require_cue_in_prompt=True, reword_output_format=False, escape_headings=True,
 )  # fmt: skip
 OPTIONS = TokenizeOptions(
     max_length=100_000, overlong="raise", shorten=("reference_answer", "response"), use_cot=True, reserve=0, unannotated="drop"

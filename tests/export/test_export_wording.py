@@ -22,7 +22,9 @@ from tract.schema import JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
-FINISHED = PromptTemplate("finished", "", (), " [RESULT] ", use_reference=True, require_cue_in_prompt=False, escape_headings=True)
+FINISHED = PromptTemplate(
+    "finished", "", (), " [RESULT] ", use_reference=True, require_cue_in_prompt=False, reword_output_format=False, escape_headings=True
+)
 
 
 def examples_of(source: Source) -> list[JudgeExample]:

@@ -55,7 +55,7 @@ def _chat_template() -> PromptTemplate:
 
 def _from_mapping(content: Mapping[str, Any]) -> PromptTemplate:
     try:
-        return PromptTemplate(**{**content, "blocks": tuple(content["blocks"])})
+        return PromptTemplate(**{"reword_output_format": False, **content, "blocks": tuple(content["blocks"])})
     except (TypeError, KeyError) as error:
         accepted = ", ".join(PromptTemplate.__dataclass_fields__)
         raise ConfigError(f"prompt: {' '.join(str(error).split())}; the fields of a prompt are {accepted}") from error

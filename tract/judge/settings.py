@@ -137,7 +137,7 @@ class JudgeSettings:
         if unknown := sorted(found.keys() - known):
             raise ConfigError(f"{unknown[0]}: unknown key; accepted are {', '.join(sorted(known))}")
         try:
-            prompt = {**found["prompt"], "blocks": tuple(found["prompt"]["blocks"])}
+            prompt = {"reword_output_format": False, **found["prompt"], "blocks": tuple(found["prompt"]["blocks"])}
             calibration = found.get("calibration")
             return cls(
                 **{

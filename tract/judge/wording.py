@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tract.errors import TractError
-from tract.prompts import PromptTemplate
+from tract.prompts import PromptTemplate, asking_for_cue
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
 
@@ -75,7 +75,10 @@ def _template_of(finished: PromptTemplate, example: JudgeExample) -> PromptTempl
         "criteria": rubric.criteria if rubric else None,
         "score_descriptions": "\n".join(f"Score {label}: {text}" for label, text in rubric.descriptions) if rubric else None,
     }
-    pieces = _cut(example.prompt or "", {name: text for name, text in shown.items() if text})
+    prompt = example.prompt or ""
+    if finished.reword_output_format:
+        prompt = asking_for_cue(prompt, finished.cue)
+    pieces = _cut(prompt, {name: text for name, text in shown.items() if text})
     if pieces is None or "{response}" not in pieces:
         return None
     try:

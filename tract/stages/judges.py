@@ -109,8 +109,9 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
         assert isinstance(trained, DictConfig)
         model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), trained.model))
         assert isinstance(model, ModelConfig)
-        # Judges of before this key were trained on headings as they came.
-        template = PromptTemplate(**{"escape_headings": False, **saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
+        # Judges of before these keys were trained on headings and finished prompts as they came.
+        before = {"escape_headings": False, "reword_output_format": False}
+        template = PromptTemplate(**{**before, **saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
         kind, use_cot, seed = str(trained.adapter.kind), bool(trained.objective.use_cot), int(trained.seed)
     except (OSError, KeyError, TypeError, AssertionError, OmegaConfBaseException, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
