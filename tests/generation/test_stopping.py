@@ -8,6 +8,8 @@ from functools import cache
 import pytest
 from tokenizer_zoo import NAMES, member
 
+from tract.generation.judgement import CUE as CUED
+from tract.generation.judgement import END, LENGTH, SCORE
 from tract.generation.stopping import CueFinder
 from tract.layout import SequenceLayout
 from tract.score_grid import ScoreGrid
@@ -136,3 +138,25 @@ def test_the_end_of_turn_ends_and_is_no_text(name: str) -> None:
     cot = layout.cot_ids(COT)
     assert finder.end_ids.isdisjoint(cot)
     assert finder.text([*cot, layout.end_id]).strip() == COT
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "statement", [" So the overall score is 4. [RESULT] 4", " Thus the rating is 4/5.", "\n[RESULT] 4", " I give it a 4."]
+)
+def test_a_cot_ends_before_its_score_is_stated_in_other_words(name: str, statement: str) -> None:
+    """Whatever the cue is, with or without it behind: no score is read behind a score that is spelled out."""
+    layout = SequenceLayout.build(member(name).tokenizer, system=False, cue=" My verdict: ", grid=GRID, chat_template_kwargs={})
+    finder, cot = CueFinder(layout), layout.cot_ids(COT)
+    for finish in (END, LENGTH, CUED):
+        length, reason = finder.closed([*cot, *layout.cot_ids(statement)], finish)
+        assert reason == SCORE
+        assert finder.text([*cot, *layout.cot_ids(statement)][:length]).strip() == finder.text(cot).strip()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mention", ["", " It meets the criteria for a score of 4.", " It names 4 of 4 points. 1. It is short. 2."])
+def test_a_score_that_is_mentioned_ends_no_cot(name: str, mention: str) -> None:
+    layout, finder = layout_of(name), CueFinder(layout_of(name))
+    ids = layout.cot_ids(COT + mention)
+    assert finder.closed(ids, END) == (len(ids), END)

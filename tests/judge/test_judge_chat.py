@@ -142,3 +142,31 @@ def test_a_key_is_wanted_where_there_is_no_address(monkeypatch: pytest.MonkeyPat
         Judge.from_pretrained("gpt", "openai", api="chat", base_url=None, api_key_env="MY_KEY")
     with pytest.raises(ConfigError, match="api: 'soap' is not one of vllm, openai, chat"):
         Judge.from_pretrained("package:tract/assets/tiny", "openai", api="soap", base_url="http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "status", "feedback"),
+    [
+        ("It is fine.\n\n**Score: 4/5**", 4.0, "ok", "It is fine."),
+        ("It is fine. So the overall score is 2.", 2.0, "ok", "It is fine."),
+        ("It is fine. I would rate it 3 out of 5. [RESULT] 3", 3.0, "ok", "It is fine."),
+        ("It is fine. Score: 9", None, "low_score_mass", "It is fine."),
+        ("It meets the criteria for a score of 5.", None, "low_score_mass", "It meets the criteria for a score of 5."),
+    ],
+)
+def test_feedback_and_score_of_an_answer_in_other_words(text: str, score: float | None, status: str, feedback: str) -> None:
+    with hosted(lambda _: said(text)) as (url, _), judge_at(url) as judge:
+        grade = judge.grade("a", "b")
+    assert (grade.score, grade.feedback) == (score, feedback)
+    assert grade.status == (status if score is not None or "9" in text else "no_cue")
+
+
+def test_the_distribution_is_that_of_the_token_that_states_the_score() -> None:
+    tokens = [("Fine. Rating: ", {}), ("4", {"4": 0.75, "3": 0.25}), ("/5", {})]
+    with hosted(lambda _: said("Fine. Rating: 4/5", tokens=tokens)) as (url, _), judge_at(url) as judge:
+        assert judge.grade("a", "b").score == pytest.approx(3.75)
+
+
+def test_an_answer_that_was_cut_has_no_last_word() -> None:
+    with hosted(lambda _: said("Overall score: 4 for the first part, and for the sec", "length")) as (url, _), judge_at(url) as judge:
+        assert judge.grade("a", "b").status == "truncated_cot"

@@ -6,7 +6,7 @@ turn.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from tract.generation.judgement import SCORE
@@ -72,9 +72,9 @@ class CueFinder:
         place = first_statement(text, self._cue)
         if place is None:
             return len(ids), finish
-        kept = bisect_right(range(len(ids) + 1), place, key=lambda count: len(self._text(ids[:count]).rstrip())) - 1
-        # A letter of several tokens may make a shorter text than its first tokens do.
-        while kept and len(self._text(ids[:kept]).rstrip()) > place:
+        # The fewest tokens that hold the CoT: a token for the blank after it is the statement's.
+        kept = bisect_left(range(len(ids)), place, key=lambda count: len(self._text(ids[:count]).rstrip()))
+        while kept and len(self._text(ids[:kept]).rstrip()) > place:  # a token of CoT and statement is the statement's
             kept -= 1
         return kept, SCORE
 
