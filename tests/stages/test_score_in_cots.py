@@ -22,14 +22,7 @@ from tract.validation import validate
 TinyConfig = Callable[..., tuple[Config, Any]]
 ASKED = "(write a feedback for criteria) [RESULT] (an integer number between 1 and 5)"
 TASK = f'3. The output format should look as follows: "Feedback: {ASKED}"'
-    '3. The output format should look as follows: "Feedback: (write a feedback for criteria) [RESULT] (an integer number between 1 and 5)"'
-)
 ENDINGS = (
-    " So the overall score is {}.",
-    " Therefore, the overall score is {}.",
-    "\n\nFinal rating: {}/5",
-    " It meets the criteria for a score of {}.",
-)
     " So the overall score is {}.",
     " Therefore, the overall score is {}.",
     "\n\nFinal rating: {}/5",
