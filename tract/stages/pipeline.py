@@ -155,7 +155,7 @@ def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
     if "evaluate" not in plan or cfg.compare_to is None:
         return
     if cfg.compare_to != "stage1":
-        find_judge(cfg.compare_to, cfg)
+        assert find_judge(cfg.compare_to, cfg).fingerprint  # its files are there
     elif "stage1" not in plan:
         raise ConfigError("compare_to: 'stage1' is no stage of this pipeline; give seed, a run folder, a Hugging Face model, or null")
 
@@ -344,5 +344,6 @@ def _or_a_judge(task: Task, cfg: Config) -> str:
 
 def _run_apart(task: Task, resolved: DictConfig) -> Product:
     """Runs a task in processes of its own."""
-    # Where the product is, only they know for sure: code may have been edited since this process began.
-    return open_product(run_job(asdict(task), resolved, processes(typed(resolved)), PRODUCT_FILE))
+    # Where the product is, only they know for sure: code may have been edited since this process began. It was absent when this process
+    # looked for it, so whoever made it has done so since, and has hashed what they wrote.
+    return open_product(run_job(asdict(task), resolved, processes(typed(resolved)), PRODUCT_FILE), just_made=True)

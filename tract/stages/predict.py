@@ -168,7 +168,8 @@ class PredictStage:
             }
         found: dict[int, list[Sequence[int]]] = {}
         ids = {row: benchmark.store.dataset[row]["id"] for row in benchmark.rows}
-        for record in read_cots(self._given.path / COTS_FILE, Path(self.cfg.paths.cache)):
+        path, fingerprint = self._given.file(COTS_FILE)
+        for record in read_cots(path, Path(self.cfg.paths.cache), fingerprint):
             if record["row"] in ids:
                 if record["id"] != ids[record["row"]]:
                     raise ConfigError(f"evaluation.cots: {self.cfg.evaluation.cots!r} was generated on other data than {benchmark.name}")

@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages.identity import StageIdentity, differences
-from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, write_json, write_manifest
+from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, remember, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,9 @@ class StageFolder:
         sync_folder(self.path.parent)
         for journal in self.path.glob(f"{JOURNAL}*"):
             shutil.rmtree(journal)
-        return Product(self.path, content, content["fingerprint"])
+        product = Product(self.path, content, content["fingerprint"])
+        remember(product)
+        return product
 
     def link(self, run_folder: Path) -> None:
         """Makes a relative link to the product in the folder of a run; where links are impossible, one line says so."""
