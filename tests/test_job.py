@@ -132,7 +132,7 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
         f"(folder / {PRODUCT_FILE!r}).write_text('predict-abc')\n"
     )
     fake_job(monkeypatch, tmp_path, program)
-    monkeypatch.setattr("tract.stages.pipeline.open_product", lambda path: path)
+    monkeypatch.setattr("tract.stages.pipeline.open_product", lambda path, *, just_made: path)
     assert _run_apart(Task(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
     arguments, task, has_config, path = json.loads(kept.read_text())
     assert arguments[:2] == ["-m", "tract.job"]

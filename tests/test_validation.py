@@ -39,8 +39,8 @@ REFUSED = {
     "value for a section": (
         ["run=5"],
         [
-            "run: found 5; a section with the keys name, ablation, tags, isolate, when_locked, on_code_change, rank_timeout_s, "
-            "device_memory_gib is accepted"
+            "run: found 5; a section with the keys name, ablation, tags, isolate, when_locked, on_code_change, on_version_change, "
+            "rank_timeout_s, device_memory_gib is accepted"
         ],
     ),
     "missing value": (["data=feedback_jsonl"], ["data.path: a value is missing; give data.path=..."]),
@@ -145,6 +145,7 @@ REFUSED = {
     "name of the store": (["run.name=stages"], ["run.name: 'stages' is the folder of the stages' products; choose another name"]),
     "no memory": (["run.device_memory_gib=0"], ["run.device_memory_gib: 0.0 is not a number > 0; null asks the device that is here"]),
     "when locked": (["run.when_locked=steal"], ["run.when_locked: 'steal' is not one of wait, refuse"]),
+    "on version change": (["run.on_version_change=ask"], ["run.on_version_change: 'ask' is not one of reuse, redo"]),
     "on code change": (["run.on_code_change=ignore"], ["run.on_code_change: 'ignore' is not one of redo, reuse"]),
     "no stage": (
         ["pipeline=[stage1,train]"],

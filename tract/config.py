@@ -18,6 +18,7 @@ class RunConfig:
     isolate: bool = MISSING  # heavy stages in processes of their own
     when_locked: str = MISSING  # "wait" or "refuse"
     on_code_change: str = MISSING  # "redo" or "reuse"
+    on_version_change: str = MISSING  # "reuse" or "redo"
     rank_timeout_s: float = MISSING  # the longest that a process waits for the others of its stage
     device_memory_gib: float | None = MISSING  # what a dry run plans for; null: ask the device
 

@@ -123,6 +123,7 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
         ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
         ("run.when_locked", cfg.run.when_locked, ("wait", "refuse")),
         ("run.on_code_change", cfg.run.on_code_change, ("redo", "reuse")),
+        ("run.on_version_change", cfg.run.on_version_change, ("reuse", "redo")),
         ("stage2.start_from", cfg.stage2.start_from, ("seed", "stage1")),
         ("stage2.cots", cfg.stage2.cots, ("self", "mixed")),
         ("evaluation.prompt", cfg.evaluation.prompt, ("own", "finished")),

@@ -63,11 +63,13 @@ def _main(folder: Path) -> None:
 def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
     from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage
+    from tract.stages.products import checked_by_leader
     from tract.stages.stage import follow_stage, run_stage
     from tract.validation import typed
 
     wanted, cfg = Task(**task), typed(config)
-    with joined(gpu=cfg.trainer.get("accelerator") in ("gpu", "cuda"), timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks):
+    gpu = cfg.trainer.get("accelerator") in ("gpu", "cuda")
+    with joined(gpu=gpu, timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks), checked_by_leader():
         stage = build_stage(wanted, config)
         if ranks.is_first:
             product = run_stage(stage, cfg, force=wanted.force)

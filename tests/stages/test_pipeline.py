@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,71 @@ def test_force_makes_anew_what_it_names(tmp_path: Path) -> None:
     _, lines = tiny.run(*short, "force=[all]")
     assert made(lines) == ["stage1", "predict", "evaluate"]
     assert tiny.store == before
+
+
+# Other versions of libraries.
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Tiny:
+    """A short pipeline whose stage 1 was made with an older torch and an older peft."""
+    tiny = Tiny(tmp_path)
+    products, _ = tiny.run(*SHORT)
+    rewrite_versions(products["stage1"].path, torch="1.0.0+cu129", peft="0.1.0")
+    return tiny
+
+
+SHORT = ("pipeline=[stage1,predict,evaluate]", "compare_to=null", "evaluation.n_cot=1", "evaluation.benchmarks=[test]")
+
+
+def rewrite_versions(product: Path, **versions: str) -> None:
+    manifest = json.loads((product / "manifest.json").read_text())
+    manifest["versions"].update(versions)
+    (product / "manifest.json").write_text(json.dumps(manifest))
+
+
+def versions_told(lines: list[str]) -> list[str]:
+    return [line for line in lines if ": versions differ" in line]
+
+
+def test_what_other_versions_made_is_reused_with_one_line(older: Tiny) -> None:
+    _, lines = older.run(*SHORT)
+    assert reused(lines) == ["stage1", "predict", "evaluate"]
+    assert made(lines) == []
+    told = rf"stage1: versions differ from those that it was made with: torch 1\.0\.0\+cu129 -> {re.escape(version('torch'))}, "
+    told += rf"peft 0\.1\.0 -> {re.escape(version('peft'))}; reused \(run\.on_version_change=reuse\)"
+    (line,) = versions_told(lines)
+    assert re.fullmatch(told, line), line
+
+
+def test_what_other_versions_made_is_redone_on_request(older: Tiny) -> None:
+    before = older.store
+    products, lines = older.run(*SHORT, "run.on_version_change=redo")
+    assert made(lines) == ["stage1"]
+    assert reused(lines) == ["predict", "evaluate"]  # it gives the same again
+    (line,) = versions_told(lines)
+    assert line.endswith("; rebuilt (run.on_version_change=redo)")
+    assert older.store == before
+    assert products["stage1"].manifest["versions"]["torch"] == version("torch")
+    _, lines = older.run(*SHORT, "run.on_version_change=redo")
+    assert (made(lines), versions_told(lines)) == ([], [])
+
+
+def test_what_this_run_may_not_make_is_refused_where_it_is_to_be_redone(older: Tiny) -> None:
+    message = r"run.on_version_change: stage1 is to be redone, since it .*torch 1.0.0.*stages=\[stage1,\.\.\.\], or set .*=reuse$"
+    for part in (["stages=[predict]"], ["from=predict"]):
+        with pytest.raises(ConfigError, match=message) as refused:
+            older.run(*SHORT, *part, "run.on_version_change=redo")
+        assert "\n" not in str(refused.value)
+        _, lines = older.run(*SHORT, *part)
+        assert len(versions_told(lines)) == 1
+        assert made(lines) == []
+
+
+def test_force_says_nothing_of_versions(older: Tiny) -> None:
+    _, lines = older.run(*SHORT, "force=[stage1]", "run.on_version_change=redo")
+    assert made(lines) == ["stage1"]
+    assert versions_told(lines) == []
 
 
 @pytest.mark.parametrize(

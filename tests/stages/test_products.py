@@ -8,6 +8,7 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages import products
 from tract.stages.identity import StageIdentity
-from tract.stages.products import MANIFEST, json_line, open_product, or_null, read_manifest, write_json, write_manifest
+from tract.stages.products import MANIFEST, checked_by_leader, json_line, open_product, or_null, read_manifest, write_json, write_manifest
 
 IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.objective": "c1"})
 OTHER_CODE = replace(IDENTITY, code={"tract.objective": "c2"})
@@ -118,6 +119,85 @@ def test_a_damaged_product_is_refused(name: str, content: str | None, problem: s
     with pytest.raises(DataError, match=rf"{name}: {problem}; the product is damaged: make it anew with force=stage1$"):
         open_product(folder)
     assert open_product(make(folder)).path == folder
+
+
+# Contents that are known
+
+
+@pytest.fixture
+def contents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose contents are read, in a process that knows no product yet."""
+    read: list[str] = []
+    check = products._content_problem
+    monkeypatch.setattr(products, "_known", {})
+
+    def noted(file: Path, expected: list[Any]) -> str | None:
+        read.append(file.name)
+        return check(file, expected)
+
+    monkeypatch.setattr(products, "_content_problem", noted)
+    return read
+
+
+def test_contents_are_read_once(folder: Path, contents: list[str], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder, folder, tmp_path / "link"):
+        assert open_product(path).path == path
+    assert sorted(contents) == ["layout.json", "model.safetensors"]
+
+
+def test_contents_of_a_file_that_was_touched_are_read_again(folder: Path, contents: list[str]) -> None:
+    open_product(folder)
+    contents.clear()
+    (folder / "model.safetensors").write_text("WEIGHTS")  # as long as before
+    with pytest.raises(DataError, match="model.safetensors: the content is not what was written"):
+        open_product(folder)
+    make(folder)
+    open_product(folder)
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    contents.clear()
+    open_product(folder)
+    assert "model.safetensors" in contents
+
+
+def test_a_known_product_is_refused_for_its_sizes(folder: Path) -> None:
+    open_product(folder)
+    (folder / "model.safetensors").write_text("weight")
+    for options in ({}, {"just_made": True}):
+        with pytest.raises(DataError, match="the file has 6 bytes, 7 were written"):
+            open_product(folder, **options)
+    with checked_by_leader(), pytest.raises(DataError, match="the file has 6 bytes, 7 were written"):
+        open_product(folder)
+
+
+def test_another_product_in_the_same_place_is_read(folder: Path, contents: list[str]) -> None:
+    open_product(folder)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    make(folder, content="WEIGHTS")
+    for path, time in times.items():
+        os.utime(path, ns=(time, time))
+    contents.clear()
+    open_product(folder)
+    assert "model.safetensors" in contents
+
+
+def test_contents_that_are_no_longer_right_are_never_known(folder: Path, contents: list[str]) -> None:
+    (folder / "model.safetensors").write_text("WEIGHTS")
+    for _ in range(2):
+        with pytest.raises(DataError, match="the content is not what was written"):
+            open_product(folder)
+    with checked_by_leader():
+        open_product(folder)  # whoever started this process has looked
+    with pytest.raises(DataError, match="the content is not what was written"):
+        open_product(folder)
+
+
+def test_what_was_just_made_is_not_read_again(folder: Path, contents: list[str]) -> None:
+    assert open_product(folder, just_made=True) == open_product(folder)
+    assert contents == []
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    open_product(folder)
+    assert contents
 
 
 def test_immaterial_files_may_change(folder: Path) -> None:

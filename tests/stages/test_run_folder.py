@@ -22,7 +22,7 @@ from tract.errors import ConfigError, DataError
 from tract.stages import run_folder
 from tract.stages.identity import StageIdentity
 from tract.stages.products import MANIFEST, open_product
-from tract.stages.run_folder import StageFolder, find, provenance, reason
+from tract.stages.run_folder import StageFolder, find, provenance, reason, version_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.objective": "c1"})
@@ -43,12 +43,12 @@ def folder(runs: Path) -> StageFolder:
     return find(runs, IDENTITY, "redo")
 
 
-def make(folder: StageFolder, content: str = "weights", overwrite: bool = False) -> StageFolder:
+def make(folder: StageFolder, content: str = "weights", overwrite: bool = False, **facts: Any) -> StageFolder:
     folder.begin(overwrite=overwrite)
     (folder.working / "model.safetensors").write_text(content)
     (folder.working / "sub").mkdir(exist_ok=True)
     (folder.working / "sub" / "layout.json").write_text("{}")
-    folder.finish({"commit": None})
+    folder.finish({"commit": None, **facts})
     return folder
 
 
@@ -399,6 +399,42 @@ def test_lock_is_given_back_after_an_error(folder: StageFolder) -> None:
 
 
 # Provenance
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The versions that are installed; tests may change them."""
+    versions = {"torch": "2.8.0+cu129", "transformers": "4.57.1", "peft": "0.17.1", "tokenizers": "0.22.1", "numpy": "2.3.0"}
+    monkeypatch.setattr(run_folder, "version", lambda name: versions[name])
+    return versions
+
+
+@pytest.mark.parametrize(
+    ("made", "changes"),
+    [
+        ({"torch": "2.7.1+cu129"}, ["torch 2.7.1+cu129 -> 2.8.0+cu129"]),
+        ({"torch": "2.8.0+cpu"}, []),  # another build
+        ({"torch": "2.8.0"}, []),
+        ({"peft": "0.16.0", "torch": "2.9.0"}, ["torch 2.9.0 -> 2.8.0+cu129", "peft 0.16.0 -> 0.17.1"]),
+        ({"transformers": "4.57.0", "tokenizers": "0.22.2"}, ["transformers 4.57.0 -> 4.57.1", "tokenizers 0.22.2 -> 0.22.1"]),
+        ({"numpy": "1.26.0", "python": "3.8.0"}, []),  # these move nothing by themselves
+    ],
+)
+def test_versions_that_changed_are_named(made: dict[str, str], changes: list[str], installed: dict[str, str]) -> None:
+    assert version_changes({"versions": {**installed, **made}}) == changes
+
+
+@pytest.mark.parametrize("manifest", [{}, {"versions": None}, {"versions": {}}, {"versions": {"python": "3.11"}}])
+def test_a_manifest_without_versions_says_nothing(manifest: dict[str, Any], installed: dict[str, str]) -> None:
+    assert version_changes(manifest) == []
+
+
+def test_of_products_of_other_code_those_of_other_versions_are_not_reused_when_they_are_to_be_redone(runs: Path) -> None:
+    old = make(find(runs, IDENTITY, "redo"), versions={"torch": "0.1"}).path
+    assert find(runs, OTHER_CODE, "reuse", "reuse").path == old
+    assert find(runs, OTHER_CODE, "reuse", "redo").path != old
+    same = make(find(runs, replace(IDENTITY, code={"tract.objective": "c3"}), "redo"), versions=provenance()["versions"]).path
+    assert find(runs, OTHER_CODE, "reuse", "redo").path == same
 
 
 def test_provenance_names_commit_versions_and_machine() -> None:

@@ -83,7 +83,7 @@ def test_what_both_force_is_made_once(isolate: str, whole: Path, tmp_path: Path)
 def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg: Any = SimpleNamespace(
         paths=SimpleNamespace(runs=str(tmp_path)),
-        run=SimpleNamespace(on_code_change="redo", when_locked="wait", name="r", ablation=None),
+        run=SimpleNamespace(on_code_change="redo", on_version_change="reuse", when_locked="wait", name="r", ablation=None),
         seed=0,
         deterministic=False,
         stage="stage1",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
@@ -18,3 +21,44 @@ def numpy_column(dataset: Dataset, name: str) -> NDArray[Any]:
     """A column of numbers."""
     values: NDArray[Any] = arrow_column(dataset, name).to_numpy()
     return values
+
+
+def values_at(dataset: Dataset, name: str, rows: Sequence[int]) -> list[Any]:
+    """The values of a column in the given rows; no other column is read."""
+    values: list[Any] = arrow_column(dataset, name).take(pa.array(rows, pa.int64())).to_pylist()
+    return values
+
+
+class StoredNumbers(Sequence[int]):
+    """The whole numbers of one row of a column of lists, which stay in the data set until they are read."""
+
+    __slots__ = ("_column", "_length", "_row")
+
+    def __init__(self, column: pa.ChunkedArray, row: int, length: int) -> None:
+        self._column = column
+        self._row = row
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._read())
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        return self._read()[index]
+
+    def _read(self) -> list[int]:
+        numbers: list[int] = self._column[self._row].values.to_numpy().tolist()
+        return numbers
+
+
+def lists_at(dataset: Dataset, name: str, rows: Sequence[int]) -> list[StoredNumbers]:
+    """The lists of a column in the given rows, each read when it is used; their lengths are known."""
+    column = arrow_column(dataset, name)
+    lengths = np.asarray(pc.list_value_length(column))
+    return [StoredNumbers(column, row, int(lengths[row])) for row in rows]

@@ -89,17 +89,17 @@ def write_cots(path: Path, records: Iterable[dict[str, Any]]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_cots(path: Path, cache_dir: Path) -> Dataset:
+def read_cots(path: Path, cache_dir: Path, fingerprint: str | None = None) -> Dataset:
     """Generated CoTs, memory-mapped: the Parquet file is unpacked once to ``cots-<content>.arrow`` in the cache.
 
     Args:
         path: a file that ``write_cots`` made; rows may have been taken out of it.
-        cache_dir: holds the unpacked file.
+        cache_dir: holds the unpacked file. fingerprint: that of ``cots_fingerprint``, where it is known.
 
     Raises:
         DataError: if there is no such file, or its columns, values or order are not those of ``COT_FEATURES``.
     """
-    unpacked = cache_dir / f"cots-{cots_fingerprint(path)[:16]}.arrow"
+    unpacked = cache_dir / f"cots-{(fingerprint or cots_fingerprint(path))[:16]}.arrow"
     cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{unpacked}.lock"):
         if not unpacked.is_file():

@@ -85,7 +85,7 @@ class FitStage:
     @cached_property
     def data(self) -> Prepared:
         """Examples, split and token ids."""
-        return prepare(self.cfg) if self.generated is None else prepare_generated(self.cfg, self.generated.path / COTS_FILE)
+        return prepare(self.cfg) if self.generated is None else prepare_generated(self.cfg, *self.generated.file(COTS_FILE))
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, seed LLM, parents and code."""

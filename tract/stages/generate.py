@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from tract.config import Config
+from tract.data.arrow_columns import StoredNumbers, lists_at, values_at
 from tract.data.cots import COTS_FILE, attached_score, write_cots
 from tract.data.store import ExampleStore
 from tract.data.tokens import TokenStore
@@ -67,6 +68,11 @@ class GenerateStage:
     def _rows(self) -> dict[str, list[int]]:
         return limited(self.cfg, self._tokens, splits_of(self.cfg, self._store))
 
+    @cached_property
+    def _annotated(self) -> list[StoredNumbers]:
+        """Of each row, the places in the grid of the annotated scores."""
+        return lists_at(self._tokens.dataset, "score_index", range(len(self._tokens.dataset)))
+
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
         config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
@@ -79,7 +85,7 @@ class GenerateStage:
         cfg = self.cfg
         if here().is_first:
             write_config(folder.working, self.resolved)
-        split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._tokens.dataset[row]["score_index"])}
+        split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._annotated[row])}
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
         journal = RankLogs(folder.working / JOURNAL, cfg.generation.shard_size)
@@ -117,8 +123,7 @@ class GenerateStage:
             yield self._record(judgement, split_of[judgement.row], grid)
 
     def _record(self, judgement: Judgement, split: str, grid: torch.Tensor) -> dict[str, Any]:
-        annotated = [int(index) for index in self._tokens.dataset[judgement.row]["score_index"]]
-        score = attached_score(annotated, judgement.id, judgement.sample)
+        score = attached_score(self._annotated[judgement.row], judgement.id, judgement.sample)
         probabilities = torch.tensor(judgement.probabilities, dtype=torch.float32)
         return {
             "row": judgement.row,
@@ -137,9 +142,6 @@ class GenerateStage:
 
 
 def prompts_at(tokens: TokenStore, rows: list[int]) -> list[Prompt]:
-    """The prompts in the given rows of a token store."""
-    prompts = []
-    for row in rows:
-        record = tokens.dataset[row]
-        prompts.append(Prompt(str(record["id"]), row, tuple(int(token) for token in record["prompt_ids"])))
-    return prompts
+    """The prompts in the given rows of a token store, where their token ids stay until they are read."""
+    ids = values_at(tokens.dataset, "id", rows)
+    return [Prompt(*prompt) for prompt in zip(ids, rows, lists_at(tokens.dataset, "prompt_ids", rows), strict=True)]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.containers import canonical
 from tract.masking import masked
+from tract.stages.code_digest import code_digest
 from tract.validation import in_yaml_names, typed_node
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -168,12 +169,17 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tupl
         name = waiting.pop()
         if any(fnmatchcase(name, pattern) for pattern in immaterial):
             continue
-        tree = ast.parse(files[name].read_bytes())
-        nodes = list(ast.walk(tree))  # once: the trees are large
-        digests[name] = _digest(tree, nodes)
-        imported = _imported(nodes, name, is_package=files[name].name == "__init__.py")
+        digests[name], imported = _module(files[name], name)
         waiting |= {found for found in imported if found in files and found not in digests}
     return tuple(sorted(digests.items()))
+
+
+@cache  # stages share most of their modules
+def _module(file: Path, name: str) -> tuple[str, frozenset[str]]:
+    """(digest, what may be modules that it imports) of a module."""
+    tree = ast.parse(file.read_bytes())
+    nodes = list(ast.walk(tree))  # once: the trees are large
+    return code_digest(tree, nodes), frozenset(_imported(nodes, name, is_package=file.name == "__init__.py"))
 
 
 def _module_files(root: Path, package: str) -> dict[str, Path]:
@@ -185,18 +191,6 @@ def _with_packages(name: str) -> Iterator[str]:
     """``a.b.c`` -> a, a.b, a.b.c."""
     parts = name.split(".")
     return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
-
-
-def _digest(tree: ast.Module, nodes: Sequence[ast.AST]) -> str:
-    """The digest of a syntax tree, from whose bodies docstrings and other strings that stand alone are removed."""
-    for node in nodes:
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.body = [statement for statement in node.body if not _is_text(statement)]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
 
 
 def _imported(nodes: Sequence[ast.AST], module: str, is_package: bool) -> Iterator[str]:

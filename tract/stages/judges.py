@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class Judge:
 
     Attributes:
         name: what it is called in tables.
-        fingerprint: changes when its weights, tokenizer or layout do.
+        fingerprinted: gives ``fingerprint``.
         model: the seed LLM. weights: folder of what was trained, or None. four_bit: whether the seed LLM is quantised (QLoRA).
         tokenizer, layout, template: how prompts are worded and scores are written; those that it was trained with.
         seed: of the seed LLM's weights where they are made at random; the one that it was trained on, not today's.
@@ -36,7 +38,7 @@ class Judge:
     """
 
     name: str
-    fingerprint: str
+    fingerprinted: Callable[[], str] = field(repr=False, compare=False)
     model: ModelConfig
     weights: Path | None
     four_bit: bool
@@ -45,6 +47,11 @@ class Judge:
     template: PromptTemplate
     seed: int
     use_cot: bool = True
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when its weights, tokenizer or layout do. Read from its files when it is asked for, which few of many ranks do."""
+        return self.fingerprinted()
 
 
 def find_judge(spec: str, cfg: Config) -> Judge:
@@ -81,15 +88,22 @@ def _with_pad(model: ModelConfig, cfg: Config) -> ModelConfig:
 
 def _seed_judge(cfg: Config) -> Judge:
     tokenizer, layout, template = seed_layout(cfg)
-    fingerprint = _joined(model_fingerprint(cfg.model, cfg.seed), layout.fingerprint, repr(template))
-    return Judge(SEED, fingerprint, cfg.model, None, False, tokenizer, layout, template, cfg.seed)
+
+    def fingerprinted() -> str:
+        return _joined(model_fingerprint(cfg.model, cfg.seed), layout.fingerprint, repr(template))
+
+    return Judge(SEED, fingerprinted, cfg.model, None, False, tokenizer, layout, template, cfg.seed)
 
 
 def _adapter_judge(folder: Path, cfg: Config) -> Judge:
     """An adapter that PEFT wrote elsewhere, on the configured seed LLM, with the configured prompt."""
     seed = _seed_judge(cfg)
-    weights = b"".join(path.read_bytes() for path in sorted(folder.glob("adapter_*")))
-    return replace(seed, name=folder.name, weights=folder, fingerprint=_joined(seed.fingerprint, hashlib.sha256(weights).hexdigest()))
+
+    def fingerprinted() -> str:
+        weights = b"".join(path.read_bytes() for path in sorted(folder.glob("adapter_*")))
+        return _joined(seed.fingerprint, hashlib.sha256(weights).hexdigest())
+
+    return replace(seed, name=folder.name, weights=folder, fingerprinted=fingerprinted)
 
 
 def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None) -> Judge:
@@ -121,10 +135,13 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
     model = _as_allowed(model, folder, trust_remote_code, unpacked)
     tokenizer = load_tokenizer(in_folder(model, folder))
     layout = SequenceLayout.from_dict(tokenizer, saved)
-    # The seed LLM is no file of the folder where an adapter was trained.
-    fingerprint = _joined(product.fingerprint, model_fingerprint(model, seed))
+
+    def fingerprinted() -> str:
+        # The seed LLM is no file of the folder where an adapter was trained.
+        return _joined(product.fingerprint, model_fingerprint(model, seed))
+
     name = str(product.manifest.get("stage", folder.name))
-    return Judge(name, fingerprint, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot)
+    return Judge(name, fingerprinted, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot)
 
 
 def _as_allowed(model: ModelConfig, folder: Path, trust_remote_code: bool, unpacked: str | None) -> ModelConfig:

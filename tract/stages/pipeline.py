@@ -30,8 +30,9 @@ from tract.stages.benchmarks import check_benchmarks
 from tract.stages.judges import SEED, find_judge
 from tract.stages.launch import check_devices, follow, follows, leading, processes, run_job
 from tract.stages.products import Product, open_product
+from tract.stages.run_folder import StageFolder
 from tract.stages.run_record import recorded
-from tract.stages.stage import Stage, complete_product, folder_of, run_stage
+from tract.stages.stage import Stage, complete_product, folder_of, outdated, run_stage
 from tract.stages.tracking import FOLDER, offline_runs
 from tract.validation import typed, validate
 
@@ -139,7 +140,7 @@ def _complete_products(cfg: Config, resolved: DictConfig, plan: list[str]) -> di
     found: dict[str, Product] = {}
     for name in plan[: plan.index("stage2")]:
         folder = folder_of(build_stage(Task(name, _inputs(name, cfg, found), False), resolved), cfg, force=False)
-        if _forced(name, cfg) or not folder.is_complete:
+        if _forced(name, cfg) or not folder.is_complete or outdated(folder, cfg):
             break
         found[name] = open_product(folder.path)
     return found
@@ -154,7 +155,7 @@ def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
     if "evaluate" not in plan or cfg.compare_to is None:
         return
     if cfg.compare_to != "stage1":
-        find_judge(cfg.compare_to, cfg)
+        assert find_judge(cfg.compare_to, cfg).fingerprint  # its files are there
     elif "stage1" not in plan:
         raise ConfigError("compare_to: 'stage1' is no stage of this pipeline; give seed, a run folder, a Hugging Face model, or null")
 
@@ -318,13 +319,23 @@ def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
         log.info("%s: reused, %s (same configuration, inputs and code)", task.stage, folder.path)
         return product
     if not wanted:
-        raise ConfigError(
-            f"stages: {task.stage} is needed, but it is not complete ({folder.path} does not exist); add it, as in "
-            f"stages=[{task.stage},...], or run the whole pipeline first{_or_a_judge(task, cfg)}"
-        )
+        raise _not_wanted(task, folder, cfg)
     if task.stage == "evaluate" or not cfg.run.isolate:
         return run_stage(stage, cfg, force=force)
     return _run_apart(task, resolved)
+
+
+def _not_wanted(task: Task, folder: StageFolder, cfg: Config) -> ConfigError:
+    add = f"add it, as in stages=[{task.stage},...]"
+    if changes := outdated(folder, cfg):
+        return ConfigError(
+            f"run.on_version_change: {task.stage} is to be redone, since it was made with other versions ({', '.join(changes)}), but "
+            f"stages= or from= leave it out; {add}, or set run.on_version_change=reuse"
+        )
+    return ConfigError(
+        f"stages: {task.stage} is needed, but it is not complete ({folder.path} does not exist); {add}, or run the whole pipeline "
+        f"first{_or_a_judge(task, cfg)}"
+    )
 
 
 def _or_a_judge(task: Task, cfg: Config) -> str:
@@ -333,5 +344,6 @@ def _or_a_judge(task: Task, cfg: Config) -> str:
 
 def _run_apart(task: Task, resolved: DictConfig) -> Product:
     """Runs a task in processes of its own."""
-    # Where the product is, only they know for sure: code may have been edited since this process began.
-    return open_product(run_job(asdict(task), resolved, processes(typed(resolved)), PRODUCT_FILE))
+    # Where the product is, only they know for sure: code may have been edited since this process began. It was absent when this process
+    # looked for it, so whoever made it has done so since, and has hashed what they wrote.
+    return open_product(run_job(asdict(task), resolved, processes(typed(resolved)), PRODUCT_FILE), just_made=True)

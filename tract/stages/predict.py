@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from tract.config import Config
+from tract.data.arrow_columns import values_at
 from tract.data.cots import COTS_FILE, read_cots
 from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
 from tract.errors import ConfigError, DataError
@@ -121,7 +122,7 @@ class PredictStage:
             if not rows:
                 raise DataError(f"evaluation.cots: {cfg.evaluation.cots!r} holds no CoT for any item of {benchmark.name}")
         tokens = self._tokens(benchmark)
-        status = {row: str(tokens.dataset[row]["status"]) for row in rows}
+        status = dict(zip(rows, values_at(tokens.dataset, "status", rows), strict=True))
         prompts = prompts_at(tokens, [row for row in rows if not status[row].startswith("dropped")])
         journal = RankLogs(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
         what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.batch_size
@@ -167,8 +168,9 @@ class PredictStage:
                 if example.annotations
             }
         found: dict[int, list[Sequence[int]]] = {}
-        ids = {row: benchmark.store.dataset[row]["id"] for row in benchmark.rows}
-        for record in read_cots(self._given.path / COTS_FILE, Path(self.cfg.paths.cache)):
+        ids = dict(zip(benchmark.rows, values_at(benchmark.store.dataset, "id", benchmark.rows), strict=True))
+        path, fingerprint = self._given.file(COTS_FILE)
+        for record in read_cots(path, Path(self.cfg.paths.cache), fingerprint):
             if record["row"] in ids:
                 if record["id"] != ids[record["row"]]:
                     raise ConfigError(f"evaluation.cots: {self.cfg.evaluation.cots!r} was generated on other data than {benchmark.name}")

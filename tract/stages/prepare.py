@@ -145,8 +145,11 @@ def prepare(cfg: Config) -> Prepared:
     return Prepared(store, tokens, tokenizer, layout, template, rows, {**_counted(store, tokens, rows), "score_leak": leak.to_dict()})
 
 
-def prepare_generated(cfg: Config, cots_path: Path) -> Prepared:
+def prepare_generated(cfg: Config, cots_path: Path, fingerprint: str | None = None) -> Prepared:
     """The same with CoTs that a judge generated in place of the annotated ones, or beside them (``stage2.cots``).
+
+    Args:
+        cfg: the configuration. cots_path: the file of CoTs. fingerprint: its SHA-256, where it is known.
 
     Raises:
         DataError: if the CoTs do not belong to these examples or this split.
@@ -155,7 +158,8 @@ def prepare_generated(cfg: Config, cots_path: Path) -> Prepared:
     store = examples_of(cfg, layout.grid)
     splits = splits_of(cfg, store)
     cache = Path(cfg.paths.cache)
-    cots = read_cots(cots_path, cache)
+    fingerprint = fingerprint or cots_fingerprint(cots_path)
+    cots = read_cots(cots_path, cache, fingerprint)
     check_splits(cots, splits)
     chosen = filter_cots(cots, CotFilter(**vars(cfg.stage2.filter)))
     tokens = with_cots(
@@ -165,7 +169,7 @@ def prepare_generated(cfg: Config, cots_path: Path) -> Prepared:
         cfg.stage2.cots,
         layout,
         cache,
-        cots_fingerprint(cots_path),
+        fingerprint,
         splits["train"],
         max_length=cfg.data.max_length,
     )

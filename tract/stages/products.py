@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -33,6 +34,9 @@ IMMATERIAL_FILES = (
 )  # fmt: skip
 # Those of them that are read all the same.
 _READ = ("config.yaml", MANIFEST)
+# Folder -> manifest's fingerprint, and size and time of change of each file, of products whose contents this process knows to be right.
+_known: dict[Path, tuple[str, list[tuple[int, int]]]] = {}
+_leader_checks = False  # in a process of a stage: who started it has checked what it reads
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Product:
     path: Path
     manifest: dict[str, Any]
     fingerprint: str
+
+    def file(self, name: str) -> tuple[Path, str | None]:
+        """One of its files and the SHA-256 of it, so that nobody hashes it again; None if it is no part of the product."""
+        return self.path / name, self.manifest["files"].get(name, (0, None))[1]
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any], identity: StageIdentity) -> dict[str, Any]:
@@ -94,8 +102,26 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], StageIdentity]:
     raise DataError(f"{path / MANIFEST}: {problem}; make the product anew with force={_stage(path)}, or remove the folder")
 
 
-def open_product(path: Path) -> Product:
+@contextmanager
+def checked_by_leader() -> Iterator[None]:
+    """Lets ``open_product`` look at sizes alone meanwhile: the process that started this one has hashed all that it reads."""
+    global _leader_checks
+    before, _leader_checks = _leader_checks, True
+    try:
+        yield
+    finally:
+        _leader_checks = before
+
+
+def open_product(path: Path, *, just_made: bool = False) -> Product:
     """Reads a complete stage for use by another one, after checking that its files are what the stage wrote.
+
+    All files are hashed once in a process, and again when size or time of change of one says that it is another; those of a product
+    that this process has written itself are known. Sizes are checked each time.
+
+    Args:
+        path: the folder. just_made: a process of this command has hashed the files since it wrote them, or another command has, while
+            this one was at work; so they are not read again.
 
     Raises:
         ConfigError: if there is no complete stage.
@@ -107,12 +133,31 @@ def open_product(path: Path) -> Product:
     manifest, identity = read_manifest(path)
     for name in manifest["files"]:  # whoever changes the manifest can make key and fingerprint fit, so these say nothing of it
         inside(path, name)
-    remedy = f"the product is damaged: make it anew with force={identity.stage}"
-    for check in (_size_problem, _content_problem):  # the quick one first, for all files
-        for name, expected in manifest["files"].items():
-            if problem := check(path / name, expected):
-                raise DataError(f"{path / name}: {problem}; {remedy}")
-    return Product(path, manifest, manifest["fingerprint"])
+    product = Product(path, manifest, manifest["fingerprint"])
+    _check_files(product, identity.stage, _size_problem)
+    if _leader_checks:
+        return product
+    place, state = path.resolve(), _state(product)  # before the contents are read: what is written meanwhile is another state
+    if not just_made and _known.get(place) != state:
+        _check_files(product, identity.stage, _content_problem)
+    _known[place] = state
+    return product
+
+
+def remember(product: Product) -> None:
+    """Notes that this process has hashed the product's files as they are now."""
+    _known[product.path.resolve()] = _state(product)
+
+
+def _state(product: Product) -> tuple[str, list[tuple[int, int]]]:
+    stats = [(product.path / name).stat() for name in product.manifest["files"]]
+    return product.fingerprint, [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
+def _check_files(product: Product, stage: str, check: Callable[[Path, list[Any]], str | None]) -> None:
+    for name, expected in product.manifest["files"].items():
+        if problem := check(product.path / name, expected):
+            raise DataError(f"{product.path / name}: {problem}; the product is damaged: make it anew with force={stage}")
 
 
 def _check_links(folder: Path) -> None:

@@ -31,12 +31,13 @@ from filelock import FileLock, Timeout
 from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages.identity import StageIdentity, differences
-from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, write_json, write_manifest
+from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, remember, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
 STORE = "stages"
 _LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "peft", "datasets", "torchmetrics", "hydra-core", "numpy")
+_COMPARED = ("torch", "transformers", "peft", "tokenizers")  # those of them that can move a number by themselves
 _REMIND_S = 60.0  # between two lines that say who is waited for
 _POLL_S = 0.2
 
@@ -161,7 +162,9 @@ class StageFolder:
         sync_folder(self.path.parent)
         for journal in self.path.glob(f"{JOURNAL}*"):
             shutil.rmtree(journal)
-        return Product(self.path, content, content["fingerprint"])
+        product = Product(self.path, content, content["fingerprint"])
+        remember(product)
+        return product
 
     def link(self, run_folder: Path) -> None:
         """Makes a relative link to the product in the folder of a run; where links are impossible, one line says so."""
@@ -179,7 +182,7 @@ class StageFolder:
             log.warning("%s: %s cannot be made a link (%s); the product is in %s", self.identity.stage, place, error.strerror, self.path)
 
 
-def find(runs: Path, identity: StageIdentity, on_code_change: str) -> StageFolder:
+def find(runs: Path, identity: StageIdentity, on_code_change: str, on_version_change: str = "reuse") -> StageFolder:
     """The folder of the product with this identity, complete or not.
 
     Args:
@@ -187,6 +190,7 @@ def find(runs: Path, identity: StageIdentity, on_code_change: str) -> StageFolde
         identity: what the product is made from.
         on_code_change: "redo": the product must be of this very code. "reuse": where there is none, the newest complete
             product of other code, the rest being equal, is taken, and one line says what code differs.
+        on_version_change: "redo": a product of other code is not taken if it was made with other versions too.
 
     Raises:
         ConfigError: if ``on_code_change`` is neither.
@@ -197,6 +201,8 @@ def find(runs: Path, identity: StageIdentity, on_code_change: str) -> StageFolde
     if own.is_complete or on_code_change == "redo":
         return own
     equal = [(path, old) for path, old in _complete(runs, identity.stage) if replace(old, code=identity.code).key == identity.key]
+    if on_version_change == "redo":
+        equal = [(path, old) for path, old in equal if not version_changes(read_manifest(path)[0])]
     if not equal:
         return own
     path, old = equal[-1]
@@ -245,6 +251,17 @@ def provenance() -> dict[str, Any]:
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "pid": os.getpid(),
     }
+
+
+def version_changes(manifest: Mapping[str, Any]) -> list[str]:
+    """What was installed when a product was made and is another version now, as "torch 2.7.1 -> 2.8.0".
+
+    Builds of one version (``+cpu``, ``+cu129``) are the same. Of a manifest that does not say, nothing is known to have changed.
+    """
+    recorded = manifest.get("versions")
+    made = {name: str(recorded[name]) for name in _COMPARED if name in recorded} if isinstance(recorded, Mapping) else {}
+    found = {name: (old, version(name)) for name, old in made.items()}
+    return [f"{name} {old} -> {now}" for name, (old, now) in found.items() if old.partition("+")[0] != now.partition("+")[0]]
 
 
 def _commit() -> str | None:

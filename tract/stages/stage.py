@@ -15,7 +15,7 @@ from tract.errors import DataError
 from tract.ranks import agree, wait_for_all
 from tract.stages.identity import StageIdentity
 from tract.stages.products import Product, open_product, read_manifest
-from tract.stages.run_folder import StageFolder, find, provenance, reason
+from tract.stages.run_folder import StageFolder, find, provenance, reason, version_changes
 from tract.stages.tracking import Tracker, tracked
 
 log = logging.getLogger(__name__)
@@ -77,20 +77,37 @@ class Stage(Protocol):
 
 def folder_of(stage: Stage, cfg: Config, *, force: bool) -> StageFolder:
     """The folder of a stage's product, whether it is there or not."""
-    return find(Path(cfg.paths.runs), stage.identity(), "redo" if force else cfg.run.on_code_change)
+    return find(Path(cfg.paths.runs), stage.identity(), "redo" if force else cfg.run.on_code_change, cfg.run.on_version_change)
 
 
 def complete_product(folder: StageFolder, cfg: Config) -> Product | None:
-    """The product if it is there, linked into the run's folder.
+    """The product if it is there and is to be reused, linked into the run's folder; a line says which versions differ.
 
     Raises:
         DataError: if it is there but damaged.
     """
-    if not folder.is_complete:
+    if not folder.is_complete or outdated(folder, cfg):
         return None
     product = open_product(folder.path)
+    if changes := version_changes(product.manifest):
+        _say_versions(folder.identity.stage, changes, "reused (run.on_version_change=reuse)")
     folder.link(run_folder(cfg))
     return product
+
+
+def outdated(folder: StageFolder, cfg: Config) -> list[str]:
+    """The versions for which a product that is there is to be rebuilt; none where it is absent or may be reused.
+
+    Raises:
+        DataError: if its manifest cannot be used.
+    """
+    if cfg.run.on_version_change == "reuse" or not folder.is_complete:
+        return []
+    return version_changes(read_manifest(folder.path)[0])
+
+
+def _say_versions(stage: str, changes: list[str], what: str) -> None:
+    log.warning("%s: versions differ from those that it was made with: %s; %s", stage, ", ".join(changes), what)
 
 
 def run_folder(cfg: Config) -> Path:
@@ -124,6 +141,18 @@ def _made_since(begun: datetime, folder: StageFolder) -> bool:
         return False
 
 
+def _begins(stage: Stage, folder: StageFolder, cfg: Config, *, force: bool) -> bool:
+    """Says why the stage is made; whether it takes the place of a complete product."""
+    if force:
+        log.info("%s: made anew, since force says so", stage.name)
+        return True
+    if changes := outdated(folder, cfg):
+        _say_versions(stage.name, changes, "rebuilt (run.on_version_change=redo)")
+        return True
+    log.info("%s", reason(Path(cfg.paths.runs), folder.identity))
+    return False
+
+
 def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     """The stage's product: reused if it is there, else made here, going on where an earlier try was cut off.
 
@@ -142,10 +171,10 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
             log.info("%s: reused, %s (same configuration, inputs and code)", stage.name, folder.path)
             agree(None, patient=True)
             return product
-        log.info("%s", f"{stage.name}: made anew, since force says so" if force else reason(Path(cfg.paths.runs), folder.identity))
-        if folder.working.exists() and not force:
+        replaces = _begins(stage, folder, cfg, force=force)
+        if folder.working.exists() and not replaces:
             log.info("%s: going on with what an earlier try left in %s", stage.name, folder.working)
-        folder.begin(overwrite=force)
+        folder.begin(overwrite=replaces)
         if force:
             interruption.renewed(stage.name)
         agree(folder, patient=True)
