@@ -34,6 +34,7 @@ from tract.errors import ConfigError
 from tract.finite import listed, not_finite
 from tract.inside import inside
 from tract.masking import masked
+from tract.model_name import model_name
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +266,7 @@ def load_model(
     full_start = start_from is not None and adapter.kind == "full"
     model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
-    model.name_or_path = model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
+    model.name_or_path = model.config._name_or_path = model_name(cfg.name_or_path, cfg.package) if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
         model.requires_grad_(True)
     if cfg.gradient_checkpointing:

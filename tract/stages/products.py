@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -183,11 +182,6 @@ def _refuse_not_finite(content: Any, where: object) -> None:
     for key, number in not_finite_in(content):
         found = f"{key or 'the value'} is {number}"
         raise DataError(f"{where}: {found}, which is no number; nothing was written, look at what was computed before")
-
-
-def or_null(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics for JSON: null where one is not defined, e.g. the correlation of predictions that are all the same."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def write_json(path: Path, content: Any) -> None:
