@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +39,7 @@ from tract.model_name import model_name
 
 log = logging.getLogger(__name__)
 
+_DEEPSPEED = "deepspeed"
 _NAMED = 3  # the most weights that an error names
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -187,7 +189,26 @@ def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
 def save_here(model: Any, folder: Path) -> None:
     """Writes a whole model, whichever rank this is; transformers silently writes nothing on others than the first."""
     model.should_save_on_this_rank = lambda is_main_process: True
-    model.save_pretrained(folder)
+    with _without_deepspeed():
+        model.save_pretrained(folder)
+
+
+@contextmanager
+def _without_deepspeed() -> Iterator[None]:
+    """Keeps transformers from importing DeepSpeed where nobody has imported it.
+
+    When it writes a model, transformers asks accelerate whether DeepSpeed's engine is wrapped around it, and where DeepSpeed is
+    installed the question imports all of it: seconds, and a warning on machines without a GPU. A model that is wrapped so exists only
+    where DeepSpeed was imported before.
+    """
+    if _DEEPSPEED in sys.modules:
+        yield
+        return
+    sys.modules[_DEEPSPEED] = None  # type: ignore[assignment]  # Python's own sign for a package that cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[_DEEPSPEED]
 
 
 def _dequantized(source: Checkpoint) -> dict[str, Any]:
@@ -431,14 +452,15 @@ def save_judge(model: nn.Module, tokenizer: Any, folder: Path, weights: dict[str
         tokenizer: of the seed LLM. folder: is written to.
         weights: the trained parameters by their names in the model, whole; None for the model's own.
     """
-    if isinstance(model, PeftModel):
-        _save_adapter(model, weights, folder)
-    elif weights is None:
-        model.save_pretrained(folder)  # type: ignore[operator]
-    else:
-        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
-        model.save_pretrained(folder, state_dict={**weights, **buffers})  # type: ignore[operator]
+    with _without_deepspeed():
+        if isinstance(model, PeftModel):
+            _save_adapter(model, weights, folder)
+        elif weights is None:
+            model.save_pretrained(folder)  # type: ignore[operator]
+        else:
+            parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+            buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
+            model.save_pretrained(folder, state_dict={**weights, **buffers})  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 

@@ -115,7 +115,7 @@ def test_a_damaged_product_is_refused(name: str, content: str | None, problem: s
         (folder / name).unlink()
     else:
         (folder / name).write_text(content)
-    with pytest.raises(DataError, match=rf"{name}: {problem}; the product is damaged: make it anew with force=stage1$"):
+    with pytest.raises(DataError, match=rf"{name}: {problem}; the product is damaged: rebuild it with force=stage1$"):
         open_product(folder)
     assert open_product(make(folder)).path == folder
 

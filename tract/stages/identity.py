@@ -168,12 +168,17 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tupl
         name = waiting.pop()
         if any(fnmatchcase(name, pattern) for pattern in immaterial):
             continue
-        tree = ast.parse(files[name].read_bytes())
-        nodes = list(ast.walk(tree))  # once: the trees are large
-        digests[name] = _digest(tree, nodes)
-        imported = _imported(nodes, name, is_package=files[name].name == "__init__.py")
+        digests[name], imported = _read(files[name], name)
         waiting |= {found for found in imported if found in files and found not in digests}
     return tuple(sorted(digests.items()))
+
+
+@lru_cache(maxsize=None)
+def _read(file: Path, module: str) -> tuple[str, frozenset[str]]:
+    """The digest of a module and what it imports; read once in a process, which goes on with the code that it has loaded."""
+    tree = ast.parse(file.read_bytes())
+    nodes = list(ast.walk(tree))  # once: the trees are large
+    return _digest(tree, nodes), frozenset(_imported(nodes, module, is_package=file.name == "__init__.py"))
 
 
 def _module_files(root: Path, package: str) -> dict[str, Path]:

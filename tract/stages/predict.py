@@ -55,16 +55,23 @@ class PredictStage:
 
     Attributes:
         cfg: the typed configuration. resolved: the same as composed, for the run folder. judge: who judges.
+        compared: whether it is the judge that the run's own one is compared to; moves nothing but messages.
     """
 
     cfg: Config
     resolved: DictConfig
     judge: Judge
+    compared: bool = False
 
     @property
     def name(self) -> str:
         """Predict."""
         return "predict"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"predict (the compared judge, {self.judge.name})" if self.compared else self.name
 
     @cached_property
     def _benchmarks(self) -> list[Benchmark]:

@@ -90,7 +90,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], StageIdentity]:
         if agrees:
             return manifest, identity
         problem = "the manifest was changed, key or fingerprint do not fit the rest"
-    raise DataError(f"{path / MANIFEST}: {problem}; make the product anew with force={_stage(path)}, or remove the folder")
+    raise DataError(f"{path / MANIFEST}: {problem}; rebuild it with force={_stage(path)}, or remove the folder")
 
 
 def open_product(path: Path) -> Product:
@@ -106,7 +106,7 @@ def open_product(path: Path) -> Product:
     manifest, identity = read_manifest(path)
     for name in manifest["files"]:  # whoever changes the manifest can make key and fingerprint fit, so these say nothing of it
         inside(path, name)
-    remedy = f"the product is damaged: make it anew with force={identity.stage}"
+    remedy = f"the product is damaged: rebuild it with force={identity.stage}"
     for check in (_size_problem, _content_problem):  # the quick one first, for all files
         for name, expected in manifest["files"].items():
             if problem := check(path / name, expected):
