@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tupl
     return tuple(sorted(digests.items()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(file: Path, module: str) -> tuple[str, frozenset[str]]:
     """The digest of a module and what it imports; read once in a process, which goes on with the code that it has loaded."""
     tree = ast.parse(file.read_bytes())
