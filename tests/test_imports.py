@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "package": (("tract",), ()),
     "interruption": (("tract.interruption",), ()),
-    "schema": (("tract.errors", "tract.containers", "tract.durable", "tract.schema", "tract.inside", "tract.masking", "tract.records"), ()),
+    "schema": (
+        (
+            "tract.errors",
+            "tract.containers",
+            "tract.durable",
+            "tract.schema",
+            "tract.inside",
+            "tract.masking",
+            "tract.model_name",
+            "tract.records",
+        ),
+        (),
+    ),
     "text": (
         (
             "tract.score_grid",

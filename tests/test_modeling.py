@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,6 +34,7 @@ from tract.modeling import (
     load_tokenizer,
     locate,
     model_fingerprint,
+    save_here,
     save_judge,
     stored_in,
 )  # fmt: skip
@@ -131,6 +135,44 @@ def test_saved_adapter_is_safetensors_and_gives_the_same_logits(
     ids = torch.arange(10, 30)[None]
     torch.testing.assert_close(again(input_ids=ids).logits, model(input_ids=ids).logits)
     assert AutoTokenizer.from_pretrained(tmp_path)("a b").input_ids == tiny_tokenizer("a b").input_ids
+
+
+class _Refused:
+    """A finder that notes whether DeepSpeed is imported; asking whether it is installed is no import."""
+
+    def __init__(self) -> None:
+        self.imported = False
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == "deepspeed" else None
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        self.imported = True
+        stand_in: Any = ModuleType(spec.name)
+        stand_in.DeepSpeedEngine = type("DeepSpeedEngine", (), {})
+        return stand_in
+
+    def exec_module(self, module: Any) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_deepspeed_is_not_imported_to_write_a_model(
+    kind: str, tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody uses it; who has imported it finds it again."""
+    accelerate = importlib.import_module("accelerate.utils.other")
+    monkeypatch.setattr(accelerate, "is_deepspeed_available", lambda: importlib.util.find_spec("deepspeed") is not None)
+    monkeypatch.delitem(sys.modules, "deepspeed", raising=False)
+    finder: Any = _Refused()
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    model: Any = load_model(tiny_model_config, dataclasses.replace(LORA, kind=kind), seed=0)
+    save_judge(model, tiny_tokenizer, tmp_path)
+    save_here(model, tmp_path / "here")
+    assert not finder.imported
+    assert "deepspeed" not in sys.modules
+    in_use = importlib.import_module("deepspeed")
+    save_judge(model, tiny_tokenizer, tmp_path)
+    assert sys.modules["deepspeed"] is in_use
 
 
 def test_saved_full_weights_are_a_hugging_face_folder(tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any) -> None:

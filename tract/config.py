@@ -15,7 +15,7 @@ class RunConfig:
     name: str = MISSING  # with the seed, the run folder's name and the W&B group
     ablation: str | None = MISSING  # how the run differs from the experiment that it is named after; null: not at all
     tags: list[str] = MISSING
-    isolate: bool = MISSING  # heavy stages in processes of their own
+    isolate: bool | str = MISSING  # heavy stages in processes of their own; "auto": where it matters
     when_locked: str = MISSING  # "wait" or "refuse"
     on_code_change: str = MISSING  # "redo" or "reuse"
     on_version_change: str = MISSING  # "reuse" or "redo"

@@ -36,6 +36,7 @@ _TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
 FALLBACKS = ("lowest", "middle", "highest")
+AUTO = "auto"  # of run.isolate
 BACKENDS = ("hf", "vllm", "openai_server")
 ADAPTER_KINDS = ("lora", "qlora", "full")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -121,6 +122,7 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
         ("train.monitor", cfg.train.monitor, MONITORS),
         ("train.monitor_mode", cfg.train.monitor_mode, ("min", "max")),
         ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
+        ("run.isolate", str(cfg.run.isolate).lower(), (AUTO, "true", "false")),
         ("run.when_locked", cfg.run.when_locked, ("wait", "refuse")),
         ("run.on_code_change", cfg.run.on_code_change, ("redo", "reuse")),
         ("run.on_version_change", cfg.run.on_version_change, ("reuse", "redo")),

@@ -83,7 +83,7 @@ class TractLitModule(L.LightningModule):
         self._last_items: list[list[str]] = []  # and of the step before
         self._sound_at = -1  # optimizer steps before the weights were last found to be finite
         self.stage = "training"  # the stage's name, for errors
-        self.validation_metrics: dict[str, float] = {}
+        self.validation_metrics: dict[str, float | None] = {}  # None where one is undefined
         self.validated_at = -1  # optimizer steps before the last validation
         self._random_state: dict[str, Tensor] | None = None  # of a checkpoint, until training starts
         self._evaluated = nn.ModuleDict({name: SplitMetrics(name) for name in ("val", "test")})
@@ -264,7 +264,7 @@ class TractLitModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics, and keeps them with the step that they belong to."""
-        self.validation_metrics = {key: value.item() for key, value in self._log_evaluated("val").items()}
+        self.validation_metrics = self._log_evaluated("val")
         self.validated_at = self.global_step
 
     def on_test_epoch_start(self) -> None:
@@ -285,7 +285,7 @@ class TractLitModule(L.LightningModule):
         if batch.counts:
             self._evaluated[name].update(parts, batch)  # type: ignore[operator]
 
-    def _log_evaluated(self, name: str) -> dict[str, Tensor]:
+    def _log_evaluated(self, name: str) -> dict[str, float | None]:
         values, bad = self._evaluated[name].compute()  # type: ignore[operator]
         if bad:
             raise TrainingError(
@@ -294,7 +294,8 @@ class TractLitModule(L.LightningModule):
                 "these examples, then run the same command again"
             )
         for key, value in values.items():  # those of all ranks
-            self.log(key, value, prog_bar=key.endswith(("pearson_r", "/rmse")))
+            if value is not None:
+                self.log(key, value, prog_bar=key.endswith(("pearson_r", "/rmse")))
         return values
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
-from torchmetrics import KendallRankCorrCoef, MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.functional.regression import kendall_rank_corrcoef, mean_squared_error, pearson_corrcoef, spearman_corrcoef
+
+CORRELATIONS = ("pearson_r", "spearman_rho", "kendall_tau")
+METRICS = (*CORRELATIONS, "rmse", "rmse_constant")
+# A spread below this share of the largest value is rounding error of float32, in which scores are computed: they are all the same.
+_ROUNDING = 1e-6
 
 
-class ConstantRMSE(Metric):
-    """RMSE of the best constant prediction, which is the standard deviation of the targets (points).
+def judge_metrics(predictions: Tensor, targets: Tensor) -> dict[str, float | None]:
+    """Pearson r, Spearman rho, Kendall tau-b, RMSE and the constant baseline's RMSE, in the order of ``METRICS``.
 
-    A judge that does not beat it has learned nothing about the responses, whatever its RMSE looks like.
+    The baseline is the RMSE of the best constant prediction, which is the standard deviation of the targets: a judge that does not
+    beat it has learned nothing about the responses, whatever its RMSE looks like. Correlations are None where predictions or targets
+    are all the same, as those of a single item are.
+
+    Args:
+        predictions, targets: [n] floating point, in points, one value per judged response; n > 0.
     """
+    # Before torchmetrics is asked: it warns of a small spread and gives NaN for it, or 0 for Spearman's. In float64, in which
+    # squares of small spreads are no zero, and whatever the model computes in.
+    predictions, targets = predictions.detach().cpu().double(), targets.detach().cpu().double()
+    found: dict[str, float | None] = dict.fromkeys(METRICS)
+    if varies(predictions) and varies(targets):
+        # Of a spread of 1: Pearson's does not depend on it, and the others on the order alone.
+        scaled = [(values - values.mean()) / values.std(correction=0) for values in (predictions, targets)]
+        found["pearson_r"] = pearson_corrcoef(*scaled).item()
+        found["spearman_rho"] = spearman_corrcoef(predictions, targets).item()
+        tau = kendall_rank_corrcoef(predictions, targets, variant="b")
+        assert isinstance(tau, Tensor)  # a pair with a p-value, if that is asked for
+        found["kendall_tau"] = tau.item()
+    found["rmse"] = mean_squared_error(predictions, targets, squared=False).item()
+    found["rmse_constant"] = targets.std(correction=0).item()
+    return found
 
-    full_state_update = False
-    targets: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("targets", default=[], dist_reduce_fx="cat")
-
-    def update(self, preds: Tensor, target: Tensor) -> None:  # noqa: ARG002  (the collection passes both)
-        """Remembers the targets; predictions play no part."""
-        self.targets.append(target.detach())
-
-    def compute(self) -> Tensor:
-        """[] float32, points."""
-        # dim_zero_cat: after synchronisation between ranks the state is one tensor instead of a list.
-        return dim_zero_cat(self.targets).float().std(correction=0)
-
-
-def judge_metrics(prefix: str) -> MetricCollection:
-    """Pearson r, Spearman rho, Kendall tau-b, RMSE and the constant baseline's RMSE, of what this process is given.
-
-    Update with predictions and targets, each [n] float32 in points, one value per judged response.
-    """
-    return MetricCollection(
-        {
-            "pearson_r": PearsonCorrCoef(sync_on_compute=False),
-            "spearman_rho": SpearmanCorrCoef(sync_on_compute=False),
-            "kendall_tau": KendallRankCorrCoef(variant="b", sync_on_compute=False),
-            "rmse": MeanSquaredError(squared=False, sync_on_compute=False),
-            "rmse_constant": ConstantRMSE(sync_on_compute=False),
-        },
-        prefix=prefix,
-        compute_groups=False,
-    )
+def varies(values: Tensor) -> bool:
+    """Whether there are two values that differ by more than rounding; without, no correlation with them is defined."""
+    return bool(torch.std(values, correction=0) > _ROUNDING * values.abs().max())

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -34,9 +35,11 @@ from tract.errors import ConfigError
 from tract.finite import listed, not_finite
 from tract.inside import inside
 from tract.masking import masked
+from tract.model_name import model_name
 
 log = logging.getLogger(__name__)
 
+_DEEPSPEED = "deepspeed"
 _NAMED = 3  # the most weights that an error names
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -186,7 +189,26 @@ def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
 def save_here(model: Any, folder: Path) -> None:
     """Writes a whole model, whichever rank this is; transformers silently writes nothing on others than the first."""
     model.should_save_on_this_rank = lambda is_main_process: True
-    model.save_pretrained(folder)
+    with _without_deepspeed():
+        model.save_pretrained(folder)
+
+
+@contextmanager
+def _without_deepspeed() -> Iterator[None]:
+    """Keeps transformers from importing DeepSpeed where nobody has imported it.
+
+    When it writes a model, transformers asks accelerate whether DeepSpeed's engine is wrapped around it, and where DeepSpeed is
+    installed the question imports all of it: seconds, and a warning on machines without a GPU. A model that is wrapped so exists only
+    where DeepSpeed was imported before.
+    """
+    if _DEEPSPEED in sys.modules:
+        yield
+        return
+    sys.modules[_DEEPSPEED] = None  # type: ignore[assignment]  # Python's own sign for a package that cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[_DEEPSPEED]
 
 
 def _dequantized(source: Checkpoint) -> dict[str, Any]:
@@ -265,7 +287,7 @@ def load_model(
     full_start = start_from is not None and adapter.kind == "full"
     model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
-    model.name_or_path = model.config._name_or_path = f"{cfg.package}/{cfg.name_or_path}" if cfg.package else cfg.name_or_path
+    model.name_or_path = model.config._name_or_path = model_name(cfg.name_or_path, cfg.package) if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
         model.requires_grad_(True)
     if cfg.gradient_checkpointing:
@@ -430,14 +452,15 @@ def save_judge(model: nn.Module, tokenizer: Any, folder: Path, weights: dict[str
         tokenizer: of the seed LLM. folder: is written to.
         weights: the trained parameters by their names in the model, whole; None for the model's own.
     """
-    if isinstance(model, PeftModel):
-        _save_adapter(model, weights, folder)
-    elif weights is None:
-        model.save_pretrained(folder)  # type: ignore[operator]
-    else:
-        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
-        model.save_pretrained(folder, state_dict={**weights, **buffers})  # type: ignore[operator]
+    with _without_deepspeed():
+        if isinstance(model, PeftModel):
+            _save_adapter(model, weights, folder)
+        elif weights is None:
+            model.save_pretrained(folder)  # type: ignore[operator]
+        else:
+            parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+            buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
+            model.save_pretrained(folder, state_dict={**weights, **buffers})  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from tract.data.batches import JudgeBatch
 from tract.metrics import judge_metrics
@@ -23,7 +22,6 @@ class SplitMetrics(nn.Module):
     def __init__(self, split: str) -> None:
         super().__init__()
         self.split = split
-        self.agreement: MetricCollection = judge_metrics(f"{split}/")
         self.reset()
 
     def reset(self) -> None:
@@ -43,20 +41,21 @@ class SplitMetrics(nn.Module):
         self._ids.append(list(batch.item_ids))
         self._sums.append(torch.stack([parts.ce_sum, tokens, parts.squared_error.sum(), parts.score_mass.sum(), examples]))
 
-    def compute(self) -> tuple[dict[str, Tensor], list[str]]:
-        """All values under their keys, and the ids of the items that are not finite; with such items there are no values."""
-        device = self._sums[0].device if self._sums else torch.device("cpu")
+    def compute(self) -> tuple[dict[str, float | None], list[str]]:
+        """All values under their keys, None where one is undefined, and the ids of the items that are not finite.
+
+        With such items there are no values.
+        """
         own = [torch.cat([torch.zeros(0), *(part.float().cpu() for part in kept)]) for kept in (self._predictions, self._targets)]
         sums = torch.stack([torch.zeros(5), *(part.float().cpu() for part in self._sums)]).sum(dim=0)
         of_ranks = gathered((*own, sums, self._bad_items() if not torch.isfinite(torch.cat([own[0], sums])).all() else []))
         if bad := [name for rank in of_ranks for name in rank[3]]:
             return {}, bad
-        predictions, targets = (torch.cat([rank[place] for rank in of_ranks]).to(device) for place in (0, 1))
-        ce, tokens, squared_error, mass, examples = torch.stack([rank[2] for rank in of_ranks]).sum(dim=0).to(device)
-        self.agreement.reset()
-        self.agreement.update(predictions, targets)
+        predictions, targets = (torch.cat([rank[place] for rank in of_ranks]) for place in (0, 1))
+        ce, tokens, squared_error, mass, examples = torch.stack([rank[2] for rank in of_ranks]).sum(dim=0)
         means = {"squared_error": squared_error / examples, "score_mass": mass / examples, **({"ce": ce / tokens} if tokens > 0 else {})}
-        return {**self.agreement.compute(), **{f"{self.split}/{name}": mean for name, mean in means.items()}}, []
+        values = {**judge_metrics(predictions, targets), **{name: mean.item() for name, mean in means.items()}}
+        return {f"{self.split}/{name}": value for name, value in values.items()}, []
 
     def _bad_items(self) -> list[str]:
         """Ids of the items whose prediction is not finite; where only a sum is not, of all of its micro-batch."""

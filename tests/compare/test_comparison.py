@@ -276,7 +276,7 @@ def test_a_damaged_product_is_refused(tmp_path: Path) -> None:
     made = make_run(tmp_path, 0.5)
     with (made.product / "metrics.json").open("a") as file:
         file.write(" ")
-    with pytest.raises(DataError, match=r"metrics\.json: the file has .* the product is damaged: make it anew with force=evaluate"):
+    with pytest.raises(DataError, match=r"metrics\.json: the file has .* the product is damaged: rebuild it with force=evaluate"):
         compared(tmp_path)
 
 

@@ -24,7 +24,7 @@ from tract.stages.products import Product
 ROOT = Path(__file__).resolve().parents[2]
 # Dropout and a high learning rate: a step that is lost, done twice or drawn otherwise shows in the predictions.
 OVERRIDES = (
-    "model=tiny", "logger=csv", "trainer.enable_progress_bar=false", "run.name=tiny", "run.isolate=false",
+    "model=tiny", "logger=csv", "trainer.enable_progress_bar=false", "run.name=tiny",
     "data.source.n_questions=16", "data.source.n_ood_questions=1", "data.max_train_items=16", "data.max_val_items=2",
     "batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null",
     "train.max_epochs=2", "train.max_steps=6", "train.validate_every_steps=3",

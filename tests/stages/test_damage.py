@@ -213,4 +213,4 @@ def test_half_written_products_of_a_cut_off_stage_are_written_over(
     halve(working / "adapter_model.safetensors")
     halve(working / "layout.json")
     (working / f"{MANIFEST}.tmp").write_text("{")
-    assert "going on with what an earlier try left" in finish(place, whole, caplog)
+    assert "resuming from what an earlier try left" in finish(place, whole, caplog)

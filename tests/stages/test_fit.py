@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -159,6 +160,40 @@ def test_one_process_is_one_whatever_slurm_says(tiny_config: TinyConfig, tmp_pat
     trainer = _trainer(tiny_config()[0], [], [], tmp_path, 1, validates=False)
     assert trainer.world_size == 1
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
+
+
+UNDEFINED = {"val/pearson_r", "val/spearman_rho", "val/kendall_tau"}
+
+
+@pytest.mark.parametrize("monitor", ["val/pearson_r", "val/rmse"])
+def test_correlations_of_one_validation_item_are_undefined_and_nothing_warns(
+    monitor: str, tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """They are null in the manifest and absent from what is logged; a monitored one is explained in one line."""
+    chosen = ["data.max_val_items=1", "train.max_steps=2", "train.validate_every_steps=1", "train.export=best", "logger=csv"]
+    mode = "max" if monitor == "val/pearson_r" else "min"
+    with caplog.at_level(logging.INFO, logger="tract"):
+        folder = fit(*tiny_config(*chosen, f"train.monitor={monitor}", f"train.monitor_mode={mode}", "train.validate_seed_model=true"))
+    training = json.loads((folder / "manifest.json").read_text())["training"]
+    for metrics in (training["seed_metrics"], training["final_metrics"]):
+        assert {name for name, value in metrics.items() if value is None} == UNDEFINED
+    (table,) = folder.glob("csv/**/metrics.csv")
+    with table.open(newline="") as file:
+        logged = {name for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert "val/rmse" in logged
+    assert logged & UNDEFINED == set()
+    lines = [message for message in caplog.messages if message.startswith("  val/")]
+    assert "  val/pearson_r      undefined -> undefined (1 item)" in lines
+    assert not [line for line in caplog.messages if "nan" in line]
+    assert not [warning for warning in recwarn if "torchmetrics" in warning.filename or "correlation" in str(warning.message)]
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING and "tract" in record.name]
+    if monitor == "val/rmse":
+        assert said == []
+        assert training["exported"]["val/rmse"] is not None
+    else:
+        assert len(said) == 1
+        assert said[0].startswith("train.monitor: val/pearson_r was undefined in every validation (1 item), so no weights are the best")
+        assert training["exported"] == {"weights": "last", "step": 2, "val/pearson_r": None}
 
 
 def test_real_feedback_trains(tiny_config: TinyConfig, shared_data: Path) -> None:

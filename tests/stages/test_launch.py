@@ -39,6 +39,33 @@ def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> 
     assert launch.processes(tiny_config(*overrides)[0]) == size
 
 
+@pytest.mark.parametrize(
+    ("overrides", "apart"),
+    [
+        ([], False),
+        (["run.isolate=true"], True),
+        (["run.isolate=false", "generation=vllm"], False),
+        (["generation=vllm"], True),
+        (["trainer.devices=2"], True),
+        (["trainer.num_nodes=2"], True),
+        (["trainer=single"], True),
+        (["trainer=deepspeed_zero2", "trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true"], True),
+    ],
+)
+def test_auto_isolates_where_it_matters(tiny_config: TinyConfig, overrides: list[str], apart: bool) -> None:
+    assert launch.isolated(tiny_config(*overrides)[0]) is apart
+
+
+def test_auto_is_the_default(compose_config: Callable[..., Any]) -> None:
+    assert compose_config("model=tiny").run.isolate == "auto"
+
+
+@pytest.mark.parametrize("value", ["never", "1", "null"])
+def test_isolate_accepts_auto_true_and_false(tiny_config: TinyConfig, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.isolate: .*"):
+        tiny_config(f"run.isolate={value}")
+
+
 def test_auto_counts_the_gpus(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert launch.processes(tiny_config("trainer=ddp")[0]) == 8

@@ -1,21 +1,26 @@
-"""The pipeline: what runs, what is reused, what is made anew and why, and how it is steered."""
+"""The pipeline: what runs, what is reused, what is rebuilt and why, and how it is steered."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_pipeline import SMALL, Tiny, made, metrics, records, reused
+from transformers import PreTrainedModel
 
 from tract.config_rules import STAGES
 from tract.errors import ConfigError
+from tract.stages import pipeline
 from tract.stages.pipeline import next_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,16 +86,19 @@ def test_the_same_command_reuses_everything_and_touches_no_file(whole: Any) -> N
 def test_a_changed_lambda_makes_stage1_and_all_after_it_anew(whole: Any) -> None:
     _, lines = whole.tiny.run("objective.lambda=3", "compare_to=null")
     assert made(lines) == ["stage1", "generate", "stage2", "predict", "evaluate"]
-    assert any(re.match(r"stage1: made anew, since \S+ differs: objective.lambda: 1(\.0)? -> 3", line) for line in lines), lines
-    assert any(re.match(r"generate: made anew, since .*parent judge changed", line) for line in lines), lines
-    assert any(re.match(r"stage2: made anew, since .*parent generate changed", line) for line in lines), lines
+    was = {stage: re.escape(whole.products[stage].path.name) for stage in STAGES}
+    judge, weight = "parent judge changed", r"objective.lambda: 1(\.0)? -> 3(\.0)?"
+    for stage, why in {"stage1": weight, "generate": judge, "predict": judge}.items():
+        assert any(re.fullmatch(rf"{stage}: rebuilding, since {why} \(was {was[stage]}\)", line) for line in lines), lines
+    assert any(re.match(r"stage2: rebuilding, since .*parent generate changed", line) for line in lines), lines
 
 
 def test_a_changed_temperature_makes_generate_and_all_after_it_anew(whole: Any) -> None:
     _, lines = whole.tiny.run("generation.temperature=0.5", "compare_to=null")
     assert reused(lines) == ["stage1"]
     assert made(lines) == ["generate", "stage2", "predict", "evaluate"]
-    assert any(re.match(r"generate: made anew, since \S+ differs: generation.temperature: 1(\.0)? -> 0.5", line) for line in lines), lines
+    changed = r"generate: rebuilding, since generation.temperature: 1(\.0)? -> 0.5 \(was generate-"
+    assert any(re.match(changed, line) for line in lines), lines
 
 
 def test_changed_resamples_make_only_evaluate_anew(whole: Any) -> None:
@@ -147,7 +155,7 @@ def test_force_makes_anew_what_it_names(tmp_path: Path) -> None:
     before = tiny.store
     _, lines = tiny.run(*short, "force=[predict]")
     assert made(lines) == ["predict"]
-    assert "predict: made anew, since force says so" in lines
+    assert "predict: rebuilding, since it is named in force (predict)" in lines
     assert reused(lines) == ["stage1", "evaluate"]
     _, lines = tiny.run(*short, "force=[all]")
     assert made(lines) == ["stage1", "predict", "evaluate"]
@@ -361,29 +369,100 @@ def test_stage2_follows_a_judge_that_is_given(whole: Any) -> None:
     assert products["evaluate"].path == whole.products["evaluate"].path
 
 
-# Processes of their own.
+# In one process, and in processes of their own.
+
+
+def test_messages_say_what_happens_to_this_run(whole: Any, tmp_path: Path) -> None:
+    """Of a run that is the first, nothing is rebuilt; of the judge that it is compared to, nothing ever is for another one's sake."""
+    begun = [line for line in whole.lines if "making it" in line or "rebuilding" in line or "new;" in line]
+    compared = "predict (the compared judge, seed)"
+    assert begun == [f"{what}: making it (nothing to reuse)" for what in (*STAGES[:-1], compared, STAGES[-1])]
+    _, lines = whole.tiny.run("run.name=second", "train.max_steps=1", "pipeline=[stage1]", "stages=[stage1]")
+    name = whole.products["stage1"].path.name
+    said = f"stage1: new; the most similar product, {name} of run tiny, seed 0, differs: train.max_steps: 2 -> 1"
+    assert said in lines, lines
+    _, lines = Tiny(tmp_path).run("stages=[stage1]", "force=[all]")
+    assert "stage1: making it (nothing to reuse)" in lines, lines
+
+
+def test_a_stage_in_this_process_leaves_neither_a_model_nor_a_filter_of_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage begins as the first one does."""
+    seen: list[tuple[str, int, int]] = []
+    run_stage = pipeline.run_stage
+    before = len(models())
+
+    def noting(stage: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append((stage.name, len(models()) - before, len(warnings.filters)))
+        return run_stage(stage, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "run_stage", noting)
+    Tiny(tmp_path).run("run.isolate=auto", "compare_to=null")
+    assert [name for name, _, _ in seen] == list(STAGES)
+    assert [left for _, left, _ in seen] == [0] * len(STAGES)
+    assert len({filters for _, _, filters in seen}) == 1
+
+
+def models() -> list[Any]:
+    return [found for found in gc.get_objects() if issubclass(type(found), PreTrainedModel)]
+
+
+def test_a_warning_in_a_stage_goes_to_the_log_whatever_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tract.stages.generate import GenerateStage
+
+    make = GenerateStage.make
+
+    def warning(*arguments: Any) -> Any:
+        warnings.filterwarnings("ignore", message="of this stage")
+        warnings.warn("of this stage alone", stacklevel=1)
+        warnings.warn("worth reading", stacklevel=1)
+        return make(*arguments)
+
+    monkeypatch.setattr(GenerateStage, "make", warning)
+    Tiny(tmp_path).run("run.isolate=auto", "stages=[stage1,generate]")
+    said = [record.getMessage() for record in caplog.records if record.name == "py.warnings"]
+    assert len([line for line in said if "worth reading" in line]) == 1
+    assert not [line for line in said if "of this stage" in line]
+    with pytest.warns(UserWarning, match="of this stage"):
+        warnings.warn("of this stage, behind it", stacklevel=1)
+
+
+# Runs the script, and says at its end which models are left and whether DeepSpeed was imported.
+_TOLD = """
+import atexit, gc, runpy, sys
+def tell():
+    from transformers import PreTrainedModel
+    print('models left:', sum(issubclass(type(found), PreTrainedModel) for found in gc.get_objects()))
+    print('deepspeed:', 'deepspeed' in sys.modules)
+atexit.register(tell)
+sys.argv[0] = 'train.py'
+runpy.run_path('train.py', run_name='__main__')
+"""
 
 
 @pytest.mark.slow
-def test_each_heavy_stage_has_a_process_of_its_own(tmp_path: Path, whole: Any) -> None:
-    """Each stage has its own process id, and when all is done the parent holds no model."""
-    program = (
-        "import atexit, gc, runpy, sys\n"
-        "def tell():\n"
-        "    from transformers import PreTrainedModel\n"
-        "    print('models in the parent:', sum(issubclass(type(found), PreTrainedModel) for found in gc.get_objects()))\n"
-        "atexit.register(tell)\n"
-        "sys.argv[0] = 'train.py'\n"
-        "runpy.run_path('train.py', run_name='__main__')\n"
-    )
+@pytest.mark.parametrize("isolate", ["auto", "true"])
+def test_one_process_or_one_for_each_heavy_stage_make_the_same_bytes(isolate: str, tmp_path: Path, whole: Any) -> None:
+    """On a CPU all stages have one process unless it is wished otherwise. No model is left in the command's own."""
     overrides = [o for o in SMALL if not o.startswith("run.isolate")]
-    command = [sys.executable, "-c", program, *overrides, f"paths.runs={tmp_path}/runs", f"paths.cache={whole.tiny.root}/cache"]
-    done = subprocess.run([*command, "compare_to=null"], cwd=ROOT, capture_output=True, text=True, timeout=280, env={**os.environ})
+    given = [] if isolate == "auto" else [f"run.isolate={isolate}"]
+    command = [sys.executable, "-c", _TOLD, *overrides, *given, f"paths.runs={tmp_path}/runs", f"paths.cache={whole.tiny.root}/cache"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as in this process
+    done = subprocess.run([*command, "compare_to=null"], cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     manifests = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "stages").glob("*/manifest.json")]
     pids = {manifest["stage"]: manifest["pid"] for manifest in manifests}
     assert sorted(pids) == sorted(STAGES)
-    assert len(set(pids.values())) == len(STAGES)
-    assert "models in the parent: 0" in done.stdout
-    same = {manifest["stage"]: manifest["fingerprint"] for manifest in manifests}
-    assert same["predict"] == whole.products["predict"].fingerprint
+    assert len(set(pids.values())) == (1 if isolate == "auto" else len(STAGES))
+    assert "models left: 0" in done.stdout
+    assert "deepspeed: False" in done.stdout
+    assert "accelerator" not in (done.stdout + done.stderr).lower()
+    for manifest in manifests:
+        if (stage := manifest["stage"]) != "evaluate":  # whose table of another judge ``whole`` has too
+            assert weights_of(manifest) == weights_of(whole.products[stage].manifest), stage
+
+
+def weights_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The files of a product with their hashes, but for the configuration, whose places differ."""
+    return {name: facts for name, facts in manifest["files"].items() if re.search(r"safetensors$|cots\.parquet$|jsonl$", name)}

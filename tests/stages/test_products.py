@@ -16,7 +16,7 @@ from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages import products
 from tract.stages.identity import StageIdentity
-from tract.stages.products import MANIFEST, checked_by_leader, json_line, open_product, or_null, read_manifest, write_json, write_manifest
+from tract.stages.products import MANIFEST, checked_by_leader, json_line, open_product, read_manifest, write_json, write_manifest
 
 IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.objective": "c1"})
 OTHER_CODE = replace(IDENTITY, code={"tract.objective": "c2"})
@@ -116,7 +116,7 @@ def test_a_damaged_product_is_refused(name: str, content: str | None, problem: s
         (folder / name).unlink()
     else:
         (folder / name).write_text(content)
-    with pytest.raises(DataError, match=rf"{name}: {problem}; the product is damaged: make it anew with force=stage1$"):
+    with pytest.raises(DataError, match=rf"{name}: {problem}; the product is damaged: rebuild it with force=stage1$"):
         open_product(folder)
     assert open_product(make(folder)).path == folder
 
@@ -298,7 +298,3 @@ def test_json_never_holds_a_number_that_is_none(tmp_path: Path, value: float, sa
     with pytest.raises(DataError, match=f"predictions.jsonl, e1: rail is {said}, which is no number"):
         json_line({"id": "e1", "rail": value}, "predictions.jsonl, e1")
     assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_metrics_that_are_not_defined_are_null(tmp_path: Path) -> None:
-    assert or_null({"val/rmse": 1.5, "val/pearson_r": float("nan")}) == {"val/rmse": 1.5, "val/pearson_r": None}

@@ -43,12 +43,20 @@ def folder(runs: Path) -> StageFolder:
     return find(runs, IDENTITY, "redo")
 
 
+NOTHING = "making it (nothing to reuse)"
+
+
+def why(runs: Path, identity: StageIdentity, judge: str | None = None) -> str:
+    """The reason in the run "mine" with seed 0."""
+    return reason(runs, identity, runs / "mine" / "seed0", judge=judge)
+
+
 def make(folder: StageFolder, content: str = "weights", overwrite: bool = False, **facts: Any) -> StageFolder:
     folder.begin(overwrite=overwrite)
     (folder.working / "model.safetensors").write_text(content)
     (folder.working / "sub").mkdir(exist_ok=True)
     (folder.working / "sub" / "layout.json").write_text("{}")
-    folder.finish({"commit": None, **facts})
+    folder.finish({"commit": None, "run": "mine", "seed": 0, **facts})
     return folder
 
 
@@ -111,7 +119,7 @@ def test_crash_before_the_rename_leaves_the_partial_folder(folder: StageFolder, 
         folder.finish({})
     assert not folder.path.exists()
     assert (folder.working / MANIFEST).is_file()
-    assert reason(folder.path.parents[1], IDENTITY) == "stage1: nothing to reuse"  # its manifest does not count
+    assert why(folder.path.parents[1], IDENTITY) == NOTHING  # its manifest does not count
     monkeypatch.undo()
     make(folder)  # the next try goes on there
     assert set(open_product(folder.path).manifest["files"]) == {"model.safetensors", "sub/layout.json"}
@@ -175,7 +183,7 @@ def test_overwrite_removes_partial_and_complete_folder(folder: StageFolder) -> N
 def test_a_damaged_product_is_made_anew_by_overwriting(folder: StageFolder) -> None:
     make(folder)
     (folder.path / "model.safetensors").write_text("weight")
-    with pytest.raises(DataError, match="make it anew with force=stage1"):
+    with pytest.raises(DataError, match="rebuild it with force=stage1"):
         open_product(folder.path)
     make(folder, overwrite=True)
     assert open_product(folder.path).path == folder.path
@@ -191,7 +199,7 @@ def test_a_removal_that_is_cut_off_leaves_no_half_of_a_product(folder: StageFold
     with pytest.raises(KeyboardInterrupt):
         folder.begin(overwrite=True)
     assert not folder.path.exists()
-    assert reason(folder.path.parents[1], IDENTITY) == "stage1: nothing to reuse"
+    assert why(folder.path.parents[1], IDENTITY) == NOTHING
     monkeypatch.undo()
     make(folder, overwrite=True)
     assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
@@ -242,28 +250,51 @@ def test_on_code_change_is_checked(runs: Path) -> None:
 
 
 def test_reason_without_any_product(runs: Path, folder: StageFolder) -> None:
-    assert reason(runs, IDENTITY) == "stage1: nothing to reuse"
+    assert why(runs, IDENTITY) == NOTHING
     folder.begin(overwrite=False)
     make(find(runs, replace(IDENTITY, stage="stage1-long"), "redo"))  # another stage with a similar name
-    assert reason(runs, IDENTITY) == "stage1: nothing to reuse"
+    assert why(runs, IDENTITY) == NOTHING
 
 
-def test_reason_names_the_most_similar_product(runs: Path) -> None:
-    make(find(runs, weighted(5.0, seed=1), "redo"))
-    near = make(find(runs, IDENTITY, "redo"))
-    make(find(runs, weighted(4.0, seed=2), "redo"))
-    assert reason(runs, weighted(2.0)) == f"stage1: made anew, since {near.path} differs: objective.score_loss_weight: 1.0 -> 2.0"
+CHANGE = "objective.score_loss_weight: 1.0 -> 2.0"
+
+
+def test_a_product_of_the_same_run_and_seed_is_rebuilt(runs: Path) -> None:
+    make(find(runs, weighted(5.0, seed=1), "redo"), run="mine", seed=0)
+    near = make(find(runs, IDENTITY, "redo"), run="mine", seed=0)
+    make(find(runs, weighted(2.0, more=1), "redo"), run="theirs", seed=0)  # as similar, but another run's
+    assert why(runs, weighted(2.0)) == f"rebuilding, since {CHANGE} (was {near.path.name})"
+
+
+@pytest.mark.parametrize(("run", "seed"), [("theirs", 0), ("mine", 1)])
+def test_a_product_of_another_run_or_seed_is_only_similar(runs: Path, run: str, seed: int) -> None:
+    make(find(runs, weighted(5.0, more=1), "redo"), run=run, seed=seed)
+    near = make(find(runs, IDENTITY, "redo"), run=run, seed=seed)
+    similar = f"new; the most similar product, {near.path.name} of run {run}, seed {seed}, differs: {CHANGE}"
+    assert why(runs, weighted(2.0)) == similar
+    # A product that this run shares is linked in its folder.
+    near.link(runs / "mine" / "seed0")
+    assert why(runs, weighted(2.0)) == f"rebuilding, since {CHANGE} (was {near.path.name})"
+
+
+def test_predictions_of_another_judge_are_no_earlier_version(runs: Path) -> None:
+    """The judge that is compared to is predicted for behind the run's own."""
+    own = make(find(runs, replace(IDENTITY, stage="predict", parents={"judge": "stage2's"}), "redo"), judge={"name": "stage2"})
+    other = replace(IDENTITY, stage="predict", parents={"judge": "seed's"})
+    assert why(runs, other, judge="seed") == NOTHING
+    changed = replace(IDENTITY, stage="predict", parents={"judge": "another stage2's"})
+    assert why(runs, changed, judge="stage2") == f"rebuilding, since parent judge changed (was {own.path.name})"
 
 
 def test_reason_when_the_same_is_made_on_request(runs: Path, folder: StageFolder) -> None:
     make(folder)
-    assert reason(runs, IDENTITY) == f"stage1: made anew, though {folder.path} has the same inputs"
+    assert why(runs, IDENTITY) == f"rebuilding, though {folder.path} has the same inputs"
 
 
 def test_a_product_that_cannot_be_read_is_left_out_with_a_line(runs: Path, folder: StageFolder, caplog: pytest.LogCaptureFixture) -> None:
     make(folder)
     (folder.path / MANIFEST).write_text("{")
-    assert reason(runs, OTHER_CODE) == "stage1: nothing to reuse"
+    assert why(runs, OTHER_CODE) == NOTHING
     assert find(runs, OTHER_CODE, "reuse").path != folder.path
     assert [message.partition(" (")[0] for message in caplog.messages] == [f"{folder.path / MANIFEST}: the manifest cannot be used"] * 2
 

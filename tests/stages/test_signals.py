@@ -229,7 +229,7 @@ def test_a_stage_that_is_made_anew_is_gone_on_with(tmp_path: Path) -> None:
     assert "force=[]" in command
     done = subprocess.run(command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=_PATIENCE_S)
     assert done.returncode == 0
-    assert "stage1: going on with what an earlier try left" in done.stdout
+    assert "stage1: resuming from what an earlier try left" in done.stdout
 
 
 @pytest.mark.kills

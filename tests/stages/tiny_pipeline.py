@@ -85,12 +85,16 @@ class Tiny:
 
 def made(lines: Sequence[str]) -> list[str]:
     """The stages that were made, in order, by the log."""
-    return [line.partition(":")[0] for line in lines if ": finished, " in line]
+    return [_stage_of(line) for line in lines if ": finished, " in line]
 
 
 def reused(lines: Sequence[str]) -> list[str]:
     """The stages that were reused, in order, by the log."""
-    return [line.partition(":")[0] for line in lines if ": reused, " in line]
+    return [_stage_of(line) for line in lines if ": reused, " in line]
+
+
+def _stage_of(line: str) -> str:
+    return line.partition(":")[0].partition(" (")[0]
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def chat_settings(base: BaseModel) -> JudgeSettings:
         base: the model.
     """
     return JudgeSettings(
-        name=base.package or Path(base.name_or_path).name,
+        name=base.package or Path(base.shown).name,
         prompt=_chat_template(),
         layout={},
         use_cot=True,

@@ -113,5 +113,5 @@ def _manifest(folder: Path) -> dict[str, object]:
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder / MANIFEST}: cannot be read ({' '.join(str(error).split())}); make the stage anew") from error
+        raise DataError(f"{folder / MANIFEST}: cannot be read ({' '.join(str(error).split())}); rebuild the stage") from error
     return content if isinstance(content, dict) else {}

@@ -13,6 +13,7 @@ from tract.errors import ConfigError, DataError
 from tract.fitting import SHORTENABLE
 from tract.generation.sampling import Sampling
 from tract.judge.calibration import Calibration
+from tract.model_name import model_name
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
 
@@ -41,7 +42,7 @@ class BaseModel:
     @property
     def shown(self) -> str:
         """Its name for people."""
-        return f"{self.package}/{self.name_or_path}" if self.package else self.name_or_path
+        return model_name(self.name_or_path, self.package)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tract.errors import DataError
 from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
-from tract.stages.products import or_null, write_json
+from tract.stages.products import write_json
 from tract.stages.tracking import EXAMPLES_AXIS, TOKENS_AXIS
 
 log = logging.getLogger(__name__)
@@ -148,14 +148,13 @@ class EdgeValidations(Callback):
 
     def __init__(self, seed_metrics: Path | None) -> None:
         self._seed_metrics = seed_metrics
-        self.seed_values: dict[str, float] = {}
+        self.seed_values: dict[str, float | None] = {}  # None where one is undefined
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Reads what an earlier try has kept; a run that is done but for its export does not come to its start."""
         path = self._seed_metrics
         if path is not None and agree(path.is_file()):
-            kept: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
-            self.seed_values = {name: math.nan if value is None else value for name, value in kept.items()}
+            self.seed_values = json.loads(path.read_text(encoding="utf-8"))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The seed LLM; or what a run was cut off in that had saved its step already, which Lightning would leave out."""
@@ -168,7 +167,7 @@ class EdgeValidations(Callback):
             return
         self.seed_values = self._validate(trainer, pl_module)
         if trainer.is_global_zero:
-            write_json(self._seed_metrics, or_null(self.seed_values))
+            write_json(self._seed_metrics, self.seed_values)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last step."""
@@ -176,12 +175,12 @@ class EdgeValidations(Callback):
         if trainer.global_step == module.total_steps != module.validated_at and sum(trainer.num_val_batches):
             self._validate(trainer, pl_module)
 
-    def _validate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+    def _validate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float | None]:
         loop = trainer.fit_loop.epoch_loop.val_loop
         trainer.validating = True  # as the training loop itself does
         loop.run()
         trainer.training = True
-        values: dict[str, float] = dict(pl_module.validation_metrics)  # type: ignore[arg-type]
+        values: dict[str, float | None] = dict(pl_module.validation_metrics)  # type: ignore[arg-type]
         return values
 
 
@@ -224,9 +223,9 @@ class BestWeights(Callback):
                 f"{self._folder}, then training begins anew"
             ) from error
 
-    def beats(self, value: float) -> bool:
-        """Whether the kept weights are strictly better than a value of the metric; what is not finite never wins."""
-        return self.score is not None and not self._sign * value >= self._sign * self.score
+    def beats(self, value: float | None) -> bool:
+        """Whether the kept weights are strictly better than a value of the metric; one that is undefined (None) never wins."""
+        return self.score is not None and (value is None or not self._sign * value >= self._sign * self.score)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keeps the weights if they are the best so far. Every rank takes part in putting them together."""

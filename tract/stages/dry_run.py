@@ -12,6 +12,7 @@ from tract.estimate.facts import GIB, Sampling
 from tract.estimate.flops import SHARE, forward_flops, hours, training_flops
 from tract.estimate.memory import FRAGMENTATION, Part, engine_memory, sampling_memory
 from tract.generation.live import PREFILL_TOKENS
+from tract.model_name import model_name
 from tract.stages.advice import advise
 from tract.stages.device import Device, find_device
 from tract.stages.fit_plan import FitPlan, described_once, hosted, needs, total
@@ -64,7 +65,7 @@ def _model_lines(plan: FitPlan, device: Device) -> Iterator[str]:
     facts = described_once(cfg).facts
     storage = storage_of(cfg, described_once(cfg), strategy)
     precision = cfg.trainer.get("precision", "32-true")
-    yield _row("model", f"{cfg.model.name_or_path}, adapter.kind={cfg.adapter.kind}, {precision}")
+    yield _row("model", f"{model_name(cfg.model.name_or_path, cfg.model.package)}, adapter.kind={cfg.adapter.kind}, {precision}")
     yield _row("parameters", f"{facts.elements:,}, of which {facts.trained:,} are trained")
     kept = f"{storage.frozen:.3g} (frozen), " if facts.frozen else ""
     each = f"gradient {storage.gradient}, optimizer {storage.master + storage.optimizer:g}"

@@ -42,7 +42,7 @@ from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.leaving import LeaveWhenAsked
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, prepare, prepare_generated
-from tract.stages.products import Product, or_null, write_config, write_json
+from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
 from tract.stages.strategies import own_precision
@@ -126,7 +126,6 @@ def fit(cfg: Config, resolved: DictConfig) -> Path:
 def quieten() -> None:
     """Keeps out what libraries print at every start and no user can act on; warnings stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*will save all targets and predictions in.* buffer.*", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*`tensorboardX` has been removed.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
@@ -251,17 +250,18 @@ def _run_trainer(
     _announce(cfg, module, datamodule, resume)
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     final = dict(module.validation_metrics)
-    _report(edges.seed_values, final)
+    items = len(datamodule.val_sampler.lengths)
+    _report(edges.seed_values, final, items)
     assert module.model is not None
-    exported, weights = _export(cfg, module.model, best, final, trainer.global_step)
+    exported, weights = _export(cfg, module.model, best, final, items, trainer.global_step)
     facts = {
         "optimizer_steps": trainer.global_step,
         "processes": trainer.world_size,
         "trained_parameters": sum(elements_of(p) for p in module.parameters() if p.requires_grad),
         "resumed": resume is not None,
         "exported": exported,
-        "seed_metrics": or_null(edges.seed_values),
-        "final_metrics": or_null(final),
+        "seed_metrics": edges.seed_values,
+        "final_metrics": final,
     }
     return facts, weights
 
@@ -324,22 +324,43 @@ def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, 
     )
 
 
-def _report(seed: dict[str, float], final: dict[str, float]) -> None:
+def _report(seed: dict[str, float | None], final: dict[str, float | None], items: int) -> None:
     """Says how the trained judge compares with the seed LLM, on the validation split's annotated CoTs."""
     for key, value in final.items():
-        before = f"{seed[key]:8.4f} -> " if key in seed else ""
-        log.info("  %-18s %s%8.4f", key, before, value)
+        before = f"{_shown(seed[key])} -> " if key in seed else ""
+        why = f" ({_alike(items)})" if value is None else ""
+        log.info("  %-18s %s%s%s", key, before, _shown(value), why)
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:8.4f}"
+
+
+def _alike(items: int) -> str:
+    """Why a correlation is undefined."""
+    return "1 item" if items == 1 else f"{items} items, all of one score or of one prediction"
 
 
 def _export(
-    cfg: Config, model: nn.Module, best: BestWeights | None, final: dict[str, float], step: int
+    cfg: Config, model: nn.Module, best: BestWeights | None, final: dict[str, float | None], items: int, step: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Which weights are exported, and on rank 0 these weights. Every rank must call it."""
+    """Which weights are exported, and on rank 0 these weights. Every rank must call it.
+
+    Args:
+        best: the best weights of all validations. final: metrics of the last weights, on so many ``items``. step: of these.
+    """
     monitor = cfg.train.monitor
     if cfg.train.export == "best" and best is not None:
         if monitor not in final:
             raise ConfigError(f"train.monitor: {monitor!r} is not among the validation metrics; accepted are {', '.join(sorted(final))}")
-        if best.beats(final[monitor]):
+        if final[monitor] is None and best.score is None:
+            log.warning(
+                "train.monitor: %s was undefined in every validation (%s), so no weights are the best: the last ones are exported; "
+                "give more validation items (data.max_val_items, data.val_fraction), or set train.monitor=val/rmse",
+                monitor,
+                _alike(items),
+            )
+        elif best.beats(final[monitor]):
             weights = best.load() if here().is_first else {}
             return {"weights": "best", "step": best.step, monitor: best.score}, weights
-    return {"weights": "last", "step": step, monitor: or_null(final).get(monitor)}, whole_weights(model)
+    return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)

@@ -140,7 +140,7 @@ class JudgementLog:
                     if judgement is None or (judgement.row, judgement.sample) != (row, sample):
                         raise DataError(
                             f"{path}: the judgement of row {row}, sample {sample} was damaged while the log was in use; "
-                            "run the same command again, it makes what is damaged anew"
+                            "run the same command again, it rebuilds what is damaged"
                         )
                     yield judgement
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tract.config import Config, ModelConfig
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
+from tract.model_name import model_name
 from tract.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
 from tract.stages.prepare import seed_layout
@@ -53,6 +54,11 @@ class Judge:
         """Changes when its weights, tokenizer or layout do. Read from its files when it is asked for, which few of many ranks do."""
         return self.fingerprinted()
 
+    @property
+    def model_name(self) -> str:
+        """What the seed LLM is called in reports."""
+        return model_name(self.model.name_or_path, self.model.package)
+
 
 def find_judge(spec: str, cfg: Config) -> Judge:
     """The judge of a run folder, a Hugging Face model, or the configured seed LLM (``seed``).
@@ -72,7 +78,7 @@ def find_judge(spec: str, cfg: Config) -> Judge:
     model = replace(
         cfg.model, name_or_path=spec, package=None, revision=None, tokenizer_name_or_path=None, random_init=False, pad_token=None
     )
-    return replace(_seed_judge(replace(cfg, model=_with_pad(model, cfg))), name=folder.name)
+    return replace(_seed_judge(replace(cfg, model=_with_pad(model, cfg))), name=model_name(folder.name, None))
 
 
 def _with_pad(model: ModelConfig, cfg: Config) -> ModelConfig:

@@ -29,6 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract import interruption
 from tract.config import Config
+from tract.config_devices import spreads_weights
+from tract.config_rules import AUTO
 from tract.errors import ConfigError, Told
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,18 @@ def _devices(cfg: Config) -> int:
     return max(1, torch.cuda.device_count()) if cfg.trainer.get("accelerator") != "cpu" else 1
 
 
+def isolated(cfg: Config) -> bool:
+    """Whether heavy stages run in processes of their own: as ``run.isolate`` says, and if that is "auto", where it matters.
+
+    A GPU's driver and vLLM keep memory until their process ends, ranks are processes, and DeepSpeed compiles in an environment of its
+    own. On a CPU, memory is free when a stage's objects are gone, and a start would cost more than many a stage.
+    """
+    if cfg.run.isolate != AUTO:
+        return str(cfg.run.isolate).lower() == "true"
+    on_cpu = cfg.trainer.get("accelerator") == "cpu"
+    return not on_cpu or processes(cfg) > 1 or spreads_weights(cfg) or cfg.generation.backend == "vllm"
+
+
 def check_devices(cfg: Config) -> None:
     """Refuses more devices than there are, and ranks that nobody starts.
 
@@ -79,7 +93,7 @@ def check_devices(cfg: Config) -> None:
         raise ConfigError(
             f"trainer.num_nodes: {nodes} machines need one process for each device, started by srun or torchrun; see docs/scaling.md"
         )
-    if devices * nodes > 1 and not cfg.run.isolate:
+    if devices * nodes > 1 and not isolated(cfg):
         raise ConfigError(f"run.isolate: false runs stages in this one process, but trainer.devices={devices}; set one of them otherwise")
 
 

@@ -12,10 +12,13 @@ Each reads the folders of its parents and writes its own; nothing else passes be
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,11 +31,11 @@ from tract.config_rules import STAGES
 from tract.errors import ConfigError
 from tract.stages.benchmarks import check_benchmarks
 from tract.stages.judges import SEED, find_judge
-from tract.stages.launch import check_devices, follow, follows, leading, processes, run_job
+from tract.stages.launch import check_devices, follow, follows, isolated, leading, processes, run_job
 from tract.stages.products import Product, open_product
 from tract.stages.run_folder import StageFolder
 from tract.stages.run_record import recorded
-from tract.stages.stage import Stage, complete_product, folder_of, outdated, run_stage
+from tract.stages.stage import Stage, complete_product, folder_of, label_of, outdated, run_stage
 from tract.stages.tracking import FOLDER, offline_runs
 from tract.validation import typed, validate
 
@@ -50,12 +53,14 @@ class Task:
     """A stage to run, in words that another process understands.
 
     Attributes:
-        stage: its name. inputs: role -> folder of a parent's product, or how a judge is called. force: make it anew.
+        stage: its name. inputs: role -> folder of a parent's product, or how a judge is called. force: rebuild it.
+        compared: whether it predicts for the judge that the run's own one is compared to.
     """
 
     stage: str
     inputs: Mapping[str, str]
     force: bool
+    compared: bool = False
 
 
 def run(resolved: DictConfig) -> float | None:
@@ -224,7 +229,7 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
     other = None
     if cfg.compare_to is not None:
         spec = cfg.compare_to if cfg.compare_to != "stage1" or "stage1" not in products else str(products["stage1"].path)
-        task = Task("predict", {"judge": spec}, _forced("predict", cfg))
+        task = Task("predict", {"judge": spec}, _forced("predict", cfg), compared=True)
         # The judge itself, where the seed LLM is evaluated and compared to.
         if spec != _judged(cfg, products):
             other = _obtain(task, resolved, wanted=_wanted("predict", cfg))
@@ -295,7 +300,7 @@ def build_stage(task: Task, resolved: DictConfig) -> Stage:
     if task.stage == "predict":
         from tract.stages.predict import PredictStage
 
-        return PredictStage(cfg, config, find_judge(inputs["judge"], cfg))
+        return PredictStage(cfg, config, find_judge(inputs["judge"], cfg), compared=task.compared)
     from tract.stages.evaluate import EvaluateStage
 
     other = open_product(Path(inputs["other"])) if "other" in inputs else None
@@ -310,19 +315,37 @@ def _check_stage2(resolved: DictConfig) -> None:
 
 
 def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
-    """The product of a task: reused if it is there, else made, if that is wanted."""
+    """The product of a task: reused if it is there, else made, if that is wanted. Nothing else of the task is left in memory."""
+    product = _reused_or_made(task, resolved, wanted=wanted)
+    gc.collect()  # trainers and models are rings of references, and the next stage loads its own
+    return product
+
+
+def _reused_or_made(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
     stage = build_stage(task, resolved)
     cfg = typed(resolved)
     force = task.force and wanted
     folder = folder_of(stage, cfg, force=force)
     if not force and (product := complete_product(folder, cfg)) is not None:
-        log.info("%s: reused, %s (same configuration, inputs and code)", task.stage, folder.path)
+        log.info("%s: reused, %s (same configuration, inputs and code)", label_of(stage), folder.path)
         return product
     if not wanted:
         raise _not_wanted(task, folder, cfg)
-    if task.stage == "evaluate" or not cfg.run.isolate:
+    if task.stage != "evaluate" and isolated(cfg):
+        return _run_apart(task, resolved)
+    with _own_warnings():
         return run_stage(stage, cfg, force=force)
-    return _run_apart(task, resolved)
+
+
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Lets a stage that runs in this process warn as one in a process of its own: into the log, by filters that end with it."""
+    with warnings.catch_warnings():
+        logging.captureWarnings(True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
 
 
 def _not_wanted(task: Task, folder: StageFolder, cfg: Config) -> ConfigError:

@@ -56,16 +56,23 @@ class PredictStage:
 
     Attributes:
         cfg: the typed configuration. resolved: the same as composed, for the run folder. judge: who judges.
+        compared: whether it is the judge that the run's own one is compared to; moves nothing but messages.
     """
 
     cfg: Config
     resolved: DictConfig
     judge: Judge
+    compared: bool = False
 
     @property
     def name(self) -> str:
         """Predict."""
         return "predict"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"predict (the compared judge, {self.judge.name})" if self.compared else self.name
 
     @cached_property
     def _benchmarks(self) -> list[Benchmark]:
@@ -107,7 +114,7 @@ class PredictStage:
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
         (folder.working / JUDGE_FILE).write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
         return {
-            "judge": {"name": self.judge.name, "model": self.judge.model.name_or_path, "weights": str(self.judge.weights or "")},
+            "judge": {"name": self.judge.name, "model": self.judge.model_name, "weights": str(self.judge.weights or "")},
             "benchmarks": counts,
         }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -99,7 +98,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], StageIdentity]:
         if agrees:
             return manifest, identity
         problem = "the manifest was changed, key or fingerprint do not fit the rest"
-    raise DataError(f"{path / MANIFEST}: {problem}; make the product anew with force={_stage(path)}, or remove the folder")
+    raise DataError(f"{path / MANIFEST}: {problem}; rebuild it with force={_stage(path)}, or remove the folder")
 
 
 @contextmanager
@@ -157,7 +156,7 @@ def _state(product: Product) -> tuple[str, list[tuple[int, int]]]:
 def _check_files(product: Product, stage: str, check: Callable[[Path, list[Any]], str | None]) -> None:
     for name, expected in product.manifest["files"].items():
         if problem := check(product.path / name, expected):
-            raise DataError(f"{product.path / name}: {problem}; the product is damaged: make it anew with force={stage}")
+            raise DataError(f"{product.path / name}: {problem}; the product is damaged: rebuild it with force={stage}")
 
 
 def _check_links(folder: Path) -> None:
@@ -228,11 +227,6 @@ def _refuse_not_finite(content: Any, where: object) -> None:
     for key, number in not_finite_in(content):
         found = f"{key or 'the value'} is {number}"
         raise DataError(f"{where}: {found}, which is no number; nothing was written, look at what was computed before")
-
-
-def or_null(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics for JSON: null where one is not defined, e.g. the correlation of predictions that are all the same."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -210,17 +210,37 @@ def find(runs: Path, identity: StageIdentity, on_code_change: str, on_version_ch
     return StageFolder(path, identity)
 
 
-def reason(runs: Path, identity: StageIdentity) -> str:
-    """Why the stage must be made: what differs from the most similar complete product in the store, in one line."""
-    others = _complete(runs, identity.stage)
-    if not others:
-        return f"{identity.stage}: nothing to reuse"
+def reason(runs: Path, identity: StageIdentity, run: Path, *, judge: str | None = None) -> str:
+    """Why the stage must be made, in one line: what differs from the most similar complete product, and whose that is.
+
+    Args:
+        runs: the folder of all runs, which holds the store. identity: what the product is to be made from.
+        run: the folder of this run and seed: a product that is linked there, or that they made, is rebuilt; any other is only similar.
+        judge: of a predict stage, whose judge's name the product must have to be compared: predictions of another judge are no
+            earlier version of these.
+    """
+    comparable = [found for found in _manifests(runs, identity.stage) if judge is None or _judge_of(found[1]) == judge]
+    own = [found for found in comparable if _is_of(run, *found[:2])]
+    if not comparable:
+        return "making it (nothing to reuse)"
     # The newest of equally similar ones.
-    path, old = min(reversed(others), key=lambda other: len(differences(other[1], identity, at_most=None)))
-    lines = differences(old, identity)
+    path, manifest, old = min(reversed(own or comparable), key=lambda found: len(differences(found[2], identity, at_most=None)))
+    lines = "; ".join(differences(old, identity))
     if not lines:
-        return f"{identity.stage}: made anew, though {path} has the same inputs"
-    return f"{identity.stage}: made anew, since {path} differs: {'; '.join(lines)}"
+        return f"rebuilding, though {path} has the same inputs"
+    if own:
+        return f"rebuilding, since {lines} (was {path.name})"
+    return f"new; the most similar product, {path.name} of run {manifest.get('run')}, seed {manifest.get('seed')}, differs: {lines}"
+
+
+def _judge_of(manifest: Mapping[str, Any]) -> str | None:
+    judge = manifest.get("judge")
+    return str(judge.get("name")) if isinstance(judge, Mapping) else None
+
+
+def _is_of(run: Path, path: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a product belongs to a run: made by it, or linked in its folder."""
+    return (str(manifest.get("run")), f"seed{manifest.get('seed')}") == (run.parent.name, run.name) or os.path.lexists(run / path.name)
 
 
 def _name(identity: StageIdentity) -> str:
@@ -229,6 +249,11 @@ def _name(identity: StageIdentity) -> str:
 
 def _complete(runs: Path, stage: str) -> list[tuple[Path, StageIdentity]]:
     """The complete products of a stage, oldest first; one that cannot be read is left out with a line."""
+    return [(path, identity) for path, _, identity in _manifests(runs, stage)]
+
+
+def _manifests(runs: Path, stage: str) -> list[tuple[Path, dict[str, Any], StageIdentity]]:
+    """As ``_complete``, with what the manifest says."""
     found = []
     for path in (runs / STORE).glob(f"{stage}-*"):
         if path.suffix or not (path / MANIFEST).is_file():  # .partial and .discarded may hold a manifest
@@ -239,8 +264,8 @@ def _complete(runs: Path, stage: str) -> list[tuple[Path, StageIdentity]]:
             log.warning("%s", error)
             continue
         if identity.stage == stage:
-            found.append((str(manifest.get("finished")), path, identity))
-    return [(path, identity) for _, path, identity in sorted(found, key=lambda entry: entry[:2])]
+            found.append((path, manifest, identity))
+    return sorted(found, key=lambda entry: (str(entry[1].get("finished")), entry[0]))
 
 
 def provenance() -> dict[str, Any]:

@@ -75,6 +75,11 @@ class Stage(Protocol):
         """Makes the product in ``folder.working``; returns facts for the manifest. ``tracker`` takes what is to be seen meanwhile."""
 
 
+def label_of(stage: Stage) -> str:
+    """What messages call a stage: its name, and where a run has two of it, whose it is."""
+    return str(getattr(stage, "label", stage.name))
+
+
 def folder_of(stage: Stage, cfg: Config, *, force: bool) -> StageFolder:
     """The folder of a stage's product, whether it is there or not."""
     return find(Path(cfg.paths.runs), stage.identity(), "redo" if force else cfg.run.on_code_change, cfg.run.on_version_change)
@@ -143,14 +148,12 @@ def _made_since(begun: datetime, folder: StageFolder) -> bool:
 
 def _begins(stage: Stage, folder: StageFolder, cfg: Config, *, force: bool) -> bool:
     """Says why the stage is made; whether it takes the place of a complete product."""
-    if force:
-        log.info("%s: made anew, since force says so", stage.name)
-        return True
-    if changes := outdated(folder, cfg):
-        _say_versions(stage.name, changes, "rebuilt (run.on_version_change=redo)")
-        return True
-    log.info("%s", reason(Path(cfg.paths.runs), folder.identity))
-    return False
+    changes = outdated(folder, cfg)
+    if changes and not force:
+        _say_versions(label_of(stage), changes, "rebuilt (run.on_version_change=redo)")
+    else:
+        log.info("%s: %s", label_of(stage), _why(stage, folder, cfg, force=force))
+    return force or bool(changes)
 
 
 def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
@@ -161,19 +164,19 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     Raises:
         TractError: for anything that the user can mend.
     """
-    folder = folder_of(stage, cfg, force=force)
+    folder, label = folder_of(stage, cfg, force=force), label_of(stage)
     interruption.at(f"in {stage.name}")
     begun = datetime.now(UTC)
     with folder.locked(wait=cfg.run.when_locked == "wait"):
         # Another run that was waited for may be at work with what it made, and that is new already.
         force = force and not _made_since(begun, folder)
         if not force and (product := complete_product(folder, cfg)) is not None:
-            log.info("%s: reused, %s (same configuration, inputs and code)", stage.name, folder.path)
+            log.info("%s: reused, %s (same configuration, inputs and code)", label, folder.path)
             agree(None, patient=True)
             return product
         replaces = _begins(stage, folder, cfg, force=force)
         if folder.working.exists() and not replaces:
-            log.info("%s: going on with what an earlier try left in %s", stage.name, folder.working)
+            log.info("%s: resuming from what an earlier try left in %s", label, folder.working)
         folder.begin(overwrite=replaces)
         if force:
             interruption.renewed(stage.name)
@@ -186,5 +189,13 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
             tracker.log_product(product)
     folder.link(run_folder(cfg))
     interruption.at(f"after {stage.name}, which is complete")
-    log.info("%s: finished, %s", stage.name, folder.path)
+    log.info("%s: finished, %s", label, folder.path)
     return product
+
+
+def _why(stage: Stage, folder: StageFolder, cfg: Config, *, force: bool) -> str:
+    """Why the stage is made, in terms of this run."""
+    if force and (folder.is_complete or folder.working.exists()):
+        return f"rebuilding, since it is named in force ({', '.join(cfg.force)})"
+    judge = stage.judge.name if stage.name == "predict" else None  # type: ignore[attr-defined]
+    return reason(Path(cfg.paths.runs), folder.identity, run_folder(cfg), judge=judge)
