@@ -56,7 +56,7 @@ def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length:
         require_cue_in_prompt=True,
         escape_headings=True,
     )
-    options = TokenizeOptions(max_length, "drop", (), True, reserve=0, unannotated="drop")
+    options = TokenizeOptions(None, max_length, "drop", (), True, unannotated="drop")
     return tokenize(build_store(source, layout.grid, "raise", False, cache), template, layout, options, cache)
 
 

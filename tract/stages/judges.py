@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import Config, ModelConfig
 from tract.errors import ConfigError, DataError
-from tract.layout import SequenceLayout
+from tract.layout import TEMPLATE_DATE, SequenceLayout
 from tract.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
 from tract.stages.prepare import seed_layout
@@ -107,7 +107,9 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
         saved = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
         trained = OmegaConf.load(folder / "config.yaml")
         assert isinstance(trained, DictConfig)
-        model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), trained.model))
+        # Runs of before this key keep the scaffold that they were trained with, in layout.json.
+        filled = {"template_date": TEMPLATE_DATE}
+        model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), filled, trained.model))
         assert isinstance(model, ModelConfig)
         # Judges of before this key were trained on headings as they came.
         template = PromptTemplate(**{"escape_headings": False, **saved["prompt"], "blocks": tuple(saved["prompt"]["blocks"])})
