@@ -106,8 +106,7 @@ def hosted_judge(
     """
     where = _Where(str(model), None, cache_folder(cache_dir), trust_remote_code=False)
     settings = chat_settings(BaseModel(str(model)))
-    # The protocol has no repetition penalty.
-    # The length of prompts is the host's to limit.
+    # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=None)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
