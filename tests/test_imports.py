@@ -47,6 +47,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation",
             "tract.generation.sampling",
             "tract.generation.judgement",
+            "tract.generation.room",
             "tract.generation.stopping",
             "tract.generation.batching",
             "tract.generation.backend",

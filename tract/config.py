@@ -45,6 +45,7 @@ class ModelConfig:
     pad_token: str | None = MISSING
     chat_template: str | None = MISSING  # path of a Jinja file; null: the tokenizer's own
     chat_template_kwargs: dict[str, Any] = MISSING
+    template_date: str = MISSING  # the day that chat templates print which ask for today's
     gradient_checkpointing: bool = MISSING
     trust_remote_code: bool = MISSING
     unpacked: str | None = MISSING  # folder for unpacked GGUF files; null: unpack at each start

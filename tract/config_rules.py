@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tract.config import YAML_NAMES, Config, GenerationConfig
@@ -104,6 +105,7 @@ def field_problems(cfg: Config) -> Iterator[str]:
     yield from _range_problems(cfg)
     yield from _not_finite(cfg)
     yield from _name_problems(cfg)
+    yield from _date_problems(cfg)
     yield from _training_problems(cfg)
     yield from _pipeline_problems(cfg)
     yield from _evaluation_problems(cfg)
@@ -188,6 +190,16 @@ def _name_problems(cfg: Config) -> Iterator[str]:
         yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
     if cfg.run.name in _TAKEN:
         yield f"run.name: {cfg.run.name!r} is the folder of {_TAKEN[cfg.run.name]}; choose another name"
+
+
+def _date_problems(cfg: Config) -> Iterator[str]:
+    text = cfg.model.template_date
+    try:
+        fine = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        fine = False
+    if not fine:
+        yield f"model.template_date: {text!r} is no day; a date as YYYY-MM-DD is accepted, e.g. 2024-07-26"
 
 
 def _training_problems(cfg: Config) -> Iterator[str]:

@@ -13,6 +13,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from functools import cached_property
 from itertools import accumulate
@@ -25,6 +26,8 @@ from tract.prompts import PromptText
 from tract.score_grid import ScoreGrid, ScoreTrie
 from tract.text_encoder import Span, TextEncoder, build_encoder, control_tokens
 
+# The day that chat templates print, in ISO's form, where no configuration names another.
+TEMPLATE_DATE = "2024-07-26"
 # Texts that may stand before the cue when its ids are looked up; a tokenizer must not merge one of them with the cue.
 _ANCHORS = (".", "a", "a.", "word", "!", ")")
 
@@ -159,7 +162,16 @@ class SequenceLayout:
         self.trie = ScoreTrie.build(grid.labels, self.score_ids)
 
     @classmethod
-    def build(cls, tokenizer: Any, *, system: bool, cue: str, grid: ScoreGrid, chat_template_kwargs: dict[str, Any]) -> SequenceLayout:
+    def build(
+        cls,
+        tokenizer: Any,
+        *,
+        system: bool,
+        cue: str,
+        grid: ScoreGrid,
+        chat_template_kwargs: dict[str, Any],
+        template_date: str = TEMPLATE_DATE,
+    ) -> SequenceLayout:
         """Finds scaffold and end of turn from the tokenizer's chat template.
 
         Args:
@@ -168,6 +180,7 @@ class SequenceLayout:
             cue: the text between CoT and score.
             grid: the scores.
             chat_template_kwargs: further variables of the chat template, e.g. ``{"enable_thinking": False}``.
+            template_date: the day that a chat template prints which asks for today's, as YYYY-MM-DD.
 
         Raises:
             ConfigError: if the chat template is missing or cannot show a user turn, or the cue or scores cannot be told apart.
@@ -177,8 +190,9 @@ class SequenceLayout:
                 f"model.name_or_path: the tokenizer of {tokenizer.name_or_path!r} has no chat template; choose an instruction-tuned "
                 "model or set model.chat_template to a Jinja file"
             )
-        scaffold = _find_scaffold(tokenizer, system, chat_template_kwargs)
-        return cls(tokenizer, scaffold, _find_end_of_turn(tokenizer, chat_template_kwargs), cue, grid)
+        variables = {**_clock(tokenizer, template_date), **chat_template_kwargs}
+        scaffold = _find_scaffold(tokenizer, system, variables)
+        return cls(tokenizer, scaffold, _find_end_of_turn(tokenizer, variables), cue, grid)
 
     def prompt_ids(self, prompt: PromptText) -> list[int]:
         """Token ids of the chat-templated prompt; no control token stems from the prompt's text."""
@@ -314,6 +328,17 @@ class _TreeBuilder:
 # What rendering raises: the template's own raise_exception, and faults in its expressions.
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 _SYSTEM_MARK = "\ue000tract-system\ue001"
+
+
+def _clock(tokenizer: Any, template_date: str) -> dict[str, Any]:
+    """The ``strftime_now`` of a chat template that uses it, at the start of a fixed day.
+
+    transformers gives templates one that reads the clock; a variable of this name goes before it. A scaffold with today's date would
+    differ between the stages of a run that takes more than a day.
+    """
+    if "strftime_now" not in str(tokenizer.chat_template):
+        return {}
+    return {"strftime_now": datetime.fromisoformat(template_date).strftime}
 
 
 def _find_scaffold(tokenizer: Any, system: bool, kwargs: dict[str, Any]) -> Scaffold:

@@ -97,7 +97,9 @@ def model_fingerprint(cfg: ModelConfig, seed: int, *, leave_out: Collection[str]
         ConfigError: if it cannot be found.
     """
     source = locate(cfg)
-    digest = hashlib.sha256(json.dumps([masked(asdict(replace(cfg, unpacked=None))), seed if cfg.random_init else None]).encode())
+    # The date of the chat template moves no weight; what it moves is part of the layout.
+    own = {name: value for name, value in asdict(replace(cfg, unpacked=None)).items() if name != "template_date"}
+    digest = hashlib.sha256(json.dumps([masked(own), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():
         config = load_config(cfg, source)
@@ -131,6 +133,32 @@ def load_config(cfg: ModelConfig, source: Checkpoint) -> Any:
     _warn_of_code(cfg, source, again=False)
     with from_source("model.name_or_path", source):
         return AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs)
+
+
+# What configurations call the longest sequence; most have or map the first.
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
+_CONTEXTS: dict[str, int | None] = {}
+
+
+def context_of(cfg: ModelConfig) -> int | None:
+    """The most tokens of a sequence that a model is made for; None where its configuration states no limit (ALiBi, state-space).
+
+    Only the configuration is read, once in a process: out of a GGUF file this takes seconds, from what was unpacked of it none.
+
+    Raises:
+        ConfigError: if the configuration cannot be loaded.
+    """
+    key = repr(cfg)
+    if key not in _CONTEXTS:
+        _CONTEXTS[key] = stated_context(load_config(cfg, unpacked(cfg, locate(cfg))))
+    return _CONTEXTS[key]
+
+
+def stated_context(config: Any) -> int | None:
+    """The most tokens of a sequence by a transformers configuration; None where it states no limit."""
+    text = config.get_text_config()
+    found = (getattr(text, name, None) for name in _CONTEXT_NAMES)
+    return next((number for number in found if isinstance(number, int) and number > 0), None)
 
 
 # (repository, revision) whose code was warned of, before its weights are loaded.

@@ -25,6 +25,7 @@ from tract.modeling import (
     lora_config,
     model_fingerprint,
     save_here,
+    stated_context,
     unpacked,
 )
 
@@ -38,7 +39,7 @@ class ServingFiles:
     Attributes:
         model: hub id, or folder with safetensors and tokenizer. revision: on the hub. tokenizer: hub id or folder.
         adapter: folder of the LoRA adapter that belongs on top, or None. adapter_rank: its rank, 0 without one.
-        max_positions: the longest sequence that the model is made for, in tokens.
+        max_positions: the longest sequence that the model is made for, in tokens; None where it states no limit.
     """
 
     model: str
@@ -46,7 +47,7 @@ class ServingFiles:
     tokenizer: str
     adapter: Path | None
     adapter_rank: int
-    max_positions: int
+    max_positions: int | None
 
 
 def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: int, cache: Path) -> ServingFiles:
@@ -71,8 +72,7 @@ def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: 
     config = load_config(cfg, source)
     check_weights(cfg, source)
     rank = lora_config(adapter).r if adapter else 0
-    positions = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
-    return ServingFiles(source.location, cfg.revision, cfg.tokenizer_name_or_path or source.location, adapter, rank, positions)
+    return ServingFiles(source.location, cfg.revision, cfg.tokenizer_name_or_path or source.location, adapter, rank, stated_context(config))
 
 
 def _written(cfg: ModelConfig, adapter: Path | None, seed: int, prefix: Path) -> Path:

@@ -29,12 +29,18 @@ TEMPLATE = PromptTemplate(
     cue=" So the overall score is ", use_reference=True, require_cue_in_prompt=True, reword_output_format=False, escape_headings=True,
 )  # fmt: skip
 OPTIONS = TokenizeOptions(
-    max_length=100_000, overlong="raise", shorten=("reference_answer", "response"), use_cot=True, reserve=0, unannotated="drop"
-)
+    prompt_budget=100_000, max_length=100_000, overlong="raise", shorten=("reference_answer", "response"), use_cot=True, unannotated="drop"
+)  # fmt: skip
 
 
 def options(max_length: int, overlong: str, **changes: Any) -> TokenizeOptions:
+    """Those with a bound on what is trained on."""
     return dataclasses.replace(OPTIONS, max_length=max_length, overlong=overlong, **changes)
+
+
+def budget(prompt_budget: int, overlong: str, **changes: Any) -> TokenizeOptions:
+    """Those with a bound on prompts."""
+    return dataclasses.replace(OPTIONS, prompt_budget=prompt_budget, overlong=overlong, **changes)
 
 
 class Examples:
@@ -230,8 +236,12 @@ def test_unannotated_examples_can_keep_their_prompt(tmp_path: Path, layout: Sequ
         "row": 1, "id": "ex-1", "prompt_ids": prompt, "cot_ids": [], "score_index": [], "target": 3.0,
         "length": len(prompt) + layout.max_tail_tokens, "ce_tokens": 0, "score_tokens": 0, "status": "ok",
     }  # fmt: skip
-    tight = options(len(prompt) + layout.max_tail_tokens - 1, "drop", unannotated="keep")
-    assert run(tmp_path, layout, tight, bare).counts == {"dropped_overlong": 1}
+    # CoTs come later: a prompt that is too long for any, with what ends its sequence, is left out, and no other.
+    exact = options(len(prompt) + layout.max_tail_tokens, "drop", unannotated="keep")
+    assert run(tmp_path, layout, exact, bare, example(1)).counts == {"ok": 2}
+    tight = dataclasses.replace(exact, max_length=len(prompt) + layout.max_tail_tokens - 1)
+    assert run(tmp_path, layout, tight, bare, example(1)).counts == {"dropped_overlong": 2}
+    assert run(tmp_path, layout, dataclasses.replace(tight, max_length=None), bare).counts == {"ok": 1}
 
 
 def test_a_hostile_response_stays_text(tmp_path: Path, layout: SequenceLayout) -> None:
@@ -256,43 +266,85 @@ def lengths(layout: SequenceLayout, *examples: JudgeExample) -> list[int]:
     ]
 
 
-def test_the_limit_itself_is_not_too_long(tmp_path: Path, layout: SequenceLayout) -> None:
+def prompt_length(layout: SequenceLayout, one: JudgeExample) -> int:
+    return len(layout.prompt_ids(TEMPLATE.render(one, GRID)))
+
+
+@pytest.mark.parametrize("overlong", ["drop", "shorten"])
+def test_a_sequence_that_is_too_long_is_left_out_and_its_wording_kept(tmp_path: Path, layout: SequenceLayout, overlong: str) -> None:
+    """The limit itself is not too long, and no limit on what is trained on moves a prompt."""
     one = example(0, response=500)
     size = lengths(layout, one)[0]
-    assert run(tmp_path, layout, options(size, "drop"), one).counts == {"ok": 1}
-    assert run(tmp_path, layout, options(size - 1, "drop"), one).counts == {"dropped_overlong": 1}
-    assert run(tmp_path, layout, options(size - 1, "shorten"), one).counts == {"shortened": 1}
+    fits = run(tmp_path, layout, options(size, overlong), one)
+    assert fits.counts == {"ok": 1}
+    assert records(fits)[0]["prompt_ids"] == layout.prompt_ids(TEMPLATE.render(one, GRID))
+    assert run(tmp_path, layout, options(size - 1, overlong), one).counts == {"dropped_overlong": 1}
+    assert run(tmp_path, layout, dataclasses.replace(OPTIONS, max_length=None, overlong=overlong), one).counts == {"ok": 1}
+
+
+def test_a_prompt_beyond_its_budget_is_shortened_or_left_out_whatever_follows_it(tmp_path: Path, layout: SequenceLayout) -> None:
+    one = example(0, response=500, annotations=(Annotation(text_of(700, "c"), 1.0),))
+    size = prompt_length(layout, one)
+    for overlong in ("drop", "shorten", "raise"):
+        exact = run(tmp_path, layout, budget(size, overlong), one)
+        assert (exact.counts, exact.over_budget) == ({"ok": 1}, False)
+    for overlong, status in (("drop", "dropped_overlong_prompt"), ("shorten", "shortened")):
+        cut = run(tmp_path, layout, budget(size - 1, overlong), one)
+        assert (cut.counts, cut.over_budget) == ({status: 1}, True)
+    assert run(tmp_path, layout, dataclasses.replace(OPTIONS, prompt_budget=None, overlong="drop"), one).counts == {"ok": 1}
+
+
+@pytest.mark.parametrize("changes", [{"max_length": None}, {"use_cot": False}, {"unannotated": "keep"}, {"max_length": 2000}])
+def test_a_shortened_prompt_is_the_same_whatever_it_is_for(tmp_path: Path, layout: SequenceLayout, changes: dict[str, Any]) -> None:
+    long = example(0, response=1500, reference=1200)
+    how = budget(400, "shorten")
+    expected = records(run(tmp_path, layout, how, long))[0]
+    found = records(run(tmp_path, layout, dataclasses.replace(how, **changes), long))[0]
+    assert (found["prompt_ids"], found["status"]) == (expected["prompt_ids"], "shortened")
 
 
 def test_dropping_leaves_a_row_of_its_own(tmp_path: Path, layout: SequenceLayout) -> None:
     examples = [example(0), example(1, response=900), example(2)]
-    found = run(tmp_path, layout, options(lengths(layout, examples[0])[0] + 5, "drop"), *examples)
-    assert found.counts == {"ok": 2, "dropped_overlong": 1}
-    assert found.usable([0, 1, 2]) == [0, 2]
-    assert [record["id"] for record in records(found)] == ["ex-0", "ex-1", "ex-2"]
-    assert records(found)[1]["prompt_ids"] == []
+    for how, status in (
+        (options(lengths(layout, examples[0])[0] + 5, "drop"), "dropped_overlong"),
+        (budget(prompt_length(layout, examples[0]) + 5, "drop"), "dropped_overlong_prompt"),
+    ):
+        found = run(tmp_path, layout, how, *examples)
+        assert found.counts == {"ok": 2, status: 1}
+        assert found.usable([0, 1, 2]) == [0, 2]
+        assert [record["id"] for record in records(found)] == ["ex-0", "ex-1", "ex-2"]
+        assert records(found)[1]["prompt_ids"] == []
+        assert found.prompt_lengths([2, 1]).tolist() == [prompt_length(layout, examples[2]), 0]
 
 
 def test_raising_names_key_example_and_numbers(tmp_path: Path, layout: SequenceLayout) -> None:
     long = example(8, response=900)
-    size = lengths(layout, long)[0]
-    prompt = len(layout.prompt_ids(TEMPLATE.render(long, GRID)))
+    size, prompt = lengths(layout, long)[0], prompt_length(layout, long)
     numbers = rf"{size - 1} tokens cannot hold example ex-8 \(prompt {prompt} \+ CoT, cue and score {size - prompt}\)"
-    with pytest.raises(DataError, match=rf"data.max_length: {numbers}; raise it, or set data.overlong=drop"):
+    with pytest.raises(DataError, match=rf"data.max_length: {numbers}; raise it, or set data.overlong=drop to leave"):
         run(tmp_path, layout, options(size - 1, "raise"), example(0), long)
+    message = rf"data.overlong: the prompt of example ex-8 has {prompt} tokens, but the model's context leaves {prompt - 1} beside"
+    with pytest.raises(DataError, match=rf"{message} the longest CoT; lower generation.max_cot_tokens, or set data.overlong=shorten"):
+        run(tmp_path, layout, budget(prompt - 1, "raise"), example(0), long)
 
 
-@pytest.mark.parametrize("max_length", [360, 420, 500, 640, 777])
-def test_shortening_fits_and_leaves_cot_cue_and_score_token_by_token(tmp_path: Path, layout: SequenceLayout, max_length: int) -> None:
+@pytest.mark.parametrize("most", [320, 380, 460, 600, 737])
+def test_shortening_fits_and_leaves_cot_cue_and_score_token_by_token(tmp_path: Path, layout: SequenceLayout, most: int) -> None:
     long = example(0, response=1500, reference=1200)
-    record = records(run(tmp_path, layout, options(max_length, "shorten"), long))[0]
+    record = records(run(tmp_path, layout, budget(most, "shorten"), long))[0]
     assert record["status"] == "shortened"
-    assert max_length - 12 <= record["length"] <= max_length
+    assert most - 12 <= len(record["prompt_ids"]) <= most
     assert record["cot_ids"] == [layout.cot_ids("It is right,\nbut late.")]
     tree = layout.tree(record["prompt_ids"], [(record["cot_ids"][0], record["score_index"][0])])
     assert len(tree.input_ids) == record["length"]
     assert layout.tokenizer.decode(tree.input_ids).endswith("<|judge|>It is right,\nbut late. So the overall score is 4<|end|>")
     assert tree.target_ids == [*layout.cot_ids("It is right,\nbut late."), *layout.cue_ids, *layout.score_ids[3], layout.end_id]
+
+
+def test_a_shortened_prompt_may_still_be_too_long_to_be_trained_on(tmp_path: Path, layout: SequenceLayout) -> None:
+    long = example(0, response=1500)
+    found = run(tmp_path, layout, dataclasses.replace(budget(600, "shorten"), max_length=500), long)
+    assert found.counts == {"dropped_overlong": 1}
 
 
 def shown(layout: SequenceLayout, record: dict[str, Any]) -> tuple[str, str]:
@@ -304,19 +356,19 @@ def shown(layout: SequenceLayout, record: dict[str, Any]) -> tuple[str, str]:
 
 def test_the_fields_are_shortened_one_after_the_other_in_the_given_order(tmp_path: Path, layout: SequenceLayout) -> None:
     long = example(0, response=1000, reference=1000)
-    whole = lengths(layout, long)[0]
+    whole = prompt_length(layout, long)
     response, reference = text_of(1000, "r"), text_of(1000, "b")
     # A little too long: only the middle of the first field goes.
-    first = shown(layout, records(run(tmp_path, layout, options(whole - 100, "shorten"), long))[0])
+    first = shown(layout, records(run(tmp_path, layout, budget(whole - 100, "shorten"), long))[0])
     assert first[0] == response
     head, tail = first[1].split(GAP)
     assert (reference.startswith(head), reference.endswith(tail)) == (True, True)
     assert abs(len(head) - len(tail)) <= 1
     assert len(head) + len(tail) > 700
-    swapped = options(whole - 100, "shorten", shorten=("response", "reference_answer"))
+    swapped = budget(whole - 100, "shorten", shorten=("response", "reference_answer"))
     assert shown(layout, records(run(tmp_path, layout, swapped, long))[0])[1] == reference
     # Much too long: the first field is at its least, and the second gives way.
-    both = shown(layout, records(run(tmp_path, layout, options(whole - 900, "shorten"), long))[0])
+    both = shown(layout, records(run(tmp_path, layout, budget(whole - 900, "shorten"), long))[0])
     half = MIN_KEPT_CHARS // 2
     assert both[1] == reference[:half] + GAP + reference[-half:]
     assert GAP in both[0]
@@ -329,11 +381,11 @@ def test_what_cannot_be_shortened_enough_is_dropped(tmp_path: Path, layout: Sequ
         example(1, instruction=text_of(1500, "i")),
         example(2, annotations=(Annotation(text_of(1500, "c"), 1.0),)),
     ]
-    found = run(tmp_path, layout, options(400, "shorten"), *examples)
-    assert [record["status"] for record in records(found)] == ["shortened", "dropped_overlong", "dropped_overlong"]
-    assert found.counts == {"shortened": 1, "dropped_overlong": 2}
-    nothing = run(tmp_path, layout, options(400, "shorten", shorten=()), examples[0])
-    assert nothing.counts == {"dropped_overlong": 1}
+    found = run(tmp_path, layout, dataclasses.replace(budget(350, "shorten"), max_length=400), *examples)
+    assert [record["status"] for record in records(found)] == ["shortened", "dropped_overlong_prompt", "dropped_overlong"]
+    assert found.counts == {"shortened": 1, "dropped_overlong_prompt": 1, "dropped_overlong": 1}
+    nothing = run(tmp_path, layout, budget(350, "shorten", shorten=()), examples[0])
+    assert nothing.counts == {"dropped_overlong_prompt": 1}
 
 
 def test_the_longest_of_several_cots_counts(tmp_path: Path, layout: SequenceLayout) -> None:
@@ -344,37 +396,11 @@ def test_the_longest_of_several_cots_counts(tmp_path: Path, layout: SequenceLayo
     assert run(tmp_path, layout, options(size - 1, "drop"), one).counts == {"dropped_overlong": 1}
 
 
-def test_room_is_reserved_for_a_sampled_cot(tmp_path: Path, layout: SequenceLayout) -> None:
-    one = example(0)
-    prompt, cot = len(layout.prompt_ids(TEMPLATE.render(one, GRID))), len(layout.cot_ids("It is right,\nbut late."))
-    size = prompt + cot + 50 + layout.max_tail_tokens
-    found = run(tmp_path, layout, options(size, "drop", reserve=cot + 50), one)
-    assert found.counts == {"ok": 1}
-    assert records(found)[0]["length"] == prompt + cot + layout.max_tail_tokens  # what is stored, not what is reserved
-    # Where CoTs do not stand in the sequence, the reserve alone counts.
-    assert run(tmp_path, layout, options(size, "drop", reserve=cot + 50, use_cot=False), one).counts == {"ok": 1}
-    for use_cot in (True, False):
-        assert run(tmp_path, layout, options(size - 1, "drop", reserve=cot + 50, use_cot=use_cot), one).counts == {"dropped_overlong": 1}
-    # A longer annotated CoT needs more room than the reserve.
-    exact = prompt + cot + layout.max_tail_tokens
-    assert run(tmp_path, layout, options(exact, "drop", reserve=cot - 1), one).counts == {"ok": 1}
-    assert run(tmp_path, layout, options(exact - 1, "drop", reserve=cot - 1), one).counts == {"dropped_overlong": 1}
-    with pytest.raises(DataError, match=r"cannot hold example ex-0 .*; raise it, lower generation.max_cot_tokens, or set data.overlong"):
-        run(tmp_path, layout, options(size - 1, "raise", reserve=cot + 50), one)
-
-
-def test_shortening_leaves_the_reserved_room(tmp_path: Path, layout: SequenceLayout) -> None:
-    long = example(0, response=1500, reference=1200)
-    record = records(run(tmp_path, layout, options(777, "shorten", reserve=200), long))[0]
-    assert record["status"] == "shortened"
-    assert 777 - 12 <= len(record["prompt_ids"]) + 200 + layout.max_tail_tokens <= 777
-
-
 def test_a_finished_prompt_is_shortened_where_it_shows_the_response(tmp_path: Path, layout: SequenceLayout) -> None:
     finished = dataclasses.replace(TEMPLATE, source="finished", blocks=())
     response = text_of(900, "r")
     one = example(0, response=900, prompt=f"Grade: {response}\nEnd with So the overall score is N. ")
-    record = records(run(tmp_path, layout, options(300, "shorten"), one, template=finished))[0]
+    record = records(run(tmp_path, layout, budget(270, "shorten"), one, template=finished))[0]
     text = layout.tokenizer.decode(record["prompt_ids"])
     assert record["status"] == "shortened"
     assert text.startswith("<|begin|><|user|>Grade: r0 r1")
@@ -420,7 +446,8 @@ def test_whatever_moves_a_token_id_makes_new_tokens(tmp_path: Path, layout: Sequ
         run(tmp_path, layout, dataclasses.replace(OPTIONS, overlong="drop"), example(0)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, use_cot=False), example(0)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, shorten=("response",)), example(0)),
-        run(tmp_path, layout, dataclasses.replace(OPTIONS, reserve=10), example(0)),
+        run(tmp_path, layout, dataclasses.replace(OPTIONS, prompt_budget=9999), example(0)),
+        run(tmp_path, layout, dataclasses.replace(OPTIONS, prompt_budget=None), example(0)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, unannotated="keep"), example(0)),
         run(tmp_path, layout, OPTIONS, example(0), template=dataclasses.replace(TEMPLATE, use_reference=False)),
         run(tmp_path, layout, OPTIONS, example(0), template=dataclasses.replace(TEMPLATE, system="You grade.")),
@@ -440,7 +467,6 @@ def test_whatever_moves_a_token_id_makes_new_tokens(tmp_path: Path, layout: Sequ
     [
         ({"overlong": "cut"}, "data.overlong: 'cut' is not one of drop, shorten, raise"),
         ({"shorten": ("criteria",)}, "data.shorten: 'criteria' cannot be shortened; accepted are response, reference_answer"),
-        ({"reserve": -1}, "generation.max_cot_tokens: -1 CoT tokens to leave room for is not a number >= 0"),
     ],
 )
 def test_wrong_options_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -117,7 +117,8 @@ def test_the_settings_are_those_of_the_run(runs: Runs) -> None:
     assert settings.prompt.blocks == tuple(cfg.prompt.blocks)
     assert vars(settings.sampling) == {"temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.03, "max_cot_tokens": 12}
     assert (settings.n_cot, settings.predictor, settings.use_cot, settings.seed) == (2, "rail", True, 0)
-    assert (settings.max_length, settings.overlong, settings.shorten) == (3000, "shorten", ("reference_answer", "response"))
+    # What bounds a prompt in the run's own stages: the model's context, and not what training sequences may have.
+    assert (settings.max_length, settings.overlong, settings.shorten) == (8192, "shorten", ("reference_answer", "response"))
     assert (settings.dtype, settings.adapter, settings.fixed_grid) == ("float32", True, True)
     assert settings.base_model == BaseModel("assets/tiny", "tract", None)
     assert settings.grid.labels == tuple(cfg.grid.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from talking import TALKING
 from tract import Grade, GradeRequest, Judge
 from tract.errors import ConfigError, GenerationError
 from tract.generation.engine import Ask, Reply
+from tract.judge.chat_models import chat_settings
 from tract.judge.engine_worker import EngineWorker
 from tract.judge.loading import open_judge_files
 
@@ -127,3 +129,18 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"the package {module} is missing; run `pip install -c constraints.txt -e '.\[{extra}\]'`"):
         Judge.from_pretrained(talking_folder, backend, base_url="http://127.0.0.1:1/v1", **GREEDY)
+
+
+def test_vllm_is_started_for_the_longest_sequence_of_the_judge(talking_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(settings: Any) -> None:
+        raise ConfigError(f"started for {settings.max_length} tokens")
+
+    monkeypatch.setattr("tract.generation.vllm_engine.start_vllm", start)
+    with pytest.raises(ConfigError, match="started for 1234 tokens"):
+        Judge.from_pretrained(talking_folder, "vllm", **{**GREEDY, "max_length": 1234})
+    # A model that states no limit, as one with ALiBi, and no limit of the user's.
+    monkeypatch.setattr("tract.serving.stated_context", lambda config: None)
+    monkeypatch.setattr("tract.judge.loading.context_of", lambda model: None)
+    monkeypatch.setattr("tract.judge.loading.chat_settings", lambda base: dataclasses.replace(chat_settings(base), max_length=None))
+    with pytest.raises(ConfigError, match="max_length: vllm needs one, and .* states none; give max_length=4096"):
+        Judge.from_pretrained(talking_folder, "vllm", **{**GREEDY, "max_length": None})

@@ -12,6 +12,7 @@ from tract.config import Config
 from tract.errors import ConfigError
 from tract.generation.engine import EngineJudge
 from tract.generation.hf import HFJudge
+from tract.modeling import context_of
 from tract.ranks import Ranks
 from tract.stages import backends
 from tract.stages.backends import at_work
@@ -28,9 +29,9 @@ def compose(whole: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return whole.tiny.compose
 
 
-def settings_of(spec: str, cfg: Config) -> Any:
+def settings_of(spec: str, cfg: Config, longest: int = 500) -> Any:
     """What vLLM would be started with."""
-    with at_work(find_judge(spec, cfg), cfg) as judge:
+    with at_work(find_judge(spec, cfg), cfg, longest) as judge:
         assert isinstance(judge, EngineJudge)
         (settings,) = judge._start.args  # type: ignore[attr-defined]
         return settings
@@ -44,8 +45,9 @@ def test_vllm_computes_as_the_trainer_says(precision: str, dtype: str, compose: 
     settings = settings_of("seed", cfg)
     assert settings.dtype == dtype
     assert (settings.cpu, settings.sequences, settings.adapter, settings.devices) == (True, 16, None, (0,))
-    longest = cfg.data.max_length + 100
-    assert cfg.data.max_length < settings.max_length < longest
+    # What is asked for, and no more than the model is made for, whatever training sequences may have.
+    assert settings.max_length == 500
+    assert settings_of("seed", cfg, 10**6).max_length == context_of(cfg.model) == 8192
 
 
 def test_an_adapter_is_served_or_merged(compose: Any, whole: Any) -> None:
@@ -67,13 +69,13 @@ def test_each_engine_takes_gpus_of_its_own(compose: Any, monkeypatch: pytest.Mon
 def test_judges_on_4_bit_weights_are_refused(compose: Any) -> None:
     cfg = validate(compose("generation=vllm"))
     judge = dataclasses.replace(find_judge("seed", cfg), four_bit=True)
-    with pytest.raises(ConfigError, match="vllm does not serve seed, a judge on 4-bit weights"), at_work(judge, cfg):
+    with pytest.raises(ConfigError, match="vllm does not serve seed, a judge on 4-bit weights"), at_work(judge, cfg, 500):
         pass
 
 
 def test_hf_is_the_default(compose: Any) -> None:
     cfg = validate(compose())
-    with at_work(find_judge("seed", cfg), cfg) as judge:
+    with at_work(find_judge("seed", cfg), cfg, 500) as judge:
         assert isinstance(judge, HFJudge)
 
 

@@ -16,6 +16,7 @@ from tiny_pipeline import captured
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.estimate import memory
+from tract.generation.room import tokens_behind
 from tract.stages import device, dry_run
 from tract.stages.fit_plan import needs, plan_of, total
 from tract.stages.model_facts import strategy_of
@@ -197,6 +198,15 @@ def test_an_engine_that_does_not_fit_names_how_many_gpus_would(
     monkeypatch.setattr("tract.config_devices.importlib.util.find_spec", lambda name: name == "vllm" or found(name))
     gpus = (*GPUS, "generation=vllm", "run.device_memory_gib=80")
     assert re.search(r"256 CoTs at a time by vLLM, on 1 of the devices for each engine", dry(*gpus))
+    asked: list[int] = []
+    whole = dry_run.engine_memory
+    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: asked.append(a[3]) or whole(*a, **k))
+    dry(*gpus, "data.max_length=2000")
+    cfg, _ = tiny_config(*gpus)
+    plan = plan_of("stage1", cfg, None)
+    # The longest sequence that is asked for, whatever training sequences may have and the model is made for.
+    prompts = max(int(items.prompts.max()) for items in (plan.train, plan.val))
+    assert set(asked) == {prompts + tokens_behind(plan.data.layout, cfg.generation.max_cot_tokens)}
     monkeypatch.setitem(memory.PROCESS_BYTES, "gpu", 71 * 2**30)
     monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: [memory.Part("weights", 100 * 2**30 / a[4])])
     with pytest.raises(ConfigError, match=r"generation.vllm: an engine needs at least 100.00 GiB per device of 72.00 GiB .*size=2, and"):

@@ -119,7 +119,8 @@ def test_identity_comes_back_from_the_manifest() -> None:
         ({"prompt": {"cue": " Score: "}}, {"prompt": {"cue": None}}, 'prompt.cue: " Score: " -> null'),
         ({"a": {}}, {"a": {"b": 1}}, None),
         ({}, {"a": {"b": [1, 2]}}, "a.b: (absent) -> [1, 2]"),
-        ({"a": "x" * 99 + "y"}, {"a": "x" * 99 + "z"}, "a: changed"),
+        ({"a": "x" * 99 + "y"}, {"a": "x" * 99 + "z"}, f'a: "...{"x" * 10}y" -> "...{"x" * 10}z"'),
+        ({"a": ["x" * 99, "y"]}, {"a": ["x" * 99, "z"]}, "a: changed"),
         ({"a": "x" * 99}, {"a": "y"}, f'a: "{"x" * 36}... -> "y"'),
     ],
 )

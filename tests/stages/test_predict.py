@@ -12,10 +12,10 @@ import pytest
 from tiny_pipeline import Tiny, made, metrics, prompts_of, records
 
 from tract.errors import ConfigError, DataError
+from tract.generation.room import tokens_behind
 from tract.stages import prepare
 from tract.stages.judges import find_judge
 from tract.stages.predict import read_predictions
-from tract.stages.prepare import examples_of
 from tract.stages.products import Product
 from tract.validation import validate
 
@@ -41,34 +41,34 @@ def test_every_item_has_its_cots_and_a_reading_without(whole: Any) -> None:
     assert not list(product.path.glob("journal*"))
 
 
-def test_prompts_that_are_too_long_count_as_failures_with_the_fallback(whole: Any) -> None:
-    """The limit lies so that half of the test items fit; room is left for the annotated CoT too, which is longer here."""
+def test_prompts_that_are_too_long_count_as_failures_with_the_fallback(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's context lies so that half of the test items fit; data.max_length, which all exceed, moves nothing here."""
     cfg = validate(whole.tiny.compose())
     judge = find_judge("seed", cfg)
-    prompts, store = prompts_of(judge, cfg), examples_of(cfg, judge.layout.grid)
-    rows = [item["row"] for item in records(whole.products["predict"].path / "items-test.jsonl")]
-    examples = [store.example(row) for row in rows]
-    lengths = sorted(len(prompts[e.id]) + len(judge.layout.cot_ids(e.annotations[0].cot)) for e in examples)
-    limit = lengths[2] + judge.layout.max_tail_tokens
-    too_long = ["data.overlong=drop", f"data.max_length={limit}", "evaluation.fallback=lowest"]
-    products, _ = whole.tiny.run(*ALONE, *too_long)
+    prompts = prompts_of(judge, cfg)
+    lengths = sorted(len(prompts[item["id"]]) for item in records(whole.products["predict"].path / "items-test.jsonl"))
+    context = lengths[2] + tokens_behind(judge.layout, cfg.generation.max_cot_tokens)
+    monkeypatch.setattr(prepare, "context_of", lambda model: context)
+    too_long = ["data.overlong=drop", "data.max_length=50", "evaluation.fallback=lowest"]
+    products, lines = whole.tiny.run(*ALONE, *too_long)
     items = records(products["predict"].path / "items-test.jsonl")
     status = [item["status"] for item in items]
-    dropped = status.count("dropped_overlong")
-    assert 0 < dropped < 6, status
-    assert products["predict"].manifest["benchmarks"]["test"]["by_status"] == {"ok": 6 - dropped, "dropped_overlong": dropped}
+    dropped = status.count("dropped_overlong_prompt")
+    assert dropped == sum(length > lengths[2] for length in lengths) > 0, status
+    assert any(f"predict (test): {dropped} prompts are longer than {lengths[2]} tokens" in line for line in lines)
+    assert products["predict"].manifest["benchmarks"]["test"]["by_status"] == {"ok": 6 - dropped, "dropped_overlong_prompt": dropped}
     found = metrics(products["evaluate"])["benchmarks"]["test"]
     assert found["items"] == 6
     for predictor in ("rail", "decode_forced", "no_cot"):
         assert found["predictors"][predictor]["failure_rate"]["value"] >= dropped / 6 - 1e-12
     assert found["predictors"]["rail"]["failure_rate"]["value"] == pytest.approx(dropped / 6)
-    left_out = [row for row in records(products["evaluate"].path / "predictions.jsonl") if row["status"] == "dropped_overlong"]
+    left_out = [row for row in records(products["evaluate"].path / "predictions.jsonl") if row["status"] == "dropped_overlong_prompt"]
     assert len(left_out) == dropped
     assert all(row["rail"] is None and row["probabilities"] is None and row["sample"] is None for row in left_out)
     table = pq.read_table(products["evaluate"].path / "predictions.parquet")
     assert table["probabilities"].null_count == dropped
     head = metrics(products["evaluate"])["facts"]["test: prompts"]
-    assert f"'dropped_overlong': {dropped}" in head
+    assert f"'dropped_overlong_prompt': {dropped}" in head
 
 
 def test_max_items_takes_the_same_items_whatever_their_number(whole: Any) -> None:

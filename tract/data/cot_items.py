@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.cots import COTS_FILE, check_training, cot_at
-from tract.data.tokens import TOKEN_FEATURES, TokenStore, cached_tokens
+from tract.data.tokens import OVERLONG, TOKEN_FEATURES, TokenStore, cached_tokens
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
 
@@ -51,7 +51,7 @@ def with_cots(
         cache_dir: the result is kept there.
         fingerprint: of the content of ``cots``.
         train_rows: all rows of the training split, before any limit.
-        max_length: the most tokens of a sequence.
+        max_length: the most tokens of a sequence; a longer one is left out of training.
 
     Raises:
         ConfigError: if the mode is unknown.
@@ -169,7 +169,7 @@ def _status(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.boo
     usable = ~np.char.startswith(before.astype(str), "dropped")
     without = usable & (counts == 0)
     status = np.where(without, np.where(generated, "dropped_no_cot", "dropped_not_generated").astype(object), before)
-    return np.where(usable & ~without & overlong, "dropped_overlong", status)
+    return np.where(usable & ~without & overlong, OVERLONG, status)
 
 
 def _lengths(lists: pa.ListArray) -> NDArray[np.int64]:

@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from tract.data.arrow_columns import arrow_column
 from tract.data.store import ExampleStore, from_record
@@ -29,7 +31,9 @@ from tract.schema import Annotation, JudgeExample
 log = logging.getLogger(__name__)
 
 # Raise when the meaning of the stored columns changes.
-TOKENS_VERSION = 3
+TOKENS_VERSION = 4
+# Statuses of examples that are too long; a status that begins with "dropped" leaves the example out.
+SHORTENED, OVERLONG_PROMPT, OVERLONG = "shortened", "dropped_overlong_prompt", "dropped_overlong"
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
 UNANNOTATED_POLICIES = ("drop", "keep")
 
@@ -54,20 +58,22 @@ class TokenizeOptions:
     """What moves token ids beside template and layout.
 
     Attributes:
-        max_length: the most tokens of a sequence: prompt, CoT, cue, score and end of turn.
-        overlong: "drop", "shorten" (leave out the middle of a field) or "raise"; CoT, cue and score are never cut.
+        prompt_budget: the most tokens of a prompt, see ``tract.generation.room``; None for any number. It alone moves the wording.
+        max_length: the most tokens of a sequence that is trained on: prompt, CoT, cue, score and end of turn; None for any number.
+        overlong: what becomes of a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
+            holds for a sequence beyond ``max_length`` too, which is dropped otherwise.
         shorten: the fields to shorten, first one first.
         use_cot: whether the CoT stands in the sequence.
-        reserve: the most CoT tokens that will be sampled after a prompt, which is fitted to leave room for them; 0 for none.
-        unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation.
+        unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation: CoTs are
+            sampled on it later, so the annotated ones are not held against ``max_length`` here.
             Without CoT, a target score that is on the grid stands in for an annotation.
     """
 
-    max_length: int
+    prompt_budget: int | None
+    max_length: int | None
     overlong: str
     shorten: tuple[str, ...]
     use_cot: bool
-    reserve: int
     unannotated: str
 
     def __post_init__(self) -> None:
@@ -76,8 +82,6 @@ class TokenizeOptions:
         for field in self.shorten:
             if field not in SHORTENABLE:
                 raise ConfigError(f"data.shorten: {field!r} cannot be shortened; accepted are {', '.join(SHORTENABLE)}")
-        if self.reserve < 0:
-            raise ConfigError(f"generation.max_cot_tokens: {self.reserve} CoT tokens to leave room for is not a number >= 0")
         if self.unannotated not in UNANNOTATED_POLICIES:
             raise ValueError(f"unannotated: {self.unannotated!r} is not one of {', '.join(UNANNOTATED_POLICIES)}")
 
@@ -88,8 +92,9 @@ class TokenStore:
 
     Attributes:
         dataset: columns of ``TOKEN_FEATURES``, memory-mapped, one row per example of the store, in its order.
-        counts: examples by status: ok, shortened, dropped_overlong, dropped_unannotated; ``tract.data.cots`` adds
-            dropped_no_cot and dropped_not_generated.
+        counts: examples by status: ok; shortened or dropped_overlong_prompt (the prompt is beyond its budget); dropped_overlong (the
+            sequence is too long to be trained on); dropped_unannotated. ``tract.data.cot_items`` adds dropped_no_cot and
+            dropped_not_generated.
         fingerprint: changes when any token id can change.
     """
 
@@ -97,10 +102,20 @@ class TokenStore:
     counts: dict[str, int]
     fingerprint: str
 
+    @property
+    def over_budget(self) -> bool:
+        """Whether the budget moved a prompt: one was shortened or dropped for it."""
+        return any(self.counts.get(status) for status in (SHORTENED, OVERLONG_PROMPT))
+
     def usable(self, rows: list[int]) -> list[int]:
         """Those of the given rows that were not dropped."""
         dropped = pc.starts_with(arrow_column(self.dataset, "status"), "dropped").to_numpy()
         return [row for row in rows if not dropped[row]]
+
+    def prompt_lengths(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """Tokens of the prompts in the given rows; 0 where there is none."""
+        lengths = np.asarray(pc.list_value_length(arrow_column(self.dataset, "prompt_ids")), dtype=np.int64)
+        return lengths[np.asarray(rows, dtype=np.int64)]
 
 
 def tokenize(
@@ -181,10 +196,13 @@ class _Tokenizer:
         cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in annotations]
         scores = [layout.grid.index(annotation.score) for annotation in annotations]
         longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
+        prompt_ids: list[int] = []
+        status = "dropped_unannotated"
         if cots or options.unannotated == "keep":
-            prompt_ids, status = self._fit_prompt(example, max(longest, options.reserve + layout.max_tail_tokens))
-        else:
-            prompt_ids, status = [], "dropped_unannotated"
+            prompt_ids, status = self._fit_prompt(example)
+            behind = layout.max_tail_tokens if options.unannotated == "keep" else longest
+            if not self._can_be_trained_on(example, len(prompt_ids), behind):
+                prompt_ids, status = [], OVERLONG
         return {
             "row": row,
             "id": example.id,
@@ -198,26 +216,31 @@ class _Tokenizer:
             "status": status,
         }
 
-    def _fit_prompt(self, example: JudgeExample, longest: int) -> tuple[list[int], str]:
-        """Token ids of the prompt, shortened if need be and allowed, and the example's status.
-
-        Args:
-            example: what is judged.
-            longest: the most tokens that will follow the prompt: CoT, cue, score and end of turn.
-        """
+    def _fit_prompt(self, example: JudgeExample) -> tuple[list[int], str]:
+        """Token ids of the prompt, shortened to its budget if need be and allowed, and the example's status."""
         prompt = self.template.render(example, self.layout.grid)
-        ids = self.layout.prompt_ids(prompt)
-        room = self.options.max_length - longest
-        if len(ids) <= room:
+        ids, budget = self.layout.prompt_ids(prompt), self.options.prompt_budget
+        if budget is None or len(ids) <= budget:
             return ids, "ok"
         if self.options.overlong == "raise":
-            lower = "lower generation.max_cot_tokens, " if self.options.reserve else ""
             raise DataError(
-                f"data.max_length: {self.options.max_length} tokens cannot hold example {example.id} (prompt {len(ids)} + CoT, cue and "
-                f"score {longest}); raise it, {lower}or set data.overlong=drop or data.overlong=shorten"
+                f"data.overlong: the prompt of example {example.id} has {len(ids)} tokens, but the model's context leaves {budget} beside "
+                "the longest CoT; lower generation.max_cot_tokens, or set data.overlong=shorten or data.overlong=drop"
             )
         if self.options.overlong == "shorten":
-            shorter = shortened(prompt, self.layout, room, self.options.shorten)
+            shorter = shortened(prompt, self.layout, budget, self.options.shorten)
             if shorter is not None:
-                return shorter, "shortened"
-        return [], "dropped_overlong"
+                return shorter, SHORTENED
+        return [], OVERLONG_PROMPT
+
+    def _can_be_trained_on(self, example: JudgeExample, prompt: int, behind: int) -> bool:
+        """Whether prompt and what follows it, in tokens, are no longer than a training sequence may be."""
+        most = self.options.max_length
+        if most is None or not prompt or prompt + behind <= most:
+            return True
+        if self.options.overlong == "raise":
+            raise DataError(
+                f"data.max_length: {most} tokens cannot hold example {example.id} (prompt {prompt} + CoT, cue and score {behind}); "
+                "raise it, or set data.overlong=drop to leave such examples out of training"
+            )
+        return False

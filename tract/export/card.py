@@ -119,7 +119,8 @@ def _judging(settings: JudgeSettings) -> Iterator[tuple[str, str]]:
         f"at most {sampling.max_cot_tokens} tokens",
     )
     too_long = "is refused" if settings.overlong == "refuse" else f"loses the middle of {', '.join(settings.shorten)}"
-    yield "longest sequence", f"{settings.max_length} tokens; a prompt that leaves no room {too_long}"
+    longest = "no limit" if settings.max_length is None else f"{settings.max_length} tokens; a prompt that leaves no room {too_long}"
+    yield "longest sequence", longest
     yield "no score below", f"{settings.least_score_mass:g} probability of the whole grid (status `low_score_mass`)"
     yield "seed", str(settings.seed)
 

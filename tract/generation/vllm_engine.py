@@ -86,7 +86,8 @@ class VLLMEngine:
                 reason = " ".join(str(error).split())[:400]
                 raise ConfigError(
                     f"generation.vllm: the engine does not start with {settings.model!r}: {reason}; look at vLLM's lines above, and at "
-                    "generation.vllm.gpu_memory_utilization, kv_cache_gib, tensor_parallel_size and data.max_length"
+                    f"generation.vllm.gpu_memory_utilization, kv_cache_gib and tensor_parallel_size; sequences of {settings.max_length} "
+                    "tokens must fit (a shorter generation.max_cot_tokens, or max_length of a judge that is loaded, makes them shorter)"
                 ) from error
         self._adapter = LoRARequest("judge", 1, settings.adapter) if settings.adapter else None
         self._params, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY

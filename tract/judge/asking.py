@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tract.errors import DataError
 from tract.fitting import shortened
+from tract.generation.room import tokens_behind
 from tract.generation.sampling import Sampling
 from tract.judge.requests import GradeRequest
 from tract.judge.settings import JudgeSettings
@@ -35,13 +36,12 @@ def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings
     """The prompt of a request.
 
     Args:
-        layout: for the scores that are asked for. sampling: how CoTs are drawn; the longest of them must have room.
+        layout: for the scores that are asked for. sampling: how CoTs are drawn; the longest of them must have room, as in all stages.
     """
     prompt = settings.prompt.render(request.example(), layout.grid)
     ids = layout.prompt_ids(prompt)
-    reserve = layout.max_tail_tokens + (sampling.max_cot_tokens if settings.use_cot else 0)
-    room = settings.max_length - reserve
-    if len(ids) <= room:
+    reserve = tokens_behind(layout, sampling.max_cot_tokens)
+    if settings.max_length is None or len(ids) <= (room := settings.max_length - reserve):
         return Asked(prompt, ids)
     fitted = shortened(prompt, layout, room, settings.shorten) if settings.overlong == "shorten" else None
     if fitted is not None:

@@ -13,7 +13,6 @@ import torch
 
 from tract.errors import ConfigError
 from tract.generation.packed import pack_linears
-from tract.generation.stopping import free_tokens
 from tract.judge.arguments import APIS
 from tract.judge.engine_worker import EngineWorker, by_text
 from tract.judge.loading import JudgeFiles
@@ -100,9 +99,11 @@ def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
     given = _vllm_given(options.vllm)
     if files.four_bit:
         raise ConfigError("backend: vllm does not serve a judge on 4-bit weights (QLoRA); use backend='hf', or export it merged")
-    settings, layout, gpu = files.settings, files.layout, torch.cuda.is_available()
+    settings, gpu = files.settings, torch.cuda.is_available()
     served = serving_files(files.model, files.weights, merge=settings.dtype == "float32", seed=files.model_seed, cache=options.cache)
-    longest = settings.max_length + layout.max_tail_tokens + len(layout.cue_ids) + free_tokens(layout)
+    longest = settings.max_length or served.max_positions
+    if longest is None:
+        raise ConfigError(f"max_length: vllm needs one, and {settings.name} states none; give max_length=4096, or what its prompts need")
     engine = VLLMSettings(
         model=served.model,
         revision=served.revision,
@@ -110,7 +111,7 @@ def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
         adapter=str(served.adapter) if served.adapter else None,
         adapter_rank=served.adapter_rank,
         dtype=settings.dtype,
-        max_length=min(longest, served.max_positions),
+        max_length=min(longest, served.max_positions or longest),
         seed=settings.seed,
         sequences=options.batch_size,
         cpu=not gpu,

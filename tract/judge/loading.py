@@ -17,8 +17,8 @@ from tract.generation.sampling import Sampling
 from tract.judge.chat_models import chat_settings, template_of
 from tract.judge.fit_stages import is_run
 from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
-from tract.layout import SequenceLayout
-from tract.modeling import load_config, load_tokenizer, locate, model_fingerprint, unpacked
+from tract.layout import TEMPLATE_DATE, SequenceLayout
+from tract.modeling import context_of, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
-# The length of prompts is the host's to limit.
-_HOSTED_MAX_LENGTH = 10**9
 _SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
 _SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
 
@@ -108,8 +106,8 @@ def hosted_judge(
     """
     where = _Where(str(model), None, cache_folder(cache_dir), trust_remote_code=False)
     settings = chat_settings(BaseModel(str(model)))
-    # The protocol has no repetition penalty.
-    settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=_HOSTED_MAX_LENGTH)
+    # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
+    settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=None)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
     return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
@@ -134,7 +132,9 @@ def _completed(
     if other is not None:
         settings = replace(settings, calibration=None)
     model = replace(found.model, dtype=settings.dtype)
-    moved = {name: value for name, value in settings.to_dict().items() if name not in ("name", "training", "metrics", "calibration")}
+    # What the date moves is part of the layout.
+    left_out = ("name", "training", "metrics", "calibration", "template_date")
+    moved = {name: value for name, value in settings.to_dict().items() if name not in left_out}
     seed_llm = model_fingerprint(model, found.seed, leave_out=(SETTINGS_FILE, "README.md"))
     parts = [seed_llm, found.trained, layout.fingerprint, json.dumps(moved)]
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -153,20 +153,19 @@ def _other_scores(saved: JudgeSettings, settings: JudgeSettings) -> str | None:
     return next((name for name, is_other in changed.items() if is_other), None)
 
 
-def _length(found: _Found, changed: Mapping[str, Any]) -> int:
-    """The longest sequence: the settings', as far as the model is made for it.
+def _length(found: _Found, changed: Mapping[str, Any]) -> int | None:
+    """The longest sequence: the settings', as far as the model is made for it; None for any.
 
     Raises:
         ConfigError: if the user wants longer ones.
     """
     if found.hosted:
         return found.settings.max_length
-    config = load_config(found.model, unpacked(found.model, locate(found.model)))
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    positions = context_of(found.model)
     asked = changed.get("max_length")
     if positions and isinstance(asked, int) and asked > positions:
         raise ConfigError(f"max_length: {asked} tokens are more than {found.model.name_or_path} is made for ({positions}); give fewer")
-    return min(found.settings.max_length, positions) if positions else found.settings.max_length
+    return min((length for length in (found.settings.max_length, positions) if length is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -192,6 +191,7 @@ class _Where:
                 pad_token=None,
                 chat_template=None,
                 chat_template_kwargs={},
+                template_date=TEMPLATE_DATE,
                 gradient_checkpointing=False,
                 trust_remote_code=self.trust_remote_code,
                 unpacked=str(self.cache),
@@ -312,7 +312,12 @@ def _layout(
         return layout if grid is None else with_grid(layout, _labels(grid))
     labels = _labels(grid) if grid is not None else tuple(settings.layout.get("grid", DEFAULT_GRID))
     return SequenceLayout.build(
-        tokenizer, system=bool(settings.prompt.system), cue=settings.prompt.cue, grid=ScoreGrid(labels), chat_template_kwargs=dict(kwargs)
+        tokenizer,
+        system=bool(settings.prompt.system),
+        cue=settings.prompt.cue,
+        grid=ScoreGrid(labels),
+        chat_template_kwargs=dict(kwargs),
+        template_date=settings.template_date,
     )
 
 

@@ -20,6 +20,7 @@ from tract.judge.training_rows import training_rows
 from tract.judge.wording import Recovered, recover_template
 from tract.layout import SequenceLayout
 from tract.masking import masked
+from tract.modeling import context_of
 from tract.stages.judges import trained_judge
 from tract.stages.products import read_manifest
 
@@ -86,7 +87,8 @@ def run_judge(
             n_cot=max(1, int(config["evaluation"]["n_cot"])),
             sampling=_sampling(config["generation"]),
             seed=judge.seed,
-            max_length=int(config["data"]["max_length"]),
+            # What bounds a prompt in all stages; ``data.max_length`` bounds what was trained on.
+            max_length=context_of(judge.model),
             overlong="shorten" if config["data"]["overlong"] == "shorten" else "refuse",
             shorten=tuple(config["data"]["shorten"]),
             least_score_mass=LEAST_SCORE_MASS,
@@ -94,6 +96,7 @@ def run_judge(
             adapter=(judge.weights / "adapter_config.json").is_file(),
             base_model=base_model_of(judge.model),
             training=_training(manifest, config),
+            template_date=judge.model.template_date,
         )
         fingerprint = str(manifest["data"]["source"])
     except (KeyError, TypeError, ValueError) as error:

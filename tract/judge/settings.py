@@ -13,6 +13,7 @@ from tract.errors import ConfigError, DataError
 from tract.fitting import SHORTENABLE
 from tract.generation.sampling import Sampling
 from tract.judge.calibration import Calibration
+from tract.layout import TEMPLATE_DATE
 from tract.model_name import model_name
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
@@ -56,13 +57,14 @@ class JudgeSettings:
         use_cot: whether it writes feedback before the score.
         predictor: how a score is read from a CoT, one of ``PREDICTORS``. n_cot: CoTs of each response, averaged.
         sampling: how CoTs are drawn. seed: with the content of a request it fixes every draw.
-        max_length: the most tokens of prompt, CoT, cue and score together.
+        max_length: the most tokens of prompt, CoT, cue and score together: the context of a trained judge's model; None for any number.
         overlong: what becomes of a prompt that does not fit: "refuse" or "shorten" the fields in ``shorten``, first one first.
         least_score_mass: below so much probability of the whole grid, a reading is no score ("low_score_mass").
         dtype: of the arithmetic, e.g. "float32". adapter: whether the folder holds a LoRA adapter rather than whole weights.
         base_model: what it was made from. fixed_grid: whether it was trained on this grid; else rubrics may bring their own.
         calibration: fitted on validation data, applied on request; None for none.
         training: facts for people: data, its fingerprint, counts, stage, commit, versions, licences.
+        template_date: the day that its chat template prints, where a new layout is made for another wording.
         metrics: benchmark -> predictor -> metric -> {value, low, high}, with "n" and "confidence" beside; may be empty.
     """
 
@@ -74,7 +76,7 @@ class JudgeSettings:
     n_cot: int
     sampling: Sampling
     seed: int
-    max_length: int
+    max_length: int | None
     overlong: str
     shorten: tuple[str, ...]
     least_score_mass: float
@@ -85,6 +87,7 @@ class JudgeSettings:
     calibration: Calibration | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    template_date: str = TEMPLATE_DATE
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -107,6 +110,8 @@ class JudgeSettings:
         """Of values that people give; all others come from files that were written here."""
         for name, least in (("n_cot", 1), ("max_length", 1), ("seed", None)):
             value = getattr(self, name)
+            if value is None and name == "max_length":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
                 yield f"{name}: {value!r} is not a whole number{'' if least is None else f' >= {least}'}"
         mass = self.least_score_mass

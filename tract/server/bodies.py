@@ -124,7 +124,7 @@ class JudgeOut(BaseModel):
     predictor: str
     n_cot: int
     sampling: dict[str, Any]
-    max_length: int = Field(description="Tokens of prompt, CoT, cue and score together.")
+    max_length: int | None = Field(description="Tokens of prompt, CoT, cue and score together; null for no limit.")
     overlong: str
     least_score_mass: float
     metrics: dict[str, Any]

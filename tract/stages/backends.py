@@ -16,8 +16,6 @@ from tract.errors import ConfigError
 from tract.generation.backend import JudgeBackend
 from tract.generation.hf import HFJudge
 from tract.generation.packed import pack_linears
-from tract.generation.stopping import free_tokens
-from tract.layout import SequenceLayout
 from tract.modeling import check_finite, load_judge, stored_in
 from tract.ranks import here
 from tract.serving import serving_files
@@ -53,21 +51,24 @@ def immaterial_keys(cfg: Config) -> tuple[str, ...]:
 
 
 @contextmanager
-def at_work(judge: Judge, cfg: Config) -> Iterator[JudgeBackend]:
+def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
     """The judge, loaded or served, for as long as it is wanted.
+
+    Args:
+        judge: who works. cfg: the configuration. longest: the most tokens of a sequence that it is asked for, prompt included.
 
     Raises:
         ConfigError: if it cannot be loaded, or not by this backend.
     """
-    backend = _BACKENDS[cfg.generation.backend](judge, cfg)
+    backend = _BACKENDS[cfg.generation.backend](judge, cfg, longest)
     try:
         yield backend
     finally:
         backend.close()
 
 
-def hf_judge(judge: Judge, cfg: Config) -> HFJudge:
-    """The judge in this process, loaded to the configured device."""
+def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
+    """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
     precision = _precision(cfg)
     model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
     if precision in _STORED:
@@ -80,7 +81,7 @@ def hf_judge(judge: Judge, cfg: Config) -> HFJudge:
     return HFJudge(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
 
 
-def _vllm(judge: Judge, cfg: Config) -> JudgeBackend:
+def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
     from tract.generation.engine import EngineJudge
     from tract.generation.vllm_engine import VLLMSettings, start_vllm
 
@@ -97,7 +98,7 @@ def _vllm(judge: Judge, cfg: Config) -> JudgeBackend:
         adapter=str(files.adapter) if files.adapter else None,
         adapter_rank=files.adapter_rank,
         dtype=str(arithmetic).removeprefix("torch.") if arithmetic else judge.model.dtype,
-        max_length=min(_longest(cfg, judge.layout), files.max_positions),
+        max_length=min(longest, files.max_positions or longest),
         seed=cfg.seed,
         sequences=cfg.generation.batch_size,
         cpu=not gpu,
@@ -113,7 +114,7 @@ def _vllm(judge: Judge, cfg: Config) -> JudgeBackend:
     return EngineJudge(start, judge.layout, sampling_of(cfg.generation), cfg.seed, ranks_per_judge=given.tensor_parallel_size)
 
 
-def _openai_server(judge: Judge, cfg: Config) -> JudgeBackend:
+def _openai_server(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
     from tract.generation.engine import EngineJudge
     from tract.generation.server_engine import ServerSettings, connect
 
@@ -132,12 +133,7 @@ def _openai_server(judge: Judge, cfg: Config) -> JudgeBackend:
     return EngineJudge(partial(connect, settings), layout, sampling_of(cfg.generation), cfg.seed)
 
 
-_BACKENDS: dict[str, Callable[[Judge, Config], JudgeBackend]] = {"hf": hf_judge, "vllm": _vllm, "openai_server": _openai_server}
-
-
-def _longest(cfg: Config, layout: SequenceLayout) -> int:
-    """The most tokens of a sequence: prompts leave room for a CoT and what follows it, and a judge may write its own score."""
-    return cfg.data.max_length + layout.max_tail_tokens + len(layout.cue_ids) + free_tokens(layout)
+_BACKENDS: dict[str, Callable[[Judge, Config, int], JudgeBackend]] = {"hf": hf_judge, "vllm": _vllm, "openai_server": _openai_server}
 
 
 def _precision(cfg: Config) -> str:

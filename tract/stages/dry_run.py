@@ -12,6 +12,7 @@ from tract.estimate.facts import GIB, Sampling
 from tract.estimate.flops import SHARE, forward_flops, hours, training_flops
 from tract.estimate.memory import FRAGMENTATION, Part, engine_memory, sampling_memory
 from tract.generation.live import PREFILL_TOKENS
+from tract.generation.room import tokens_behind
 from tract.model_name import model_name
 from tract.stages.advice import advise
 from tract.stages.device import Device, find_device
@@ -162,7 +163,12 @@ def _engine(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) ->
 def _least_of_engine(plan: FitPlan, cfg: Config, gpus: int, *, gpu: bool) -> list[Part]:
     model = described_once(plan.cfg)
     stored = 2 if str(cfg.trainer.get("precision", "32-true")) in HALF else model.frozen_bytes or model.trained_bytes
-    return engine_memory(model.facts, model.facts.elements * stored, int(stored), cfg.data.max_length, gpus, gpu=gpu)
+    longest = _longest_prompt(plan) + tokens_behind(plan.data.layout, cfg.generation.max_cot_tokens)
+    return engine_memory(model.facts, model.facts.elements * stored, int(stored), longest, gpus, gpu=gpu)
+
+
+def _longest_prompt(plan: FitPlan) -> int:
+    return max(int(items.prompts.max()) for items in (plan.train, plan.val) if len(items))
 
 
 def _server(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) -> Iterator[str]:
@@ -176,8 +182,7 @@ def _server(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) ->
 def _sampled(plan: FitPlan, cfg: Config, n_cot: int, batch: int) -> tuple[Sampling, list[Part]]:
     """What is sampled at a time with so many sequences in a batch, and what a device holds for it."""
     prompts = max(1, batch // n_cot)
-    longest = max(int(items.prompts.max()) for items in (plan.train, plan.val) if len(items))
-    work = Sampling(prompts * n_cot, prompts, longest, cfg.generation.max_cot_tokens, PREFILL_TOKENS, _GROWTH)
+    work = Sampling(prompts * n_cot, prompts, _longest_prompt(plan), cfg.generation.max_cot_tokens, PREFILL_TOKENS, _GROWTH)
     model, gpu, precision = described_once(plan.cfg), on_gpu(cfg), str(cfg.trainer.get("precision", "32-true"))
     half = precision in HALF
     stored = 2 if precision.endswith("16-true") else model.frozen_bytes or model.trained_bytes

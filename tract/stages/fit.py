@@ -41,7 +41,7 @@ from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidati
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.leaving import LeaveWhenAsked
 from tract.stages.loggers import build_loggers, close_loggers
-from tract.stages.prepare import Prepared, prepare, prepare_generated
+from tract.stages.prepare import Prepared, limits_that_matter, prepare, prepare_generated
 from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
@@ -57,8 +57,8 @@ _SECTIONS = (
     "trainer",
 )  # fmt: skip
 _IMMATERIAL = (
-    "model.unpacked", "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps", "trainer.devices", "trainer.num_nodes", "trainer.deterministic",
+    "model.unpacked", "model.template_date", "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "data.max_length",
+    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.devices", "trainer.num_nodes", "trainer.deterministic",
 )  # fmt: skip
 
 
@@ -91,10 +91,10 @@ class FitStage:
         """Configuration, content of the data, seed LLM, parents and code."""
         parents = {"generate": self.generated, "start": self.start}
         config = material(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), _IMMATERIAL)
-        config["data"]["fingerprint"] = self.data.store.fingerprint
+        config["data"] |= {"fingerprint": self.data.store.fingerprint, **limits_that_matter(self.data.tokens, self.data.lengths)}
         config["model"]["fingerprint"] = model_fingerprint(self.cfg.model, self.cfg.seed)
-        if self.generated is not None:
-            config["generation"] = {"max_cot_tokens": self.cfg.generation.max_cot_tokens}  # what prompts leave room for
+        # As rendered: a chat template may print what no key holds.
+        config["layout"] = {"scaffold": self.data.layout.to_dict()["scaffold"]}
         return StageIdentity(
             self.name,
             config,

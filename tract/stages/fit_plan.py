@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tract.config import Config
 from tract.data.cots import COTS_FILE
 from tract.estimate.memory import Part, training_memory
@@ -48,9 +50,10 @@ def plan_of(name: str, cfg: Config, generated: Product | None) -> FitPlan:
         n_cot, mixed = cfg.generation.n_cot, cfg.stage2.cots == "mixed"
         most = int(train.examples.max()) * mixed + n_cot
         train, val = (items.with_cots(n_cot + mixed * round(float(items.examples.mean() if len(items) else 0))) for items in (train, val))
-        own = most * (cfg.generation.max_cot_tokens + data.layout.max_tail_tokens)
+        # A longer sequence is left out of training.
+        behind = np.minimum(cfg.generation.max_cot_tokens + data.layout.max_tail_tokens, data.lengths.training - train.prompts)
         together = 1 if cfg.batch.micro_batch_tokens else cfg.batch.micro_batch_size or cfg.batch.items_per_step
-        longest = (int(train.prompts.max()) * (1 if train.shared else most) + own) * together
+        longest = int((train.prompts * (1 if train.shared else most) + most * behind).max()) * together
         assumed = (
             f"its CoTs are not generated yet: {n_cot} of each prompt, as long as the annotated ones, are assumed; for memory, "
             f"a micro-batch whose CoTs have generation.max_cot_tokens={cfg.generation.max_cot_tokens}"

@@ -19,13 +19,14 @@ from tract.data.store import ExampleStore
 from tract.data.tokens import TokenStore
 from tract.errors import DataError
 from tract.generation.judgement import Judgement, Prompt
+from tract.generation.room import tokens_behind
 from tract.predictors import expected_score
 from tract.ranks import here
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import sample_judgements
-from tract.stages.prepare import examples_of, limited, sampling_tokens, splits_of
+from tract.stages.prepare import Lengths, examples_of, limited, limits_that_matter, sampling_tokens, splits_of
 from tract.stages.products import JOURNAL, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
@@ -35,7 +36,7 @@ from tract.stages.tracking import Tracker
 log = logging.getLogger(__name__)
 
 _SECTIONS = ("seed", "deterministic", "data", "generation", "trainer.precision")
-_IMMATERIAL = ("data.num_workers", "data.path", "data.source", "generation.batch_size", "generation.shard_size")
+_IMMATERIAL = ("data.num_workers", "data.path", "data.source", "data.max_length", "generation.batch_size", "generation.shard_size")
 _SPLITS = ("train", "val")
 
 
@@ -61,8 +62,22 @@ class GenerateStage:
         return examples_of(self.cfg, self.judge.layout.grid)
 
     @cached_property
+    def _lengths(self) -> Lengths:
+        return Lengths.of(self.cfg, self.judge.model, self.judge.layout)
+
+    @cached_property
     def _tokens(self) -> TokenStore:
-        return sampling_tokens(self.cfg, self._store, self.judge.template, self.judge.layout)
+        return sampling_tokens(self.cfg, self._store, self.judge.template, self.judge.layout, self._lengths, trained=True)
+
+    @property
+    def _counts(self) -> dict[str, Any]:
+        return {**self._store.counts, "prompt_budget": self._lengths.prompt, "examples_by_status": self._tokens.counts}
+
+    @property
+    def _longest(self) -> int:
+        """The most tokens of a sequence, prompt included."""
+        prompts = self._tokens.prompt_lengths([row for split in _SPLITS for row in self._rows[split]])
+        return int(prompts.max(initial=0)) + tokens_behind(self.judge.layout, self.cfg.generation.max_cot_tokens)
 
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
@@ -76,7 +91,7 @@ class GenerateStage:
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
         config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
-        config["data"]["fingerprint"] = self._store.fingerprint
+        config["data"] |= {"fingerprint": self._store.fingerprint, **limits_that_matter(self._tokens, self._lengths)}
         code = code_digests("tract.stages.generate", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
         return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
 
@@ -88,8 +103,9 @@ class GenerateStage:
         split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._annotated[row])}
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
+        self._lengths.report(self.name, self._tokens.counts)
         journal = RankLogs(folder.working / JOURNAL, cfg.generation.shard_size)
-        with at_work(self.judge, cfg) as judge:
+        with at_work(self.judge, cfg, self._longest) as judge:
             sample_judgements(
                 judge,
                 prompts_at(self._tokens, sorted(split_of)),
@@ -110,7 +126,7 @@ class GenerateStage:
         return {
             "parents": {"judge": str(self.judge.weights or self.judge.model_name)},
             "layout": self.judge.layout.fingerprint,
-            "data": {"source": self._store.fingerprint, "counts": {**self._store.counts, "prompts_by_split": by_split}},
+            "data": {"source": self._store.fingerprint, "counts": {**self._counts, "prompts_by_split": by_split}},
             "cots": {"count": finishes.total(), "by_finish": dict(sorted(finishes.items()))},
         }
 

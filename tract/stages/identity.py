@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -112,7 +113,7 @@ def _differences(old: StageIdentity, new: StageIdentity) -> Iterator[str]:
     for path in sorted({*before, *after}):
         was, now = before.get(path, _ABSENT), after.get(path, _ABSENT)
         if was is _ABSENT or now is _ABSENT or _text(was) != _text(now):
-            shown = _shown(was), _shown(now)
+            shown = _shown_beside(was, now)
             yield f"{'.'.join(path)}: " + ("changed" if shown[0] == shown[1] else " -> ".join(shown))
     yield from (f"parent {role} {how}" for role, how in _changes(old.parents, new.parents))
     yield from (f"code of {module} {how}" for module, how in _changes(old.code, new.code))
@@ -124,6 +125,15 @@ def _leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from _leaves(value, (*path, str(name)))
         else:
             yield (*path, str(name)), value
+
+
+def _shown_beside(was: Any, now: Any) -> tuple[str, str]:
+    """Both values for a line; of long texts that begin alike, e.g. prompt scaffolds, what stands around the first difference."""
+    shown = _shown(was), _shown(now)
+    if shown[0] != shown[1] or not (isinstance(was, str) and isinstance(now, str)):
+        return shown
+    start = max(0, len(os.path.commonprefix([was, now])) - _SHOWN_CHARACTERS // 4)
+    return _shown("..." + was[start:]), _shown("..." + now[start:])
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import Config, ModelConfig
 from tract.errors import ConfigError, DataError
-from tract.layout import SequenceLayout
+from tract.layout import TEMPLATE_DATE, SequenceLayout
 from tract.model_name import model_name
 from tract.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
@@ -127,7 +127,9 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
         saved = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
         trained = OmegaConf.load(folder / "config.yaml")
         assert isinstance(trained, DictConfig)
-        model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), trained.model))
+        # Runs of before this key keep the scaffold that they were trained with, in layout.json.
+        filled = {"template_date": TEMPLATE_DATE}
+        model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), filled, trained.model))
         assert isinstance(model, ModelConfig)
         # Judges of before these keys were trained on headings and finished prompts as they came.
         before = {"escape_headings": False, "reword_output_format": False}

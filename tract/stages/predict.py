@@ -17,12 +17,15 @@ from omegaconf import DictConfig
 from tract.config import Config
 from tract.data.arrow_columns import values_at
 from tract.data.cots import COTS_FILE, read_cots
-from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
+from tract.data.score_leak import check_score_leak
+from tract.data.tokens import OVERLONG, TokenStore
 from tract.errors import ConfigError, DataError
 from tract.evaluation.scoring import Item
 from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
+from tract.generation.room import tokens_behind
 from tract.inside import inside
+from tract.modeling import context_of
 from tract.ranks import here
 from tract.score_grid import ScoreGrid
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys
@@ -31,7 +34,7 @@ from tract.stages.generate import prompts_at
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import read_judgements, sample_judgements
-from tract.stages.prepare import sampling_tokens
+from tract.stages.prepare import Lengths, sampling_tokens
 from tract.stages.products import JOURNAL, Product, json_line, open_product, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
@@ -41,13 +44,35 @@ from tract.stages.tracking import Tracker
 log = logging.getLogger(__name__)
 
 _SECTIONS = (
-    "seed", "deterministic", "trainer.precision", "data.max_length", "data.overlong", "data.shorten", "data.val_fraction",
-    "data.test_fraction", "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot",
-    "evaluation.target", "evaluation.max_items",
+    "seed", "deterministic", "trainer.precision", "data.overlong", "data.shorten", "data.val_fraction", "data.test_fraction",
+    "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
+    "evaluation.max_items",
 )  # fmt: skip
 Record = TypeVar("Record")
 JUDGE_FILE = "judge.json"
 _IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_size")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a judge is asked about a benchmark.
+
+    Attributes:
+        benchmark: the items. tokens: their prompts. status: row -> status of its prompt, in order. cots: row -> given CoTs, if any are.
+        left_out: items that have no given CoT. longest: the most tokens of a sequence, prompt included.
+    """
+
+    benchmark: Benchmark
+    tokens: TokenStore
+    status: dict[int, str]
+    cots: dict[int, Sequence[Sequence[int]]]
+    left_out: int
+    longest: int
+
+    @property
+    def judged(self) -> list[int]:
+        """The rows whose prompts the judge is given."""
+        return [row for row, status in self.status.items() if not status.startswith("dropped")]
 
 
 @dataclass
@@ -107,30 +132,22 @@ class PredictStage:
         """Judges what an earlier try left undone, benchmark after benchmark."""
         if here().is_first:
             write_config(folder.working, self.resolved)
-        with at_work(self.judge, self.cfg) as judge:
-            counts = {benchmark.name: self._judge_benchmark(benchmark, judge, folder.working) for benchmark in self._benchmarks}
+        asked = [self._asked(benchmark) for benchmark in self._benchmarks]
+        with at_work(self.judge, self.cfg, max(each.longest for each in asked)) as judge:
+            counts = {each.benchmark.name: self._judge_benchmark(each, judge, folder.working) for each in asked}
         if not here().is_first:
             return {}
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
         (folder.working / JUDGE_FILE).write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
         return {
             "judge": {"name": self.judge.name, "model": self.judge.model_name, "weights": str(self.judge.weights or "")},
+            "prompt_budget": self._lengths.prompt,
             "benchmarks": counts,
         }
 
-    def _judge_benchmark(self, benchmark: Benchmark, judge: JudgeBackend, folder: Path) -> dict[str, Any]:
-        cfg, rows = self.cfg, list(benchmark.rows)
-        cots: dict[int, Sequence[Sequence[int]]] = {}
-        left_out = 0
-        if cfg.evaluation.cots != "sampled":
-            cots = self._given_cots(benchmark)
-            left_out = sum(row not in cots for row in rows)
-            rows = [row for row in rows if row in cots]
-            if not rows:
-                raise DataError(f"evaluation.cots: {cfg.evaluation.cots!r} holds no CoT for any item of {benchmark.name}")
-        tokens = self._tokens(benchmark)
-        status = dict(zip(rows, values_at(tokens.dataset, "status", rows), strict=True))
-        prompts = prompts_at(tokens, [row for row in rows if not status[row].startswith("dropped")])
+    def _judge_benchmark(self, asked: _Asked, judge: JudgeBackend, folder: Path) -> dict[str, Any]:
+        cfg, benchmark, rows, status, cots = self.cfg, asked.benchmark, list(asked.status), asked.status, asked.cots
+        prompts = prompts_at(asked.tokens, asked.judged)
         journal = RankLogs(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
         what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.batch_size
         if cfg.evaluation.cots == "sampled":
@@ -147,21 +164,41 @@ class PredictStage:
             "items": len(rows),
             "by_status": dict(Counter(status.values())),
             "without_target": benchmark.without_target,
-            "without_given_cot": left_out,
+            "without_given_cot": asked.left_out,
             "cots_by_finish": dict(sorted(finishes.items())),
             **({"base": benchmark.base, "perturbation": benchmark.perturbation} if benchmark.base else {}),
             **({"unchanged": benchmark.unchanged} if benchmark.base else {}),
         }
 
-    def _tokens(self, benchmark: Benchmark) -> TokenStore:
-        template = worded_for(self.cfg, self.judge.template)
-        if self.cfg.evaluation.cots == "annotated":
-            # Prompts as in training, where room is left for the annotated CoT alone.
-            options = TokenizeOptions(
-                self.cfg.data.max_length, self.cfg.data.overlong, tuple(self.cfg.data.shorten), self.judge.use_cot, 0, "drop"
-            )
-            return tokenize(benchmark.store, template, self.judge.layout, options, Path(self.cfg.paths.cache))
-        return sampling_tokens(self.cfg, benchmark.store, template, self.judge.layout)
+    def _asked(self, benchmark: Benchmark) -> _Asked:
+        """What the judge is asked about a benchmark; says in the log which prompts are too long."""
+        rows, given = list(benchmark.rows), self.cfg.evaluation.cots
+        cots: dict[int, Sequence[Sequence[int]]] = {}
+        if given != "sampled":
+            cots = self._given_cots(benchmark)
+            rows = [row for row in rows if row in cots]
+            if not rows:
+                raise DataError(f"evaluation.cots: {given!r} holds no CoT for any item of {benchmark.name}")
+        template, layout = worded_for(self.cfg, self.judge.template), self.judge.layout
+        # Prompts as in training, whatever stands behind them here.
+        tokens = sampling_tokens(self.cfg, benchmark.store, template, layout, self._lengths, trained=False)
+        if given == "annotated" and self.judge.use_cot:
+            check_score_leak(tokens, layout, self.cfg.data.on_score_leak)
+        status = dict(zip(rows, values_at(tokens.dataset, "status", rows), strict=True))
+        self._lengths.report(f"{self.name} ({benchmark.name})", Counter(status.values()))
+        sizes = tokens.prompt_lengths(rows).tolist()
+        behind = {row: max(map(len, cots[row])) + layout.max_tail_tokens for row in rows} if cots else {}
+        whole = {row: size + behind.get(row, 0) for row, size in zip(rows, sizes, strict=True)}
+        context = context_of(self.judge.model) or max(whole.values())
+        if beyond := [row for row, size in whole.items() if size > context]:  # a given CoT may be longer than any that is sampled
+            log.warning("%s: %d items of %s are longer with their CoTs than the model's context", self.name, len(beyond), benchmark.name)
+            status |= dict.fromkeys(beyond, OVERLONG)
+        sampled = max(sizes) + tokens_behind(layout, self.cfg.generation.max_cot_tokens)
+        return _Asked(benchmark, tokens, status, cots, len(benchmark.rows) - len(rows), max(sampled, *whole.values()))
+
+    @cached_property
+    def _lengths(self) -> Lengths:
+        return Lengths.of(self.cfg, self.judge.model, self.judge.layout)
 
     def _given_cots(self, benchmark: Benchmark) -> dict[int, Sequence[Sequence[int]]]:
         """Row -> token ids of the CoTs that are given for it."""

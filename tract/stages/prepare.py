@@ -11,7 +11,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from tract.config import Config
+from tract.config import Config, ModelConfig
 from tract.data.cot_filter import CotFilter, FilterResult, filter_cots
 from tract.data.cot_items import with_cots
 from tract.data.cots import check_splits, cots_fingerprint, read_cots
@@ -19,14 +19,50 @@ from tract.data.score_leak import check_score_leak
 from tract.data.sources import Source
 from tract.data.splits import split_questions
 from tract.data.store import ExampleStore, build_store
-from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
+from tract.data.tokens import OVERLONG, OVERLONG_PROMPT, SHORTENED, TokenizeOptions, TokenStore, tokenize
 from tract.errors import ConfigError
+from tract.generation.room import prompt_budget
 from tract.layout import SequenceLayout
-from tract.modeling import load_tokenizer
+from tract.modeling import context_of, load_tokenizer
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The limits on length in a stage.
+
+    Attributes:
+        prompt: the most tokens of a prompt, in every stage the same for a model and a length of CoTs; None for any number.
+        training: the most tokens of a sequence that is trained on. longest_cot: the most tokens of a CoT.
+    """
+
+    prompt: int | None
+    training: int
+    longest_cot: int
+
+    @classmethod
+    def of(cls, cfg: Config, model: ModelConfig, layout: SequenceLayout) -> Lengths:
+        """Those of a model with its layout; only its configuration is read.
+
+        Raises:
+            ConfigError: if the model's context has no room for a prompt.
+        """
+        context, longest_cot = context_of(model), cfg.generation.max_cot_tokens
+        budget = prompt_budget(context, longest_cot, layout, repr(model.name_or_path))
+        return cls(budget, min(cfg.data.max_length, context or cfg.data.max_length), longest_cot)
+
+    def report(self, what: str, counts: Mapping[str, int]) -> None:
+        """Says in the log how many examples were too long for what, from their counts by status."""
+        room = f"{self.prompt} tokens, what the model's context leaves beside a CoT of generation.max_cot_tokens={self.longest_cot}"
+        if number := counts.get(SHORTENED):
+            log.warning("%s: %d prompts are longer than %s; they were shortened, in every stage alike (data.overlong)", what, number, room)
+        if number := counts.get(OVERLONG_PROMPT):
+            log.warning("%s: %d prompts are longer than %s; they are left out (data.overlong)", what, number, room)
+        if number := counts.get(OVERLONG):
+            log.warning("%s: %d examples are longer than %d tokens and cannot be trained on (data.max_length)", what, number, self.training)
 
 
 @dataclass(frozen=True)
@@ -35,7 +71,7 @@ class Prepared:
 
     Attributes:
         store: the examples. tokens: their token ids. tokenizer, layout: made them. template: worded the prompts.
-        rows: rows of ``tokens`` that can be used, by split.
+        lengths: the limits on length that they were made with. rows: rows of ``tokens`` that can be used, by split.
         counts: what was read, kept and dropped and why, for the manifest.
         chosen: which generated CoTs are kept and why; None for annotated ones.
     """
@@ -45,6 +81,7 @@ class Prepared:
     tokenizer: Any
     layout: SequenceLayout
     template: PromptTemplate
+    lengths: Lengths
     rows: Mapping[str, list[int]]
     counts: dict[str, Any]
     chosen: FilterResult | None = None
@@ -67,9 +104,10 @@ class Prepared:
             log.info("data: %s", stated)
         status, by_split = self.counts["examples_by_status"], self.counts["items_by_split"]
         log.info("data: %s; items by split %s", ", ".join(f"{number} {name}" for name, number in sorted(status.items())), by_split)
-        dropped = {name: number for name, number in status.items() if name not in ("ok", "dropped_not_generated")}
+        self.lengths.report("data", status)
+        dropped = {name: number for name, number in status.items() if name in ("dropped_unannotated", "dropped_no_cot")}
         if dropped:
-            log.warning("data: not used as they are: %s (data.max_length, data.overlong)", dropped)
+            log.warning("data: not trained on: %s", dropped)
         if self.chosen is not None:
             counts = ", ".join(f"{number} {name}" for name, number in self.chosen.counts.items())
             log.info("stage2: of the generated CoTs %s (stage2.filter)", counts)
@@ -83,7 +121,12 @@ def seed_layout(cfg: Config) -> tuple[Any, SequenceLayout, PromptTemplate]:
     template = PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)})
     tokenizer = load_tokenizer(cfg.model)
     layout = SequenceLayout.build(
-        tokenizer, system=bool(template.system), cue=template.cue, grid=grid, chat_template_kwargs=cfg.model.chat_template_kwargs
+        tokenizer,
+        system=bool(template.system),
+        cue=template.cue,
+        grid=grid,
+        chat_template_kwargs=cfg.model.chat_template_kwargs,
+        template_date=cfg.model.template_date,
     )
     return tokenizer, layout, template
 
@@ -116,12 +159,24 @@ def splits_of(cfg: Config, store: ExampleStore) -> dict[str, list[int]]:
     )
 
 
-def sampling_tokens(cfg: Config, store: ExampleStore, template: PromptTemplate, layout: SequenceLayout) -> TokenStore:
-    """Token ids with room for a sampled CoT behind each prompt: what CoTs are sampled on, and what stage 2 trains on."""
-    options = TokenizeOptions(
-        cfg.data.max_length, cfg.data.overlong, tuple(cfg.data.shorten), True, reserve=cfg.generation.max_cot_tokens, unannotated="keep"
-    )
+def sampling_tokens(
+    cfg: Config, store: ExampleStore, template: PromptTemplate, layout: SequenceLayout, lengths: Lengths, *, trained: bool
+) -> TokenStore:
+    """Token ids of prompts that a judge samples CoTs on, or reads given ones behind.
+
+    Args:
+        cfg: the configuration. store: the examples. template, layout, lengths: of the judge.
+        trained: whether what is sampled is trained on, so that prompts are left out which are too long for that by themselves.
+    """
+    most = lengths.training if trained else None
+    options = TokenizeOptions(lengths.prompt, most, cfg.data.overlong, tuple(cfg.data.shorten), True, unannotated="keep")
     return tokenize(store, template, layout, options, Path(cfg.paths.cache))
+
+
+def limits_that_matter(tokens: TokenStore, lengths: Lengths) -> dict[str, int | None]:
+    """The limits on length that moved token ids or left examples out, for an identity: other limits that move nothing redo nothing."""
+    found: dict[str, int | None] = {"prompt_budget": lengths.prompt} if tokens.over_budget else {}
+    return found | ({"max_length": lengths.training} if tokens.counts.get(OVERLONG) else {})
 
 
 def limited(cfg: Config, tokens: TokenStore, splits: Mapping[str, list[int]]) -> dict[str, list[int]]:
@@ -136,13 +191,15 @@ def prepare(cfg: Config) -> Prepared:
     """Reads, splits and tokenises the configured data with its annotated CoTs."""
     tokenizer, layout, template = seed_layout(cfg)
     store = examples_of(cfg, layout.grid)
+    lengths = Lengths.of(cfg, cfg.model, layout)
     options = TokenizeOptions(
-        cfg.data.max_length, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, reserve=0, unannotated="drop"
+        lengths.prompt, lengths.training, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, unannotated="drop"
     )
     tokens = tokenize(store, template, layout, options, Path(cfg.paths.cache))
     leak = check_score_leak(tokens, layout, cfg.data.on_score_leak)
     rows = limited(cfg, tokens, splits_of(cfg, store))
-    return Prepared(store, tokens, tokenizer, layout, template, rows, {**_counted(store, tokens, rows), "score_leak": leak.to_dict()})
+    counts = {**_counted(store, tokens, rows, lengths), "score_leak": leak.to_dict()}
+    return Prepared(store, tokens, tokenizer, layout, template, lengths, rows, counts)
 
 
 def prepare_generated(cfg: Config, cots_path: Path, fingerprint: str | None = None) -> Prepared:
@@ -162,8 +219,9 @@ def prepare_generated(cfg: Config, cots_path: Path, fingerprint: str | None = No
     cots = read_cots(cots_path, cache, fingerprint)
     check_splits(cots, splits)
     chosen = filter_cots(cots, CotFilter(**vars(cfg.stage2.filter)))
+    lengths = Lengths.of(cfg, cfg.model, layout)
     tokens = with_cots(
-        sampling_tokens(cfg, store, template, layout),
+        sampling_tokens(cfg, store, template, layout, lengths, trained=True),
         cots,
         chosen.keep,
         cfg.stage2.cots,
@@ -171,11 +229,11 @@ def prepare_generated(cfg: Config, cots_path: Path, fingerprint: str | None = No
         cache,
         fingerprint,
         splits["train"],
-        max_length=cfg.data.max_length,
+        max_length=lengths.training,
     )
     rows = limited(cfg, tokens, splits)
-    counts = _counted(store, tokens, rows)
-    return Prepared(store, tokens, tokenizer, layout, template, rows, {**counts, "cots": chosen.counts}, chosen)
+    counts = {**_counted(store, tokens, rows, lengths), "cots": chosen.counts}
+    return Prepared(store, tokens, tokenizer, layout, template, lengths, rows, counts, chosen)
 
 
 def build_source(cfg: Config) -> Source:
@@ -194,9 +252,10 @@ def build_source(cfg: Config) -> Source:
     return source
 
 
-def _counted(store: ExampleStore, tokens: TokenStore, rows: Mapping[str, list[int]]) -> dict[str, Any]:
+def _counted(store: ExampleStore, tokens: TokenStore, rows: Mapping[str, list[int]], lengths: Lengths) -> dict[str, Any]:
     """The counts for the manifest."""
     status = tokens.counts
     if not rows["train"]:
         raise ConfigError(f"data: no usable item in the training split ({status}); check data.path, data.max_length and the annotations")
-    return {**store.counts, "examples_by_status": status, "items_by_split": {name: len(members) for name, members in rows.items()}}
+    items = {name: len(members) for name, members in rows.items()}
+    return {**store.counts, "prompt_budget": lengths.prompt, "examples_by_status": status, "items_by_split": items}
