@@ -13,7 +13,7 @@ def made_settings(**changes: Any) -> JudgeSettings:
     """Those of a judge with scores 1 to 5, with changes."""
     values: dict[str, Any] = {
         "name": "x",
-        "prompt": PromptTemplate("template", "", ("{response}",), " Score: ", True, False, True),
+        "prompt": PromptTemplate("template", "", ("{response}",), " Score: ", True, False, False, True),
         "layout": {"grid": ["1", "2", "3", "4", "5"]},
         "use_cot": True,
         "predictor": "rail",

@@ -22,7 +22,7 @@ SOURCE = RubricCheck(
     score_noise=0.0, seed=3, kinds=None, wording="varied",
 )  # fmt: skip
 TEMPLATE = PromptTemplate(
-    "template", "", ("Grade: {cue}", "{instruction}", "R: {response}", "B: {reference_answer}"), SCALE.cue, True, True, True
+    "template", "", ("Grade: {cue}", "{instruction}", "R: {response}", "B: {reference_answer}"), SCALE.cue, True, True, False, True
 )
 EXAMPLES = list(SOURCE.examples())
 

@@ -29,7 +29,7 @@ BODY = {"instruction": "Name a prime above 10.", "response": "11", "rubric": "Is
 
 
 def settings_of(*, fixed_grid: bool = True) -> JudgeSettings:
-    prompt = PromptTemplate("template", "", ("{instruction}", "{response}"), " Score: ", True, False, True)
+    prompt = PromptTemplate("template", "", ("{instruction}", "{response}"), " Score: ", True, False, False, True)
     return JudgeSettings(
         name="stand-in", prompt=prompt, layout={"grid": ["1", "2", "3", "4", "5"]}, use_cot=True, predictor="rail", n_cot=2,
         sampling=Sampling(1.0, 0.9, 1.0, 64), seed=0, max_length=512, overlong="refuse", shorten=(), least_score_mass=0.5, dtype="float32",

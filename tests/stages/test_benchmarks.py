@@ -128,7 +128,7 @@ def test_prompts_that_cannot_be_made_are_refused_ahead(config: Callable[..., Con
 
 
 def test_finished_prompts_are_the_benchmarks_own_words(config: Callable[..., Config], tiny_layout: Any) -> None:
-    template = PromptTemplate("template", "You judge.", ("{response}",), " So the score is ", True, True, True)
+    template = PromptTemplate("template", "You judge.", ("{response}",), " So the score is ", True, True, True, True)
     assert worded_for(config("test"), template) is template
     cfg = config(FIXTURES / "benchmark.json", overrides=("evaluation.prompt=finished",))
     finished = worded_for(cfg, template)
