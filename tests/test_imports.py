@@ -30,6 +30,8 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text": (
         (
             "tract.score_grid",
+            "tract.score_words",
+            "tract.score_statement",
             "tract.headings",
             "tract.perturbations",
             "tract.prompts",
