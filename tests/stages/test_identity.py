@@ -235,6 +235,13 @@ def test_everything_else_is_code(old: str, new: str, tmp_path: Path) -> None:
     assert digest(tmp_path / "a", CODE.replace(old, new)) != digest(tmp_path / "b", CODE)
 
 
+def test_reworded_messages_are_no_other_code(tmp_path: Path) -> None:
+    """More in ``test_code_digest.py``."""
+    code = 'def f(a):\n    if a > 1:\n        raise ValueError(f"{a} is too large")\n    return "a"\n'
+    assert digest(tmp_path / "a", code) == digest(tmp_path / "b", code.replace("is too large", "is more than 1"))
+    assert digest(tmp_path / "a", code) != digest(tmp_path / "c", code.replace("a > 1", "a > 2"))
+
+
 def test_closure_of_the_fit_stage() -> None:
     found = code_digests("tract.stages.fit", immaterial=("tract", "tract.preview"))
     assert {"tract.objective", "tract.predictors", "tract.layout", "tract.data.steps", "tract.stages.prepare"} <= set(found)
