@@ -37,7 +37,7 @@ from tract.stages.products import write_manifest
 from tract.validation import validate
 
 MAX_LENGTH, MAX_COT = 3000, 1024
-SHORTEST, LONGEST, STEP, FEW = 1000, 4000, 41, 250
+SHORTEST, LONGEST, STEP, FEW = 1000, 4000, 100, 250
 COT = "It is right, but late."
 Prompts = dict[int, list[int]]
 
