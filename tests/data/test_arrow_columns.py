@@ -1,4 +1,4 @@
-"""Columns of memory-mapped data sets, and lists in them that stay there until they are read."""
+"""Columns of memory-mapped data sets, whatever their format and order of rows; lists in them stay there until they are read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from cot_records import cot, dataset
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
-from tract.data.arrow_columns import lists_at, values_at
+from tract.data.arrow_columns import arrow_column, lists_at, numpy_column, values_at
 from tract.data.tokens import TOKEN_FEATURES, TokenStore
 from tract.generation.batching import batches_by_length
 from tract.stages.generate import prompts_at
@@ -37,6 +38,16 @@ def token_store(path: Path, lengths: list[int]) -> TokenStore:
             writer.write_table(pa.table(dict(zip(schema.names, arrays, strict=True)), schema=schema))
         writer.finalize()
     return TokenStore(Dataset.from_file(str(path), in_memory=False).with_format("numpy"), {}, "f")
+
+
+def test_a_column_is_read_whole_in_the_order_of_the_rows() -> None:
+    found = dataset(*(cot(row, 0, f"text {row}") for row in range(3))).with_format("numpy").select([2, 0])
+    assert arrow_column(found, "cot").to_pylist() == ["text 2", "text 0"]
+    assert arrow_column(found, "cot_ids").type == pa.list_(pa.int32())
+    rows = numpy_column(found, "row")
+    assert (rows.dtype, rows.tolist()) == (np.int32, [2, 0])
+    assert values_at(found, "cot", [1]) == ["text 0"]
+    assert list(lists_at(found, "cot_ids", [1])[0]) == found[1]["cot_ids"].tolist()
 
 
 def test_lists_are_sequences_of_plain_numbers(tmp_path: Path) -> None:
