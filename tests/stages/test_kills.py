@@ -41,7 +41,8 @@ class Moment:
 
     Attributes:
         stage: the stage at work; "" for the start of the process, before any. writes: a pattern; a file of the stage, or of the
-            cache, whose name it fits has just appeared or changed. delay_s: to wait then. isolate: each stage in a process of its own.
+            cache, whose name it fits has just appeared or changed. delay_s: to wait then. isolate: each stage in a process of its own;
+            else as by default, on a CPU all in one.
         alone: kill only the process that was started; else its whole group.
     """
 
@@ -191,7 +192,7 @@ def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
     if moment.writes.startswith(_CACHE):  # it is written by the first command alone
         shutil.rmtree(place / _CACHE, ignore_errors=True)
     before = _files(place)
-    process = start(place, f"run.isolate={str(moment.isolate).lower()}")
+    process = start(place, f"run.isolate={'true' if moment.isolate else 'auto'}")
     try:
         stage = _wait_for(moment, before, place, process)
         if process.poll() is not None:

@@ -77,7 +77,7 @@ def interrupt_and_finish(place: Path, moments: list[tuple[Moment, int, bool, str
     command = ""
     for moment, number, group, said in moments:
         before = _files(place)
-        process = start(place, f"run.isolate={str(moment.isolate).lower()}")
+        process = start(place, f"run.isolate={'true' if moment.isolate else 'auto'}")
         stage = _wait_for(moment, before, place, process)
         assert process.poll() is None, f"{moment} came too late: {lines(place)[-5:]}"
         where, command = interrupted(process, number, place, group=group)
