@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from tiny_pipeline import SMALL, Tiny, made, metrics, records, reused
@@ -400,6 +402,20 @@ def test_a_stage_in_this_process_leaves_neither_a_model_nor_a_filter_of_warnings
     assert [name for name, _, _ in seen] == list(STAGES)
     assert [left for _, left, _ in seen] == [0] * len(STAGES)
     assert len({filters for _, _, filters in seen}) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries give pages back, or not, by themselves")
+def test_memory_that_a_stage_has_freed_is_given_back() -> None:
+    """Blocks as small as most tensors, between others that live on."""
+    blocks, kept = [], []
+    for _ in range(1500):
+        blocks.append(b"x" * 100_000)
+        kept.append(b"y" * 1_000)
+    resident = psutil.Process().memory_info().rss
+    del blocks
+    pipeline._free_memory()
+    assert len(kept) == 1500
+    assert psutil.Process().memory_info().rss < resident - 100_000_000
 
 
 def models() -> list[Any]:

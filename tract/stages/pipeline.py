@@ -1,4 +1,4 @@
-"""The pipeline: stage 1, CoT generation, stage 2, prediction, evaluation; complete stages are reused, heavy ones run apart.
+"""The pipeline: stage 1, CoT generation, stage 2, prediction, evaluation; complete stages are reused, heavy ones run apart on GPUs.
 
     stage1   -> adapter or weights          from the seed LLM and annotated CoTs
     generate -> cots.parquet                from stage1 (or the judge that is given)
@@ -11,6 +11,7 @@ Each reads the folders of its parents and writes its own; nothing else passes be
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import logging
@@ -18,7 +19,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -317,8 +318,15 @@ def _check_stage2(resolved: DictConfig) -> None:
 def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
     """The product of a task: reused if it is there, else made, if that is wanted. Nothing else of the task is left in memory."""
     product = _reused_or_made(task, resolved, wanted=wanted)
-    gc.collect()  # trainers and models are rings of references, and the next stage loads its own
+    _free_memory()
     return product
+
+
+def _free_memory() -> None:
+    """Gives back what a stage in this process held, before the next one loads a model of its own."""
+    gc.collect()  # trainers and models are rings of references
+    with suppress(OSError, AttributeError):  # glibc's, which by itself keeps the pages of what was freed between what lives on
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reused_or_made(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
