@@ -58,7 +58,7 @@ def keys(resolved: DictConfig) -> dict[str, str]:
     if "stage1" in cfg.pipeline:
         found["stage1"] = stage1
     if "generate" in cfg.pipeline:
-        judge: Judge = dataclasses.replace(seed, name="stage1", fingerprint=stage1)
+        judge: Judge = dataclasses.replace(seed, name="stage1", fingerprinted=lambda: stage1)
         found["generate"] = GenerateStage(cfg, stage_config(resolved, "generate"), judge).identity().key
         changed = stage_config(resolved, "stage2")
         start = Product(Path("stage1"), {}, stage1) if cfg.stage2.start_from == "stage1" else None

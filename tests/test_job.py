@@ -21,7 +21,7 @@ from tract.errors import DataError
 from tract.stages.pipeline import PRODUCT_FILE, Task, _run_apart
 
 ROOT = Path(__file__).resolve().parents[1]
-PREDICT = {"stage": "predict", "inputs": {"judge": "seed"}, "force": False}
+PREDICT = {"stage": "predict", "inputs": {"judge": "seed"}, "force": False, "compared": False}
 
 
 def task_folder(folder: Path, config: DictConfig, **changed: Any) -> Path:

@@ -118,6 +118,11 @@ Had it cited sources, it would have been a 5.
 The response would be a 5 if it cited sources.
 The final result of the calculation is 5.
 So x = 5.
+The answer 5 is short and right.
+The response gives the answer 5.
+It is 5.
+This is 5.
+The response says it is 5.
 The answer to the equation is x = 5.
 The score in the game was 5-3.
 """.strip().splitlines()

@@ -13,6 +13,7 @@ Whatever these rules miss over a whole data set, ``tract.data.score_leak`` finds
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -117,10 +118,11 @@ def take_cot(text: str, cue: str, scores: Collection[float] = ()) -> Taken:
         return Taken(text, (), None, NOT_STATED, False)
     last = chain[0]
     cot, rest = _without_dangling(text, chain[-1].start), text[_end(text, last) :]
-    if not cot.strip() and (after := rest.lstrip(" \t\n.*_`\"')]}")):
-        cot, rest = after.rstrip(), ""
+    has_more = not _closes_sentence(rest)
+    if not cot.strip() and has_more:  # the score came first
+        cot, has_more = BREAK.split(rest, maxsplit=1)[1].rstrip(), False
     numbers = tuple(text[slice(*s.number)] for s in chain if s.number is not None)
-    return Taken(cot, numbers, last.number, last.form, bool(BREAK.split(rest)[1:]) and not _closes_sentence(rest))
+    return Taken(cot, numbers, last.number, last.form, has_more)
 
 
 def first_statement(text: str, cue: str) -> int | None:
@@ -146,7 +148,8 @@ def number_of(written: str) -> float | None:
     if set(written) <= {"\u2605", "\u2b50"}:
         return float(len(written))
     plain = written.replace("\u2212", "-")
-    return float(plain) if re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", plain) else None
+    value = float(plain) if re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", plain) else math.inf
+    return value if math.isfinite(value) else None
 
 
 def statements_of(text: str, cue: str) -> list[Statement]:
@@ -240,7 +243,7 @@ def _assigned(before: str, clause: int, after: str, *, scaled: bool, own_line: b
         or (named and known & GIVING_VERBS)
     ):
         return SCALE if scaled else SENTENCE, CERTAIN
-    if (leads or "say" in known) and known <= COPULAS | ARTICLES | ADJECTIVES | CONNECTIVES:
+    if (known & {"a", "an", "say"}) and known <= COPULAS | ARTICLES | ADJECTIVES | CONNECTIVES:
         return SCALE if scaled else SENTENCE, CERTAIN
     if scaled and known <= LEADING | ARTICLES | GIVING_VERBS:
         return SCALE, CERTAIN if known <= CONNECTIVES | ARTICLES else LIKELY

@@ -61,7 +61,7 @@ FILLERS = (SCORE_NOUNS | KINDS) - _set("mark marks") | _set(
     "a an the of for at in to as with by be being point full perfect top high low maximum solid strong clear good fair scored scoring "
     "given set"
 )
-ARTICLES = _set("a an it this response answer")
+ARTICLES = _set("a an it this response")
 # With an article and these alone a number is the score: "Overall, this is a solid 4."
 COPULAS = _set("the this that it is was would be i i'd it's that's response answer seems feels for say should")
 # Alone before a statement's clause they belong to it: "Given this, the score is 4", "The response therefore earns a 4".

@@ -54,6 +54,11 @@ OTHER_NUMBERS = (
 )  # fmt: skip
 
 
+NUMBERS_ALONE: dict[str, float | str] = {
+    **dict.fromkeys(FOUR, 4.0), **dict.fromkeys(OTHER_NUMBERS, "bad"), "4e0": 4.0, "-0": 0.0, "0": 0.0, "6": 6.0, "3.5": 3.5,
+}  # fmt: skip
+
+
 class RefusedError(Exception):
     """The row must be rejected; the argument is the category of the reason."""
 
@@ -160,7 +165,7 @@ def feedback(row: Row) -> Judged:
     criteria = text(row, "orig_criteria", filled=True)
     output = optional(row, "output")
     ending = next((ending for ending in sorted(ENDINGS, key=len, reverse=True) if output and output.endswith(ending)), None)
-    said = ENDINGS[ending] if ending else None
+    said = ENDINGS[ending] if ending else NUMBERS_ALONE.get(output or "")
     if said == "bad":
         raise RefusedError("output")
     points = number(row["orig_score"], "orig_score") if given(row.get("orig_score")) else None
