@@ -66,7 +66,8 @@ def example_of(shown: dict[str, str]) -> JudgeExample:
     shown = {name: f"A {name}." for name in FIELDS} | shown
     rubric = Rubric(shown["criteria"], tuple((label, shown["description"] if label == "3" else f"Level {label}.") for label in GRID.labels))
     prompt = (
-        f"###Task Description:\nA reference answer is given; end with [RESULT] (an integer number).\n\n###The instruction to evaluate:\nDo it.\n\n"
+        "###Task Description:\nA reference answer is given; end with [RESULT] (an integer number).\n\n"
+        "###The instruction to evaluate:\nDo it.\n\n"
         f"###Response to evaluate:\n{shown['response']}\n\n###Reference Answer (Score 5):\n{shown['reference_answer']}\n\n"
         "###Score Rubrics:\n[Is it right?]\nScore 1: No.\nScore 5: Yes.\n\n###Feedback: "
     )

@@ -91,12 +91,13 @@ class Prepared:
         forms, leak = self.counts["scores_in_cots"], self.counts.get("score_leak", {})
         if not forms:
             return ""
-        last = (
-            f"; the last {leak['last_tokens']} tokens of {leak['own_score']:.1%} hold their own score, {leak['by_chance']:.1%} by chance"
-            if leak.get("cots")
-            else ""
+        said = f"statements of scores in annotated CoTs, cut by form: {', '.join(f'{number} {form}' for form, number in forms.items())}"
+        if not leak.get("cots"):
+            return said
+        return (
+            f"{said}; of {leak['own_score']:.1%} the last {leak['last_tokens']} tokens hold their own score, by chance it would be "
+            f"{leak['by_chance']:.1%}"
         )
-        return f"scores stated in annotated CoTs, which are cut: {', '.join(f'{number} {form}' for form, number in forms.items())}{last}"
 
     def report(self) -> None:
         """Says in the log what was read, kept and dropped."""
