@@ -75,10 +75,10 @@ def given_items(options: argparse.Namespace) -> tuple[Config, Judge, list[Prompt
     stage = PredictStage(cfg, resolved, judge)
     (benchmark,) = stage._benchmarks
     cots = {row: tuple(found[0]) for row, found in stage._given_cots(benchmark).items()}
-    tokens = stage._tokens(benchmark)
-    rows = [row for row in benchmark.rows if row in cots and not str(tokens.dataset[row]["status"]).startswith("dropped")]
+    asked = stage._asked(benchmark)
+    tokens, rows = asked.tokens, asked.judged
     if len(rows) < options.items:
-        print(f"{len(rows)} items instead of {options.items}: no more have a CoT and fit data.max_length")
+        print(f"{len(rows)} items instead of {options.items}: no more have a CoT and fit the context")
     return cfg, judge, prompts_at(tokens, rows), cots, [benchmark.store.example(row).question_id for row in rows]
 
 

@@ -94,7 +94,7 @@ def test_a_missing_parent_is_made_anew_with_the_same_bytes(place: Path, whole: P
     assert not link.exists()
     caplog.set_level(logging.INFO)
     run_here(place)
-    assert "generate: nothing to reuse" in caplog.text
+    assert "generate: making it (nothing to reuse)" in caplog.text
     assert "stage2: reused" in caplog.text
     assert link.resolve() == folder.resolve()
     assert predictions(place) == predictions(whole)

@@ -123,7 +123,7 @@ def test_the_fingerprint_of_a_judge_is_read_when_it_is_asked_for(whole: Any, mon
         read.clear()
 
 
-@pytest.mark.slow
+@pytest.mark.kills  # minutes: two ranks for each stage
 def test_of_many_ranks_none_hashes_what_is_read(tmp_path: Path) -> None:
     """Two commands with two ranks each: the second trains on what the first made."""
     (tmp_path / "shim").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -28,6 +29,11 @@ _PATIENCE_S = 600.0
 
 
 @pytest.fixture(scope="module")
+def _says(line: str, stage: str, what: str) -> bool:
+    """Whether a line of the log says this of a stage, or of the compared judge's."""
+    return re.search(rf"\] {stage}(?: \([^)]*\))?: {what}, ", line) is not None
+
+
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return undisturbed(tmp_path_factory)
 
@@ -44,8 +50,8 @@ def test_each_stage_is_made_once_and_both_end_well(whole: Path, tmp_path: Path) 
     codes = [process.wait(_PATIENCE_S) for process in processes]
     said = [(tmp_path / f"output{number}.txt").read_text(encoding="utf-8") for number in range(2)]
     assert codes == [0, 0], said
-    made = Counter(stage for text in said for stage in STAGES for line in text.splitlines() if f"] {stage}: finished, " in line)
-    reused = Counter(stage for text in said for stage in STAGES for line in text.splitlines() if f"] {stage}: reused, " in line)
+    made = Counter(stage for text in said for stage in STAGES for line in text.splitlines() if _says(line, stage, "finished"))
+    reused = Counter(stage for text in said for stage in STAGES for line in text.splitlines() if _says(line, stage, "reused"))
     assert made == STAGES
     assert reused == STAGES
     assert any("is working on" in text and "waiting (0 s)" in text for text in said)
@@ -84,6 +90,7 @@ def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, 
     cfg: Any = SimpleNamespace(
         paths=SimpleNamespace(runs=str(tmp_path)),
         run=SimpleNamespace(on_code_change="redo", on_version_change="reuse", when_locked="wait", name="r", ablation=None),
+        force=["stage1"],
         seed=0,
         deterministic=False,
         stage="stage1",
