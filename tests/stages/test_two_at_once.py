@@ -28,12 +28,12 @@ STAGES = {"stage1": 1, "generate": 1, "stage2": 1, "predict": 2, "evaluate": 1} 
 _PATIENCE_S = 600.0
 
 
-@pytest.fixture(scope="module")
 def _says(line: str, stage: str, what: str) -> bool:
     """Whether a line of the log says this of a stage, or of the compared judge's."""
     return re.search(rf"\] {stage}(?: \([^)]*\))?: {what}, ", line) is not None
 
 
+@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return undisturbed(tmp_path_factory)
 
