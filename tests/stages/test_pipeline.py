@@ -86,12 +86,14 @@ def test_the_same_command_reuses_everything_and_touches_no_file(whole: Any) -> N
 
 
 def test_a_changed_lambda_makes_stage1_and_all_after_it_anew(whole: Any) -> None:
+    # Other tests of this store may have made further products of the run: the newest of the most similar ones is named.
+    before = {path.name for path in (whole.tiny.root / "runs" / "stages").iterdir()}
     _, lines = whole.tiny.run("objective.lambda=3", "compare_to=null")
     assert made(lines) == ["stage1", "generate", "stage2", "predict", "evaluate"]
-    was = {stage: re.escape(whole.products[stage].path.name) for stage in STAGES}
     judge, weight = "parent judge changed", r"objective.lambda: 1(\.0)? -> 3(\.0)?"
     for stage, why in {"stage1": weight, "generate": judge, "predict": judge}.items():
-        assert any(re.fullmatch(rf"{stage}: rebuilding, since {why} \(was {was[stage]}\)", line) for line in lines), lines
+        (found,) = filter(None, (re.fullmatch(rf"{stage}: rebuilding, since {why} \(was ({stage}-\w+)\)", line) for line in lines))
+        assert found[found.lastindex] in before
     assert any(re.match(r"stage2: rebuilding, since .*parent generate changed", line) for line in lines), lines
 
 
