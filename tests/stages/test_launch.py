@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,7 +53,11 @@ def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> 
         (["trainer=deepspeed_zero2", "trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true"], True),
     ],
 )
-def test_auto_isolates_where_it_matters(tiny_config: TinyConfig, overrides: list[str], apart: bool) -> None:
+def test_auto_isolates_where_it_matters(
+    tiny_config: TinyConfig, overrides: list[str], apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
     assert launch.isolated(tiny_config(*overrides)[0]) is apart
 
 
