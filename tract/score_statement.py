@@ -26,7 +26,9 @@ from tract.score_words import (
     ANY_NUMBER,
     ARTICLES,
     ATTAINING,
+    BANDS,
     BREAK,
+    BY_RUBRIC,
     CLAUSE_BREAK,
     CLOSED,
     CONNECTIVES,
@@ -34,9 +36,13 @@ from tract.score_words import (
     DANGLING,
     FENCE,
     FILLERS,
+    FIRST_PERSON,
+    FITTING,
     GIVING_VERBS,
     HYPOTHETICAL,
+    IMPROVED,
     IS_SCORE,
+    JUDGED,
     KINDS,
     LABEL_MARK,
     LABELS,
@@ -47,7 +53,12 @@ from tract.score_words import (
     NEGATIONS,
     NUMBER,
     NUMBER_WORDS,
+    OBJECT,
+    OBSERVING,
+    OF_ANOTHER,
     OUTCOMES,
+    PLACING_VERBS,
+    QUOTED,
     RATING_VERBS,
     SCORE_NOUNS,
     SCORE_PHRASE,
@@ -55,7 +66,7 @@ from tract.score_words import (
     WORD,
 )
 
-RULES_VERSION = 1  # raise it when a text can be cut otherwise than before: cached examples are then rebuilt
+RULES_VERSION = 2  # raise it when a text can be cut otherwise than before: cached examples are then rebuilt
 RESULT_TAG = "[RESULT]"
 # How a score was stated, for counts.
 CUE, SENTENCE, LABEL, SCALE, ALONE = "answer cue", "sentence", "label", "out of a scale", "number alone"
@@ -187,7 +198,7 @@ def _stated(text: str, begin: int, end: int) -> Statement | None:
     numbers = deque(NUMBER.finditer(text, begin, end), maxlen=_SHORT)  # the last few: a line may be a table of thousands
     begin = max(begin, numbers[0].start() - _MOST_CHARACTERS) if numbers else begin
     for match in reversed(numbers):
-        before, after = text[begin : match.start()], text[match.end() : end]
+        before, after = BY_RUBRIC.sub(_blank, text[begin : match.start()]), text[match.end() : end]
         clause = _clause(before)
         found = _assigned(before, clause, after, scaled=match["scale"] is not None, own_line=_starts_line(text, begin))
         if found is not None:
@@ -202,8 +213,12 @@ def _stated(text: str, begin: int, end: int) -> Statement | None:
 
 def _clause(before: str) -> int:
     """Where the clause begins that a text ends in; what is in brackets divides none."""
-    whole = re.sub(r"\([^()]*\)", lambda match: " " * len(match[0]), before)
+    whole = re.sub(r"\([^()]*\)", _blank, before)
     return max((m.start() if m[0][0].isalpha() else m.end() for m in CLAUSE_BREAK.finditer(whole)), default=0)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 def _noun_phrase(before: str) -> int:
@@ -220,42 +235,84 @@ def _assigned(before: str, clause: int, after: str, *, scaled: bool, own_line: b
     """
     follows = AFTER.match(after)
     words = _words(before[clause:])
-    if set(words) <= COPULAS:  # "The score, then, is 4"
+    concludes = bool(words) and set(words) <= CONNECTIVES
+    if set(words) <= COPULAS or set(words) <= CONNECTIVES:  # "The score, then, is 4", "Score is therefore 4"
         words = _words(before)[-_SHORT:]
-    if follows is None or HYPOTHETICAL.match(after, follows.end()) or _in_passing(words):
+    if follows is None:
+        leads = not words or words[-1] in ("a", "an") or (words[-1] == "of" and set(words) & SCORE_NOUNS)
+        return (SENTENCE, CERTAIN) if leads and FITTING.match(after) and not _in_passing(words) else None
+    if HYPOTHETICAL.match(after, follows.end()) or _in_passing(words) or _of_another(before, words, after):
         return None
-    known = set(words)
     label = words or _words(before)
     mark = LABEL_MARK.search(before) if len(label) <= _SHORT else None
     if mark and set(label) & (LABELS | RATING_VERBS):
         plain = set(label) & SCORE_NOUNS or set(label) <= KINDS | UNITS | CONNECTIVES - OUTCOMES
         return LABEL, CERTAIN if plain else LIKELY
+    if mark and label and set(label) <= CONNECTIVES:  # "Therefore: 4"
+        return LABEL, LIKELY
     if mark and own_line and mark[0][0] in ":\uff1a" and len(_words(before)) <= _SHORT:
         return LABEL, POSSIBLE
-    if not words and IS_SCORE.match(after):
-        return SENTENCE, CERTAIN
-    named = set(_words(follows[0])) & (SCORE_NOUNS | UNITS)
-    leads = bool(words) and (words[-1] in ARTICLES or (words[-1] in ADJECTIVES and bool(set(words[-4:]) & ARTICLES)))
+    closes = CLOSED.match(after, follows.end()) is not None
+    if closes and (words or not scaled) and set(_words(before)) <= CONNECTIVES and words[-1:] != ["boxed"]:
+        # "4." may be the number of the next point.
+        return (SENTENCE, LIKELY) if _words(before) else (ALONE, POSSIBLE if after[:1] in (".", ")", ":") else CERTAIN)
+    sureness = _sentence(words, after, follows, scaled=scaled)
+    if sureness is None and (concludes or (mark and scaled)) and closes:
+        sureness = POSSIBLE  # "One point is deducted, so 4", "Minus a point: 4/5"
+    return None if sureness is None else (SCALE if scaled else SENTENCE, sureness)
+
+
+def _sentence(words: list[str], after: str, follows: re.Match[str], *, scaled: bool) -> int | None:
+    """How sure it is that a clause with these words before its number assigns a score; None if it does not. Arguments: ``_assigned``'s."""
+    known = set(words)
+    if known <= COPULAS | CONNECTIVES and IS_SCORE.match(after):
+        return CERTAIN
+    named = set(_words(follows[0])) & (SCORE_NOUNS | UNITS | BANDS)
+    leads = bool(words) and (
+        words[-1] in ARTICLES
+        or (words[-1] in ("at", "as") and known & PLACING_VERBS)
+        or (words[-1] in ADJECTIVES and bool(set(words[-4:]) & ARTICLES))
+    )
     if (
         known & (SCORE_NOUNS | RATING_VERBS)
         or (leads and known & GIVING_VERBS)
-        or (named - UNITS and leads)
-        or (named and known & GIVING_VERBS)
+        or (named & SCORE_NOUNS and leads)
+        or (named and known & (GIVING_VERBS | KINDS))
+        or (leads and "enough" in known)
     ):
-        return SCALE if scaled else SENTENCE, CERTAIN
-    if (known & {"a", "an", "say"}) and known <= COPULAS | ARTICLES | ADJECTIVES | CONNECTIVES:
-        return SCALE if scaled else SENTENCE, CERTAIN
-    if scaled and known <= LEADING | ARTICLES | GIVING_VERBS:
-        return SCALE, CERTAIN if known <= CONNECTIVES | ARTICLES else LIKELY
-    if set(_words(before)) <= CONNECTIVES and CLOSED.match(after, follows.end()):
-        # "4." may be the number of the next point.
-        return (SENTENCE, LIKELY) if _words(before) else (ALONE, POSSIBLE if after[:1] in (".", ")", ":") else CERTAIN)
-    return None
+        return CERTAIN
+    closes = CLOSED.match(after, follows.end())
+    adjective = {words[-1]} if words[-2:-1] in (["a"], ["an"]) and closes else set()  # "It is an easy 4."
+    if (known & {"a", "an", "say"}) and known - adjective <= COPULAS | ARTICLES | ADJECTIVES | CONNECTIVES:
+        return CERTAIN
+    if known & FIRST_PERSON and not known & OBSERVING and closes and len(words) <= _SHORT + 2:
+        return CERTAIN
+    if scaled and known <= LEADING | ARTICLES | ADJECTIVES | GIVING_VERBS:
+        return CERTAIN if known <= CONNECTIVES | ARTICLES | ADJECTIVES else LIKELY
+    if words[-1:] == ["boxed"] and known <= LABELS | CONNECTIVES | COPULAS:
+        return LIKELY
+    return POSSIBLE if not words and (FITTING.match(after) or re.match(r"\W*(?:because|since)\b", after)) else None
+
+
+def _of_another(before: str, words: list[str], after: str) -> bool:
+    """Whether a number after these words is somebody else's score ("rates the hotel 5"), or one that a better response would get."""
+    others = [judged[1] for judged in OBJECT.finditer(before)]
+    others += [next(filter(None, other.groups())) for other in OF_ANOTHER.finditer(before)]
+    if QUOTED.search(before) or any(other.lower() not in JUDGED | LABELS for other in others):
+        return True
+    if "would" in words and not set(words) & FIRST_PERSON and re.match(r"\W*with\b", after):
+        return True
+    return ("would", "be") in pairwise(words) and not set(words) & SCORE_NOUNS and bool(set(_words(before)) & IMPROVED)
 
 
 def _in_passing(words: list[str]) -> bool:
     """Whether a number after these words of its clause names a score, or something else, without assigning it."""
-    if any(word in NEGATIONS or word.endswith("n't") for word in words) or ("would", "have") in pairwise(words):
+    if (
+        words[:1] == ["only"]
+        or words[:2] == ["to", "be"]
+        or any(word in NEGATIONS or word.endswith("n't") for word in words)
+        or {("would", "have"), ("up", "to")} & set(pairwise(words))
+    ):
         return True
     for place in range(len(words) - 1, -1, -1):
         word, before = words[place], words[place - 1] if place else ""
@@ -263,7 +320,7 @@ def _in_passing(words: list[str]) -> bool:
             if before == "to":
                 return "enough" not in words[max(0, place - 3) : place]
         elif word not in FILLERS:
-            return word in NAMERS
+            return word in NAMERS and before != "best" and (before, word) not in {("falls", "under"), ("fall", "under")}
     return False
 
 
@@ -354,7 +411,7 @@ def _without_dangling(text: str, start: int) -> str:
 def _leads_in(text: str) -> bool:
     """Whether a text before a statement's clause says nothing of the response: "Based on the rubric, "."""
     words = _words(text)
-    return bool(words) and words[0] in LEAD_INS and len(words) <= 2 * _SHORT and text.count(",") <= 1
+    return bool(words) and words[0] in LEAD_INS and len(words) <= 2 * _SHORT and text.count(",") <= 2
 
 
 def _all_in(text: str, words: frozenset[str]) -> bool:
