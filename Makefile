@@ -15,7 +15,7 @@ BENCH_DATA ?=
 
 PY := .venv/bin/python
 READY := .venv/.installed
-PIP := .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := .venv/bin/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST := $(PY) -m pytest $(ARGS)
 # Two files at a time: the tests of a file share what takes long to make.
 PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
