@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,17 @@ settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parents[1]
 CUE = " So the overall score is "
+
+
+def pytest_collection_finish() -> None:
+    """What the imports and the collection made lives on: no collection of garbage looks at it again, of which a stage makes one."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Extension modules look at exit for what they leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -297,6 +297,7 @@ def test_the_error_of_a_job_is_one_line_and_the_others_go_on(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_concurrent_jobs_share_stage_1_and_its_cots(tmp_path: Path) -> None:
     """Two processes of joblib: what both need is made by one of them."""
@@ -340,6 +341,7 @@ wait "${tasks[0]}" && wait "${tasks[1]}"
 """
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_batch_script_trains_with_a_task_for_each_device(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_the_notebook_holds_the_output_of_a_run_and_nothing_of_the_machine_that_
     assert not any(name in text for name in ("/root", "/home", "/tmp", "/work", "Traceback"))
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient

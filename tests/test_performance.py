@@ -44,7 +44,18 @@ RUNS = {
     "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
 }
 # With `make test-kills`: many processes each, or parts that the scripts above run too.
-NOT_IN_CI = ("train_step", "memory", "serve", "overhead", "scaling_data", "scaling_n_cot", "scaling_prompt", "scaling_vocabulary")
+NOT_IN_CI = (
+    "train_step",
+    "evaluate",
+    "step_profile",
+    "memory",
+    "serve",
+    "overhead",
+    "scaling_data",
+    "scaling_n_cot",
+    "scaling_prompt",
+    "scaling_vocabulary",
+)
 
 
 @pytest.mark.parametrize("annotations", [1, 3])

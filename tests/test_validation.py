@@ -17,7 +17,7 @@ from tract.config import YAML_NAMES, Config
 from tract.config_rules import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS, unknown_key_message
 from tract.errors import ConfigError
 from tract.metrics import METRICS
-from tract.validation import accepted_keys, validate
+from tract.validation import accepted_keys, typed, validate
 
 Compose = Callable[..., DictConfig]
 
@@ -424,3 +424,14 @@ def test_a_backend_without_its_package_says_how_to_get_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == absent else found(name, *rest))
     with pytest.raises(ConfigError, match=message):
         validate(compose_config("model=tiny", *overrides))
+
+
+def test_a_configuration_that_is_typed_again_shares_nothing_with_the_first_and_a_changed_one_is_seen(compose_config: Compose) -> None:
+    cfg = compose_config("model=tiny")
+    first, again = typed(cfg), typed(cfg)
+    assert first == again
+    assert first.data is not again.data
+    first.seed = 7
+    cfg.seed = 8
+    assert typed(cfg).seed == 8
+    assert again.seed == typed(compose_config("model=tiny")).seed == 0

@@ -44,12 +44,12 @@ def halve(path: Path) -> None:
 # (stage, file, damage, what is said of it)
 DAMAGES = [
     ("generate", "cots.parquet", flip_byte, "the content is not what was written; .*force=generate"),
-    ("stage2", "layout.json", Path.unlink, "the file is missing; .*force=stage2"),
-    ("predict", "items-ood.jsonl", Path.unlink, "the file is missing; .*force=predict"),
-    ("generate", MANIFEST, halve, "the manifest cannot be used .*force=generate"),
     ("evaluate", "predictions.jsonl", halve, r"the file has \d+ bytes, \d+ were written; .*force=evaluate"),
 ]
 MORE_DAMAGES = [
+    ("stage2", "layout.json", Path.unlink, "the file is missing; .*force=stage2"),
+    ("predict", "items-ood.jsonl", Path.unlink, "the file is missing; .*force=predict"),
+    ("generate", MANIFEST, halve, "the manifest cannot be used .*force=generate"),
     ("stage1", "adapter_model.safetensors", flip_byte, "the content is not what was written; .*force=stage1"),
     ("stage2", "adapter_model.safetensors", halve, r"the file has \d+ bytes, \d+ were written; .*force=stage2"),
     ("predict", "judgements-test.jsonl", flip_byte, "the content is not what was written; .*force=predict"),
@@ -75,7 +75,7 @@ def test_a_damaged_product_is_named_and_force_mends_it(
     assert {folder.name for folder in stages(place)} == {folder.name for folder in stages(whole)}
 
 
-@pytest.mark.parametrize("stage", ["stage1", "generate", *(pytest.param(name, marks=pytest.mark.kills) for name in ("stage2", "predict"))])
+@pytest.mark.parametrize("stage", ["stage1", *(pytest.param(name, marks=pytest.mark.kills) for name in ("generate", "stage2", "predict"))])
 def test_a_parent_without_its_manifest_is_no_product(place: Path, whole: Path, stage: str) -> None:
     folder = product(place, stage)
     (folder / MANIFEST).unlink()
@@ -85,6 +85,7 @@ def test_a_parent_without_its_manifest_is_no_product(place: Path, whole: Path, s
     assert predictions(place) == predictions(whole)
 
 
+@pytest.mark.kills
 def test_a_missing_parent_is_made_anew_with_the_same_bytes(place: Path, whole: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also: the run folder's link to it dangled meanwhile, which hinders nothing and is whole again."""
     folder = product(place, "generate")
@@ -112,6 +113,7 @@ def test_a_missing_parent_of_a_stage_that_runs_alone(place: Path, whole: Path) -
     assert predictions(place) == predictions(whole)
 
 
+@pytest.mark.kills
 def test_a_dangling_link_or_a_file_in_the_place_of_a_product(place: Path, whole: Path) -> None:
     folder = product(place, "predict")
     shutil.rmtree(folder)
@@ -128,6 +130,7 @@ def test_a_dangling_link_or_a_file_in_the_place_of_a_product(place: Path, whole:
     assert predictions(place) == predictions(whole)
 
 
+@pytest.mark.kills
 def test_a_file_in_the_place_of_the_working_folder(place: Path, whole: Path) -> None:
     folder = product(place, "evaluate")
     shutil.rmtree(folder)
@@ -185,6 +188,7 @@ def test_a_torn_and_a_changed_line_of_a_journal_are_made_again(
     assert not list(working.with_suffix("").glob("journal*"))
 
 
+@pytest.mark.kills
 def test_nothing_is_sampled_again_after_a_cut_in_the_last_second(
     place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,7 +198,7 @@ def test_nothing_is_sampled_again_after_a_cut_in_the_last_second(
     assert said.count("judgements were made before; going on") == 2  # of both benchmarks
 
 
-@pytest.mark.parametrize("damage", [flip_byte, halve])
+@pytest.mark.parametrize("damage", [flip_byte, pytest.param(halve, marks=pytest.mark.kills)])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_or_the_start(
     place: Path, whole: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,6 +210,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_or_the_start(
     assert "training starts from the beginning" in said
 
 
+@pytest.mark.kills
 def test_half_written_products_of_a_cut_off_stage_are_written_over(
     place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -85,6 +85,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.kills
 @pytest.mark.timeout(1800)
 def test_three_kills(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     moments = [

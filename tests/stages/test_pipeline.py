@@ -460,7 +460,7 @@ runpy.run_path('train.py', run_name='__main__')
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolate", ["auto", "true"])
+@pytest.mark.parametrize("isolate", ["auto", pytest.param("true", marks=pytest.mark.kills)])
 def test_one_process_or_one_for_each_heavy_stage_make_the_same_bytes(isolate: str, tmp_path: Path, whole: Any) -> None:
     """On a CPU all stages have one process unless it is wished otherwise. No model is left in the command's own."""
     overrides = [o for o in SMALL if not o.startswith("run.isolate")]

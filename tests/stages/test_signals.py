@@ -62,6 +62,7 @@ def _marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(tmp_path))
 
 
+@pytest.mark.kills
 @pytest.mark.timeout(1500)
 def test_three_interrupts(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     interrupt_and_finish(tmp_path, SHORT, undisturbed(tmp_path_factory))

@@ -22,7 +22,8 @@ from tract.config_rules import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("rank_worker.py")
-STRATEGIES = ("ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp")
+# Each is started on two processes, a minute or more each: these by `.ci/run`, all by `make test-kills`.
+IN_CI = ("ddp", "deepspeed_zero3")
 OFFLOAD = "deepspeed_zero3_offload"  # its optimizer is C++, which is compiled at the first use on a machine: two minutes
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 TOLERANCE = 1e-5
@@ -63,7 +64,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "adapter"), [*product(STRATEGIES, ("lora", "full")), pytest.param(OFFLOAD, "full", marks=pytest.mark.kills)]
+    ("strategy", "adapter"),
+    [
+        *product(IN_CI, ("lora", "full")),
+        *(pytest.param(*both, marks=pytest.mark.kills) for both in product(("deepspeed_zero2", "fsdp"), ("lora", "full"))),
+        pytest.param(OFFLOAD, "full", marks=pytest.mark.kills),
+    ],
 )
 def test_two_processes_give_the_gradient_and_weights_of_one(trained: Any, strategy: str, adapter: str) -> None:
     """Five steps of AdamW with clipping and decay; the fourth step has one item for two processes."""
@@ -80,7 +86,9 @@ def test_two_processes_give_the_gradient_and_weights_of_one(trained: Any, strate
     assert relative(trained("cpu", adapter, 1, "700")["weights"], alone["weights"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("strategy", "share"), [("ddp", 1.0), ("fsdp", 0.5), ("deepspeed_zero3", 0.5)])
+@pytest.mark.parametrize(
+    ("strategy", "share"), [("ddp", 1.0), ("deepspeed_zero3", 0.5), pytest.param("fsdp", 0.5, marks=pytest.mark.kills)]
+)
 def test_sharded_weights_are_spread(trained: Any, strategy: str, share: float) -> None:
     result = trained(strategy, "lora", 2, "null")
     assert result["own_elements"] / result["elements"] == pytest.approx(share, rel=0.02)
@@ -127,10 +135,8 @@ def killed_after(root: Path, checkpoint: str, *overrides: str) -> None:
     time.sleep(1)  # the ranks die with it
 
 
-# Four starts of two processes each: the one whose checkpoint is put together anew in `.ci/run`, the others with `make test-kills`.
-@pytest.mark.parametrize(
-    "strategy", ["deepspeed_zero3", *(pytest.param(name, marks=pytest.mark.kills) for name in ("ddp", "deepspeed_zero2", "fsdp", OFFLOAD))]
-)
+@pytest.mark.kills  # four starts of two processes each
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp", OFFLOAD])
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, strategy: str) -> None:
     """And, from the same kill, on another number of processes to the same weights but for dropout."""
     chosen = (f"trainer={strategy}", *(["optimizer=cpu_adamw"] if strategy == OFFLOAD else []))
@@ -179,6 +185,7 @@ def test_a_failing_rank_ends_the_job_with_its_error(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 120
 
 
+@pytest.mark.kills
 def test_a_rank_that_hangs_ends_the_job_within_the_time_out(tmp_path: Path) -> None:
     failed = run(
         tmp_path, "trainer=ddp", "trainer.devices=2", "trainer.strategy._target_=rank_failures.HangsOnRank1", "run.rank_timeout_s=10"
@@ -187,13 +194,14 @@ def test_a_rank_that_hangs_ends_the_job_within_the_time_out(tmp_path: Path) -> N
     assert "another rank is gone or did not answer" in failed.stderr
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     ("trainer", "strategy"),
     [
         ("ddp", "NaNOnRank1"),
-        pytest.param("fsdp", "ShardedNaNOnRank1", marks=pytest.mark.kills),
-        pytest.param("deepspeed_zero2", "ZeRONaNOnRank1", marks=pytest.mark.kills),
-        pytest.param("deepspeed_zero3", "ZeRONaNOnRank1", marks=pytest.mark.kills),
+        ("fsdp", "ShardedNaNOnRank1"),
+        ("deepspeed_zero2", "ZeRONaNOnRank1"),
+        ("deepspeed_zero3", "ZeRONaNOnRank1"),
     ],
 )
 def test_nan_on_one_rank_stops_all_of_them_in_the_same_step(trainer: str, strategy: str, tmp_path: Path) -> None:
@@ -250,6 +258,7 @@ def expect_same_judgements(root: Path, other: Path) -> None:
         assert found[key][1] == pytest.approx(probabilities, rel=1e-4, abs=1e-7), key
 
 
+@pytest.mark.kills
 def test_all_stages_on_two_processes(tmp_path: Path) -> None:
     """The same judgements as on one process, each once."""
     for name, trainer in {"alone": "cpu", "own": "ddp"}.items():

@@ -315,13 +315,6 @@ def _check_stage2(resolved: DictConfig) -> None:
         raise ConfigError(f"with the changes of stage2: {error}") from None
 
 
-def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
-    """The product of a task: reused if it is there, else made, if that is wanted. Nothing else of the task is left in memory."""
-    product = _reused_or_made(task, resolved, wanted=wanted)
-    _free_memory()
-    return product
-
-
 def _free_memory() -> None:
     """Gives back what a stage in this process held, before the next one loads a model of its own."""
     gc.collect()  # trainers and models are rings of references
@@ -329,7 +322,8 @@ def _free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _reused_or_made(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
+def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
+    """The product of a task: reused if it is there, else made, if that is wanted. Nothing else of the task is left in memory."""
     stage = build_stage(task, resolved)
     cfg = typed(resolved)
     force = task.force and wanted
@@ -342,7 +336,10 @@ def _reused_or_made(task: Task, resolved: DictConfig, *, wanted: bool) -> Produc
     if task.stage != "evaluate" and isolated(cfg):
         return _run_apart(task, resolved)
     with _own_warnings():
-        return run_stage(stage, cfg, force=force)
+        product = run_stage(stage, cfg, force=force)
+    del stage
+    _free_memory()
+    return product
 
 
 @contextmanager
