@@ -15,7 +15,7 @@ BENCH_DATA ?=
 
 PY := .venv/bin/python
 READY := .venv/.installed
-PIP := .venv/bin/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST := $(PY) -m pytest $(ARGS)
 # Two files at a time: the tests of a file share what takes long to make.
 PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
@@ -114,6 +114,8 @@ format: setup  ## let ruff sort the imports, mend what it safely can and format
 # Tests reach neither the hub nor W&B, unless the caller's environment says otherwise.
 test test-slow test-all test-gpu test-kills test-vllm check: export HF_HUB_OFFLINE ?= 1
 test test-slow test-all test-gpu test-kills test-vllm check: export WANDB_MODE ?= offline
+# Else, where the environment forbids it, each of their hundreds of processes compiles this package anew, a second each.
+test test-slow test-all test-gpu test-kills test-vllm check: export PYTHONDONTWRITEBYTECODE :=
 
 # Several at a time, each with one thread; for a debugger: make test ARGS="-n 0 --pdb".
 test: export OMP_NUM_THREADS ?= 1

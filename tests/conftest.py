@@ -12,7 +12,7 @@ from typing import Any
 os.environ.update({"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true", "TOKENIZERS_PARALLELISM": "false"})
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hypothesis import settings
 from omegaconf import DictConfig
 
@@ -46,8 +46,7 @@ def compose_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Composes the training configuration with overrides; runs and cache go to a temporary folder."""
 
     def run(*overrides: str) -> DictConfig:
-        with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-            return compose("train", [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", *overrides])
+        return composed([f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", *overrides])
 
     return run
 
@@ -72,8 +71,7 @@ def tiny_config(compose_config: Callable[..., DictConfig]) -> Callable[..., tupl
 @pytest.fixture(scope="session")
 def tiny_model_config() -> ModelConfig:
     """The tiny model's configuration."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        return validate(compose("train", ["model=tiny"])).model
+    return validate(composed(["model=tiny"])).model
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from composing import composed
 from omegaconf import DictConfig
 
 from tract.config import Config
@@ -63,8 +63,7 @@ class Tiny:
         paths = [f"paths.runs={self.root}/runs", f"paths.cache={self.root}/cache"]
         given = {override.partition("=")[0] for override in overrides}
         small = [override for override in (*SMALL, *paths) if override.partition("=")[0] not in given]
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return compose(config, [*small, *overrides])
+        return composed([*small, *overrides], config)
 
     def run(self, *overrides: str, config: str = "train") -> tuple[dict[str, Product], list[str]]:
         """(products, log lines) of a pipeline."""
