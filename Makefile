@@ -15,7 +15,8 @@ BENCH_DATA ?=
 
 PY := .venv/bin/python
 READY := .venv/.installed
-PIP := .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Python compiles what it imports and keeps that, in less time than pip takes to compile everything; unless it may keep nothing.
+PIP := .venv/bin/python -m pip install $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST := $(PY) -m pytest $(ARGS)
 # Two files at a time: the tests of a file share what takes long to make.
 PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
@@ -137,7 +138,7 @@ test-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the same judgements as by the Hugging Face backend
 	@$(PYTEST_FILES) -m 'vllm and not gpu and not network and not kills'
 
-test-kills: setup-vllm  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests of minutes each
+test-kills: setup-vllm  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests that .ci/run has no time for
 	@$(PYTEST) -s -m 'kills and not gpu and not multigpu and not network'
 
 # Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.

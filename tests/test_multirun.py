@@ -227,7 +227,10 @@ def test_a_search_gets_what_a_task_returns_and_counts_failures(
     assert seen[:2] == first[:2]
 
 
-@pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")))
+SWEEPS = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("sweep", [pytest.param(name, marks=[pytest.mark.kills] if name in ("lambda", "n_cot") else []) for name in SWEEPS])
 def test_every_sweep_runs_its_jobs(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also without -m."""
     seen: list[DictConfig] = []

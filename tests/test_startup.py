@@ -63,7 +63,7 @@ def test_a_wrong_key_or_type_is_told_before_anything_heavy_is_loaded(mistake: st
     assert modules & HEAVY == set()
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ["train.py", *(pytest.param(script, marks=pytest.mark.kills) for script in SCRIPTS[1:])])
 def test_help_takes_little_longer_than_importing_hydra(script: str, record_property: Callable[[str, object], None]) -> None:
     """As a ratio, and of the best times, so that it holds on a slow or busy machine too."""
     shown, bare = best_of_three(script, "--help"), best_of_three("-c", "import hydra, omegaconf")

@@ -17,6 +17,9 @@ from tract.validation import validate
 ROOT = Path(__file__).resolve().parents[1]
 
 
+pytestmark = pytest.mark.kills  # it trains for half a minute
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "model"

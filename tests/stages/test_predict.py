@@ -145,7 +145,7 @@ def test_no_cot_alone_samples_nothing(whole: Any) -> None:
     assert list(metrics(products["evaluate"])["benchmarks"]["test"]["predictors"]) == ["no_cot"]
 
 
-@pytest.mark.parametrize("prompt", ["rubric", "finished"])
+@pytest.mark.parametrize("prompt", [pytest.param("rubric", marks=pytest.mark.kills), "finished"])
 def test_real_benchmark_items_get_every_prediction(prompt: str, tmp_path: Path, shared_data: Path) -> None:
     """GPT-4's scores on Vicuna Bench, with our prompt and with the one that the file brings along."""
     tiny = Tiny(tmp_path)

@@ -79,6 +79,7 @@ def test_the_tables_and_the_terminal_show_them(robust: Any) -> None:
     assert any("attacks move seed by" in line for line in lines)
 
 
+@pytest.mark.kills
 def test_a_perturbation_that_the_prompt_does_not_show_is_told_and_not_measured(robust: Any) -> None:
     tiny, _, _ = robust
     products, lines = tiny.run(
@@ -91,6 +92,7 @@ def test_a_perturbation_that_the_prompt_does_not_show_is_told_and_not_measured(r
     assert [line.split()[1] for line in told] == ["rubric_reversed", "no_reference"]
 
 
+@pytest.mark.kills
 def test_two_judges_are_compared_on_the_same_attacks(robust: Any) -> None:
     tiny, _, _ = robust
     products, _ = tiny.run("pipeline=[stage1,predict,evaluate]", "evaluation.perturbations=[beg,cue]", "evaluation.benchmarks=[test]")
