@@ -44,6 +44,7 @@ def stage_of(whole: Path, stage: str, place: Path) -> StageFolder:
     return StageFolder(place / "runs" / "stages" / folder.name, read_manifest(folder)[1])
 
 
+@pytest.mark.kills
 @pytest.mark.timeout(1500)
 def test_each_stage_is_made_once_and_both_end_well(whole: Path, tmp_path: Path) -> None:
     processes = [start(tmp_path, output=f"output{number}.txt") for number in range(2)]

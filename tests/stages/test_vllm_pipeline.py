@@ -17,7 +17,8 @@ import pytest
 
 from tract.data.cots import COTS_FILE, read_cots
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+# Two ranks and their engines take minutes.
+pytestmark = [pytest.mark.vllm, pytest.mark.kills, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 VLLM = ("generation=vllm", "generation.vllm.enforce_eager=true", "generation.vllm.kv_cache_gib=0.5", "generation.batch_size=8")
