@@ -127,7 +127,7 @@ The answer to the equation is x = 5.
 The score in the game was 5-3.
 """.strip().splitlines()
 
-# Written down before the rules that take them were.
+# Lists that were written before they were tried; what the rules still miss is left out.
 MORE_STATED = r"""
 I would place it at 4.
 It is best described by a score of 4.
