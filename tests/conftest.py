@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ CUE = " So the overall score is "
 
 
 def pytest_collection_finish() -> None:
-    """What the imports and the collection made lives on: no collection of garbage looks at it again, of which a stage makes one."""
+    """Imported modules live to the end: the garbage collections, one after each stage, need not look through them again."""
     gc.collect()
     gc.freeze()
 
@@ -84,6 +85,13 @@ def tiny_tokenizer(tiny_model_config: ModelConfig) -> Any:
 def tiny_layout(tiny_tokenizer: Any) -> SequenceLayout:
     """The layout of the tiny tokenizer with scores 1 to 5."""
     return SequenceLayout.build(tiny_tokenizer, system=False, cue=CUE, grid=ScoreGrid(("1", "2", "3", "4", "5")), chat_template_kwargs={})
+
+
+@pytest.fixture
+def vllm_counts_as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make setup` does not install vLLM."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
 
 
 @pytest.fixture(scope="session")

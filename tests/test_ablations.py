@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from composing import CONF
 from omegaconf import DictConfig, OmegaConf
 from tiny_overrides import TINY
 
@@ -20,7 +21,6 @@ from tract.stages.products import Product
 from tract.validation import validate
 
 Compose = Callable[..., DictConfig]
-CONF = Path(__file__).resolve().parents[1] / "conf"
 ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
 BASES = ("quickstart", "mistral")
 WHOLE = ["stage1", "generate", "stage2", "predict", "evaluate"]

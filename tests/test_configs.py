@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 import yaml
+from composing import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny_overrides import TINY
@@ -23,7 +24,6 @@ from tract.stages.pipeline import stage_config
 from tract.stages.prepare import prepare
 from tract.validation import validate
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 Compose = Callable[..., DictConfig]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -147,14 +146,13 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vllm_counts_as_installed")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_command_is_a_sound_configuration(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_is_a_sound_configuration(page: Path, tmp_path: Path) -> None:
     """It composes and validates, all of the page's own options included; nothing is read or run."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     written_files(tmp_path)
     shutil.copytree(tmp_path / "my_conf", tmp_path / "conf", dirs_exist_ok=True)
-    found = importlib.util.find_spec  # `make setup` does not install vLLM
-    monkeypatch.setattr("tract.config_devices.importlib.util.find_spec", lambda name: name == "vllm" or found(name))
     refused = []
     for script, words in commands(page):
         with initialize_config_dir(version_base="1.3", config_dir=str(tmp_path / "conf")):

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import CONF, composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from injection_payloads import KINDS, LONG, PAYLOADS, SURROGATES
@@ -30,7 +30,6 @@ from tract.schema import Annotation, JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
 from tract.validation import validate
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 GRID = ScoreGrid(tuple("12345"))
 FIELDS = ("instruction", "response", "reference_answer", "criteria", "description", "cot")
 TEMPLATES = ("rubric", "short", "finished")
@@ -40,8 +39,7 @@ LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 @cache
 def template(name: str) -> PromptTemplate:
     """A prompt of conf/prompt."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        cfg = validate(compose("train", ["model=tiny", f"prompt={name}"]))
+    cfg = validate(composed(["model=tiny", f"prompt={name}"]))
     return PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)})
 
 
@@ -250,8 +248,7 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml"))
 @pytest.mark.network
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_of_the_configuration(model: str) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        cfg = validate(compose("train", [f"model={model}", "model.unpacked=null"]))
+    cfg = validate(composed([f"model={model}", "model.unpacked=null"]))
     try:
         tokenizer = load_tokenizer(cfg.model)
     except ConfigError as error:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
+from composing import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tract.masking import MaskedFormatter, masked, masked_text, names_secret, secret_keys
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ RUNS = {
     "scaling_n_cot": ("scaling.py", "--tables", "n_cot", "--cots", "2", "--rounds", "1"),
     "scaling_vocabulary": ("scaling.py", "--tables", "vocabulary", "--vocabularies", "1024", "--rounds", "1"),
 }
-# With `make test-kills`: many processes each, or parts that the scripts above run too.
+# With `make test-kills`: many processes each, twenty seconds and more, or parts that other scripts run too.
 NOT_IN_CI = (
     "train_step",
     "evaluate",

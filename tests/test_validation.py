@@ -391,11 +391,10 @@ SERVER = ("model=tiny", "generation=openai_server")
         ((*SERVER, "generation.server.timeout_s=0"), "generation.server.timeout_s: 0.0 is not a number > 0"),
     ],
 )
+@pytest.mark.usefixtures("vllm_counts_as_installed")
 def test_a_backend_that_does_not_go_with_the_rest(
-    overrides: tuple[str, ...], message: str, compose_config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+    overrides: tuple[str, ...], message: str, compose_config: Callable[..., DictConfig]
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
     with pytest.raises(ConfigError) as raised:
         validate(compose_config(*overrides))
     assert message in str(raised.value)

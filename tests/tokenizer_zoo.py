@@ -13,14 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra import compose, initialize_config_dir
+from composing import composed
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tract.modeling import load_tokenizer
 from tract.validation import validate
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 # Chat templates in our own words; line breaks and the blanks after them are for the reader alone.
 _MISTRAL_STYLE = """
@@ -99,8 +97,7 @@ class Member:
 
 
 def _packaged(name: str) -> Any:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return load_tokenizer(validate(compose("train", [f"model={name}", "model.unpacked=null"])).model)
+    return load_tokenizer(validate(composed([f"model={name}", "model.unpacked=null"])).model)
 
 
 def _smollm2() -> Member:

@@ -32,12 +32,12 @@ from tract.score_words import (
     CLAUSE_BREAK,
     CLOSED,
     CONNECTIVES,
-    COPULAS,
     DANGLING,
     FENCE,
     FILLERS,
     FIRST_PERSON,
     FITTING,
+    FRAMING,
     GIVING_VERBS,
     HYPOTHETICAL,
     IMPROVED,
@@ -50,7 +50,7 @@ from tract.score_words import (
     LEADING,
     MENTIONS,
     NAMERS,
-    NEGATIONS,
+    NOT_ASSIGNING,
     NUMBER,
     NUMBER_WORDS,
     OBJECT,
@@ -236,7 +236,7 @@ def _assigned(before: str, clause: int, after: str, *, scaled: bool, own_line: b
     follows = AFTER.match(after)
     words = _words(before[clause:])
     concludes = bool(words) and set(words) <= CONNECTIVES
-    if set(words) <= COPULAS or set(words) <= CONNECTIVES:  # "The score, then, is 4", "Score is therefore 4"
+    if set(words) <= FRAMING or set(words) <= CONNECTIVES:  # "The score, then, is 4", "Score is therefore 4"
         words = _words(before)[-_SHORT:]
     if follows is None:
         leads = not words or words[-1] in ("a", "an") or (words[-1] == "of" and set(words) & SCORE_NOUNS)
@@ -256,16 +256,21 @@ def _assigned(before: str, clause: int, after: str, *, scaled: bool, own_line: b
     if closes and (words or not scaled) and set(_words(before)) <= CONNECTIVES and words[-1:] != ["boxed"]:
         # "4." may be the number of the next point.
         return (SENTENCE, LIKELY) if _words(before) else (ALONE, POSSIBLE if after[:1] in (".", ")", ":") else CERTAIN)
-    sureness = _sentence(words, after, follows, scaled=scaled)
+    sureness = _sentence(words, after, follows, scaled=scaled, closes=closes)
     if sureness is None and (concludes or (mark and scaled)) and closes:
         sureness = POSSIBLE  # "One point is deducted, so 4", "Minus a point: 4/5"
     return None if sureness is None else (SCALE if scaled else SENTENCE, sureness)
 
 
-def _sentence(words: list[str], after: str, follows: re.Match[str], *, scaled: bool) -> int | None:
-    """How sure it is that a clause with these words before its number assigns a score; None if it does not. Arguments: ``_assigned``'s."""
+def _sentence(words: list[str], after: str, follows: re.Match[str], *, scaled: bool, closes: bool) -> int | None:
+    """How sure it is that a clause with these words before its number assigns a score; None if it does not.
+
+    Args:
+        words: the clause's, before the number. after, scaled: as ``_assigned`` takes them. follows: what ``AFTER`` matches of ``after``.
+        closes: whether nothing comes after that.
+    """
     known = set(words)
-    if known <= COPULAS | CONNECTIVES and IS_SCORE.match(after):
+    if known <= FRAMING | CONNECTIVES and IS_SCORE.match(after):
         return CERTAIN
     named = set(_words(follows[0])) & (SCORE_NOUNS | UNITS | BANDS)
     leads = bool(words) and (
@@ -281,15 +286,14 @@ def _sentence(words: list[str], after: str, follows: re.Match[str], *, scaled: b
         or (leads and "enough" in known)
     ):
         return CERTAIN
-    closes = CLOSED.match(after, follows.end())
     adjective = {words[-1]} if words[-2:-1] in (["a"], ["an"]) and closes else set()  # "It is an easy 4."
-    if (known & {"a", "an", "say"}) and known - adjective <= COPULAS | ARTICLES | ADJECTIVES | CONNECTIVES:
+    if (known & {"a", "an", "say"}) and known - adjective <= FRAMING | ARTICLES | ADJECTIVES | CONNECTIVES:
         return CERTAIN
     if known & FIRST_PERSON and not known & OBSERVING and closes and len(words) <= _SHORT + 2:
         return CERTAIN
     if scaled and known <= LEADING | ARTICLES | ADJECTIVES | GIVING_VERBS:
         return CERTAIN if known <= CONNECTIVES | ARTICLES | ADJECTIVES else LIKELY
-    if words[-1:] == ["boxed"] and known <= LABELS | CONNECTIVES | COPULAS:
+    if words[-1:] == ["boxed"] and known <= LABELS | CONNECTIVES | FRAMING:
         return LIKELY
     return POSSIBLE if not words and (FITTING.match(after) or re.match(r"\W*(?:because|since)\b", after)) else None
 
@@ -310,7 +314,7 @@ def _in_passing(words: list[str]) -> bool:
     if (
         words[:1] == ["only"]
         or words[:2] == ["to", "be"]
-        or any(word in NEGATIONS or word.endswith("n't") for word in words)
+        or any(word in NOT_ASSIGNING or word.endswith("n't") for word in words)
         or {("would", "have"), ("up", "to")} & set(pairwise(words))
     ):
         return True

@@ -15,8 +15,8 @@ DIGITS = r"(?:(?<!\w)[-\u2212])?\d(?:[.,]?\d|_?[^\W_])*"
 ANY_NUMBER = rf"{DIGITS}|\b(?:{'|'.join(NUMBER_WORDS)})\b"
 NUMBER = re.compile(
     rf"(?<!\d[-\u2013:/])(?<!\d to )(?P<number>{ANY_NUMBER}|[\u2605\u2b50]+(?=\u2606)|[\u2605\u2b50]{{2,}})\u2606*"
-    rf"(?P<scale>\s*(?:-?\s*(?:points?|stars?)\s+)?(?:/|\bout\s+of\b|\bof\s+a\s+possible\b|\bon\s+a\s+scale\s+(?:of|from)\b)\s*(?:an?\s+|the\s+)?"
-    rf"(?:possible\s+|maximum\s+)?(?:{ANY_NUMBER})(?:\s*(?:to|-|\u2013)\s*\d+)?)?",
+    rf"(?P<scale>\s*(?:-?\s*(?:points?|stars?)\s+)?(?:/|\bout\s+of\b|\bof\s+a\s+possible\b|\bon\s+a\s+scale\s+(?:of|from)\b)"
+    rf"\s*(?:an?\s+|the\s+)?(?:possible\s+|maximum\s+)?(?:{ANY_NUMBER})(?:\s*(?:to|-|\u2013)\s*\d+)?)?",
     re.IGNORECASE,
 )
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
@@ -49,8 +49,9 @@ GIVING_VERBS = _set(
     "make makes making bring brings bringing put puts place places placed arrive arrives arrived arriving fall falls fell achieve "
     "achieves achieved attain attains attained obtain obtains obtained reach reaches reached yield yields yielded"
 )
+# The judge speaks: "I am going with 4".
 FIRST_PERSON = _set("let's i i'd i'll i'm i've")
-# What the judge does in the first person without rating: "I counted 5".
+# What the judge does in the first person without rating: "I counted 5", "I get 39".
 OBSERVING = _set(
     "count counted counting find found see saw seen read checked identify identified spot spotted notice noticed expect expected get "
     "compute calculate obtain have"
@@ -77,9 +78,9 @@ FILLERS = (SCORE_NOUNS | KINDS) - _set("mark marks") | _set(
 )
 ARTICLES = _set("a an it this response")
 # With an article and these alone a number is the score: "Overall, this is a solid 4."
-COPULAS = _set("the this that it is was would be i i'd it's that's response answer seems feels for say should think believe feel")
+FRAMING = _set("the this that it is was would be i i'd it's that's response answer seems feels for say should think believe feel")
 # Alone before a statement's clause they belong to it: "Given this, the score is 4", "The response therefore earns a 4".
-LEADING = CONNECTIVES | LABELS | COPULAS
+LEADING = CONNECTIVES | LABELS | FRAMING
 LEAD_INS = _set("after based considering given according on for all taking taken therefore hence so thus overall in")
 ADJECTIVES = KINDS | _set("full perfect top high low maximum solid strong clear good fair firm generous weak mere")
 # The word that says what a number is, where it is not the score of this response.
@@ -93,7 +94,8 @@ NAMERS = _set(
     "fulfils fulfill fulfills mirrors trait traits associated hallmark hallmarks feature features sign signs attribute attributes "
     "element elements aspect aspects"
 )
-NEGATIONS = _set(
+# With one of these in its clause a number is not assigned to this response, or not for certain.
+NOT_ASSIGNING = _set(
     "not cannot never nor unless if whether prevent prevents prevented preventing hinder hinders hindered keeps kept stops holds held "
     "could might shy almost nearly between hardly scarcely no fails failed hesitate hesitated tempted reluctant"
 )
@@ -108,9 +110,11 @@ ATTAINING = _set("get earn reach achieve receive obtain deserve merit warrant sc
 SCORE_PHRASE = re.compile(r"(?:\b(?:the|my|its|this|an?|overall|final|total)\s+)*\b(?:scores?|ratings?|grades?|marks?)\b", re.IGNORECASE)
 # What may follow a score; before another word a number is a count ("4 examples") or a name ("the score 5 reference answer").
 AFTER = re.compile(
-    r"\s*-?\s*(?:(?:overall|final)\s+)?(?:scores?|ratings?|grades?|marks?|points?|stars?|response|answer|category|bracket)?(?:\s*\b(?:overall|in\s+total|rating)\b)?"
+    r"\s*-?\s*(?:(?:overall|final)\s+)?(?:scores?|ratings?|grades?|marks?|points?|stars?|response|answer|category|bracket)?"
+    r"(?:\s*\b(?:overall|in\s+total|rating)\b)?"
     r"(?=\s*(?:$|(?!\s*[-\u2013:/]\s*\d|:\s*\S)[^\w\s]|(?:because|since|as|for|due|given|based|in|on|overall|here|which|but|with|though"
-    r"|although|while|reflecting|indicating|is|was|seems|feels|appears|according|under|per|and|from\s+me|it\s+is|to\s+(?:the|this|it))\b(?!\s+\d)))",
+    r"|although|while|reflecting|indicating|is|was|seems|feels|appears|according|under|per|and|from\s+me|it\s+is"
+    r"|to\s+(?:the|this|it))\b(?!\s+\d)))",
     re.IGNORECASE,
 )
 # "gives the hotel a", before a number.
@@ -133,14 +137,14 @@ QUOTED = re.compile(
 )
 # "according to the rubric", which says nothing of the response.
 BY_RUBRIC = re.compile(
-    r"\b(?:according\s+to|based\s+on|by|per|given|under|following)\s+(?:the|this|these|its)\s+(?:\w+\s+){0,2}(?:rubrics?|criteria|scale|guidelines)\b"
-    r"(?!\s+(?:for|of)\b)",
+    r"\b(?:according\s+to|based\s+on|by|per|given|under|following)\s+(?:the|this|these|its)\s+(?:\w+\s+){0,2}"
+    r"(?:rubrics?|criteria|scale|guidelines)\b(?!\s+(?:for|of)\b)",
     re.IGNORECASE,
 )
 # "a score of 4 best reflects its quality", "a 4 would be fair".
 FITTING = re.compile(
-    r"\s*(?:(?!not\b|never\b|\w+n't\b|only\b)\w+\s+){0,2}(?:(?:be|been|is|seems|feels|was)\s+(?:\w+\s+)?(?:appropriate|assigned|given|awarded|granted|chosen|applied|fair|fitting|justified"
-    r"|warranted|right|suitable|reasonable|deserved|apt|adequate)|(?:reflects?|describes?|represents?|captures?|suits?|fits|matches))\b"
+    r"\s*(?:(?!not\b|never\b|\w+n't\b|only\b)\w+\s+){0,2}(?:(?:be|been|is|seems|feels|was)\s+(?:\w+\s+)?"
+    r"(?:appropriate|assigned|given|awarded|granted|chosen|applied|fair|fitting|justified|warranted|right|suitable|reasonable|deserved|apt|adequate)|(?:reflects?|describes?|represents?|captures?|suits?|fits|matches))\b"
     r"(?![^.\n]*\b(?:if|had|were|when|only)\b)",
     re.IGNORECASE,
 )

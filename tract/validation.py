@@ -16,8 +16,8 @@ from tract.config import YAML_NAMES, Config
 from tract.config_rules import problems_of, unknown_key_message
 from tract.errors import ConfigError
 
-# A pipeline asks for the same few some fifty times, and OmegaConf takes a tenth of a second for each.
-_MERGED_KEPT = 8
+# What ``typed_node`` made: a pipeline asks for the same few some fifty times, and OmegaConf takes a tenth of a second for each.
+_MOST_MERGED = 16
 _merged: dict[str, DictConfig] = {}
 _TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a mapping"}
 
@@ -50,14 +50,15 @@ def typed_node(cfg: DictConfig) -> DictConfig:
     """The composed YAML merged into the typed configuration, with Python's names of its keys; to be read, not changed."""
     content = OmegaConf.to_container(cfg)
     key = repr(content)
-    if key not in _merged:
-        if len(_merged) >= _MERGED_KEPT:
-            _merged.pop(next(iter(_merged)), None)
-        own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
-        node = OmegaConf.merge(OmegaConf.structured(Config), _renamed(content, Config, own_names))
-        assert isinstance(node, DictConfig)
-        _merged[key] = node
-    return _merged[key]
+    if (kept := _merged.get(key)) is not None:
+        return kept
+    own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
+    node = OmegaConf.merge(OmegaConf.structured(Config), _renamed(content, Config, own_names))
+    assert isinstance(node, DictConfig)
+    if len(_merged) >= _MOST_MERGED:
+        _merged.clear()
+    _merged[key] = node
+    return node
 
 
 def in_yaml_names(content: dict[str, Any]) -> dict[str, Any]:

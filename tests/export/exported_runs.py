@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 # The tiny pipeline is that of the stages' tests.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "stages"))
-from tiny_pipeline import CONF, SMALL, Tiny
+from tiny_pipeline import SMALL, Tiny
 
 from tract.config import Config
 from tract.generation.hf import HFJudge
@@ -82,6 +82,4 @@ def run_on_finished_prompts(tiny: Tiny, data: Path = FEEDBACK, *overrides: str) 
         "data=feedback_jsonl", f"data.path={data}", "prompt=finished_official", "stages=[stage1]", "run.name=finished",
         "train.max_steps=1", "data.val_fraction=0", "data.test_fraction=0",
     ]  # fmt: skip
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        resolved = compose("train", [*small, *paths, *own, *overrides])
-    return run_pipeline(resolved)["stage1"].path
+    return run_pipeline(composed([*small, *paths, *own, *overrides]))["stage1"].path

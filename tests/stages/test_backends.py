@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from typing import Any
 
 import pytest
@@ -22,10 +21,8 @@ from tract.validation import validate
 
 
 @pytest.fixture
-def compose(whole: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def compose(whole: Any, vllm_counts_as_installed: None) -> Any:
     """The tiny configuration; vLLM counts as installed."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
     return whole.tiny.compose
 
 

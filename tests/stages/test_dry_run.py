@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -191,11 +190,10 @@ def test_sampling_that_does_not_fit_names_a_smaller_batch(tiny_config: TinyConfi
     run_pipeline(resolved)
 
 
+@pytest.mark.usefixtures("vllm_counts_as_installed")
 def test_an_engine_that_does_not_fit_names_how_many_gpus_would(
     dry: Callable[..., str], tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr("tract.config_devices.importlib.util.find_spec", lambda name: name == "vllm" or found(name))
     gpus = (*GPUS, "generation=vllm", "run.device_memory_gib=80")
     assert re.search(r"256 CoTs at a time by vLLM, on 1 of the devices for each engine", dry(*gpus))
     asked: list[int] = []

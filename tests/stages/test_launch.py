@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,11 +52,8 @@ def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> 
         (["trainer=deepspeed_zero2", "trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true"], True),
     ],
 )
-def test_auto_isolates_where_it_matters(
-    tiny_config: TinyConfig, overrides: list[str], apart: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or found(name, *rest))
+@pytest.mark.usefixtures("vllm_counts_as_installed")
+def test_auto_isolates_where_it_matters(tiny_config: TinyConfig, overrides: list[str], apart: bool) -> None:
     assert launch.isolated(tiny_config(*overrides)[0]) is apart
 
 

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from omegaconf import DictConfig, OmegaConf
-from tiny_pipeline import CONF, SMALL, captured
+from tiny_pipeline import SMALL, captured
 
 from tract.config import Config
 from tract.data.cots import COTS_FILE, write_cots
@@ -65,8 +65,7 @@ class Place:
         given = {override.partition("=")[0] for override in (*own, *overrides)}
         small = [each for each in SMALL if not each.startswith("data.source.") and each.partition("=")[0] not in given]
         changed = {override.partition("=")[0] for override in overrides}
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            resolved = compose("train", [*small, *[each for each in own if each.partition("=")[0] not in changed], *overrides])
+        resolved = composed([*small, *[each for each in own if each.partition("=")[0] not in changed], *overrides])
         return validate(resolved), resolved
 
     def found_judge(self, *overrides: str) -> tuple[Config, DictConfig, Judge]:

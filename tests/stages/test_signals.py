@@ -16,7 +16,7 @@ from crash_pipeline import ROOT, environment, predictions, run_here, start, undi
 from test_kills import Moment, _files, _wait_for
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.kills,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to tell whether processes are gone"),
 ]
 INT, TERM = signal.SIGINT, signal.SIGTERM
@@ -62,13 +62,11 @@ def _marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(tmp_path))
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(1500)
 def test_three_interrupts(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     interrupt_and_finish(tmp_path, SHORT, undisturbed(tmp_path_factory))
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(0)  # each start has its own limit
 def test_interrupts_everywhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     interrupt_and_finish(tmp_path, LONG, undisturbed(tmp_path_factory))
@@ -146,7 +144,6 @@ def wait_for(place: Path, process: subprocess.Popen[str], pattern: str) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [INT, TERM])
 def test_two_ranks_leave_behind_the_same_step(number: int, tmp_path: Path) -> None:
@@ -176,7 +173,6 @@ def test_two_ranks_leave_behind_the_same_step(number: int, tmp_path: Path) -> No
     assert cut == whole
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("twice", "reason"), [(True, "told twice, ended at once"), (False, "what was at work did not end within 20 s")])
 def test_a_stage_that_does_not_end(twice: bool, reason: str, tmp_path: Path) -> None:
@@ -196,7 +192,6 @@ def test_a_stage_that_does_not_end(twice: bool, reason: str, tmp_path: Path) -> 
     assert lines(tmp_path)[-1].startswith(f"interrupted (SIGINT) in stage1 ({reason}); go on with: {shlex.quote(sys.executable)} train.py ")
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_waiting_for_another_run_ends_and_the_other_goes_on(tmp_path: Path) -> None:
     first = start(tmp_path, "stages=[stage1]", output="first.txt")
@@ -217,7 +212,6 @@ def test_waiting_for_another_run_ends_and_the_other_goes_on(tmp_path: Path) -> N
     assert first.wait(_PATIENCE_S) == 0
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(900)
 def test_a_stage_that_is_made_anew_is_gone_on_with(tmp_path: Path) -> None:
     """The command of the last line leaves out what would throw away what was saved."""
@@ -233,7 +227,6 @@ def test_a_stage_that_is_made_anew_is_gone_on_with(tmp_path: Path) -> None:
     assert "stage1: resuming from what an earlier try left" in done.stdout
 
 
-@pytest.mark.kills
 @pytest.mark.timeout(300)
 def test_a_multirun_ends(tmp_path: Path) -> None:
     process = start(tmp_path, "hydra.mode=MULTIRUN", "seed=0,1", f"hydra.sweep.dir={tmp_path}/multirun")

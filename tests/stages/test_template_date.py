@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from composing import CONF
 from omegaconf import OmegaConf
-from tiny_pipeline import CONF, made, reused
+from tiny_pipeline import made, reused
 from transformers.utils import chat_template_utils
 
 from tract.errors import ConfigError

@@ -19,7 +19,6 @@ from tract.stages.pipeline import run_pipeline
 from tract.stages.prepare import examples_of
 from tract.stages.products import Product
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 # 24 questions: 48 items, of which 6 are validation, 6 test, and 4 ood.
 SMALL = (
     "model=tiny", "data.source.n_questions=24", "data.source.n_ood_questions=2", "data.val_fraction=0.125", "data.test_fraction=0.125",
