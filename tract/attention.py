@@ -9,6 +9,7 @@ serve them all), and no product of tokens that do not see each other is computed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -26,11 +27,30 @@ TREE = "tree"
 RUNS, LIVE = "token_runs", "live_cache"
 
 
+@dataclass(frozen=True, slots=True)
+class LayerRules:
+    """What a layer's attention does beside softmax(q k^T) v.
+
+    Attributes:
+        scaling: of the products.
+        window: a token sees so many last positions of its path, itself among them (sliding attention); None for all.
+        chunk: a token sees the positions of its own chunk of so many (Llama 4); None for all.
+        softcap: a product x becomes softcap * tanh(x / softcap) (Gemma 2); None for none.
+        sinks: [Hq], a product of each head whose share of the softmax goes to no token (gpt-oss); None for none.
+    """
+
+    scaling: float
+    window: int | None = None
+    chunk: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
 class LiveKeys(Protocol):
     """Keys and values of sequences that are being sampled; see ``tract.generation.live``."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
-        """[B, Hq, Q, D], [B, Hkv, Q, D] twice -> [B, Hq, Q, D]."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: LayerRules) -> Tensor:
+        """[B, Hq, Q, D], [B, Hkv, Q, D], [B, Hkv, Q, Dv] -> [B, Hq, Q, Dv]."""
         ...
 
 
@@ -126,7 +146,8 @@ def tree_attention(
     window = kwargs.get("sliding_window")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     if live is not None:
-        return live.attend(layer, query, key, value, scaling or query.shape[-1] ** -0.5, window).transpose(1, 2), None
+        rules = LayerRules(scaling or query.shape[-1] ** -0.5, window)
+        return live.attend(layer, query, key, value, rules).transpose(1, 2), None
     assert runs is not None
     runs.used = True
     if runs.kept is not None:

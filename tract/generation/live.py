@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tract.attention import TokenRuns
+from tract.attention import LayerRules, TokenRuns
 from tract.forward import logits_at
 from tract.layout import Run
 
@@ -159,11 +159,11 @@ class LiveCache:
         for tensors in (self._keys, self._values):
             tensors[:] = [torch.cat([t, t.new_zeros(*t.shape[:2], more, t.shape[3])], dim=2) for t in tensors]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: LayerRules) -> Tensor:
         """What a layer of the model asks for: the new tokens' attention to prompt, own tokens and each other.
 
         Args:
-            query: [B, Hq, Q, D]. key, value: [B, Hkv, Q, D]. window: a token sees so many last positions; None for all.
+            query: [B, Hq, Q, D]. key, value: [B, Hkv, Q, D]. rules: of the layer.
 
         Returns:
             [B, Hq, Q, D], in the dtype of ``value``.
@@ -173,7 +173,8 @@ class LiveCache:
         batch, heads, count, size = query.shape
         kv_heads = key.shape[1]
         # The queries of the heads that share keys stand behind each other, so that one product serves them: [B, Hkv, G * Q, D].
-        grouped = (query * scaling).reshape(batch, kv_heads, heads // kv_heads * count, size)
+        window = rules.window
+        grouped = (query * rules.scaling).reshape(batch, kv_heads, heads // kv_heads * count, size)
         keys, values = self._with_new(layer, key, value)
         own = _Part.of(grouped @ keys.transpose(2, 3), values, new.hidden_own(keys.shape[2], window))
         mixed = torch.cat([self._with_prompt(layer, stretch, grouped, own, window) for stretch in self._stretches])
