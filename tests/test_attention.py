@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tract.attention import TREE, TokenRuns
 from tract.config import ModelConfig
-from tract.errors import ConfigError
-from tract.forward import log_probs_at, logits_at, use_tree_attention
+from tract.forward import logits_at
 from tract.layout import Run, SequenceLayout
 from tract.lit_module import TractLitModule
 from tract.score_grid import ScoreGrid
@@ -121,54 +120,23 @@ def test_keys_that_a_tree_does_not_show_move_nothing(tiny_layout: SequenceLayout
     assert (by_embedding[0].norm(dim=1) > 0).tolist() == [True] * 4 + [False] * 2 + [True] * 3
 
 
-def test_capped_attention_is_refused_and_works_with_masks(tiny_layout: SequenceLayout) -> None:
-    """Gemma 2 caps attention logits and final logits."""
+@pytest.mark.parametrize("attention", [TREE, "eager"])
+def test_capped_attention_is_that_of_transformers(attention: str) -> None:
+    """Gemma 2 caps products and final logits; a call without runs does not pass over the cap either."""
     from test_modeling import SIZES
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model("gemma2", **SIZES)
-    ids = torch.arange(10, 20)[None]
-    places, rows, tokens = torch.tensor([3, 9]), torch.tensor([0, 1, 1]), torch.tensor([5, 6, 7])
-    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=TREE)
-    with pytest.raises(ConfigError, match=r"tree knows neither capped attention logits nor sinks; set it to eager"):
-        logits_at(model, ids, torch.arange(10)[None], places, runs=TokenRuns([Run(0, 10, ())]))
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        found = log_probs_at(model, ids, torch.arange(10)[None], TokenRuns([Run(0, 10, ())]), places, rows, tokens)
-        expected = torch.log_softmax(model(input_ids=ids).logits[0, places], dim=-1)[rows, tokens]
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("family", ["cohere", "granite"])
-def test_models_that_scale_their_logits_are_found_out(family: str) -> None:
-    """What the head returns is then not what the softmax sees."""
-    from test_modeling import SIZES
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    scale = {"cohere": {"logit_scale": 0.3}, "granite": {"logits_scaling": 4.0}}[family]
-    config = AutoConfig.for_model(family, **{name: value for name, value in SIZES.items() if name != "head_dim"}, **scale)
+    config = AutoConfig.for_model("gemma2", **SIZES, attn_logit_softcapping=0.5)
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=TREE).eval()
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
     ids, places = torch.arange(10, 20)[None], torch.tensor([3, 9])
-    rows, tokens = torch.tensor([0, 1, 1]), torch.tensor([5, 6, 7])
     with torch.no_grad():
-        expected = torch.log_softmax(model(input_ids=ids).logits[0, places], dim=-1)[rows, tokens]
-        for _ in range(2):  # found out, and remembered
-            found = log_probs_at(model, ids, torch.arange(10)[None], TokenRuns([Run(0, 10, ())]), places, rows, tokens)
-            torch.testing.assert_close(found, expected)
-
-
-def test_an_attention_that_the_runs_do_not_reach_is_an_error() -> None:
-    model = _family("llama")
-    for layer in model.model.layers:
-        layer.self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
-    with pytest.raises(ConfigError, match=r"tree does not reach the attention of LlamaForCausalLM; set it to sdpa or eager"):
-        logits_at(model, torch.arange(10, 20)[None], torch.arange(10)[None], torch.tensor([3]), runs=TokenRuns([Run(0, 10, ())]))
-
-
-def test_any_model_can_be_set_to_tree_attention_for_judging() -> None:
-    model = _family("mistral", "sdpa")
-    use_tree_attention(model)
-    runs = TokenRuns([Run(0, 10, ())])
-    logits_at(model, torch.arange(10, 20)[None], torch.arange(10)[None], torch.tensor([3]), runs=runs)
-    assert runs.used
+        expected = model(input_ids=ids).logits[0]
+        model.set_attn_implementation(attention)
+        found = logits_at(model, ids, torch.arange(10)[None], places, runs=TokenRuns([Run(0, 10, ())]))
+        torch.testing.assert_close(found, expected[places], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(input_ids=ids).logits[0], expected, rtol=1e-4, atol=1e-4)
+        model.set_attn_implementation("sdpa")
+        assert (model(input_ids=ids).logits[0] - expected).abs().max() > 1e-2, "the cap moves nothing here"

@@ -43,7 +43,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "tensors": (("tract.predictors", "tract.objective", "tract.metrics"), ("schema", "text")),
     "finite": (("tract.finite",), ()),
-    "forward": (("tract.attention", "tract.head", "tract.forward"), ("schema", "text")),
+    "forward": (
+        ("tract.attention", "tract.head", "tract.forward", "tract.small_model", "tract.exactness"),
+        ("schema", "text"),
+    ),
     "sampling": (
         (
             "tract.generation",
@@ -72,6 +75,9 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.live",
             "tract.generation.packed",
             "tract.generation.hf",
+            "tract.generation.rows",
+            "tract.generation.exactness",
+            "tract.generation.paths",
             "tract.generation.engine",
             "tract.generation.vllm_engine",
             "tract.generation.server_engine",

@@ -19,7 +19,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tract.errors import ConfigError
 from tract.layout import Run
 
 TREE = "tree"
@@ -75,44 +74,69 @@ class TokenRuns:
         ]
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: LayerRules, dropout: float = 0.0) -> Tensor:
         """Attention of every token to its own path.
 
         Args:
-            query: [1, Hq, T, D]. key, value: [1, Hkv, T, D]. scaling: of the products; None for D ** -0.5.
-            dropout: of the attention weights. window: a token sees so many last tokens of its path, itself among them; None for all.
+            query: [1, Hq, T, D]. key: [1, Hkv, T, D]. value: [1, Hkv, T, Dv]. rules: of the layer. dropout: of the attention weights.
 
         Returns:
-            [1, Hq, T, D].
+            [1, Hq, T, Dv].
         """
         groups = query.shape[1] // key.shape[1]
         queries = torch.split(query, [run.end - run.start for run in self.runs], dim=2)
         # One split for all runs: its gradient is written once, however many runs read a piece.
         keys, values = (torch.split(tensor, self._sizes, dim=2) for tensor in (key, value))
+        by_hand = rules.softcap is not None or rules.sinks is not None
         out = []
         for q, pieces in zip(queries, self._pieces, strict=True):
             k, v = _joined(keys, pieces), _joined(values, pieces)
-            mask = self._mask(q.shape[2], k.shape[2], window, query)
+            mask = self._mask(q.shape[2], k.shape[2], rules, query, always=by_hand)
             grouped = groups > 1
-            if grouped and (mask is not None or not query.is_cuda):  # no fast kernel of CUDA's takes both; a CPU's is slower grouped
+            # No fast kernel of CUDA's takes both; a CPU's is slower grouped.
+            if grouped and (by_hand or mask is not None or not query.is_cuda):
                 k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
                 grouped = False
-            attended = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
+            if by_hand:
+                assert mask is not None
+                attended = _softmax_by_hand(q, k, v, mask, rules, dropout)
+            else:
+                attended = F.scaled_dot_product_attention(
+                    q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=rules.scaling, enable_gqa=grouped
+                )
             out.append(attended)
         return torch.cat(out, dim=2) if len(out) > 1 else out[0]
 
-    def _mask(self, queries: int, keys: int, window: int | None, like: Tensor) -> Tensor | None:
+    def _mask(self, queries: int, keys: int, rules: LayerRules, like: Tensor, *, always: bool) -> Tensor | None:
         """[Q, K] additive mask of the last Q of K tokens on a path; None where plain causal attention is the same."""
-        if queries == keys and (window is None or keys <= window):
+        window, chunk = rules.window, rules.chunk
+        if not always and queries == keys and (window is None or keys <= window) and (chunk is None or keys <= chunk):
             return None
-        kind = (queries, keys, window, like.dtype, like.device)
+        kind = (queries, keys, window, chunk, like.dtype, like.device)
         if kind not in self._masks:
-            distance = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(keys, device=like.device)
-            hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+            own, seen = torch.arange(keys - queries, keys, device=like.device)[:, None], torch.arange(keys, device=like.device)
+            hidden = own < seen
+            if window is not None:
+                hidden |= own - seen >= window
+            if chunk is not None:
+                hidden |= own // chunk != seen // chunk
             self._masks[kind] = torch.zeros(queries, keys, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
         return self._masks[kind]
+
+
+def _softmax_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, rules: LayerRules, dropout: float) -> Tensor:
+    """[B, H, Q, Dv] by the rules that no fused kernel knows: capped products, sinks; from [B, H, Q, D], [B, H, K, D], [B, H, K, Dv]."""
+    products = (query @ key.transpose(2, 3)) * rules.scaling
+    if rules.softcap is not None:
+        products = rules.softcap * torch.tanh(products / rules.softcap)
+    products = (products + mask).float()
+    if rules.sinks is not None:
+        sinks = rules.sinks.float().view(1, -1, 1, 1).expand(len(query), -1, query.shape[2], 1)
+        weights = torch.softmax(torch.cat([products, sinks], dim=-1), dim=-1)[..., :-1]
+    else:
+        weights = torch.softmax(products, dim=-1)
+    attended: Tensor = F.dropout(weights.to(value.dtype), dropout) @ value
+    return attended
 
 
 def _joined(pieces: Sequence[Tensor], which: Sequence[int]) -> Tensor:
@@ -129,30 +153,59 @@ def tree_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer; [B, Hq, T, D] and twice [B, Hkv, T, D] -> [B, T, Hq, D].
-
-    Raises:
-        ConfigError: if the layer asks for what only its own attention can do.
-    """
+    """What transformers calls in each layer; [B, Hq, T, D], [B, Hkv, T, D], [B, Hkv, T, Dv] -> [B, T, Hq, Dv]."""
     runs: TokenRuns | None = kwargs.pop(RUNS, None)
     live: LiveKeys | None = kwargs.pop(LIVE, None)
     if runs is None and live is None:
-        plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return plain
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ConfigError(f"model.attn_implementation: {TREE} knows neither capped attention logits nor sinks; set it to eager")
-    window = kwargs.get("sliding_window")
+        return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     layer = int(module.layer_idx)  # type: ignore[arg-type]
+    rules = LayerRules(
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=kwargs.get("sliding_window"),
+        chunk=_chunk_of(module, layer),
+        softcap=kwargs.get("softcap"),
+        sinks=kwargs.get("s_aux"),
+    )
     if live is not None:
-        rules = LayerRules(scaling or query.shape[-1] ** -0.5, window)
-        return live.attend(layer, query, key, value, rules).transpose(1, 2), None
+        return live.attend(layer, query, key, value, rules).transpose(1, 2).contiguous(), None
     assert runs is not None
     runs.used = True
     if runs.kept is not None:
         runs.kept[layer] = (key, value)
-    return runs.attend(query, key, value, scaling, dropout, window).transpose(1, 2), None
+    return runs.attend(query, key, value, rules, dropout).transpose(1, 2).contiguous(), None
+
+
+def _plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a call without runs: as with "sdpa", which alone would pass over caps and sinks without a word."""
+    softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+    if softcap is None and sinks is None:
+        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
+        return plain
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if mask is None:
+        behind = key.shape[2] - query.shape[2]
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril_(behind)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+    rules = LayerRules(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap=softcap, sinks=sinks)
+    return _softmax_by_hand(query, key, value, mask, rules, dropout).transpose(1, 2).contiguous(), None
+
+
+def _chunk_of(module: nn.Module, layer: int) -> int | None:
+    """Positions of a chunk, in a layer that attends within chunks (Llama 4)."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    return config.attention_chunk_size if kinds and kinds[layer] == "chunked_attention" else None
 
 
 AttentionInterface.register(TREE, tree_attention)

@@ -69,6 +69,33 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class PathRows:
+    """The paths of packed token trees, each as a row of its own.
+
+    Attributes:
+        places: R lists, for each row the places in the packed row of its tokens, in the order of the path.
+        found: [T] for each place in the packed row the (row, column) of its token; of a token on several paths, one of them.
+    """
+
+    places: list[list[int]]
+    found: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> PathRows:
+        """From the runs of a packed row, in ascending order: a path for each run that no other one goes on from in whole."""
+        above = {stretch for run in runs for stretch in run.above}
+        places: list[list[int]] = []
+        found: dict[int, tuple[int, int]] = {}
+        for run in runs:
+            if (run.start, run.end) in above:
+                continue
+            path = [place for start, end in (*run.above, (run.start, run.end)) for place in range(start, end)]
+            found |= {place: (len(places), column) for column, place in enumerate(path)}
+            places.append(path)
+        return cls(places, [found[place] for place in range(len(found))])
+
+
+@dataclass(frozen=True, slots=True)
 class TokenTree:
     r"""One prompt with one or more continuations as a tree of token segments, flattened.
 
@@ -216,6 +243,12 @@ class SequenceLayout:
     def branch_tokens(self) -> int:
         """The most tokens of a continuation's branches of the score trie."""
         return sum(len(path) for path in self.trie.paths)
+
+    @cached_property
+    def branches(self) -> int:
+        """The most branches of the score trie of a continuation."""
+        paths = self.trie.paths
+        return sum(bool(path) and not any(other[: len(path)] == path != other for other in paths) for path in paths)
 
     @cached_property
     def score_block(self) -> TokenTree:

@@ -33,6 +33,7 @@ from tract.config import AdapterConfig, ModelConfig
 from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError
 from tract.finite import listed, not_finite
+from tract.forward import exact_attention, use_rows
 from tract.inside import inside
 from tract.masking import masked
 from tract.model_name import model_name
@@ -300,6 +301,7 @@ def load_model(
     start_from: Path | None = None,
     empty: bool = False,
     float32_adapter: bool = True,
+    rows: bool = False,
 ) -> nn.Module:
     """The seed LLM with its adapter; only what is trained requires gradients.
 
@@ -308,12 +310,13 @@ def load_model(
         start_from: folder of a trained judge whose adapter, or whose full weights, training goes on from.
         empty: read no weights; the parameters are as the context around makes them, e.g. without memory.
         float32_adapter: keep adapters in float32 beside frozen weights of another dtype.
+        rows: each sequence is a row of its own, since packing is not exact for this model (``tract.forward.use_rows``).
 
     Raises:
         ConfigError: if the weights cannot be loaded or are not finite, or QLoRA lacks bitsandbytes.
     """
     full_start = start_from is not None and adapter.kind == "full"
-    model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty)
+    model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty, rows=rows)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
     model.name_or_path = model.config._name_or_path = model_name(cfg.name_or_path, cfg.package) if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
@@ -331,32 +334,36 @@ def load_model(
             model = _with_trained_lora(model, start_from, trainable=True)
     if not empty:
         check_finite(model, start_from)
+    if rows:
+        use_rows(model)
     model.config.use_cache = False
     # Loading leaves the model in evaluation mode, in which gradient checkpointing and dropout do nothing.
     return model.train()
 
 
-def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int) -> nn.Module:
+def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int, rows: bool = False) -> nn.Module:
     """A judge to sample and read from, in evaluation mode.
 
     Args:
         cfg: the seed LLM. seed: of randomly made weights.
         weights: folder with a trained adapter or full weights; None for the seed LLM itself.
-        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA).
+        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA). rows: as in ``load_model``.
 
     Raises:
         ConfigError: if the weights cannot be loaded, or are not finite.
     """
     plain = AdapterConfig(kind="qlora" if four_bit else "full", rank=1, alpha=1.0, dropout=0.0, target_modules=[], exclude_modules=None)
     if weights is None:
-        model = _seed_model(cfg, plain, seed)
+        model = _seed_model(cfg, plain, seed, rows=rows)
     elif (weights / "adapter_config.json").is_file():
-        model = _with_trained_lora(_seed_model(cfg, plain, seed), weights, trainable=False)
+        model = _with_trained_lora(_seed_model(cfg, plain, seed, rows=rows), weights, trainable=False)
         if cfg.dtype == "float32" and not four_bit:
             # A third of the products for each sampled token. In half precision the sum would lose what the adapter adds.
             model = model.merge_and_unload()
     else:
-        model = _seed_model(in_folder(cfg, weights), plain, seed)
+        model = _seed_model(in_folder(cfg, weights), plain, seed, rows=rows)
+    if rows:
+        use_rows(model)
     check_finite(model, weights)
     model.requires_grad_(False)
     return model.eval()
@@ -408,9 +415,10 @@ def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> An
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
-def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: bool = False) -> Any:
+def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: bool = False, rows: bool = False) -> Any:
     source = locate(cfg)
-    kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": cfg.attn_implementation or TREE}
+    attention = exact_attention(load_config(cfg, unpacked(cfg, source))) if rows else cfg.attn_implementation or TREE
+    kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": attention}
     if cfg.random_init and not empty:
         config = load_config(cfg, source)
         check_weights(cfg, source)

@@ -31,6 +31,7 @@ class JudgeDataModule(L.LightningDataModule):
         items_per_step: items of an optimizer step. limits: of a micro-batch.
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
+        rows: whether each path of a tree goes through the model as a row of its own, so that nothing is shared.
         ranks: processes that share each step and the validation split. rank: which of them this one is.
 
     Raises:
@@ -50,6 +51,7 @@ class JudgeDataModule(L.LightningDataModule):
         limits: Limits,
         seed: int,
         num_workers: int,
+        rows: bool = False,
         ranks: int = 1,
         rank: int = 0,
     ) -> None:
@@ -57,7 +59,7 @@ class JudgeDataModule(L.LightningDataModule):
         self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, share_prompts=share_prompts)
         self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts)
         self.num_workers = num_workers
-        counts = _Counts(tokens, layout, supervised, share_prompts=share_prompts)
+        counts = _Counts(tokens, layout, supervised, share_prompts=share_prompts, rows=rows)
         self.train_sampler = StepSampler(
             *counts.of(train_rows), items_per_step=items_per_step, limits=limits, seed=seed, ranks=ranks, rank=rank
         )
@@ -83,12 +85,16 @@ class JudgeDataModule(L.LightningDataModule):
 class _Counts:
     """Tokens in the model, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
 
-    def __init__(self, tokens: TokenStore, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool) -> None:
+    def __init__(
+        self, tokens: TokenStore, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool, rows: bool
+    ) -> None:
         prompt = _list_lengths(tokens, "prompt_ids")
         self._examples = _list_lengths(tokens, "score_index")
         ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
         prompts = np.where(self._examples > 0, 1, 0) if share_prompts else self._examples
         self._lengths = prompt * prompts + ce_tokens + score_tokens + layout.branch_tokens * self._examples
+        if rows:  # a row for each branch repeats prompt and CoT
+            self._lengths += layout.branches * (prompt * self._examples + ce_tokens)
         self._ce = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
 
     def of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

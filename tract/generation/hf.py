@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tract.attention import TokenRuns, visible_in
 from tract.errors import GenerationError
 from tract.finite import listed
-from tract.forward import logits_at, use_tree_attention
+from tract.forward import logits_at, takes_rows, use_tree_attention
 from tract.generation.backend import BatchJudge
 from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, SCORE, GivenCots, Judgement, Prompt, no_distribution
 from tract.generation.live import LiveCache, prefill
@@ -84,7 +84,8 @@ class HFJudge(BatchJudge):
     """
 
     def __init__(self, model: nn.Module, layout: SequenceLayout, sampling: Sampling, seed: int, autocast: torch.dtype | None) -> None:
-        use_tree_attention(model)
+        if not takes_rows(model):
+            use_tree_attention(model)
         self.model = model
         self.layout = layout
         self.sampling = sampling
@@ -170,9 +171,6 @@ class HFJudge(BatchJudge):
             prompts: one batch. cots: for each prompt (number, token ids) of its CoTs; none for the reading without a CoT.
         """
         pairs = list(zip(prompts, cots, strict=True))
-        trees = [self.layout.tree(prompt.prompt_ids, [(ids, 0) for _, ids in given]) for prompt, given in pairs]
-        offsets = list(accumulate((len(tree.input_ids) for tree in trees), initial=0))
-        reads = [[offset + place for place in nodes] for tree, offset in zip(trees, offsets, strict=False) for nodes in tree.score_reads]
         sequences = [
             _Sequence(prompt, sample, ids=list(ids), cot_length=len(ids), finish=NONE if sample == NO_COT else GIVEN)
             for prompt, given in pairs
@@ -181,14 +179,21 @@ class HFJudge(BatchJudge):
         if not sequences:
             return []
         with self._inference():
-            logits = logits_at(
-                self.model,
-                torch.tensor([[token for tree in trees for token in tree.input_ids]], device=self.device),
-                torch.tensor([[position for tree in trees for position in tree.position_ids]], device=self.device),
-                torch.tensor(reads, device=self.device).flatten(),
-                runs=TokenRuns([run.moved(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
-            )
-            return self._read(logits.view(len(sequences), len(reads[0]), -1), sequences)
+            return self._read(self._logits_behind([(prompt, [ids for _, ids in given]) for prompt, given in pairs]), sequences)
+
+    def _logits_behind(self, cots: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> Tensor:
+        """Logits at the nodes of the score trie behind CoTs, [B, K, V]; all CoTs of a prompt share it."""
+        trees = [self.layout.tree(prompt.prompt_ids, [(ids, 0) for ids in given]) for prompt, given in cots]
+        offsets = list(accumulate((len(tree.input_ids) for tree in trees), initial=0))
+        reads = [[offset + place for place in nodes] for tree, offset in zip(trees, offsets, strict=False) for nodes in tree.score_reads]
+        logits = logits_at(
+            self.model,
+            torch.tensor([[token for tree in trees for token in tree.input_ids]], device=self.device),
+            torch.tensor([[position for tree in trees for position in tree.position_ids]], device=self.device),
+            torch.tensor(reads, device=self.device).flatten(),
+            runs=TokenRuns([run.moved(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
+        )
+        return logits.view(len(reads), len(reads[0]), -1)
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
@@ -215,7 +220,7 @@ class HFJudge(BatchJudge):
         sequences = [self._sequence(prompts[owner], k % n_cot) for k, owner in enumerate(owners)]
         live = going.live if going else LiveCache(self.model, self.device)
         live.admit([keys[owner] for owner in owners])
-        new = _Rows(live, sequences, logits[owners], _seen(sequences, logits.shape[-1], self.device))
+        new = _Rows(live, sequences, logits[owners], seen_tokens(sequences, logits.shape[-1], self.device))
         if going is None:
             return new
         return _Rows(live, [*going.sequences, *sequences], torch.cat([going.logits, new.logits]), torch.cat([going.seen, new.seen]))
@@ -304,7 +309,7 @@ class HFJudge(BatchJudge):
             logits: [B, K, V] at the nodes of the score trie.
         """
         trie = self.layout.trie
-        seen = _seen(sequences, logits.shape[-1], self.device)
+        seen = seen_tokens(sequences, logits.shape[-1], self.device)
         seen[:, self._block.ids] = True
         depth = max(len(path) for path in trie.paths) + 1
         draws = [uniforms(self.seed, s.prompt.id, s.sample, "score", depth) for s in sequences]
@@ -346,7 +351,7 @@ class _ScoreBlock:
         self.within = visible_in(tree.runs, len(tree.input_ids), device)
 
 
-def _seen(sequences: Sequence[_Sequence], vocabulary: int, device: torch.device) -> Tensor:
+def seen_tokens(sequences: Sequence[_Sequence], vocabulary: int, device: torch.device) -> Tensor:
     """[B, V] bool: tokens of each sequence's prompt and CoT."""
     seen = torch.zeros(len(sequences), vocabulary, dtype=torch.bool, device=device)
     for row, sequence in enumerate(sequences):

@@ -19,6 +19,7 @@ from tract.judge.loading import JudgeFiles
 from tract.judge.local_worker import LocalWorker
 from tract.judge.worker import Worker
 from tract.modeling import load_judge
+from tract.stages.sequences import path_of, samples_rows, settle, warn_of_rows
 
 BACKENDS = ("hf", "vllm", "openai")
 _VLLM: dict[str, Any] = {
@@ -73,10 +74,13 @@ def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Wo
 
 def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
-    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
+    path = path_of(files.model)
+    warn_of_rows(files.model)
+    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed, rows=samples_rows(path))
     if not files.four_bit:  # quantised weights are put on their device when they are loaded
         model = model.to(device)
     pack_linears(model)
+    settle(model, path)
     return LocalWorker(model, seed=files.settings.seed, autocast=None, rows=options.batch_size)
 
 

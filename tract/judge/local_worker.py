@@ -18,6 +18,7 @@ from torch import nn
 
 from tract.generation.hf import Begin, HFJudge
 from tract.generation.judgement import Judgement
+from tract.generation.rows import hf_judge_of
 from tract.judge.worker import END_S, ClosedError, Reading, Work
 
 
@@ -132,7 +133,7 @@ class LocalWorker:
 
     def _judge_of(self, reading: Reading) -> HFJudge:
         if reading not in self._judges:
-            self._judges[reading] = HFJudge(self._model, reading.layout, reading.sampling, self._seed, self._autocast)
+            self._judges[reading] = hf_judge_of(self._model)(self._model, reading.layout, reading.sampling, self._seed, self._autocast)
         return self._judges[reading]
 
     def _one_by_one(self, tasks: list[_Task], error: Exception) -> None:

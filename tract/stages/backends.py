@@ -16,10 +16,12 @@ from tract.errors import ConfigError
 from tract.generation.backend import JudgeBackend
 from tract.generation.hf import HFJudge
 from tract.generation.packed import pack_linears
+from tract.generation.rows import hf_judge_of
 from tract.modeling import check_finite, load_judge, stored_in
 from tract.ranks import here
 from tract.serving import serving_files
 from tract.stages.judges import Judge
+from tract.stages.sequences import path_of, samples_rows, settle, warn_of_rows
 
 # Which dtype the arithmetic has where it is not that of the weights, by Lightning's name of the precision.
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -27,7 +29,7 @@ _STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": tor
 _GPU = ("gpu", "cuda")
 # The code of each backend, which moves no product of another one.
 _CODE = {
-    "hf": ("tract.generation.hf", "tract.generation.live", "tract.generation.packed"),
+    "hf": ("tract.generation.hf", "tract.generation.live", "tract.generation.packed", "tract.generation.rows"),
     "vllm": ("tract.generation.engine", "tract.generation.vllm_engine"),
     "openai_server": ("tract.generation.engine", "tract.generation.server_engine"),
 }
@@ -70,7 +72,9 @@ def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
 def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
     precision = _precision(cfg)
-    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
+    path = path_of(judge.model)
+    warn_of_rows(judge.model)
+    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed, rows=samples_rows(path))
     if precision in _STORED:
         model = stored_in(model, _STORED[precision])
         check_finite(model, judge.weights, dtype=_STORED[precision])
@@ -78,7 +82,9 @@ def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
         model = model.to(_device(cfg))
     if precision not in _AUTOCAST:
         pack_linears(model)
-    return HFJudge(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
+    autocast = _AUTOCAST.get(precision)
+    settle(model, path, autocast=autocast)
+    return hf_judge_of(model)(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=autocast)
 
 
 def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:

@@ -29,17 +29,42 @@ from tract.config import TrainConfig
 from tract.data.batches import JudgeBatch
 from tract.durable import sync_file
 from tract.errors import DataError
+from tract.exactness import packing_difference, tolerance
+from tract.forward import takes_rows
+from tract.generation.paths import measured
 from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
 from tract.stages.products import write_json
+from tract.stages.sequences import take_rows_beyond
 from tract.stages.tracking import EXAMPLES_AXIS, TOKENS_AXIS
 
 log = logging.getLogger(__name__)
 
+# Lightning's names of precisions -> the arithmetic, where it is not that of the weights.
+_ARITHMETIC = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _PARTIAL = ".tmp"  # added to the name of a checkpoint that is being written
 _DAMAGED = ".damaged"  # and of one that cannot be read
 _ZIP_FOLDER = 0x10  # the mark of a folder among the attributes of a zip's part
+
+
+class LookAtSequences(Callback):
+    """Compares a packed row with each sequence alone before training, on the weights; where they differ, each becomes a row.
+
+    First of the callbacks, since others validate at the same time. All ranks go through the model together.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks, and takes rows if any rank has seen a difference."""
+        model: Any = pl_module.model
+        if takes_rows(model):
+            return
+        with trainer.precision_plugin.forward_context():
+            packed = measured(lambda: packing_difference(model))
+        most = tolerance(model, _ARITHMETIC.get(str(trainer.precision)))
+        differ = torch.tensor(float(packed[0] > most), device=pl_module.device)
+        if bool(trainer.strategy.reduce(differ, reduce_op="sum")):
+            take_rows_beyond(model, (max(packed[0], most * 2), packed[1]), most)  # on every rank
 
 
 class Throughput(Callback):

@@ -19,6 +19,7 @@ from tract.stages.device import Device, find_device
 from tract.stages.fit_plan import FitPlan, described_once, hosted, needs, total
 from tract.stages.launch import processes
 from tract.stages.model_facts import HALF, on_gpu, storage_of, strategy_of
+from tract.stages.sequences import path_of
 from tract.stages.workload import Workload
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def _model_lines(plan: FitPlan, device: Device) -> Iterator[str]:
     storage = storage_of(cfg, described_once(cfg), strategy)
     precision = cfg.trainer.get("precision", "32-true")
     yield _row("model", f"{model_name(cfg.model.name_or_path, cfg.model.package)}, adapter.kind={cfg.adapter.kind}, {precision}")
+    yield _row("sequences", str(path_of(cfg.model) or "packed rows, looked at when the weights are loaded"))
     yield _row("parameters", f"{facts.elements:,}, of which {facts.trained:,} are trained")
     kept = f"{storage.frozen:.3g} (frozen), " if facts.frozen else ""
     each = f"gradient {storage.gradient}, optimizer {storage.master + storage.optimizer:g}"

@@ -37,13 +37,22 @@ from tract.objective import Objective
 from tract.preview import preview
 from tract.ranks import agree, here
 from tract.sharding import elements_of, whole_weights
-from tract.stages.callbacks import AtomicCheckpointIO, BestWeights, EdgeValidations, Throughput, checkpoints, newest_checkpoint
+from tract.stages.callbacks import (
+    AtomicCheckpointIO,
+    BestWeights,
+    EdgeValidations,
+    LookAtSequences,
+    Throughput,
+    checkpoints,
+    newest_checkpoint,
+)
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.leaving import LeaveWhenAsked
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, limits_that_matter, prepare, prepare_generated
 from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
+from tract.stages.sequences import packs, shares_prompts, warn_of_rows
 from tract.stages.stage import IMMATERIAL_CODE, run_stage
 from tract.stages.strategies import own_precision
 from tract.stages.tracking import Tracker
@@ -105,6 +114,7 @@ class FitStage:
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Trains, or goes on with a training that was cut off."""
         quieten()
+        warn_of_rows(self.cfg.model)
         self.data.report()
         # Dropout differs between ranks, which see different examples.
         L.seed_everything(self.cfg.seed + here().rank, workers=True, verbose=False)
@@ -137,13 +147,15 @@ def quieten() -> None:
 def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[TractLitModule, JudgeDataModule]:
     """The module and the loaders, before any weight is loaded."""
     objective = Objective(**vars(cfg.objective))
+    packed = packs(cfg.model)
     datamodule = JudgeDataModule(
         data.tokens,
         data.rows["train"],
         data.rows["val"],
         data.layout,
         objective.supervised_kinds,
-        share_prompts=cfg.batch.share_prompts,
+        share_prompts=shares_prompts(cfg),
+        rows=not packed,
         items_per_step=cfg.batch.items_per_step,
         limits=Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens),
         seed=cfg.seed,
@@ -154,7 +166,7 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
     steps = total_steps(cfg.train, datamodule.train_sampler.steps_per_epoch)
     warmup_steps(cfg.scheduler, steps)  # fails here, before the weights are loaded, if it is too long
     module = TractLitModule(
-        build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed, start_from=start_from),
+        build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed, start_from=start_from, rows=not packed),
         trie=data.layout.trie,
         grid=data.layout.grid,
         objective=objective,
@@ -244,7 +256,7 @@ def _run_trainer(
     newest, best = checkpoints(cfg.train, folder / "checkpoints", validates=validates)
     edges = EdgeValidations(folder / "seed_metrics.json" if validates and cfg.train.validate_seed_model else None)
     leaving = LeaveWhenAsked(cfg.stage, folder / "checkpoints")
-    callbacks = [leaving, Throughput(), newest, *([best] if best else []), edges]
+    callbacks = [LookAtSequences(), leaving, Throughput(), newest, *([best] if best else []), edges]
     trainer = _trainer(cfg, callbacks, loggers, folder, module.accumulate, validates)
     resume: Path | None = agree(newest_checkpoint(folder / "checkpoints") if here().is_first else None)
     _announce(cfg, module, datamodule, resume)

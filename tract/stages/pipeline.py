@@ -153,7 +153,11 @@ def _complete_products(cfg: Config, resolved: DictConfig, plan: list[str]) -> di
 
 
 def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
-    """Refuses what would otherwise be refused only after the training."""
+    """Refuses what would otherwise be refused only after data are read, or after the training."""
+    if cfg.judge is None and any(name in plan for name in (*_FIT, "generate", "predict")):
+        from tract.stages.sequences import path_of
+
+        path_of(cfg.model)
     if "stage2" in plan:
         _check_stage2(resolved)
     if "predict" in plan and cfg.judge is None:

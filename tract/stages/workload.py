@@ -18,6 +18,7 @@ from tract.estimate.flops import Amount
 from tract.objective import Objective
 from tract.stages.fit import total_steps, warmup_steps
 from tract.stages.prepare import Prepared
+from tract.stages.sequences import packs, shares_prompts
 
 # Of a long training so many steps are looked at; by then a micro-batch that is longer than all of theirs is unlikely.
 _STEPS_SEEN = 10_000
@@ -87,16 +88,17 @@ def items_of(cfg: Config, data: Prepared, split: str) -> Items:
     rows = data.rows[split]
     if not rows:
         nothing = np.zeros(0, dtype=np.int64)
-        return Items(nothing, nothing, nothing, nothing, cfg.batch.share_prompts)
+        return Items(nothing, nothing, nothing, nothing, shares_prompts(cfg))
     supervised = Objective(**vars(cfg.objective)).supervised_kinds
+    shared = shares_prompts(cfg)
     counts = JudgeDataModule(
         data.tokens, rows, [], data.layout, supervised,
-        share_prompts=cfg.batch.share_prompts, items_per_step=1, limits=Limits(1, None), seed=cfg.seed, num_workers=0,
+        share_prompts=shared, rows=not packs(cfg.model), items_per_step=1, limits=Limits(1, None), seed=cfg.seed, num_workers=0,
     ).train_sampler  # fmt: skip
     lengths = np.asarray(pc.list_value_length(arrow_column(data.tokens.dataset, "prompt_ids")), dtype=np.int64)
     prompts = lengths[np.asarray(rows, dtype=np.int64)]
-    own = counts.lengths - prompts * (1 if cfg.batch.share_prompts else counts.examples)
-    return Items(prompts, own, counts.ce_tokens, counts.examples, cfg.batch.share_prompts)
+    own = counts.lengths - prompts * (1 if shared else counts.examples)
+    return Items(prompts, own, counts.ce_tokens, counts.examples, shared)
 
 
 def workload(cfg: Config, train: Items, val: Items, nodes: int, devices: int, longest: int = 0) -> Workload:

@@ -1,0 +1,95 @@
+"""How the sequences of a configured model go through it, known before its weights or the data are read."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import torch
+from torch import nn
+
+from tract.config import Config, ModelConfig
+from tract.exactness import looks_ahead, packing_difference, tolerance
+from tract.forward import takes_rows, use_rows
+from tract.generation.exactness import live_difference
+from tract.generation.paths import SequencePath, because, examine, measured, not_causal
+from tract.generation.rows import without_cache
+from tract.modeling import load_config, locate, unpacked
+
+log = logging.getLogger(__name__)
+
+_FOUND: dict[str, SequencePath | None] = {}
+# What was warned of in this process: its stages load the same model again and again.
+_WARNED: set[str] = set()
+
+
+def path_of(model: ModelConfig) -> SequencePath | None:
+    """The path of a model's sequences, found once in a process; None where only the weights can tell.
+
+    Raises:
+        ConfigError: if its configuration cannot be loaded, or it cannot be trained or sampled from.
+    """
+    config = load_config(model, unpacked(model, locate(model)))
+    key = json.dumps([config.to_dict(), model.attn_implementation, model.trust_remote_code], default=str, sort_keys=True)
+    if key not in _FOUND:
+        _FOUND[key] = examine(config, model.attn_implementation, trust_remote_code=model.trust_remote_code)
+    return _FOUND[key]
+
+
+def packs(model: ModelConfig) -> bool:
+    """Whether sequences of a model are packed, as far as its architecture tells."""
+    path = path_of(model)
+    return path is None or path.packed
+
+
+def shares_prompts(cfg: Config) -> bool:
+    """Whether the continuations of an item share its prompt in training."""
+    return cfg.batch.share_prompts and packs(cfg.model)
+
+
+def samples_rows(path: SequencePath | None) -> bool:
+    """Whether a judge's sequences are rows, as far as its architecture tells."""
+    return path is not None and not (path.packed and path.live)
+
+
+def warn_of_rows(model: ModelConfig) -> None:
+    """Says once in a process that a model is trained, or sampled from, more slowly than others, and why."""
+    path = path_of(model)
+    if samples_rows(path):
+        _warn(f"{path}; slower than packed")
+
+
+def _warn(text: str) -> None:
+    if text not in _WARNED:
+        _WARNED.add(text)
+        log.warning("model: %s", text)
+
+
+def settle(model: nn.Module, path: SequencePath | None, *, autocast: torch.dtype | None = None) -> nn.Module:
+    """A loaded judge as its sequences go through it, after a look at its weights; each becomes a row where packing is not exact.
+
+    Args:
+        model: in evaluation mode on its device. path: what its architecture told. autocast: dtype of the arithmetic where it is not
+            the weights' own.
+
+    Raises:
+        ConfigError: if tokens see later ones.
+    """
+    if takes_rows(model):
+        if path is not None and not path.cached:
+            without_cache(model)
+        return model
+    device, most = next(model.parameters()).device, tolerance(model, autocast)
+    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        if path is None and (ahead := measured(lambda: looks_ahead(model)))[0] > most:
+            raise not_causal(type(model).__name__, *ahead)
+        packed, live = measured(lambda: packing_difference(model)), measured(lambda: live_difference(model))
+    take_rows_beyond(model, max(packed, live), most)
+    return model
+
+
+def take_rows_beyond(model: nn.Module, difference: tuple[float, str], most: float) -> None:
+    """Makes each sequence a row of its own, and says so, where a ``measured`` difference is more than rounding."""
+    if difference[0] > most:
+        use_rows(model)
+        _warn(f"{type(model).__name__}: each sequence is a row of its own ({because(*difference)}); slower than packed")
