@@ -140,7 +140,7 @@ def looks_ahead(model: nn.Module) -> float:
     """
     ids = check_sequences(model).whole[0]
     device = next(model.parameters()).device
-    with evaluating(model):
+    with evaluating(model), own_attention(model):
         whole, part = (plain_logits(model, torch.tensor([tokens], device=device))[0] for tokens in (ids, ids[:WINDOW]))
     return largest([torch.log_softmax(whole[:WINDOW].float(), -1) - torch.log_softmax(part.float(), -1)])
 

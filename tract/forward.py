@@ -125,7 +125,7 @@ def use_tree_attention(model: nn.Module) -> None:
 def use_rows(model: nn.Module) -> None:
     """Lets a model be called as transformers calls it: each path as a row, attention as transformers chooses it."""
     if _config_of(model)._attn_implementation == TREE:
-        model.set_attn_implementation(own_attention_name(model))  # type: ignore[operator]
+        _attend_by(model, own_attention_name(model))
     setattr(model, _ROWS, True)
 
 
@@ -151,11 +151,18 @@ def own_attention(model: nn.Module) -> Iterator[None]:
     if before != TREE:
         yield
         return
-    model.set_attn_implementation(own_attention_name(model))  # type: ignore[operator]
+    _attend_by(model, own_attention_name(model))
     try:
         yield
     finally:
-        model.set_attn_implementation(before)  # type: ignore[operator]
+        _attend_by(model, before)
+
+
+def _attend_by(model: nn.Module, name: str) -> None:
+    model.set_attn_implementation(name)  # type: ignore[operator]
+    for config in (model.config, _config_of(model)):  # a model of only one attention ignores the call, but makes its masks by the name
+        if config._attn_implementation != name:  # type: ignore[union-attr]
+            config._attn_implementation = name  # type: ignore[union-attr]
 
 
 def _as_rows(input_ids: Tensor, positions: Tensor, runs: TokenRuns) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from tract.modeling import load_config, locate, unpacked
 log = logging.getLogger(__name__)
 
 _FOUND: dict[str, SequencePath | None] = {}
-# What was warned of in this process: its stages load the same model again and again.
+# Classes of models that were warned of in this process: its stages load the same model again and again.
 _WARNED: set[str] = set()
 
 
@@ -55,14 +55,14 @@ def samples_rows(path: SequencePath | None) -> bool:
 def warn_of_rows(model: ModelConfig) -> None:
     """Says once in a process that a model is trained, or sampled from, more slowly than others, and why."""
     path = path_of(model)
-    if samples_rows(path):
-        _warn(f"{path}; slower than packed")
+    if path is not None and samples_rows(path):
+        _warn(path.kind, str(path))
 
 
-def _warn(text: str) -> None:
-    if text not in _WARNED:
-        _WARNED.add(text)
-        log.warning("model: %s", text)
+def _warn(kind: str, text: str) -> None:
+    if kind not in _WARNED:
+        _WARNED.add(kind)
+        log.warning("model: %s; slower than packed", text)
 
 
 def settle(model: nn.Module, path: SequencePath | None, *, autocast: torch.dtype | None = None) -> nn.Module:
@@ -92,4 +92,5 @@ def take_rows_beyond(model: nn.Module, difference: tuple[float, str], most: floa
     """Makes each sequence a row of its own, and says so, where a ``measured`` difference is more than rounding."""
     if difference[0] > most:
         use_rows(model)
-        _warn(f"{type(model).__name__}: each sequence is a row of its own ({because(*difference)}); slower than packed")
+        kind = type(model).__name__
+        _warn(kind, f"{kind}: each sequence is a row of its own ({because(*difference)})")
