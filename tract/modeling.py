@@ -156,10 +156,19 @@ def context_of(cfg: ModelConfig) -> int | None:
 
 
 def stated_context(config: Any) -> int | None:
-    """The most tokens of a sequence by a transformers configuration; None where it states no limit."""
+    """The most tokens of a sequence by a transformers configuration; None where it states no limit.
+
+    Rotary positions of the kind "longrope" (Phi 3 and 4) turn otherwise in the whole of a batch once one of its sequences is longer
+    than those of pre-training: up to there a sequence gets the same beside any other.
+    """
     text = config.get_text_config()
     found = (getattr(text, name, None) for name in _CONTEXT_NAMES)
-    return next((number for number in found if isinstance(number, int) and number > 0), None)
+    context = next((number for number in found if isinstance(number, int) and number > 0), None)
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if "longrope" in (rope.get("rope_type"), rope.get("type")):
+        before = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+        context = min(filter(None, (context, before)), default=None)
+    return context
 
 
 # (repository, revision) whose code was warned of, before its weights are loaded.

@@ -6,7 +6,18 @@ import asyncio
 from typing import Any
 
 import pytest
-from transformers import BloomConfig, FalconConfig, Gemma3Config, GPT2Config, LlamaConfig, MambaConfig, MptConfig
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma3Config,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MptConfig,
+    Phi3Config,
+)
 
 from tract.errors import ConfigError
 from tract.generation.engine import Ask, EngineRequests, Reply
@@ -74,6 +85,27 @@ def test_a_budget_of_nothing_is_refused_with_what_to_do(tiny_layout: SequenceLay
     assert prompt_budget(None, 10**9, tiny_layout, "a model") is None
 
 
+def _longrope(context: int, before: int) -> Phi3Config:
+    """Phi 3 as released: other frequencies for the whole of a batch in which a sequence is longer than in pre-training."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    return Phi3Config(
+        hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=64, vocab_size=512,
+        pad_token_id=0, max_position_embeddings=context, original_max_position_embeddings=before,
+        rope_parameters={**rope, "original_max_position_embeddings": before},
+    )  # fmt: skip
+
+
+def test_up_to_the_stated_context_a_sequence_is_the_same_beside_a_longer_one() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(_longrope(256, 24)).eval()
+    short, long = torch.arange(10, 22)[None], torch.arange(40, 70)[None]
+    with torch.no_grad():
+        alone = model(input_ids=short).logits
+        for length, same in ((24, True), (30, False)):
+            beside = model(input_ids=torch.cat([torch.cat([short, short[:, -1:].expand(-1, length - 12)], 1), long[:, :length]])).logits
+            assert torch.allclose(beside[:1, :12], alone, atol=1e-5) == same
+
+
 @pytest.mark.parametrize(
     ("config", "context"),
     [
@@ -84,6 +116,7 @@ def test_a_budget_of_nothing_is_refused_with_what_to_do(tiny_layout: SequenceLay
         (MptConfig(max_seq_len=777), 777),
         (BloomConfig(), None),  # ALiBi
         (MambaConfig(), None),  # a state-space model
+        (_longrope(131072, 4096), 4096),
     ],
 )
 def test_the_context_is_what_the_configuration_states(config: Any, context: int | None) -> None:
