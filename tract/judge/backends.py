@@ -73,7 +73,8 @@ def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Wo
 
 def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
-    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
+    merge_half = device.type == "cuda"  # as stages do: there a step is bound by the number of its kernels
+    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed, merge_half=merge_half)
     if not files.four_bit:  # quantised weights are put on their device when they are loaded
         model = model.to(device)
     pack_linears(model)

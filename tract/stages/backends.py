@@ -69,13 +69,15 @@ def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
 
 def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
-    precision = _precision(cfg)
-    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
+    precision, device = _precision(cfg), _device(cfg)
+    # On a GPU a step is bound by the number of its kernels, of which an adapter beside the weights makes many more.
+    merge_half = device.type == "cuda"
+    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed, merge_half=merge_half)
     if precision in _STORED:
         model = stored_in(model, _STORED[precision])
         check_finite(model, judge.weights, dtype=_STORED[precision])
     if not judge.four_bit:  # quantised weights are put on their device when they are loaded
-        model = model.to(_device(cfg))
+        model = model.to(device)
     if precision not in _AUTOCAST:
         pack_linears(model)
     return HFJudge(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
