@@ -27,7 +27,14 @@ _STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": tor
 _GPU = ("gpu", "cuda")
 # The code of each backend, which moves no product of another one.
 _CODE = {
-    "hf": ("tract.generation.hf", "tract.generation.live", "tract.generation.packed"),
+    "hf": (
+        "tract.generation.hf",
+        "tract.generation.live",
+        "tract.generation.packed",
+        "tract.generation.padded_keys",
+        "tract.generation.shared_keys",
+        "tract.generation.slots",
+    ),
     "vllm": ("tract.generation.engine", "tract.generation.vllm_engine"),
     "openai_server": ("tract.generation.engine", "tract.generation.server_engine"),
 }
