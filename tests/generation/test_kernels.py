@@ -18,9 +18,11 @@ from test_hf import SAMPLING
 from test_modeling import _family
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tract.generation import slots
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Judgement, Prompt
 from tract.generation.live import LiveCache, prefill
+from tract.generation.sampling import draw_tokens
 from tract.layout import SequenceLayout
 
 CPU = torch.device("cpu")
@@ -88,6 +90,24 @@ def test_a_token_takes_as_many_operations_for_sixteen_sequences_as_for_one(famil
     assert all(found == one for found in more)
     assert one["_scaled_dot_product_flash_attention_for_cpu"] == 3  # one for each layer
     assert step_of(4, family, padded=False).total() > 1.5 * step_of(1, family, padded=False).total()
+
+
+def test_a_step_lives_on_the_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's meta device, which has shapes and no values: asking for one raises, and so does a tensor that lies elsewhere."""
+    monkeypatch.setattr(slots, "SPARE_SLOTS", 1)
+    meta = torch.device("meta")
+    model = _family("mistral-with-window").to(meta)
+    block, depths = torch.zeros(4, dtype=torch.long, device=meta), torch.zeros(4, dtype=torch.long, device=meta)
+    with torch.no_grad():
+        keys, logits = prefill(model, [list(range(20)), list(range(9))], meta)
+        cache = LiveCache(model, meta)
+        cache.admit([keys[0], keys[0], keys[1]])
+        logits = logits.repeat(2, 1)[:3]
+        seen, uniform = torch.zeros_like(logits, dtype=torch.bool), torch.zeros(3, dtype=torch.float64, device=meta)
+        for _ in range(6):  # beyond the spare slots
+            logits = cache.append(draw_tokens(logits, seen, uniform, SAMPLING, guess=False))
+        assert cache.peek(block, depths, torch.ones(4, 4, dtype=torch.bool, device=meta), block[:2]).shape == (3, 2, 512)
+    assert cache.own == (6, 6, 6)
 
 
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "shared"])
