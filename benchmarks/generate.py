@@ -3,7 +3,8 @@
     python benchmarks/generate.py --data FEEDBACK.jsonl --items 8 --n-cot 1 --rows 4
 
 CoTs of very different lengths are sampled: a length is drawn for each, between a few tokens and the limit. "waiting" begins the
-next prompts when all of a batch have ended; "refilled" is what the project does. Both draw the same tokens.
+next prompts when all of a batch have ended; "refilled, shared keys" is what the project does on a CPU, "refilled, padded keys" what it
+does on a GPU. All draw the same tokens.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from tract.generation.sampling import Sampling
 from tract.stages.prepare import Prepared
 
 
-def judge_with_lengths(cfg: Config, data: Prepared, model: Any, tokens: int) -> HFJudge:
+def judge_with_lengths(cfg: Config, data: Prepared, model: Any, tokens: int, *, padded: bool) -> HFJudge:
     """A judge whose CoTs end by chance: each sampled token may be the last one."""
     sampling = Sampling(cfg.generation.temperature, cfg.generation.top_p, cfg.generation.repetition_penalty, tokens)
-    pack_linears(model)
-    judge = HFJudge(model, data.layout, sampling, seed=0, autocast=None)
+    judge = HFJudge(model, data.layout, sampling, seed=0, autocast=None, padded=padded)
     judge._cue_margin = 0
     judge._finder.end_ids = frozenset()
     chances: dict[tuple[int, ...], int] = {}
@@ -65,12 +65,14 @@ def main() -> None:
     model = loaded_judge(cfg, device, "tree")
     items = sorted(items_of(cfg, data, options.items, 1), key=lambda item: -len(item.prompt_ids))
     prompts = [Prompt(item.id, row, item.prompt_ids) for row, item in enumerate(items)]
-    judge = judge_with_lengths(cfg, data, model, options.tokens)
+    pack_linears(model)
+    shared, padded = (judge_with_lengths(cfg, data, model, options.tokens, padded=padded) for padded in (False, True))
     torch.manual_seed(0)
     rates = in_turn(
         {
-            "waiting": sampler(judge, prompts, options.n_cot, options.rows, refill=False),
-            "refilled": sampler(judge, prompts, options.n_cot, options.rows, refill=True),
+            "waiting": sampler(shared, prompts, options.n_cot, options.rows, refill=False),
+            "refilled, shared keys": sampler(shared, prompts, options.n_cot, options.rows, refill=True),
+            "refilled, padded keys": sampler(padded, prompts, options.n_cot, options.rows, refill=True),
         },
         options.rounds,
     )

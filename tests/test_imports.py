@@ -72,6 +72,9 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lit_module": (("tract.lit_module", "tract.split_metrics"), ("schema", "text", "tensors", "finite", "forward", "ranks", "data")),
     "backends": (
         (
+            "tract.generation.slots",
+            "tract.generation.shared_keys",
+            "tract.generation.padded_keys",
             "tract.generation.live",
             "tract.generation.packed",
             "tract.generation.hf",

@@ -147,6 +147,17 @@ def test_precision_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.kills
+def test_kinds_of_keys_are_measured(tmp_path: Path) -> None:
+    """Padded ones take as many operations for ten prompts as for two."""
+    run = [sys.executable, "benchmarks/keys.py", "--tiny", "--prompt", "20", "--rounds", "1", "--out", str(tmp_path)]
+    subprocess.run(run, cwd=ROOT, env=environment_of(tmp_path), capture_output=True, check=True)
+    rows = json.loads((tmp_path / "keys.json").read_text(encoding="utf-8"))["rows"]
+    operations = {(row["prompts"], row["keys"]): row["operations"] for row in rows}
+    assert operations[2, "padded"] == operations[10, "padded"] < operations[2, "shared"] < operations[10, "shared"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status, which Linux has")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.kills) if name in NOT_IN_CI else name for name in RUNS])
 def test_every_script_runs_and_writes_its_results(name: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 import transformers
 from filelock import FileLock
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -350,13 +351,19 @@ def load_model(
     return model.train()
 
 
-def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int, rows: bool = False) -> nn.Module:
+def load_judge(
+    cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int, merge_half: bool = False, rows: bool = False
+) -> nn.Module:
     """A judge to sample and read from, in evaluation mode.
 
     Args:
         cfg: the seed LLM. seed: of randomly made weights.
         weights: folder with a trained adapter or full weights; None for the seed LLM itself.
-        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA). rows: as in ``load_model``.
+        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA).
+        merge_half: whether an adapter is added to weights in half precision too, as it is to those in float32. Their sum is rounded: in
+            bfloat16 by up to a 512th of each weight, which may be more than the adapter adds to it (``generation.vllm.lora=merged``
+            does the same). Never to quantised ones.
+        rows: as in ``load_model``.
 
     Raises:
         ConfigError: if the weights cannot be loaded, or are not finite.
@@ -366,9 +373,11 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
         model = _seed_model(cfg, plain, seed, rows=rows)
     elif (weights / "adapter_config.json").is_file():
         model = _with_trained_lora(_seed_model(cfg, plain, seed, rows=rows), weights, trainable=False)
+        # A third of the products for each sampled token.
         if cfg.dtype == "float32" and not four_bit:
-            # A third of the products for each sampled token. In half precision the sum would lose what the adapter adds.
             model = model.merge_and_unload()
+        elif merge_half and not four_bit:
+            model = _merged_in_float32(model)
     else:
         model = _seed_model(in_folder(cfg, weights), plain, seed, rows=rows)
     if rows:
@@ -376,6 +385,22 @@ def load_judge(cfg: ModelConfig, weights: Path | None, *, four_bit: bool, seed: 
     check_finite(model, weights)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _merged_in_float32(model: Any) -> Any:
+    """The model with its adapter added to the weights: in float32, then back in their dtype, one layer at a time."""
+    for layer in model.modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        base = layer.get_base_layer()
+        stored = {name: weight.dtype for name, weight in base.named_parameters(recurse=False)}
+        for parameter in layer.parameters():
+            parameter.data = parameter.data.float()
+        layer.merge()
+        for name, dtype in stored.items():
+            weight = getattr(base, name)
+            weight.data = weight.data.to(dtype)
+    return model.unload()
 
 
 def stored_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:

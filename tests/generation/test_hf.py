@@ -24,10 +24,11 @@ from tract.predictors import log_normalizer, score_probabilities
 from tract.score_grid import ScoreGrid
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=60)
+TO_FIVE, TO_TEN = tuple("12345"), tuple(str(n) for n in range(1, 11))
 
 
-def make_judge(model: Any, layout: SequenceLayout, sampling: Sampling = SAMPLING, seed: int = 0) -> HFJudge:
-    return HFJudge(model, layout, sampling=sampling, seed=seed, autocast=None)
+def make_judge(model: Any, layout: SequenceLayout, sampling: Sampling = SAMPLING, seed: int = 0, *, padded: bool | None = None) -> HFJudge:
+    return HFJudge(model, layout, sampling=sampling, seed=seed, autocast=None, padded=padded)
 
 
 def judge_all(judge: HFJudge, prompts: list[Prompt], sequences: int, n_cot: int, *, free: bool = True) -> list[Judgement]:
@@ -61,12 +62,18 @@ def test_every_kind_of_end_occurs(reference: list[Judgement], prompts: list[Prom
     assert [(j.row, j.sample) for j in reference] == [(row, sample) for row in range(len(prompts)) for sample in (NO_COT, 0, 1, 2)]
 
 
-@pytest.mark.parametrize(("sequences", "n_cot"), [(1, 1), (6, 3), (24, 3), (100, 2), (5, 5)])
-def test_batch_size_and_number_of_cots_change_no_token_and_no_score(
-    sequences: int, n_cot: int, talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt], reference: list[Judgement]
-) -> None:
+@pytest.mark.parametrize(
+    ("sequences", "n_cot", "padded"),
+    [(1, 1, False), (6, 3, False), (24, 3, False), (100, 2, False), (5, 5, False), (1, 1, True), (6, 3, True), (24, 3, True)],
+)
+def test_batch_size_number_of_cots_and_kind_of_keys_change_no_token_and_no_score(
+    sequences: int, n_cot: int, padded: bool, talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt],
+    reference: list[Judgement],
+) -> None:  # fmt: skip
+    """Padded, also through the draws that a GPU makes."""
     shuffled = random.Random(sequences).sample(prompts, len(prompts))
-    found = {(j.row, j.sample): j for j in judge_all(make_judge(talking_model, tiny_layout), shuffled, sequences, n_cot)}
+    judge = make_judge(talking_model, tiny_layout, padded=padded)
+    found = {(j.row, j.sample): j for j in judge_all(judge, shuffled, sequences, n_cot)}
     assert len(found) == len(prompts) * (n_cot + 1)
     for judgement in reference:
         if judgement.sample < n_cot:
@@ -94,16 +101,18 @@ def test_a_score_read_from_the_live_cache_is_that_of_a_fresh_forward(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("labels", [("1", "2", "3", "4", "5"), tuple(str(n) for n in range(1, 11))], ids=["to_five", "to_ten"])
+@pytest.mark.parametrize(
+    ("labels", "padded"), [(TO_FIVE, False), (TO_TEN, False), (TO_TEN, True)], ids=["to_five", "to_ten", "to_ten-padded"]
+)
 def test_every_model_family_reads_from_the_cache_what_a_fresh_forward_reads(
-    family: str, labels: tuple[str, ...], tiny_tokenizer: Any, prompts: list[Prompt]
+    family: str, labels: tuple[str, ...], padded: bool, tiny_tokenizer: Any, prompts: list[Prompt]
 ) -> None:
     """Also with sliding windows shorter than the prompts, and scores of two tokens."""
     layout = SequenceLayout.build(
         tiny_tokenizer, system=False, cue=" So the overall score is ", grid=ScoreGrid(labels), chat_template_kwargs={}
     )
     model = _family(family)
-    judge = make_judge(model, layout, dataclasses.replace(SAMPLING, max_cot_tokens=12))
+    judge = make_judge(model, layout, dataclasses.replace(SAMPLING, max_cot_tokens=12), padded=padded)
     for judgement in judge.judge(prompts[:3], 2, rows=4, without_cot=True, free=True):
         fresh = fresh_probabilities(model, layout, prompts[judgement.row], judgement.cot_ids)
         torch.testing.assert_close(torch.tensor(judgement.probabilities), fresh, rtol=0, atol=1e-4)
@@ -229,6 +238,18 @@ def test_the_softmax_over_scores_is_float32_whatever_the_model_computes_in(
     found = torch.tensor(judgement.probabilities, dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=3e-6, atol=0)
     assert not torch.equal(found, found.bfloat16().double())
+
+
+def test_padded_keys_under_autocast(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
+    """Keys leave the rotation in float32; they are held in the dtype in which the products are made."""
+    found = []
+    for autocast, padded in ((torch.bfloat16, True), (torch.bfloat16, False), (None, True)):
+        judge = HFJudge(talking_model, tiny_layout, SAMPLING, seed=0, autocast=autocast, padded=padded)
+        read = judge.judge(prompts, 0, rows=4, without_cot=True, free=False)
+        found.append(torch.tensor([judgement.probabilities for judgement in read]))
+    padded_half, shared_half, whole = found
+    assert 0 < (shared_half - whole).abs().max() < 0.05
+    assert (padded_half - shared_half).abs().max() < 0.02
 
 
 def test_forced_draws_follow_the_distribution(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:

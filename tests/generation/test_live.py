@@ -11,8 +11,10 @@ from test_hf import SAMPLING, make_judge
 from test_modeling import FAMILIES, _family
 
 from tract.generation import live as live_module
+from tract.generation import slots
 from tract.generation.judgement import Prompt
 from tract.generation.live import LiveCache, prefill
+from tract.generation.shared_keys import SharedKeys
 from tract.layout import SequenceLayout
 
 CPU = torch.device("cpu")
@@ -27,16 +29,20 @@ def fresh(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("prefill_tokens", [1, 6, 1000])
+@pytest.mark.parametrize("padded", [False, True], ids=["shared", "padded"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sequences_of_different_prompts_and_ages_go_on_together(family: str, prefill_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_of_different_prompts_and_ages_go_on_together(
+    family: str, padded: bool, prefill_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two CoTs of the first prompt are older than those of the others; some leave, and one forgets its last tokens."""
     monkeypatch.setattr(live_module, "PREFILL_TOKENS", prefill_tokens)
+    monkeypatch.setattr(slots, "SPARE_SLOTS", 16)
     model = _family(family)
     with torch.inference_mode():
         keys, logits = prefill(model, PROMPTS, CPU)
         for row, prompt in enumerate(PROMPTS):
             torch.testing.assert_close(logits[row], fresh(model, prompt), rtol=1e-4, atol=1e-4)
-        cache = LiveCache(model, CPU)
+        cache = LiveCache(model, CPU, padded)
         cache.admit([keys[0], keys[0]])
         written = [list(PROMPTS[0]), list(PROMPTS[0])]
         _go_on(cache, model, written, 5)
@@ -44,11 +50,18 @@ def test_sequences_of_different_prompts_and_ages_go_on_together(family: str, pre
         written += [list(PROMPTS[1]), list(PROMPTS[2]), list(PROMPTS[2])]
         _go_on(cache, model, written, 40)  # more than the first slots
         stay = [0, 3, 4]
-        cache, written = cache.take(stay), [written[k] for k in stay]
-        cache.own = cache.own - torch.tensor([0, 3, 0])
-        del written[1][-3:]
-        _go_on(cache, model, written, 2)
-    assert len(cache) == 3
+        taken, of_taken = cache.take(stay), [list(written[k]) for k in stay]
+        assert taken.own == (45, 40, 40)
+        taken.forget([45, 37, 40])
+        del of_taken[1][-3:]
+        _go_on(taken, model, of_taken, 2)
+        # The first cache is as it was; its other sequences leave, and new ones come.
+        cache.keep([1, 4])
+        cache.admit([keys[1]])
+        written = [written[1], written[4], list(PROMPTS[1])]
+        _go_on(cache, model, written, 3)
+        _go_on(taken, model, of_taken, 1)
+    assert (len(taken), len(cache)) == (3, 3)
 
 
 def _go_on(cache: LiveCache, model: Any, written: list[list[int]], steps: int) -> None:
@@ -69,10 +82,12 @@ def test_a_prompts_keys_are_held_once_for_all_of_its_cots() -> None:
         cache.admit([keys[0]] * 5 + [keys[1]])
         taken = cache.take([1, 2, 5])
     assert [prompt.tokens for prompt in keys] == [9, 2, 4]
-    for held in (cache, taken):
+    groups = []
+    for held in (cache._keys, taken._keys):
+        assert isinstance(held, SharedKeys)
         assert {id(prompt) for prompt in held._prompts} == {id(keys[0]), id(keys[1])}
-    assert cache._stretches == [(0, 5), (5, 6)]
-    assert taken._stretches == [(0, 2), (2, 3)]
+        groups.append(held._prompt_groups)
+    assert groups == [[(0, 5), (5, 6)], [(0, 2), (2, 3)]]
 
 
 def test_places_of_ended_cots_are_taken_by_the_next_prompts(
@@ -85,7 +100,7 @@ def test_places_of_ended_cots_are_taken_by_the_next_prompts(
 
     def watched(cache: LiveCache, tokens: torch.Tensor) -> torch.Tensor:
         rows.append(len(tokens))
-        mixed.append(len(set(cache.own.tolist())) > 1)
+        mixed.append(len(set(cache.own)) > 1)
         return append(cache, tokens)
 
     monkeypatch.setattr(LiveCache, "append", watched)

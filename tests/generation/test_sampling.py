@@ -63,6 +63,19 @@ def test_only_tokens_of_the_nucleus_are_drawn(uniform: float) -> None:
     assert int(drawn) in (1, 2)
 
 
+@pytest.mark.parametrize("top_p", [0.05, 0.9, 0.999, 1 - 1e-7])
+@pytest.mark.parametrize("vocabulary", [3, 256, 257, 3000])
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, 60.0])
+def test_looking_among_likely_tokens_first_moves_no_token(scale: float, vocabulary: int, top_p: float) -> None:
+    """Flat, peaked and equal logits, with a penalty; nuclei of one token, and of all."""
+    logits = logits_of(40, vocabulary, scale)
+    uniform = torch.tensor(np.random.default_rng(2).random(40))
+    seen = torch.rand(40, vocabulary, generator=torch.Generator().manual_seed(1)) < 0.1
+    settings = sampling(temperature=0.8, top_p=top_p, repetition_penalty=1.03)
+    drawn = [draw_tokens(logits, seen, uniform, settings, guess=guess) for guess in (True, False)]
+    assert torch.equal(*drawn)
+
+
 def test_rounding_moves_no_token() -> None:
     logits = logits_of(200, 500)
     uniform = torch.tensor(np.random.default_rng(1).random(200))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from tract.config import Config
@@ -64,6 +65,51 @@ def test_a_run_folder_keeps_its_own_prompt_cue_grid_and_model(whole: Any) -> Non
     assert judge.model.name_or_path == "assets/tiny"
     assert judge.fingerprint == find_judge(str(whole.products["stage2"].path), own).fingerprint
     assert judge.fingerprint != find_judge(str(whole.products["stage1"].path), own).fingerprint
+
+
+def test_an_adapter_is_merged_into_half_precision_where_that_is_asked_for(cfg: Config, whole: Any) -> None:
+    """The sum is made in float32 and rounded once; scores move by no more than bfloat16 moves them anyway."""
+    folder = whole.products["stage1"].path
+    model = replace(find_judge(str(folder), cfg).model, dtype="bfloat16")
+    exact = load_judge(replace(model, dtype="float32"), folder, four_bit=False, seed=0)
+    seed_llm = dict(load_judge(model, None, four_bit=False, seed=0).named_parameters())
+    merged, beside = (load_judge(model, folder, four_bit=False, seed=0, merge_half=merge) for merge in (True, False))
+    adapter = load_file(folder / "adapter_model.safetensors")
+    scale = json.loads((folder / "adapter_config.json").read_text())
+    assert not hasattr(merged, "peft_config")
+    assert hasattr(beside, "peft_config")
+    loaded = dict(merged.named_parameters())
+    changed = 0
+    for name, down in adapter.items():
+        if ".lora_A." in name:
+            own = name.removeprefix("base_model.model.").replace(".lora_A", "")
+            up = adapter[name.replace(".lora_A.", ".lora_B.")]
+            expected = seed_llm[own].float() + scale["lora_alpha"] / scale["r"] * up.float() @ down.float()
+            assert torch.equal(loaded[own], expected.bfloat16())
+            changed += int((loaded[own] != seed_llm[own]).sum())
+    assert changed > 0
+    ids = torch.randint(10, 200, (8, 40), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        probabilities = [judge(input_ids=ids).logits[:, -1].float().softmax(-1) for judge in (exact, merged, beside)]
+    by_merging, by_half = ((other - probabilities[0]).abs().max() for other in probabilities[1:])
+    assert by_merging < 0.01
+    assert by_merging < 4 * by_half
+
+
+def test_other_kinds_of_lora_are_merged_by_their_own_rule(cfg: Config, tmp_path: Path) -> None:
+    """DoRA, which scales each row of the sum."""
+    model = replace(find_judge("seed", cfg).model, dtype="bfloat16")
+    seed_llm = load_judge(model, None, four_bit=False, seed=0)
+    dora = LoraConfig(r=4, target_modules="all-linear", use_dora=True, init_lora_weights=False, task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    get_peft_model(load_judge(model, None, four_bit=False, seed=0), dora).save_pretrained(tmp_path)
+    merged, beside = (load_judge(model, tmp_path, four_bit=False, seed=0, merge_half=merge) for merge in (True, False))
+    assert {weight.dtype for weight in merged.parameters()} == {torch.bfloat16}
+    ids = torch.randint(10, 200, (8, 40), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        probabilities = [judge(input_ids=ids).logits[:, -1].float().softmax(-1) for judge in (beside, merged, seed_llm)]
+    by_merging, by_adapter = ((other - probabilities[0]).abs().max() for other in probabilities[1:])
+    assert by_merging < by_adapter / 4
 
 
 def test_the_weights_of_a_run_folder_are_loaded(cfg: Config, whole: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import config_of
-from tiny_pipeline import Tiny, made, metrics
+from tiny_pipeline import Tiny, made
 from transformers import AutoModelForCausalLM
 
 from tract import Judge
@@ -55,6 +55,7 @@ def _warnings(lines: list[str]) -> list[str]:
 FEW = ("data.source.n_questions=12", "data.max_train_items=4", "data.source.n_ood_questions=0", "evaluation.benchmarks=[test]")
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_rows_makes_every_stage_with_one_warning(folder_of: Any, tmp_path: Path) -> None:
     _, lines = Tiny(tmp_path).run(*_overrides(folder_of("mpt"), *FEW))
     assert made(lines)[:4] == ["stage1", "generate", "stage2", "predict"]
@@ -115,6 +116,6 @@ def test_weights_are_looked_at_where_the_architecture_tells_nothing(
     """As for a model with code of its own: packed until its weights show that this is not exact."""
     monkeypatch.setattr(sequences, "examine", lambda *_, **__: None)
     monkeypatch.setattr(sequences, "_FOUND", {})
-    products, lines = Tiny(tmp_path).run(*_overrides(folder_of("mpt"), *FEW))
+    products, lines = Tiny(tmp_path).run(*_overrides(folder_of("mpt"), *FEW, "stages=[stage1,generate]"))
     assert len(_warnings(lines)) == 1, lines
-    assert metrics(products["evaluate"])
+    assert set(products) == {"stage1", "generate"}

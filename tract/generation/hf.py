@@ -15,7 +15,6 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tract.attention import TokenRuns, visible_in
@@ -40,9 +39,7 @@ class _Sequence:
 
     prompt: Prompt
     sample: int
-    uniforms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # one for each token to sample
     ids: list[int] = field(default_factory=list)
-    drawn: int = 0
     cot_length: int | None = None  # known when the CoT has ended
     finish: str = ""
     last: int = 0  # number of tokens at which sampling ends, at the latest
@@ -51,16 +48,38 @@ class _Sequence:
 
 @dataclass(slots=True)
 class _Rows:
-    """The sequences that are being sampled, and what the next draw needs: logits [B, V], and [B, V] bool the tokens used so far."""
+    """The B sequences that are being sampled, and what the next draw needs, on the device.
+
+    Attributes:
+        logits: [B, V]. seen: [B, V] bool, the tokens used so far.
+        uniforms: [B, N] float64, a number for each token that may be drawn. drawn: [B] int64, how many were.
+    """
 
     live: LiveCache
     sequences: list[_Sequence]
     logits: Tensor
     seen: Tensor
+    uniforms: Tensor
+    drawn: Tensor
 
     def take(self, rows: list[int]) -> _Rows:
-        """Some of them."""
-        return _Rows(self.live.take(rows), [self.sequences[row] for row in rows], self.logits[rows], self.seen[rows])
+        """Some of them, for themselves."""
+        return self._with(self.live.take(rows), rows)
+
+    def keep(self, rows: list[int]) -> _Rows:
+        """Some of them; the others' keys are gone."""
+        self.live.keep(rows)
+        return self._with(self.live, rows)
+
+    def _with(self, live: LiveCache, rows: list[int]) -> _Rows:
+        index = torch.tensor(rows, device=self.logits.device)
+        tensors = (tensor[index] for tensor in (self.logits, self.seen, self.uniforms, self.drawn))
+        return _Rows(live, [self.sequences[row] for row in rows], *tensors)
+
+    def joined(self, new: _Rows) -> _Rows:
+        """With sequences that joined the same cache."""
+        pairs = ((self.logits, new.logits), (self.seen, new.seen), (self.uniforms, new.uniforms), (self.drawn, new.drawn))
+        return _Rows(self.live, [*self.sequences, *new.sequences], *(torch.cat(pair) for pair in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +100,18 @@ class HFJudge(BatchJudge):
         sampling: how CoTs are drawn.
         seed: of the run; with example and sample it fixes every draw.
         autocast: dtype of the arithmetic where it is not the model's own, e.g. torch.bfloat16; None for the model's.
+        padded: as of ``LiveCache``; where it is true, a sampled token waits for the device once, whatever is drawn.
     """
 
-    def __init__(self, model: nn.Module, layout: SequenceLayout, sampling: Sampling, seed: int, autocast: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: SequenceLayout,
+        sampling: Sampling,
+        seed: int,
+        autocast: torch.dtype | None,
+        padded: bool | None = None,
+    ) -> None:
         if not takes_rows(model):
             use_tree_attention(model)
         self.model = model
@@ -92,6 +120,7 @@ class HFJudge(BatchJudge):
         self.seed = seed
         self.device = next(model.parameters()).device
         self._autocast = autocast
+        self._padded = self.device.type != "cpu" if padded is None else padded
         self._finder = CueFinder(layout)
         self._block = _ScoreBlock(layout, self.device)
         self._free_tokens = free_tokens(layout)
@@ -201,9 +230,13 @@ class HFJudge(BatchJudge):
         with torch.inference_mode(), autocast:
             yield
 
+    @property
+    def _most(self) -> int:
+        """Tokens that are drawn for a CoT, at the most."""
+        return self.sampling.max_cot_tokens + self._free_tokens + self._cue_margin
+
     def _sequence(self, prompt: Prompt, sample: int) -> _Sequence:
-        most = self.sampling.max_cot_tokens + self._free_tokens + self._cue_margin
-        return _Sequence(prompt, sample, uniforms(self.seed, prompt.id, sample, "cot", most), last=most)
+        return _Sequence(prompt, sample, last=self._most)
 
     def _begin(
         self, prompts: Sequence[Prompt], n_cot: int, without_cot: bool, going: _Rows | None, judgements: list[Judgement]
@@ -211,46 +244,57 @@ class HFJudge(BatchJudge):
         """Runs prompts through the model and adds their CoTs to those that are being sampled."""
         keys, logits = prefill(self.model, [prompt.prompt_ids for prompt in prompts], self.device)
         if without_cot:
-            reading = LiveCache(self.model, self.device)
+            reading = LiveCache(self.model, self.device, self._padded)
             reading.admit(keys)
             judgements += self._peek(reading, [_Sequence(prompt, NO_COT, cot_length=0, finish=NONE) for prompt in prompts])
         if not n_cot:
             return going
         owners = [number for number in range(len(prompts)) for _ in range(n_cot)]
         sequences = [self._sequence(prompts[owner], k % n_cot) for k, owner in enumerate(owners)]
-        live = going.live if going else LiveCache(self.model, self.device)
+        live = going.live if going else LiveCache(self.model, self.device, self._padded)
         live.admit([keys[owner] for owner in owners])
-        new = _Rows(live, sequences, logits[owners], seen_tokens(sequences, logits.shape[-1], self.device))
-        if going is None:
-            return new
-        return _Rows(live, [*going.sequences, *sequences], torch.cat([going.logits, new.logits]), torch.cat([going.seen, new.seen]))
+        # Those of all tokens at once: what is sent to the device token by token is waited for.
+        drawn_from = np.stack([uniforms(self.seed, s.prompt.id, s.sample, "cot", self._most) for s in sequences])
+        new = _Rows(
+            live,
+            sequences,
+            logits[torch.tensor(owners, device=self.device)],
+            seen_tokens(sequences, logits.shape[-1], self.device),
+            torch.from_numpy(drawn_from).to(self.device),
+            torch.zeros(len(sequences), dtype=torch.long, device=self.device),
+        )
+        return going.joined(new) if going else new
 
     def _step(self, going: _Rows, free: bool, judgements: list[Judgement]) -> _Rows | None:
         """Draws a token for every sequence; where enough have ended, their scores are read and they leave."""
         sequences = going.sequences
-        self._check_finite(going.logits, sequences)
-        uniform = torch.tensor([s.uniforms[min(s.drawn, len(s.uniforms) - 1)] for s in sequences], dtype=torch.float64, device=self.device)
-        tokens = draw_tokens(going.logits, going.seen, uniform, self.sampling)
+        number = going.drawn.clamp(max=self._most - 1)  # one that has ended goes on until others have, and nobody reads it
+        uniform = going.uniforms.gather(1, number[:, None]).squeeze(1)
+        tokens = draw_tokens(going.logits, going.seen, uniform, self.sampling, guess=not self._padded)
+        going.drawn = going.drawn + 1
         going.seen.scatter_(1, tokens[:, None], True)
-        for sequence, token in zip(sequences, tokens.tolist(), strict=True):
+        # The one time that a token waits for the device.
+        drawn, finite = torch.stack([tokens, _sums_are_finite(going.logits).long()]).tolist()
+        if not all(finite):
+            self._check_finite(going.logits, sequences)
+        for sequence, token in zip(sequences, drawn, strict=True):
             self._advance(sequence, token, free)
         # The newest token goes into the cache before any sequence leaves: it may be the last one of a CoT.
         going.logits = going.live.append(tokens)
         done = [k for k, sequence in enumerate(sequences) if sequence.done]
         if len(done) * _ENDED_SHARE < len(sequences):
             return going
-        ended = going.take(done)
-        # What was written behind the CoTs is forgotten.
-        ended.live.own = torch.tensor([s.cot_length for s in ended.sequences], device=self.device)
-        judgements += self._peek(ended.live, ended.sequences)
         staying = [k for k, sequence in enumerate(sequences) if not sequence.done]
-        return going.take(staying) if staying else None
+        ended = going.take(done) if staying else going
+        # What was written behind the CoTs is forgotten.
+        ended.live.forget([sequence.cot_length or 0 for sequence in ended.sequences])
+        judgements += self._peek(ended.live, ended.sequences)
+        return going.keep(staying) if staying else None
 
     def _advance(self, sequence: _Sequence, token: int, free: bool) -> None:
         """Takes a sampled token in: does the CoT end with it, or the sampling?"""
         if sequence.done:
             return
-        sequence.drawn += 1
         ended = token in self._finder.end_ids
         if not ended:
             sequence.ids.append(token)
@@ -327,12 +371,11 @@ class HFJudge(BatchJudge):
 
     def _check_finite(self, logits: Tensor, sequences: Sequence[_Sequence]) -> None:
         """Refuses logits, [B, ..., V], of which one is NaN or infinite; waits for the device once."""
-        # In float32: a sum of many float16 is infinite where none of them is.
-        if torch.isfinite(logits.sum(dtype=torch.float32)):
+        if all(_sums_are_finite(logits.flatten(1)).tolist()):
             return
         bad = [not finite for finite in torch.isfinite(logits).flatten(1).all(dim=1).tolist()]
         if not any(bad):
-            return  # the sum alone
+            return  # a sum alone
         ids = listed(dict.fromkeys(s.prompt.id for s, is_bad in zip(sequences, bad, strict=True) if is_bad))
         raise GenerationError(
             f"generation: the judge's logits are not finite for {ids}; set trainer.precision=32-true and model.dtype=float32, or look at "
@@ -351,9 +394,17 @@ class _ScoreBlock:
         self.within = visible_in(tree.runs, len(tree.input_ids), device)
 
 
+def _sums_are_finite(logits: Tensor) -> Tensor:
+    """[B] bool: whether each row's sum is finite, without a tensor of the size of [B, N]; if so, each logit is."""
+    # In float32: a sum of many float16 is infinite where none of them is.
+    return torch.isfinite(logits.sum(dim=1, dtype=torch.float32))
+
+
 def seen_tokens(sequences: Sequence[_Sequence], vocabulary: int, device: torch.device) -> Tensor:
     """[B, V] bool: tokens of each sequence's prompt and CoT."""
+    used = [[*sequence.prompt.prompt_ids, *sequence.ids[: sequence.cot_length]] for sequence in sequences]
+    places = [[row, token] for row, tokens in enumerate(used) for token in tokens]
+    rows, tokens = torch.tensor(places, device=device).T
     seen = torch.zeros(len(sequences), vocabulary, dtype=torch.bool, device=device)
-    for row, sequence in enumerate(sequences):
-        seen[row, torch.tensor([*sequence.prompt.prompt_ids, *sequence.ids[: sequence.cot_length]], device=device)] = True
+    seen[rows, tokens] = True
     return seen

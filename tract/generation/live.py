@@ -1,39 +1,26 @@
-"""The live KV cache: prompts once, for all of their CoTs, and what each sequence has sampled since.
+"""The live KV cache: prompts once through the model for all of their CoTs, and what each sequence has sampled since.
 
-A sequence attends to its prompt's keys, which it shares with the other CoTs of that prompt, and to its own. Nothing is repeated
-or padded: prompts of any length and sequences of any age go through the model together, one token each.
+Prompts of any length and sequences of any age go through the model together, one token each. Where their keys lie is another matter
+for a CPU (``SharedKeys``) than for a GPU (``PaddedKeys``); both compute the same.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tract.attention import LayerRules, TokenRuns
 from tract.forward import logits_at
+from tract.generation.padded_keys import PaddedKeys
+from tract.generation.shared_keys import SharedKeys
+from tract.generation.slots import DecodeStep, PromptKeys
 from tract.layout import Run
 
 # Tokens of prompts that go through the model at once.
 PREFILL_TOKENS = 8192
-# Slots for own tokens are made in steps of this factor.
-_GROWTH = 1.5
-_FIRST_SLOTS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class PromptKeys:
-    """A prompt that went through the model: for each layer its keys and values, [Hkv, P, D] each."""
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-
-    @property
-    def tokens(self) -> int:
-        """P."""
-        return int(self.layers[0][0].shape[1])
 
 
 def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[list[PromptKeys], Tensor]:
@@ -51,8 +38,13 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], device: torch.de
         assert runs.kept is not None
         kept = [runs.kept[layer] for layer in sorted(runs.kept)]
         for start, end in zip(starts, ends, strict=True):
-            made.append(PromptKeys(tuple((k[0, :, start:end].contiguous(), v[0, :, start:end].contiguous()) for k, v in kept)))
+            made.append(PromptKeys(tuple((_own(k, start, end, v.dtype), _own(v, start, end, v.dtype)) for k, v in kept)))
     return made, torch.cat(logits)
+
+
+def _own(tensor: Tensor, start: int, end: int, dtype: torch.dtype) -> Tensor:
+    """[1, H, T, D] -> [H, end - start, D] in memory of its own; under autocast rotated keys are float32 and their products are not."""
+    return tensor[0, :, start:end].to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _groups(lengths: Sequence[int], most: int) -> list[list[int]]:
@@ -70,75 +62,73 @@ def _groups(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 class LiveCache:
-    """The keys and values of B sequences; sequences of one prompt stand beside each other.
+    """The keys and values of B sequences.
 
-    Attributes:
-        own: [B] int64, tokens of each sequence behind its prompt. Setting it lower forgets the last ones.
+    Args:
+        padded: whether all keys of a layer lie in one padded buffer, for which a step issues the same number of kernels whatever B is and
+            never waits for the device; or the prompts' keys once for all of their CoTs. None for what suits the device.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, padded: bool | None = None) -> None:
         self._model = model
         self._device = device
-        self._prompts: list[PromptKeys] = []  # of each sequence
-        self._keys: list[Tensor] = []  # for each layer [B, Hkv, slots, D]
-        self._values: list[Tensor] = []
-        self.own = torch.zeros(0, dtype=torch.long, device=device)
-        self._stretches: list[tuple[int, int]] = []  # sequences of one prompt
-        self._new: _New
+        self._keys: PaddedKeys | SharedKeys = PaddedKeys() if (device.type != "cpu" if padded is None else padded) else SharedKeys()
+        # Lengths on the host, so that none is asked of the device, and on the device, so that none is sent there.
+        self._prompt_tokens: list[int] = []
+        self._own: list[int] = []
+        self._prompt_tokens_there, self._own_there = self._sent([[], []])
+        self._next = torch.zeros(1, dtype=torch.long, device=device)  # the depth of a single token
+        self._itself = torch.ones(1, 1, dtype=torch.bool, device=device)
+        self._layers = 0
+        self._layers_seen = 0
 
     def __len__(self) -> int:
         """B."""
-        return len(self._prompts)
+        return len(self._own)
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Tokens of each sequence behind its prompt."""
+        return tuple(self._own)
+
+    def forget(self, own: Sequence[int]) -> None:
+        """Leaves each sequence so many tokens behind its prompt: the last ones are forgotten."""
+        assert all(0 <= kept <= held for kept, held in zip(own, self._own, strict=True)), f"{own} of {self._own} tokens"
+        self._own = list(own)
+        self._note_lengths()
 
     def admit(self, prompts: Sequence[PromptKeys]) -> None:
         """Adds sequences without tokens of their own; the same prompt several times for several CoTs."""
-        count = len(prompts)
-        self._prompts += prompts
-        self.own = torch.cat([self.own, torch.zeros(count, dtype=torch.long, device=self._device)])
-        if not self._keys:
-            self._make_slots(prompts[0])
-        for tensors in (self._keys, self._values):
-            tensors[:] = [torch.cat([t, t.new_zeros(count, *t.shape[1:])]) for t in tensors]
-        self._note_stretches()
+        self._keys.admit(prompts)
+        self._prompt_tokens += [prompt.tokens for prompt in prompts]
+        self._own += [0] * len(prompts)
+        self._layers = len(prompts[0].layers)
+        self._note_lengths()
 
-    def _make_slots(self, prompt: PromptKeys) -> None:
-        shapes = [(0, keys.shape[0], _FIRST_SLOTS, keys.shape[2]) for keys, _ in prompt.layers]
-        self._keys = [keys.new_zeros(shape) for (keys, _), shape in zip(prompt.layers, shapes, strict=True)]
-        self._values = [values.new_zeros((*shape[:3], values.shape[2])) for (_, values), shape in zip(prompt.layers, shapes, strict=True)]
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops all sequences but some, and the memory of the others."""
+        self._choose(self, rows)
+        self._keys.keep(rows, self._sent(rows), self._longest, max(self._own))
 
     def take(self, rows: Sequence[int]) -> LiveCache:
         """A cache of some of the sequences, in their order; this one stays as it is."""
-        index = torch.tensor(rows, dtype=torch.long, device=self._device)
         taken = LiveCache(self._model, self._device)
-        taken._prompts = [self._prompts[row] for row in rows]
-        taken._keys, taken._values = ([t[index] for t in tensors] for tensors in (self._keys, self._values))
-        taken.own = self.own[index]
-        taken._note_stretches()
+        taken._choose(self, rows)
+        taken._keys = self._keys.copy_of(rows, self._sent(rows), taken._longest, max(taken._own))
         return taken
-
-    def _note_stretches(self) -> None:
-        """Which neighbours share a prompt."""
-        self._stretches = []
-        for row, prompt in enumerate(self._prompts):
-            if row and prompt is self._prompts[row - 1]:
-                self._stretches[-1] = (self._stretches[-1][0], row + 1)
-            else:
-                self._stretches.append((row, row + 1))
 
     def append(self, tokens: Tensor) -> Tensor:
         """Appends one token to each sequence, [B] int64; returns the logits behind it, [B, V]."""
-        if self._keys[0].shape[2] <= int(self.own.max()):
-            self._grow()
-        here = torch.zeros(1, dtype=torch.long, device=self._device)
-        logits = self._run(tokens[:, None], here, None, torch.arange(len(self), device=self._device))
-        self.own = self.own + 1
+        logits = self._run(tokens[:, None], self._next, self._itself, torch.arange(len(self), device=self._device))
+        self._own = [tokens + 1 for tokens in self._own]
+        self._own_there = self._own_there + 1
         return logits
 
     def peek(self, ids: Tensor, depths: Tensor, within: Tensor, reads: Tensor) -> Tensor:
-        """Logits at some of Q tokens behind each sequence; the cache stays as it is.
+        """Logits at some of Q tokens behind each sequence; the sequences stay as they are.
 
         Args:
-            ids: [Q] int64. depths: [Q] int64, 0 for the next position of each sequence.
+            ids: [Q] int64. depths: [Q] int64, 0 for the next position of each sequence; none is Q or more.
             within: [Q, Q] bool, which of the tokens see which. reads: [N] int64, places in Q.
 
         Returns:
@@ -147,150 +137,43 @@ class LiveCache:
         places = (torch.arange(len(self), device=self._device)[:, None] * len(ids) + reads).flatten()
         return self._run(ids.expand(len(self), -1), depths, within, places).view(len(self), len(reads), -1)
 
-    def _run(self, ids: Tensor, depths: Tensor, within: Tensor | None, places: Tensor) -> Tensor:
-        prompt_tokens = torch.tensor([prompt.tokens for prompt in self._prompts], device=self._device)
-        self._new = _New(self.own, prompt_tokens, depths, within)
-        logits = logits_at(self._model, ids, self._new.positions, places, live=self)
-        assert self._new.layers_seen == len(self._keys), f"{self._new.layers_seen} of {len(self._keys)} layers attended to the live cache"
-        return logits
-
-    def _grow(self) -> None:
-        more = int(self._keys[0].shape[2] * (_GROWTH - 1)) + 1
-        for tensors in (self._keys, self._values):
-            tensors[:] = [torch.cat([t, t.new_zeros(*t.shape[:2], more, t.shape[3])], dim=2) for t in tensors]
-
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: LayerRules) -> Tensor:
         """What a layer of the model asks for: the new tokens' attention to prompt, own tokens and each other.
 
         Args:
-            query: [B, Hq, Q, D]. key, value: [B, Hkv, Q, D]. rules: of the layer.
+            query: [B, Hq, Q, D]. key: [B, Hkv, Q, D]. value: [B, Hkv, Q, Dv]. rules: of the layer.
 
         Returns:
-            [B, Hq, Q, D], in the dtype of ``value``.
+            [B, Hq, Q, Dv], in the dtype of ``value``.
         """
-        new = self._new
-        new.layers_seen += 1
-        batch, heads, count, size = query.shape
-        kv_heads = key.shape[1]
-        # The queries of the heads that share keys stand behind each other, so that one product serves them: [B, Hkv, G * Q, D].
-        window = rules.window
-        grouped = (query * rules.scaling).reshape(batch, kv_heads, heads // kv_heads * count, size)
-        keys, values = self._with_new(layer, key, value)
-        own = _Part.of(grouped @ keys.transpose(2, 3), values, new.hidden_own(keys.shape[2], window))
-        mixed = torch.cat([self._with_prompt(layer, stretch, grouped, own, window) for stretch in self._stretches])
-        return mixed.to(value.dtype).view(batch, heads, count, -1)
+        self._layers_seen += 1
+        return self._keys.attend(layer, query, key, value, rules)
 
-    def _with_new(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values behind the prompts, [B, Hkv, K, D]; an appended token's are written down."""
-        if self._new.within is None:
-            rows = torch.arange(len(self), device=self._device)
-            self._keys[layer][rows, :, self.own] = key[:, :, 0]
-            self._values[layer][rows, :, self.own] = value[:, :, 0]
-            return self._keys[layer][:, :, : self._new.used + 1], self._values[layer][:, :, : self._new.used + 1]
-        own_keys, own_values = self._keys[layer][:, :, : self._new.used], self._values[layer][:, :, : self._new.used]
-        return torch.cat([own_keys, key], dim=2), torch.cat([own_values, value], dim=2)
+    def begin(self, depths: Tensor, within: Tensor) -> Tensor:
+        """Makes room for Q tokens behind each sequence, which ``attend`` then gets layer by layer; returns their positions, [B, Q]."""
+        positions = (self._prompt_tokens_there + self._own_there)[:, None] + depths
+        self._keys.begin(DecodeStep(self._prompt_tokens_there, self._own_there, self._longest, max(self._own), depths, within, positions))
+        self._layers_seen = 0
+        return positions
 
-    def _with_prompt(self, layer: int, stretch: tuple[int, int], grouped: Tensor, own: _Part, window: int | None) -> Tensor:
-        """[n, Hkv, G * Q, D] float32: the attention of the n sequences of a prompt to it and to their own tokens."""
-        first, last = stretch
-        keys, values = self._prompts[first].layers[layer]
-        queries = grouped[first:last]
-        n, kv_heads, rows, size = queries.shape
-        together = queries.transpose(0, 1).reshape(kv_heads, n * rows, size)
-        scores = (together @ keys.transpose(1, 2)).view(kv_heads, n, rows, -1).transpose(0, 1)  # [n, Hkv, G * Q, P]
-        hidden = self._new.hidden_prompt(first, last, window)
-        top, weights, total = _softmax_parts(scores, hidden)
-        weights = weights.to(values.dtype).transpose(0, 1).reshape(kv_heads, n * rows, -1)
-        mixed = (weights @ values).view(kv_heads, n, rows, -1).transpose(0, 1).float()
-        return _Part(top, total, mixed).joined(own.rows(first, last))
+    def _run(self, ids: Tensor, depths: Tensor, within: Tensor, places: Tensor) -> Tensor:
+        logits = logits_at(self._model, ids, self.begin(depths, within), places, live=self)
+        assert self._layers_seen == self._layers, f"{self._layers_seen} of {self._layers} layers attended to the live cache"
+        return logits
 
+    @property
+    def _longest(self) -> int:
+        return max(map(sum, zip(self._prompt_tokens, self._own, strict=True)))
 
-class _New:
-    """The tokens that go through the model now, and what they do not see.
+    def _choose(self, of: LiveCache, rows: Sequence[int]) -> None:
+        self._prompt_tokens = [of._prompt_tokens[row] for row in rows]
+        self._own = [of._own[row] for row in rows]
+        self._layers = of._layers
+        self._note_lengths()
 
-    Args:
-        own: [B], tokens of the sequences behind their prompts. prompt_tokens: [B]. depths: [Q], of the new tokens behind those.
-        within: [Q, Q], which of the new tokens see which; None for a single token that is appended.
-    """
+    def _note_lengths(self) -> None:
+        """Sends the lengths to the device again."""
+        self._prompt_tokens_there, self._own_there = self._sent([self._prompt_tokens, self._own])
 
-    def __init__(self, own: Tensor, prompt_tokens: Tensor, depths: Tensor, within: Tensor | None) -> None:
-        self.own = own
-        self.prompt_tokens = prompt_tokens
-        self.within = within
-        self.depths = depths
-        self.positions = (prompt_tokens + own)[:, None] + depths  # [B, Q]
-        self.used = int(own.max())
-        self.layers_seen = 0
-        self._lengths = prompt_tokens.tolist()
-        self._farthest = int(self.positions.max())
-        self._hidden: dict[tuple[int | None, int], Tensor] = {}
-
-    def hidden_own(self, keys: int, window: int | None) -> Tensor:
-        """[B, 1, Q, K] bool, which of the keys behind the prompts are not seen; the same for all layers of a kind."""
-        kind = (window, keys)
-        if kind not in self._hidden:
-            slots = torch.arange(self.used, device=self.own.device)
-            seen = (slots < self.own[:, None])[:, None].expand(-1, len(self.depths), -1)
-            places = slots.expand(len(self.own), -1)
-            if self.within is None:
-                seen = (torch.arange(keys, device=self.own.device) <= self.own[:, None])[:, None]
-                places = torch.arange(keys, device=self.own.device).expand(len(self.own), -1)
-            else:
-                seen = torch.cat([seen, self.within.expand(len(self.own), -1, -1)], dim=2)
-                places = torch.cat([places, self.own[:, None] + self.depths], dim=1)
-            if window is not None:
-                seen = seen & ((self.own[:, None] + self.depths)[:, :, None] - places[:, None] < window)
-            self._hidden[kind] = ~seen[:, None]
-        return self._hidden[kind]
-
-    def hidden_prompt(self, first: int, last: int, window: int | None) -> Tensor | None:
-        """[n, 1, Q, P] bool, which of a prompt's tokens are out of the window; None if none is."""
-        if window is None or self._farthest < window:
-            return None
-        places = torch.arange(self._lengths[first], device=self.own.device)
-        return (self.positions[first:last, :, None] - places >= window)[:, None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Attention to some of the keys, to be joined with that to the others.
-
-    Attributes:
-        top: [B, H, Q, 1], the highest product. total: [B, H, Q, 1], the sum of exp(product - top).
-        mixed: [B, H, Q, D], the values weighted by exp(product - top); all float32.
-    """
-
-    top: Tensor
-    total: Tensor
-    mixed: Tensor
-
-    @classmethod
-    def of(cls, scores: Tensor, values: Tensor, hidden: Tensor | None) -> _Part:
-        """From products [B, H, G * Q, K] and values [B, H, K, D]."""
-        top, weights, total = _softmax_parts(scores, hidden)
-        return cls(top, total, (weights.to(values.dtype) @ values).float())
-
-    def rows(self, first: int, last: int) -> _Part:
-        """Some of the sequences."""
-        return _Part(self.top[first:last], self.total[first:last], self.mixed[first:last])
-
-    def joined(self, other: _Part) -> Tensor:
-        """[B, H, Q, D] float32: the attention to the keys of both."""
-        top = torch.maximum(self.top, other.top)
-        a, b = (self.top - top).exp_(), (other.top - top).exp_()
-        return (self.mixed * a + other.mixed * b) / (self.total * a + other.total * b)
-
-
-def _softmax_parts(scores: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(highest product, exp(product - highest), their sum) along the last axis, float32; ``hidden`` has Q rows for G * Q of ``scores``."""
-    scores = scores.float()
-    if hidden is not None:
-        batch, heads, rows, keys = scores.shape
-        by_head = scores.reshape(batch, heads, rows // hidden.shape[2], hidden.shape[2], keys)
-        # Finite: a part of which nothing is seen counts exp(lowest - top) = 0 when it is joined.
-        scores = by_head.masked_fill(hidden[:, :, None], torch.finfo(torch.float32).min).view(batch, heads, rows, keys)
-    top = (
-        scores.amax(dim=-1, keepdim=True) if scores.shape[-1] else scores.new_full((*scores.shape[:-1], 1), torch.finfo(torch.float32).min)
-    )
-    weights = (scores - top).exp_()
-    return top, weights, weights.sum(dim=-1, keepdim=True)
+    def _sent(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self._device)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
@@ -19,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from tract.forward import takes_rows
 from tract.generation.hf import Begin, HFJudge, seen_tokens
 from tract.generation.judgement import NO_COT, Judgement, Prompt
-from tract.generation.sampling import draw_tokens
+from tract.generation.sampling import draw_tokens, uniforms
 
 # Marks a model whose cache does not give what it gives without one.
 _NO_CACHE = "_tract_without_cache"
@@ -42,6 +43,8 @@ class RowsJudge(HFJudge):
     def _sample(self, prompts: Sequence[Prompt], n_cot: int, free: bool) -> list[Judgement]:
         """The judgements of prompts of one length."""
         sequences = [self._sequence(prompt, sample) for prompt in prompts for sample in range(n_cot)]
+        drawn_from = np.stack([uniforms(self.seed, s.prompt.id, s.sample, "cot", self._most) for s in sequences])
+        numbers = iter(torch.from_numpy(drawn_from).to(self.device).T)
         seen: Tensor | None = None
 
         def choose(logits: Tensor) -> Tensor:
@@ -49,8 +52,7 @@ class RowsJudge(HFJudge):
             if seen is None:
                 seen = seen_tokens(sequences, logits.shape[-1], self.device)
             self._check_finite(logits, sequences)
-            uniform = [sequence.uniforms[min(sequence.drawn, len(sequence.uniforms) - 1)] for sequence in sequences]
-            tokens = draw_tokens(logits, seen, torch.tensor(uniform, dtype=torch.float64, device=self.device), self.sampling)
+            tokens = draw_tokens(logits, seen, next(numbers), self.sampling)
             seen.scatter_(1, tokens[:, None], True)
             for sequence, token in zip(sequences, tokens.tolist(), strict=True):
                 self._advance(sequence, token, free)
@@ -58,7 +60,7 @@ class RowsJudge(HFJudge):
 
         ids = torch.tensor([sequence.prompt.prompt_ids for sequence in sequences], device=self.device)
         with self._inference():
-            generate_steps(self.model, ids, choose, lambda: [sequence.done for sequence in sequences], len(sequences[0].uniforms))
+            generate_steps(self.model, ids, choose, lambda: [sequence.done for sequence in sequences], self._most)
             logits = self._logits_behind([(s.prompt, [s.ids[: s.cot_length]]) for s in sequences])
             return self._read(logits, sequences)
 

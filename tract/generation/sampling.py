@@ -58,7 +58,7 @@ def draw_key(seed: int, example_id: str, sample: int, purpose: str, bits: int = 
     return int.from_bytes(hashlib.blake2b(text, digest_size=bits // 8).digest(), "little")
 
 
-def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Sampling, *, guess: bool = True) -> Tensor:
     """One token per row.
 
     The token is where the running sum of the probabilities, in the order of the vocabulary, passes the uniform number. That
@@ -69,6 +69,8 @@ def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Samplin
         seen: [R, V] bool, True for tokens that the row's prompt or CoT hold.
         uniform: [R] float64 in [0, 1).
         sampling: how to draw.
+        guess: whether the nuclei are looked for among the most likely tokens first. That spares sorting the vocabulary, which a CPU
+            is slow at, and waits for the device to learn whether they were there; the tokens are the same.
 
     Returns:
         [R] int64.
@@ -82,12 +84,20 @@ def draw_tokens(logits: Tensor, seen: Tensor, uniform: Tensor, sampling: Samplin
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     if sampling.top_p == 1:
         return _where_passed(probabilities, uniform)
+    drawn = _drawn_among_likely(probabilities, uniform, sampling.top_p) if guess else None
+    if drawn is not None:
+        return drawn
+    floor = nucleus_floor(probabilities, sampling.top_p)[:, None]
+    return _where_passed(torch.where(probabilities >= floor, probabilities, 0.0), uniform)
+
+
+def _drawn_among_likely(probabilities: Tensor, uniform: Tensor, top_p: float) -> Tensor | None:
+    """[R] int64, drawn from the nuclei if all of them end among the few most likely tokens; None if one goes on beyond, or may."""
     likely, tokens = probabilities.topk(min(_NUCLEUS_GUESS, probabilities.shape[-1]), dim=-1)
-    floor, whole = _floor_among(likely, sampling.top_p)
-    if not whole or bool((likely[:, -1:] >= floor).any()):  # a nucleus goes on beyond these, or may
-        floor = nucleus_floor(probabilities, sampling.top_p)[:, None]
-        return _where_passed(torch.where(probabilities >= floor, probabilities, 0.0), uniform)
-    # The few tokens of the nuclei, in the order of the vocabulary again.
+    floor, mass_before_last = _floor_among(likely, top_p)
+    if not bool(((mass_before_last >= top_p) & (likely[:, -1:] < floor)).all()):
+        return None
+    # In the order of the vocabulary again.
     tokens, order = tokens.sort(dim=-1)
     likely = likely.gather(-1, order)
     place = _where_passed(torch.where(likely >= floor, likely, 0.0), uniform)
@@ -115,9 +125,9 @@ def nucleus_floor(probabilities: Tensor, top_p: float) -> Tensor:
     return _floor_among(probabilities.sort(dim=-1, descending=True).values, top_p)[0].squeeze(-1)
 
 
-def _floor_among(top: Tensor, top_p: float) -> tuple[Tensor, bool]:
-    """([R, 1] the least probability in the nucleus, whether all nuclei end among ``top``, [R, K] descending)."""
+def _floor_among(top: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """From [R, K] descending: ([R, 1] the least probability in the nucleus, [R, 1] the mass before the last of these tokens)."""
     before = top.cumsum(dim=-1) - top
     # The first token is always inside; so is each one with less than top_p before it.
     last = (before < top_p).sum(dim=-1, keepdim=True).clamp_min(1) - 1
-    return top.gather(-1, last), bool((before[:, -1] >= top_p).all())
+    return top.gather(-1, last), before[:, -1:]

@@ -76,7 +76,14 @@ def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
     path = path_of(files.model)
     warn_of_rows(files.model)
-    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed, rows=samples_rows(path))
+    model: Any = load_judge(
+        files.model,
+        files.weights,
+        four_bit=files.four_bit,
+        seed=files.model_seed,
+        merge_half=device.type == "cuda",  # as stages do: there a step is bound by the number of its kernels
+        rows=samples_rows(path),
+    )
     if not files.four_bit:  # quantised weights are put on their device when they are loaded
         model = model.to(device)
     pack_linears(model)

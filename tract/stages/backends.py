@@ -29,7 +29,15 @@ _STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": tor
 _GPU = ("gpu", "cuda")
 # The code of each backend, which moves no product of another one.
 _CODE = {
-    "hf": ("tract.generation.hf", "tract.generation.live", "tract.generation.packed", "tract.generation.rows"),
+    "hf": (
+        "tract.generation.hf",
+        "tract.generation.live",
+        "tract.generation.packed",
+        "tract.generation.padded_keys",
+        "tract.generation.shared_keys",
+        "tract.generation.rows",
+        "tract.generation.slots",
+    ),
     "vllm": ("tract.generation.engine", "tract.generation.vllm_engine"),
     "openai_server": ("tract.generation.engine", "tract.generation.server_engine"),
 }
@@ -71,15 +79,22 @@ def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
 
 def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
-    precision = _precision(cfg)
-    path = path_of(judge.model)
+    precision, device, path = _precision(cfg), _device(cfg), path_of(judge.model)
     warn_of_rows(judge.model)
-    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed, rows=samples_rows(path))
+    model: nn.Module = load_judge(
+        judge.model,
+        judge.weights,
+        four_bit=judge.four_bit,
+        seed=judge.seed,
+        # On a GPU a step is bound by the number of its kernels, of which an adapter beside the weights makes many more.
+        merge_half=device.type == "cuda",
+        rows=samples_rows(path),
+    )
     if precision in _STORED:
         model = stored_in(model, _STORED[precision])
         check_finite(model, judge.weights, dtype=_STORED[precision])
     if not judge.four_bit:  # quantised weights are put on their device when they are loaded
-        model = model.to(_device(cfg))
+        model = model.to(device)
     if precision not in _AUTOCAST:
         pack_linears(model)
     autocast = _AUTOCAST.get(precision)
