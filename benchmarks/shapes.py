@@ -19,14 +19,14 @@ MISTRAL_7B: dict[str, Any] = {
     "rope_theta": 1e6, "sliding_window": None, "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
     "hidden_act": "silu", "initializer_range": 0.02, "attention_dropout": 0.0, "dtype": "bfloat16",
 }  # fmt: skip
-# The same architecture in tests.
+# The same architecture in tests; heads of 32, the least that vLLM takes on a CPU.
 SMALL = {
     **MISTRAL_7B,
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
 }
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
