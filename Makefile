@@ -23,7 +23,7 @@ PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench study lock clean
+.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench bench-gpu study lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -130,7 +130,7 @@ test-slow: setup  ## slow tests that need no GPU and no network
 test-all: setup-vllm  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
 	@$(PYTEST) -m 'not network and not kills'
 
-test-gpu: setup  ## tests that need one or more GPUs
+test-gpu: setup  ## tests that need one or more GPUs; those of vLLM too, where it is installed
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
 
 # Else the threads of two engines wait busily for each other: on two cores a test of sampling takes 28 s instead of 8.
@@ -155,6 +155,11 @@ bench: setup  ## small benchmarks: training, judging, memory, scaling, beside th
 	$(call bench_run,step_profile,--items 1 --steps 16)
 	$(call bench_run,serve,--clients 64 --requests 128 --rounds 1)
 	$(PY) benchmarks/plots.py --results benchmarks/results/small --out benchmarks/results/small
+
+# A failed part ends it with an error, after everything else was measured and written.
+bench-gpu: export HF_HUB_OFFLINE ?= 1
+bench-gpu: setup  ## every figure that needs a GPU, in under ten minutes; JSON in benchmarks/results/gpu.json, tables in docs/performance.md
+	code=0; $(PY) benchmarks/gpu.py $(ARGS) || code=$$?; $(PY) benchmarks/gpu.py --tables; exit $$code
 
 # Two processes with one thread each, with a half of the seeds each; what their runs share is made once (docs/study.md).
 STUDY_SEEDS ?= 0,1 2,3

@@ -65,8 +65,8 @@ def given_items(options: argparse.Namespace) -> tuple[Config, Judge, list[Prompt
     """(configuration, judge, prompts, row -> token ids of the CoT, question of each prompt)."""
     source = ["grid=one_to_five", "prompt=finished", f"evaluation.benchmarks=[{options.data}]", "evaluation.prompt=finished"]
     given = [
-        "experiment=tract_quickstart", "evaluation.cots=annotated", f"evaluation.max_items={options.items}", "evaluation.n_cot=1",
-        "evaluation.predictors=[rail]", *(source if options.data else []), *options.overrides,
+        "experiment=tract_quickstart", "generation=hf", "evaluation.cots=annotated", f"evaluation.max_items={options.items}",
+        "evaluation.n_cot=1", "evaluation.predictors=[rail]", *(source if options.data else []), *options.overrides,
     ]  # fmt: skip
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         resolved = compose("train", given)

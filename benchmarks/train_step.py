@@ -37,6 +37,7 @@ from workload import (
     loaded,
     matmul_peak,
     model_flops,
+    precision_of,
     ratio,
     report,
 )
@@ -129,10 +130,17 @@ class ChildWork:
         self.model = loaded(self.cfg, self.device, "sdpa" if self.way == PLAIN else "tree")
 
     def step(self) -> Callable[[], float]:
-        """One optimizer step, this way."""
+        """One optimizer step, this way, in the precision of the configured trainer."""
         if self.way == PLAIN:
-            return plain_step(self.cfg, self.data, self.model, self.items)
-        return our_step(self.cfg, self.data, self.model, self.items, share_prompts=self.way == SHARED)
+            step = plain_step(self.cfg, self.data, self.model, self.items)
+        else:
+            step = our_step(self.cfg, self.data, self.model, self.items, share_prompts=self.way == SHARED)
+
+        def run() -> float:
+            with precision_of(self.cfg, self.device):
+                return step()
+
+        return run
 
 
 def child(options: argparse.Namespace) -> dict[str, float]:

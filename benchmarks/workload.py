@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,20 +78,28 @@ def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[
 
 
 def loaded(cfg: Config, device: torch.device, attention: str) -> Any:
-    """The model with its adapter, on a device."""
+    """The model with its adapter, on a device; random weights are made there, where a large model's take seconds instead of minutes."""
     cfg.model.attn_implementation = attention
-    return load_model(cfg.model, cfg.adapter, seed=0).to(device)
+    with device if cfg.model.random_init else nullcontext():
+        return load_model(cfg.model, cfg.adapter, seed=0).to(device)
 
 
 def loaded_judge(cfg: Config, device: torch.device, attention: str) -> Any:
     """The model as a judge is loaded, its adapter merged: here the seed LLM itself."""
     cfg.model.attn_implementation = attention
-    return load_judge(cfg.model, None, four_bit=False, seed=0).to(device)
+    with device if cfg.model.random_init else nullcontext():
+        return load_judge(cfg.model, None, four_bit=False, seed=0).to(device)
 
 
 def device_of(cfg: Config) -> torch.device:
     """Where the configured trainer would put the model."""
     return torch.device("cpu" if cfg.trainer["accelerator"] == "cpu" else "cuda")
+
+
+def precision_of(cfg: Config, device: torch.device) -> Any:
+    """The context of the configured trainer's arithmetic: autocast with bf16-mixed, which keeps the dtype of the weights otherwise."""
+    mixed = cfg.trainer.get("precision") == "bf16-mixed"
+    return torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext()
 
 
 def in_turn(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -42,6 +42,19 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that need GPUs, or vLLM's build for them, say what is missing."""
+    needed = 2 if item.get_closest_marker("multigpu") else 1 if item.get_closest_marker("gpu") else 0
+    if not needed:
+        return
+    import torch
+
+    if (found := torch.cuda.device_count()) < needed:
+        pytest.skip(f"needs {needed} CUDA device{'s' * (needed > 1)}; torch finds {found or 'none'}")
+    if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
+        pytest.skip("vllm is not installed: pip install -c constraints.txt -e '.[vllm]'")
+
+
 @pytest.fixture
 def compose_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Composes the training configuration with overrides; runs and cache go to a temporary folder."""

@@ -12,6 +12,7 @@ from composing import CONF
 from omegaconf import DictConfig, OmegaConf
 from tiny_overrides import TINY
 
+from tract.stages.backend_choice import decided
 from tract.stages.fit import FitStage
 from tract.stages.generate import GenerateStage
 from tract.stages.judges import Judge, find_judge
@@ -51,6 +52,7 @@ class GeneratedStage(FitStage):
 
 def keys(resolved: DictConfig) -> dict[str, str]:
     """Stage -> key of its product, each parent standing for itself by its own key; only the stages of the pipeline."""
+    resolved = decided(resolved, ())
     cfg = validate(resolved)
     stage1 = FitStage(cfg, stage_config(resolved, "stage1")).identity().key
     seed = find_judge("seed", cfg)

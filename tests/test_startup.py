@@ -98,7 +98,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 def test_a_process_that_samples_loads_no_trainer_and_draws_no_plots(
     stage: str, compose_config: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    small = ["model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", "generation.max_cot_tokens=8"]
+    small = ["model=tiny", "generation=hf", "data.source.n_questions=12", "data.source.n_ood_questions=1", "generation.max_cot_tokens=8"]
     OmegaConf.save(compose_config(*small), tmp_path / "config.yaml", resolve=True)
     modules = set(python("-c", _STAGE, stage, str(tmp_path / "config.yaml")).stdout.split())
     assert {"torch", "transformers"} <= modules

@@ -383,7 +383,7 @@ SERVER = ("model=tiny", "generation=openai_server")
         ((*VLLM, "generation.vllm.lora=beside"), "generation.vllm.lora: 'beside' is not one of served, merged"),
         ((*VLLM, "adapter=qlora", "model.random_init=false"), "vllm does not serve judges on 4-bit weights"),
         ((*VLLM, "trainer.precision=64-true"), "vllm does not compute in 64-true"),
-        (("model=tiny", "generation.backend=tgi"), "generation.backend: 'tgi' is not one of hf, vllm, openai_server"),
+        (("model=tiny", "generation.backend=tgi"), "generation.backend: 'tgi' is not one of auto, hf, vllm, openai_server"),
         (SERVER, "generation.server.base_url: openai_server needs the server's address"),
         (SERVER, "judge: openai_server takes a judge that is served already"),
         (SERVER, "compare_to: 'seed' would be answered by the same server; set compare_to=null"),

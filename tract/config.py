@@ -200,21 +200,30 @@ class ServerConfig:
     max_retries: int = MISSING
 
 
+# Sequences that a backend works on at a time where the configuration does not say.
+BATCH_SIZES = {"hf": 16, "vllm": 256, "openai_server": 64}
+
+
 @dataclass
 class GenerationConfig:
     """How CoTs are sampled, see ``tract.generation.sampling.Sampling``, and who runs the judge."""
 
-    backend: str = MISSING  # "hf", "vllm" or "openai_server"
+    backend: str = MISSING  # "hf", "vllm", "openai_server", or "auto" until ``tract.stages.backend_choice`` has decided
 
     n_cot: int = MISSING  # of each training and validation prompt
     temperature: float = MISSING
     top_p: float = MISSING
     repetition_penalty: float = MISSING
     max_cot_tokens: int = MISSING
-    batch_size: int = MISSING  # sequences; moves speed and memory, no number
+    batch_size: int | None = MISSING  # sequences; moves speed and memory, no number; None for that of the backend
     shard_size: int = MISSING  # judgements in a file while they are made
     vllm: VLLMConfig = MISSING
     server: ServerConfig = MISSING
+
+    @property
+    def rows(self) -> int:
+        """``batch_size``, or what the backend has by itself."""
+        return self.batch_size or BATCH_SIZES[self.backend]
 
 
 @dataclass

@@ -76,7 +76,7 @@ def _determinism_problems(cfg: Config) -> Iterator[str]:
     if cfg.trainer.get("benchmark"):
         yield "trainer.benchmark: true lets cuDNN choose by the clock, which deterministic=true forbids; set one of them to false"
     run = set(cfg.pipeline if cfg.stages is None else cfg.stages)
-    if cfg.generation.backend != "hf" and {"generate", "predict"} & run:
+    if cfg.generation.backend not in ("hf", "auto") and {"generate", "predict"} & run:
         yield (
             f"deterministic: true does not bind generation.backend={cfg.generation.backend}, which batches requests as they come; "
             "set generation=hf, or deterministic=false"
@@ -115,19 +115,56 @@ def _strategy_problems(cfg: Config) -> Iterator[str]:
         yield "trainer.precision: ZeRO with 16-mixed scales losses and skips steps, which would not be exact; set bf16-mixed or 32-true"
 
 
+def vllm_is_missing() -> str | None:
+    """Why no vLLM can run on a GPU here, in words that follow "since"; None where it can."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if importlib.util.find_spec("vllm") is None:
+        return "the package vllm is not installed"
+    return None
+
+
+def vllm_does_not_fit(cfg: Config) -> str | None:
+    """Why the configuration keeps ``generation=auto`` from vLLM, wherever it runs; None where it does not."""
+    accelerator = str(cfg.trainer.get("accelerator", "auto"))
+    if accelerator not in ("gpu", "cuda", "auto"):
+        return f"trainer.accelerator={accelerator}"
+    if cfg.deterministic:
+        return "deterministic=true binds no other"
+    if cfg.trainer.get("precision") == "64-true":
+        return "vLLM does not compute in trainer.precision=64-true"
+    if cfg.adapter.kind == "qlora" and cfg.judge is None:
+        return "vLLM does not serve judges on 4-bit weights (adapter=qlora)"
+    return None
+
+
+def _vllm_problems(cfg: Config) -> Iterator[str]:
+    """What vLLM needs that is not there, and what it does not go with; one line each."""
+    if importlib.util.find_spec("vllm") is None:
+        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else "`pip install -c constraints.txt -e '.[vllm]'`"
+        yield f"generation.backend: vllm needs the package vllm; run {how}, or set generation=hf"
+    yield from _vllm_setting_problems(cfg)
+    if cfg.adapter.kind == "qlora" and cfg.judge is None:
+        yield "generation.backend: vllm does not serve judges on 4-bit weights (adapter=qlora); set generation=hf"
+    if cfg.trainer.get("precision") == "64-true":
+        yield "trainer.precision: vllm does not compute in 64-true; set 32-true, or generation=hf"
+
+
 def _backend_problems(cfg: Config) -> Iterator[str]:
     """What the backend of generation needs that is not there, and what it does not go with."""
-    if cfg.generation.backend == "vllm":
+    if cfg.generation.backend == "auto":
+        yield from _vllm_setting_problems(cfg)
+    elif cfg.generation.backend == "vllm":
         yield from _vllm_problems(cfg)
     elif cfg.generation.backend == "openai_server":
         yield from _server_problems(cfg)
 
 
-def _vllm_problems(cfg: Config) -> Iterator[str]:
+def _vllm_setting_problems(cfg: Config) -> Iterator[str]:
+    """Values of generation.vllm that no engine takes; with ``generation=auto`` too, so that they are told on the first machine."""
     vllm, devices = cfg.generation.vllm, str(cfg.trainer.get("devices", 1))
-    if importlib.util.find_spec("vllm") is None:
-        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else "`pip install -c constraints.txt -e '.[vllm]'`"
-        yield f"generation.backend: vllm needs the package vllm; run {how}, or set generation=hf"
     if not 0 < vllm.gpu_memory_utilization <= 1:
         yield f"generation.vllm.gpu_memory_utilization: {vllm.gpu_memory_utilization} is outside (0, 1]"
     if vllm.kv_cache_gib is not None and not vllm.kv_cache_gib > 0:
@@ -137,10 +174,6 @@ def _vllm_problems(cfg: Config) -> Iterator[str]:
             f"generation.vllm.tensor_parallel_size: {vllm.tensor_parallel_size} does not divide trainer.devices={devices}; each engine "
             "takes as many of the devices, so change one of them"
         )
-    if cfg.adapter.kind == "qlora" and cfg.judge is None:
-        yield "generation.backend: vllm does not serve judges on 4-bit weights (adapter=qlora); set generation=hf"
-    if cfg.trainer.get("precision") == "64-true":
-        yield "trainer.precision: vllm does not compute in 64-true; set 32-true, or generation=hf"
 
 
 def _server_problems(cfg: Config) -> Iterator[str]:

@@ -370,7 +370,7 @@ def test_a_closed_judge_says_so(talking_folder: str) -> None:
     ("spec", "options", "message"),
     [
         ("./nowhere", {}, "there is no folder './nowhere'"),
-        ("talking", {"backend": "tpu"}, "backend: 'tpu' is not one of hf, vllm, openai"),
+        ("talking", {"backend": "tpu"}, "backend: 'tpu' is not one of auto, hf, vllm, openai"),
         ("talking", {"calibrated": True}, "calibrated: the judge .* has no calibration"),
         ("talking", {"predictor": "guess"}, "predictor: 'guess' is not one of"),
         ("talking", {"tempreature": 1}, "tempreature: unknown option of a judge; accepted are"),

@@ -70,8 +70,8 @@ def test_judges_on_4_bit_weights_are_refused(compose: Any) -> None:
         pass
 
 
-def test_hf_is_the_default(compose: Any) -> None:
-    cfg = validate(compose())
+def test_hf_runs_in_this_process(compose: Any) -> None:
+    cfg = validate(compose("generation=hf"))
     with at_work(find_judge("seed", cfg), cfg, 500) as judge:
         assert isinstance(judge, HFJudge)
 
@@ -83,9 +83,9 @@ def identity(compose: Any, *overrides: str) -> Any:
 
 
 def test_a_stage_depends_on_its_own_backend_alone(compose: Any) -> None:
-    hf, vllm = identity(compose), identity(compose, "generation=vllm")
+    hf, vllm = identity(compose, "generation=hf"), identity(compose, "generation=vllm")
     assert hf.key != vllm.key
-    assert identity(compose, "generation.vllm.lora=merged", "generation.server.api=openai").key == hf.key
+    assert identity(compose, "generation=hf", "generation.vllm.lora=merged", "generation.server.api=openai").key == hf.key
     assert identity(compose, "generation=vllm", "generation.vllm.lora=merged").key != vllm.key
     for change in ("generation.vllm.kv_cache_gib=2", "generation.vllm.gpu_memory_utilization=0.5", "generation.batch_size=7"):
         assert identity(compose, "generation=vllm", change).key == vllm.key

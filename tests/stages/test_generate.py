@@ -82,8 +82,9 @@ def test_several_annotations_are_attached_by_turns(tmp_path: Path) -> None:
 
 
 def test_no_prompt_with_a_score_is_refused(whole: Any) -> None:
-    cfg = validate(whole.tiny.compose())
-    stage = GenerateStage(cfg, whole.tiny.compose(), find_judge("seed", cfg))
+    resolved = whole.tiny.compose("generation=hf")
+    cfg = validate(resolved)
+    stage = GenerateStage(cfg, resolved, find_judge("seed", cfg))
     stage.__dict__["_rows"] = {"train": [], "val": []}
 
     class Folder:

@@ -56,7 +56,7 @@ class Place:
 
     def compose(self, *overrides: str) -> tuple[Config, DictConfig]:
         own = [
-            "data=columns", f"data.path={self.root}/rows.jsonl", "data.source.columns.instruction=instruction",
+            "generation=hf", "data=columns", f"data.path={self.root}/rows.jsonl", "data.source.columns.instruction=instruction",
             "data.source.columns.response=response", "data.source.columns.cot=cot", "data.source.columns.score=score",
             "data.val_fraction=0", "data.test_fraction=0", "data.max_train_items=null", f"data.max_length={MAX_LENGTH}",
             f"generation.max_cot_tokens={MAX_COT}", "evaluation.benchmarks=[train]", f"paths.runs={self.root}/runs",

@@ -148,7 +148,7 @@ def test_a_key_holds_the_rendered_scaffold_and_not_the_day(whole: Any, template:
     assert identity(whole, "model.template_date=2025-03-02").key == identity(whole).key
     keys = []
     for day in ([], ["model.template_date=2025-03-02"]):
-        resolved = whole.tiny.compose(template, *day)
+        resolved = whole.tiny.compose(template, "generation=hf", *day)
         cfg = validate(resolved)
         keys.append(GenerateStage(cfg, resolved, find_judge("seed", cfg)).identity().key)
     assert keys[0] != keys[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tract.config_devices import vllm_is_missing
 from tract.errors import ConfigError
 from tract.generation.packed import pack_linears
 from tract.judge.arguments import APIS
@@ -21,7 +23,9 @@ from tract.judge.worker import Worker
 from tract.modeling import load_judge
 from tract.stages.sequences import path_of, samples_rows, settle, warn_of_rows
 
-BACKENDS = ("hf", "vllm", "openai")
+log = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "hf", "vllm", "openai")
 _VLLM: dict[str, Any] = {
     "tensor_parallel_size": 1,
     "gpu_memory_utilization": 0.9,
@@ -63,6 +67,8 @@ def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Wo
     """
     if options.batch_size < 1:
         raise ConfigError(f"batch_size: {options.batch_size} is not a number >= 1")
+    if backend == "auto":
+        backend = _chosen(files)
     if backend == "hf":
         return _local(files, options)
     if backend == "vllm":
@@ -70,6 +76,14 @@ def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Wo
     if backend == "openai":
         return _server(files, options)
     raise ConfigError(f"backend: {backend!r} is not one of {', '.join(BACKENDS)}")
+
+
+def _chosen(files: JudgeFiles) -> str:
+    """What "auto" comes to: vLLM where there is one on a GPU and it serves the judge, else this process; a line says which and why."""
+    against = "vLLM does not serve judges on 4-bit weights" if files.four_bit else vllm_is_missing()
+    backend = "hf" if against else "vllm"
+    log.info("backend=auto: %s, since %s", backend, against or "a CUDA device and the package vllm are here")
+    return backend
 
 
 def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:

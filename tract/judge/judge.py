@@ -82,7 +82,8 @@ class Judge(PrometheusMethods):
 
         Args:
             path_or_hub_id: an exported judge, a run, any chat model (folder or hub id), or "package:NAME"; see ``open_judge_files``.
-            backend: "hf": this process; "vllm": vLLM's engine; "openai": a server (``base_url``) that serves this judge already.
+            backend: "hf": this process; "vllm": vLLM's engine; "auto": vLLM where a CUDA device and the package are and it serves the
+                judge, else this process; "openai": a server (``base_url``) that serves this judge already.
             calibrated: apply the calibration that ``tract calibrate`` fitted.
             batch_size: CoTs that are sampled at a time; those of one request always together.
             device: of "hf"; None for a GPU if there is one.

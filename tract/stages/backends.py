@@ -121,7 +121,7 @@ def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
         dtype=str(arithmetic).removeprefix("torch.") if arithmetic else judge.model.dtype,
         max_length=min(longest, files.max_positions or longest),
         seed=cfg.seed,
-        sequences=cfg.generation.batch_size,
+        sequences=cfg.generation.rows,
         cpu=not gpu,
         devices=tuple(range(first, first + given.tensor_parallel_size)),
         shared_cores=here().size > 1,

@@ -114,7 +114,7 @@ class GenerateStage:
                 n_cot=cfg.generation.n_cot,
                 without_cot=False,
                 free=False,
-                batch_size=cfg.generation.batch_size,
+                batch_size=cfg.generation.rows,
             )
         if not journal.finish():
             return {}

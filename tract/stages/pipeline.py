@@ -30,6 +30,7 @@ from tract import interruption
 from tract.config import Config
 from tract.config_rules import STAGES
 from tract.errors import ConfigError
+from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
 from tract.stages.judges import SEED, find_judge
 from tract.stages.launch import check_devices, follow, follows, isolated, leading, processes, run_job
@@ -93,8 +94,10 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
     _make_place("paths.runs", cfg.paths.runs)
     _make_place("paths.cache", cfg.paths.cache)
     plan = _plan(cfg)
+    asked, resolved = resolved, decided(resolved, plan)
+    cfg = typed(resolved)
     interruption.force([name for name in plan if _forced(name, cfg) and _wanted(name, cfg)])
-    _check_ahead(cfg, resolved, plan)
+    _check_ahead(cfg, asked, plan)
     products: dict[str, Product] = {}
     with recorded(resolved, cfg, products), leading():
         for name in plan:
@@ -135,6 +138,8 @@ def _dry_run(cfg: Config, resolved: DictConfig) -> None:
 
     plan = _plan(cfg)
     _check_ahead(cfg, resolved, plan)
+    resolved = decided(resolved, plan)
+    cfg = typed(resolved)
     fits = [name for name in plan if name in _FIT]
     generated = _complete_products(cfg, resolved, plan).get("generate") if "stage2" in fits else None
     plans = [plan_of(name, typed(stage_config(resolved, name)), generated) for name in fits or ["stage1"]]
@@ -337,6 +342,7 @@ def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
         return product
     if not wanted:
         raise _not_wanted(task, folder, cfg)
+    check_at_hand(task.stage, cfg)
     if task.stage != "evaluate" and isolated(cfg):
         return _run_apart(task, resolved)
     with _own_warnings():

@@ -149,7 +149,7 @@ class PredictStage:
         cfg, benchmark, rows, status, cots = self.cfg, asked.benchmark, list(asked.status), asked.status, asked.cots
         prompts = prompts_at(asked.tokens, asked.judged)
         journal = RankLogs(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
-        what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.batch_size
+        what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.rows
         if cfg.evaluation.cots == "sampled":
             n_cot = cfg.evaluation.n_cot
             sample_judgements(judge, prompts, journal, what=what, n_cot=n_cot, without_cot=True, free=self._free, batch_size=batch_size)
