@@ -83,20 +83,55 @@ def _check_judging(config: Any, path: SequencePath, layout: SequenceLayout) -> N
         torch.testing.assert_close(torch.tensor(judgement.probabilities), expected, atol=TOLERANCE, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Families that were wrong without a word, ended in the advice that they had followed or in a traceback, and some that never were.
+_FEW = (
+    "bamba bloom cohere2 deepseek_v2 falcon-alibi falcon_h1 gemma2 gemma3 gpt_oss gptj granitemoehybrid jamba lfm2 llama "
+    "llama4 llama4-without-temperature minimax mistral-window mpt nemotron nemotron_h olmo_hybrid phi3 qwen3 qwen3_5_text "
+    "qwen3_next recurrent_gemma stablelm zamba2"
+)
+_IN_CI = _FEW.split()
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _IN_CI else pytest.mark.kills) for n in NAMES])
 def test_every_causal_language_model_is_exact_or_refused(name: str, tiny_layout: SequenceLayout) -> None:
-    """A new one of a new release is tried by itself; what cannot be made small has to be named, with why."""
+    """Training and judging, beside the plain way."""
     if name in NO_COPY:
-        with pytest.raises((NoSmallCopyError, Exception)):
-            small_copy(config_of(name))
         pytest.skip(f"cannot be made small: {NO_COPY[name]}")
-    config = config_of(name)
     if name in REFUSED:
-        with pytest.raises(ConfigError, match=REFUSED[name]) as refused:
-            examine(config)
-        assert "\n" not in str(refused.value)
-        return
-    path = examine(config)
-    assert path is not None, f"{name} cannot be made small; say why in tests/architectures.py, or teach tract.small_model its sizes"
-    _check_training(config, path, tiny_layout)
-    _check_judging(config, path, tiny_layout)
+        pytest.skip("is refused, see the next test")
+    path = examine(config_of(name))
+    assert path is not None
+    _check_training(config_of(name), path, tiny_layout)
+    _check_judging(config_of(name), path, tiny_layout)
+
+
+@pytest.mark.slow
+def test_what_is_known_of_every_family_still_holds() -> None:
+    """A family of a new release is tried by itself: it is exact one way or the other, or has to be named here with why it is not."""
+    assert set(_IN_CI) <= set(NAMES)
+    assert {name for name in NAMES if _refusal(name) != REFUSED.get(name)} == set()
+    assert {name for name in NAMES if name not in REFUSED and _cannot_be_made(name)} == set(NO_COPY) & set(NAMES)
+
+
+def _refusal(name: str) -> str | None:
+    """What a family is refused for, as ``REFUSED`` words it; None if it is not."""
+    if name in NO_COPY:
+        return None
+    try:
+        examine(config_of(name))
+    except ConfigError as error:
+        one_line = str(error)
+        return next((words for words in set(REFUSED.values()) if words in one_line and "\n" not in one_line), one_line)
+    return None
+
+
+def _cannot_be_made(name: str) -> bool:
+    try:
+        config = config_of(name)
+    except Exception:  # composed of others
+        return True
+    try:
+        small_copy(config)
+    except NoSmallCopyError:
+        return True
+    return False
