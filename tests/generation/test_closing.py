@@ -39,7 +39,7 @@ def written_by_hf(
     """The judgement of a model that draws these tokens."""
     drawn = iter([*ids, layout.end_id])
 
-    def draw(logits: torch.Tensor, *_: Any) -> torch.Tensor:
+    def draw(logits: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return torch.full((len(logits),), next(drawn, layout.end_id))
 
     monkeypatch.setattr("tract.generation.hf.draw_tokens", draw)
