@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,9 +74,9 @@ def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Wo
 
 def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
-    model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
-    if not files.four_bit:  # quantised weights are put on their device when they are loaded
-        model = model.to(device)
+    with device if files.four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
+        model: Any = load_judge(files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
+    model = model.to(device)
     pack_linears(model)
     return LocalWorker(model, seed=files.settings.seed, autocast=None, rows=options.batch_size)
 

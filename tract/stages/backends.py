@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -69,13 +69,13 @@ def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
 
 def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
-    precision = _precision(cfg)
-    model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
+    precision, device = _precision(cfg), _device(cfg)
+    with device if judge.four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
+        model: nn.Module = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
     if precision in _STORED:
         model = stored_in(model, _STORED[precision])
         check_finite(model, judge.weights, dtype=_STORED[precision])
-    if not judge.four_bit:  # quantised weights are put on their device when they are loaded
-        model = model.to(_device(cfg))
+    model = model.to(device)
     if precision not in _AUTOCAST:
         pack_linears(model)
     return HFJudge(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=_AUTOCAST.get(precision))
