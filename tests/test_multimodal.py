@@ -49,9 +49,9 @@ def test_what_a_text_goes_through_is_trained_and_nothing_else(
 ) -> None:
     """Each trained weight gets a gradient, so DDP finds none unused; no other one asks for any."""
     module = make_module(gemma, tiny_layout, adapter=adapter)
-    assert type(getattr(module.model, "base_model", None) and module.model.get_base_model() if adapter is ADAPTED else module.model).__name__ == (
-        "Gemma3ForConditionalGeneration"
-    )
+    assert type(
+        getattr(module.model, "base_model", None) and module.model.get_base_model() if adapter is ADAPTED else module.model
+    ).__name__ == ("Gemma3ForConditionalGeneration")
     gradient(module, [batch_of(make_items(tiny_layout, 1), tiny_layout, TRACT)])
     assert module.model is not None
     touched = {name for name, p in module.model.named_parameters() if p.grad is not None}
@@ -65,7 +65,9 @@ def test_what_a_text_goes_through_is_trained_and_nothing_else(
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_it_is_trained_and_loaded_again_as_a_judge(adapter: str, gemma: ModelConfig, tiny_config: TinyConfig) -> None:
     """All weights of the exported folder, so that anybody can load it: the vision part as it was, and none made up."""
-    cfg, resolved = tiny_config(*overrides_of(Path(gemma.name_or_path)), f"adapter={adapter}", "train.max_steps=2", "train.export=last", "data.max_val_items=1")
+    cfg, resolved = tiny_config(
+        *overrides_of(Path(gemma.name_or_path)), f"adapter={adapter}", "train.max_steps=2", "train.export=last", "data.max_val_items=1"
+    )
     folder = fit(cfg, resolved)
     before = load_judge(gemma, None, four_bit=False, seed=0)
     judge = find_judge(str(folder), cfg)
@@ -73,7 +75,9 @@ def test_it_is_trained_and_loaded_again_as_a_judge(adapter: str, gemma: ModelCon
     own, found = before.state_dict(), after.state_dict()
     assert found.keys() == own.keys()
     assert all(torch.equal(found[name], own[name]) for name in own if not is_text(name))
-    assert not torch.equal(found["model.language_model.layers.0.mlp.up_proj.weight"], own["model.language_model.layers.0.mlp.up_proj.weight"])
+    assert not torch.equal(
+        found["model.language_model.layers.0.mlp.up_proj.weight"], own["model.language_model.layers.0.mlp.up_proj.weight"]
+    )
     assert not torch.equal(logits_of(after), logits_of(before))
     again = load_model(cfg.model, cfg.adapter, seed=0, start_from=folder).eval()
     torch.testing.assert_close(logits_of(again), logits_of(after))
