@@ -55,7 +55,8 @@ MADE = "made by scripts/make_study_model.py"
 RANDOM = f"{STAND_IN}: random, small"
 _LLAMA = Option(
     "llama", "LlamaForCausalLM", "real (llama-models); control tokens under other ids",
-    f"{STAND_IN}: our words; turns as in llama-models' description", RANDOM, (16, 17, 18, 19, 20), lambda: as_llama(converted(llama_vocabulary())),
+    f"{STAND_IN}: our words; turns as in llama-models' description", RANDOM, (16, 17, 18, 19, 20),
+    lambda: as_llama(converted(llama_vocabulary())),
 )  # fmt: skip
 _QWEN = Option(
     "qwen3", "Qwen3ForCausalLM", "real of Qwen 1 (dashscope), whose merges Qwen 3 has too; control tokens under other ids",

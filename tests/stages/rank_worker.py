@@ -1,6 +1,6 @@
 """Trains the tiny judge on however many ranks torchrun has started, and writes the first step's gradient and the last weights.
 
-python -m torch.distributed.run --nproc-per-node=2 tests/stages/rank_worker.py OUT_FOLDER TRAINER ADAPTER,... MICRO_BATCH_TOKENS... [KEY=VALUE...]
+python -m torch.distributed.run --nproc-per-node=2 tests/stages/rank_worker.py FOLDER TRAINER ADAPTER,... MICRO_BATCH_TOKENS... KEY=VALUE...
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
 """The precisions that options for large models have (bfloat16 weights that are frozen, float32 LoRA, bf16-mixed) on two processes beside
 one, and a model with a vision part under DDP. CPUs compute in bfloat16 too.
 
-What bfloat16 rounds differs with the cut into batches. Measured: gradients of two processes under DDP and FSDP are 0.0021 (relative norm)
-from those of one, weights after five steps 0.0073; one process in float32 arithmetic is 0.0018 and 0.0063 from it. A gradient that is
-twice too large or lacks a rank's items would be off by about 1.
+What bfloat16 rounds differs with the cut into batches, and ZeRO casts the adapters too. Relative distances of two processes from one:
+
+| | ddp | fsdp | deepspeed_zero2 | deepspeed_zero3 | one process, float32 arithmetic |
+|---|---|---|---|---|---|
+| gradient of the first step | .0021 | .0021 | .0026 | .0049 | .0018 |
+| weights after five steps | .0073 | .0073 | .0058 | .0129 | .0063 |
+
+A gradient that is twice or half of what it should be would be off by 1 or .5.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from test_strategies import TORCHRUN, WORKER, environment, relative
 
 from tract.config import ModelConfig
 
-GRADIENT, WEIGHTS = 0.01, 0.04
+GRADIENT, WEIGHTS = 0.01, 0.03
 SHIPPED = ("trainer.precision=bf16-mixed", "model.dtype=bfloat16")
 pytestmark = pytest.mark.timeout(600)
 

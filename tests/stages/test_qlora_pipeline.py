@@ -78,6 +78,15 @@ def test_the_packaged_seed_llm_is_quantised_and_trained(tmp_path: Path) -> None:
     assert find_judge(str(products["stage1"].path), validate(tiny.compose())).four_bit
 
 
+def test_a_dry_run_counts_4_bits_where_it_trains_and_where_it_samples(base: Path, tmp_path: Path) -> None:
+    """On a CPU other judges' matrices are packed once more beside themselves; what is quantised is not."""
+    _, lines = Tiny(tmp_path).run(*overrides_of(base), *QLORA, *SMALLER, "dry_run=true")
+    shown = {line.split()[2].rstrip(",:"): line for line in lines if line.startswith("dry run: ")}
+    weights = {name: float(text.partition("weights ")[2].split()[0]) for name, text in shown.items()}
+    assert set(weights) == {"stage1", "stage2", "generate"}
+    assert weights["stage1"] == weights["generate"] < 0.3  # MiB; in float32 they are 0.58
+
+
 @pytest.fixture(scope="module")
 def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, dict[str, Any], list[str]]:
     tiny = Tiny(tmp_path_factory.mktemp("qlora"))
