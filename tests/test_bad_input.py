@@ -220,8 +220,9 @@ def test_gpu_on_a_machine_without_one(refused: Refused) -> None:
     assert message.startswith("trainer.devices: 1 GPUs are asked for, 0 are present; set trainer.accelerator=cpu")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_qlora_without_bitsandbytes(refused: Refused) -> None:
+def test_qlora_without_bitsandbytes(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else found(name, *rest))
     assert refused("adapter=qlora", "model.random_init=false").startswith(
         "adapter.kind: qlora needs the package bitsandbytes; run `pip install bitsandbytes`"
     )

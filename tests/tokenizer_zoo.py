@@ -23,7 +23,7 @@ from tract.validation import validate
 # Chat templates in our own words; line breaks and the blanks after them are for the reader alone.
 _MISTRAL_STYLE = """
 {{ bos_token }}{% for turn in messages %}
-    {% if turn.role == 'user' %}[INST] {{ turn.content }} [/INST]
+    {% if turn.role == 'user' %}{{ ' [INST] ' + turn.content + ' [/INST]' }}
     {% elif turn.role == 'assistant' %}{{ turn.content }}{{ eos_token }}
     {% else %}{{ raise_exception('no role ' + turn.role) }}{% endif %}
 {% endfor %}"""

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 _DEEPSPEED = "deepspeed"
 _NAMED = 3  # the most weights that an error names
+# Of checkpointing: the other way of torch's loses gradients where nothing that goes into a layer needs one.
+_CHECKPOINTING = {"use_reentrant": False}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -330,11 +332,11 @@ def load_model(
     # What adapter and model card name as their base: never a path of this machine's Python environment.
     model.name_or_path = model.config._name_or_path = model_name(cfg.name_or_path, cfg.package) if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
-        model.requires_grad_(True)
+        _train_text(model)
     if cfg.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=_CHECKPOINTING)
     if adapter.kind == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing)
+        model = _beside_four_bit(model, checkpointing=cfg.gradient_checkpointing)
     if adapter.kind in ("lora", "qlora"):
         if start_from is None:
             model = _with_lora(model, _lora_config(model, adapter), seed, float32=float32_adapter)
@@ -359,7 +361,8 @@ def load_judge(
     Args:
         cfg: the seed LLM. seed: of randomly made weights.
         weights: folder with a trained adapter or full weights; None for the seed LLM itself.
-        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA).
+        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA). They are made on torch's default
+            device; without one on the first GPU, where there is one.
         merge_half: whether an adapter is added to weights in half precision too, as it is to those in float32. Their sum is rounded: in
             bfloat16 by up to a 512th of each weight, which may be more than the adapter adds to it (``generation.vllm.lora=merged``
             does the same). Never to quantised ones.
@@ -369,17 +372,17 @@ def load_judge(
         ConfigError: if the weights cannot be loaded, or are not finite.
     """
     plain = AdapterConfig(kind="qlora" if four_bit else "full", rank=1, alpha=1.0, dropout=0.0, target_modules=[], exclude_modules=None)
-    if weights is None:
-        model = _seed_model(cfg, plain, seed, rows=rows)
-    elif (weights / "adapter_config.json").is_file():
-        model = _with_trained_lora(_seed_model(cfg, plain, seed, rows=rows), weights, trainable=False)
+    adapted = weights is not None and (weights / "adapter_config.json").is_file()
+    model = _seed_model(cfg if weights is None or adapted else in_folder(cfg, weights), plain, seed, rows=rows)
+    if four_bit:
+        model = _beside_four_bit(model, checkpointing=False)
+    if weights is not None and adapted:
+        model = _with_trained_lora(model, weights, trainable=False)
         # A third of the products for each sampled token.
         if cfg.dtype == "float32" and not four_bit:
             model = model.merge_and_unload()
         elif merge_half and not four_bit:
             model = _merged_in_float32(model)
-    else:
-        model = _seed_model(in_folder(cfg, weights), plain, seed, rows=rows)
     if rows:
         use_rows(model)
     check_finite(model, weights)
@@ -463,16 +466,44 @@ def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: b
         config = load_config(cfg, unpacked(cfg, source))
         with no_init_weights():
             return AutoModelForCausalLM.from_config(config, trust_remote_code=cfg.trust_remote_code, **kwargs)
-    if adapter.kind == "qlora":
-        kwargs["quantization_config"] = _four_bit_config(cfg)
-    else:
-        source = unpacked(cfg, source)
-        kwargs |= _dequantized(source)
+    four_bit = {"quantization_config": _four_bit_config(cfg)} if adapter.kind == "qlora" else {}
+    source = unpacked(cfg, source)
     check_weights(cfg, source)
+    of_file = _dequantized(source) if source.gguf_file else four_bit
     with from_source("model.name_or_path", source), _quiet_transformers():
-        return AutoModelForCausalLM.from_pretrained(
-            source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs, **kwargs
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs, **kwargs, **of_file
         )
+        if four_bit and source.gguf_file:  # transformers does not quantise what a GGUF file holds
+            model = type(model).from_pretrained(None, config=model.config, state_dict=model.state_dict(), **kwargs, **four_bit)
+    return _keep_four_bit_as_is(model) if four_bit else model
+
+
+def _keep_four_bit_as_is(model: Any) -> Any:
+    """Keeps bitsandbytes from laying matrices out anew when they are first used in evaluation mode, on CPUs that compute in bfloat16.
+
+    It would round their scales once more, so that the judge is not the model that was trained, and what is laid out so has no
+    gradient: a training that goes on behind a validation would lose that of all layers below, without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _beside_four_bit(model: Any, *, checkpointing: bool) -> Any:
+    """The model as QLoRA trains it: frozen, and what is not quantised in float32; a judge must be the same."""
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs=_CHECKPOINTING)
+
+
+def _train_text(model: Any) -> None:
+    """Lets all weights be trained that a text goes through; the vision part of a multimodal model stays as it is."""
+    if model.config.get_text_config() is model.config:
+        model.requires_grad_(True)
+        return
+    model.requires_grad_(False)
+    for part in (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings()):
+        part.requires_grad_(True)
 
 
 def _four_bit_config(cfg: ModelConfig) -> Any:

@@ -27,8 +27,9 @@ def shape_of(parameter: Tensor) -> torch.Size:
 
 
 def elements_of(parameter: Tensor) -> int:
-    """Elements of the whole parameter."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
+    """Elements of the whole parameter; of one that is packed in 4 bits those that it stands for."""
+    packed: Any = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel() if packed is not None else getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def own_share(parameter: Tensor) -> Tensor:
@@ -136,15 +137,18 @@ def _complete(model: nn.Module, source: nn.Module | None, device: torch.device) 
         base.generation_config = settings
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+def whole_weights(model: nn.Module, *, trained: bool = True) -> dict[str, Tensor]:
     """The trained parameters put together, in the memory of rank 0; nothing on the others. Every rank must call it.
+
+    Args:
+        trained: False for those that are not trained.
 
     Returns:
         Name -> tensor on the CPU, in the parameter's dtype.
     """
     weights = {}
     for name, p in model.named_parameters():
-        if p.requires_grad and (whole := _whole(p)) is not None:
+        if p.requires_grad == trained and (whole := _whole(p)) is not None:
             weights[name] = whole
     return weights
 

@@ -1,6 +1,6 @@
 """Trains the tiny judge on however many ranks torchrun has started, and writes the first step's gradient and the last weights.
 
-python -m torch.distributed.run --nproc-per-node=2 tests/stages/rank_worker.py OUT_FOLDER TRAINER ADAPTER,... MICRO_BATCH_TOKENS...
+python -m torch.distributed.run --nproc-per-node=2 tests/stages/rank_worker.py FOLDER TRAINER ADAPTER,... MICRO_BATCH_TOKENS... KEY=VALUE...
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def _gradient(p: nn.Parameter) -> torch.Tensor:
     return whole.detach().clone()
 
 
-def train(folder: Path, trainer_name: str, micro_batch_tokens: str, adapter: str) -> dict[str, Any]:
+def train(folder: Path, trainer_name: str, micro_batch_tokens: str, adapter: str, more: list[str]) -> dict[str, Any]:
     places = [f"paths.runs={folder}/runs", f"paths.cache={folder}/cache"]
     devices = [f"trainer={trainer_name}", f"trainer.devices={here().size}", f"adapter={adapter}"]
     offloads = ["optimizer=cpu_adamw"] if trainer_name.endswith("_offload") else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        resolved = compose("train", [*OVERRIDES, *places, *devices, *offloads, f"batch.micro_batch_tokens={micro_batch_tokens}"])
+        resolved = compose("train", [*OVERRIDES, *places, *devices, *offloads, f"batch.micro_batch_tokens={micro_batch_tokens}", *more])
     validate(resolved)
     cfg = typed(resolved)
     L.seed_everything(0, verbose=False)
@@ -83,11 +83,12 @@ def _own(p: nn.Parameter) -> int:
     return int((p.to_local() if hasattr(p, "to_local") else p).numel())
 
 
-def main(folder: Path, trainer_name: str, adapters: list[str], budgets: list[str]) -> None:
+def main(folder: Path, trainer_name: str, adapters: list[str], given: list[str]) -> None:
+    budgets, more = ([text for text in given if ("=" in text) == is_override] for is_override in (False, True))
     quieten()
     with joined(gpu=False, timeout_s=120):
         for adapter, budget in product(adapters, budgets):
-            result = train(folder, trainer_name, budget, adapter)
+            result = train(folder, trainer_name, budget, adapter, more)
             if here().is_first:
                 torch.save(result, folder / f"{trainer_name}-{adapter}-{here().size}-{budget}.pt")
 

@@ -36,10 +36,7 @@ def write_whole(run: RunJudge, dtype: str | None, folder: Path) -> str:
         ConfigError: if they cannot be loaded, or do not fit the dtype.
     """
     own = "float32" if run.settings.adapter else run.model.dtype
-    if run.four_bit:
-        log.warning(
-            "%s: trained on a quantised base model (QLoRA); merged into the whole one, its scores may differ a little", run.settings.name
-        )
+    _warn_of_four_bit(run)
     # Of a judge with an adapter this merges it.
     model: Any = load_judge(replace(run.model, dtype=own), run.weights, four_bit=False, seed=run.seed)
     if (wanted := dtype or own) != own:
@@ -49,6 +46,11 @@ def write_whole(run: RunJudge, dtype: str | None, folder: Path) -> str:
     model.config.use_cache = True  # training turned it off, and users generate
     save_here(model, folder)
     return wanted
+
+
+def _warn_of_four_bit(run: RunJudge) -> None:
+    if run.four_bit:
+        log.warning("%s: trained on a quantised base model (QLoRA); on the whole one its scores may differ a little", run.settings.name)
 
 
 def _check_fits(model: Any, dtype: str) -> None:
@@ -71,6 +73,7 @@ def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
         raise ConfigError("--adapter: all weights of this judge were trained, there is no adapter; leave --adapter out")
     named = _base(run, base)
     lora_config(run.weights)
+    _warn_of_four_bit(run)
     for name in ADAPTER_FILES:
         shutil.copyfile(run.weights / name, folder / name)
     path = folder / ADAPTER_FILES[0]

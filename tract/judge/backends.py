@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,16 +91,16 @@ def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
     path = path_of(files.model)
     warn_of_rows(files.model)
-    model: Any = load_judge(
-        files.model,
-        files.weights,
-        four_bit=files.four_bit,
-        seed=files.model_seed,
-        merge_half=device.type == "cuda",  # as stages do: there a step is bound by the number of its kernels
-        rows=samples_rows(path),
-    )
-    if not files.four_bit:  # quantised weights are put on their device when they are loaded
-        model = model.to(device)
+    with device if files.four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
+        model: Any = load_judge(
+            files.model,
+            files.weights,
+            four_bit=files.four_bit,
+            seed=files.model_seed,
+            merge_half=device.type == "cuda",  # as stages do: there a step is bound by the number of its kernels
+            rows=samples_rows(path),
+        )
+    model = model.to(device)
     pack_linears(model)
     settle(model, path)
     return LocalWorker(model, seed=files.settings.seed, autocast=None, rows=options.batch_size)

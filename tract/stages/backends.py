@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -81,20 +81,20 @@ def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
     precision, device, path = _precision(cfg), _device(cfg), path_of(judge.model)
     warn_of_rows(judge.model)
-    model: nn.Module = load_judge(
-        judge.model,
-        judge.weights,
-        four_bit=judge.four_bit,
-        seed=judge.seed,
-        # On a GPU a step is bound by the number of its kernels, of which an adapter beside the weights makes many more.
-        merge_half=device.type == "cuda",
-        rows=samples_rows(path),
-    )
+    with device if judge.four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
+        model: nn.Module = load_judge(
+            judge.model,
+            judge.weights,
+            four_bit=judge.four_bit,
+            seed=judge.seed,
+            # On a GPU a step is bound by the number of its kernels, of which an adapter beside the weights makes many more.
+            merge_half=device.type == "cuda",
+            rows=samples_rows(path),
+        )
     if precision in _STORED:
         model = stored_in(model, _STORED[precision])
         check_finite(model, judge.weights, dtype=_STORED[precision])
-    if not judge.four_bit:  # quantised weights are put on their device when they are loaded
-        model = model.to(device)
+    model = model.to(device)
     if precision not in _AUTOCAST:
         pack_linears(model)
     autocast = _AUTOCAST.get(precision)

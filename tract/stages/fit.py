@@ -266,6 +266,8 @@ def _run_trainer(
     _report(edges.seed_values, final, items)
     assert module.model is not None
     exported, weights = _export(cfg, module.model, best, final, items, trainer.global_step)
+    if cfg.adapter.kind == "full":  # a judge's folder holds all weights: of a multimodal model those of its vision part too
+        weights |= whole_weights(module.model, trained=False)
     facts = {
         "optimizer_steps": trainer.global_step,
         "processes": trainer.world_size,
