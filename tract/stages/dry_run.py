@@ -187,9 +187,9 @@ def _sampled(plan: FitPlan, cfg: Config, n_cot: int, batch: int) -> tuple[Sampli
     work = Sampling(prompts * n_cot, prompts, _longest_prompt(plan), cfg.generation.max_cot_tokens, PREFILL_TOKENS, _GROWTH)
     model, gpu, precision = described_once(plan.cfg), on_gpu(cfg), str(cfg.trainer.get("precision", "32-true"))
     half = precision in HALF
-    stored = model.frozen_bytes or model.trained_bytes
-    stored = min(2, stored) if precision.endswith("16-true") else stored
-    weights = model.facts.elements * stored
+    widest = 2 if precision.endswith("16-true") else 8
+    stored, trained = min(widest, model.frozen_bytes or model.trained_bytes), min(widest, model.trained_bytes)
+    weights = model.facts.frozen * stored + model.facts.trained * trained
     if not gpu and not half and cfg.adapter.kind != "qlora":  # matrices in 4 bits stay as they are
         weights += model.facts.layers * model.facts.layer.matrices * stored  # packed beside it, see tract.generation.packed
     return work, sampling_memory(model.facts, weights, 2 if half else model.stream_bytes, work, gpu=gpu)
