@@ -49,13 +49,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return trained(tmp_path_factory.mktemp("alone"), "cpu", 1, *SHIPPED)
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        pytest.param("ddp", marks=pytest.mark.slow),
-        *(pytest.param(strategy, marks=pytest.mark.kills) for strategy in ("deepspeed_zero2", "deepspeed_zero3", "fsdp")),
-    ],
-)
+@pytest.mark.kills
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp"])
 def test_two_processes_in_bfloat16_give_the_gradient_and_weights_of_one(strategy: str, alone: dict[str, Any], tmp_path: Path) -> None:
     two = trained(tmp_path, strategy, 2, *SHIPPED)
     expected, found = in_float32(alone["gradient"]), in_float32(two["gradient"])
