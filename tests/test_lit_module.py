@@ -69,6 +69,7 @@ def test_a_step_of_the_trainer_does_not_depend_on_the_cut(tiny_model_config: Mod
     assert float((moved - whole).norm() / whole.norm()) <= 1e-4  # a difference of float32 weights loses digits
 
 
+@pytest.mark.kills
 def test_overfit(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -> None:
     """The tiny model on 4 examples brings the CoT's cross-entropy below 0.05 and the squared error below 0.01."""
     torch.manual_seed(0)

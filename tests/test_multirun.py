@@ -143,6 +143,7 @@ def multirun_of(monkeypatch: pytest.MonkeyPatch, task: Callable[[DictConfig], fl
     return 0
 
 
+@pytest.mark.kills
 def test_a_failed_job_loses_no_other_and_is_listed_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

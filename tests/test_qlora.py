@@ -130,10 +130,11 @@ def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
         return nn.Linear(1, 1)
 
     monkeypatch.setattr(f"tract.{backend}.backends.load_judge", load)
+    monkeypatch.setattr(f"tract.{backend}.backends.settle", lambda model, *_, **__: model)
     if backend == "stages":
         cfg, _ = tiny_config(*overrides_of(Path(base.name_or_path)))
         monkeypatch.setattr("tract.stages.backends._device", lambda _: asked)
-        monkeypatch.setattr("tract.stages.backends.HFJudge", lambda *_, **__: None)
+        monkeypatch.setattr("tract.stages.backends.hf_judge_of", lambda _: lambda *_, **__: None)
         hf_judge(dataclasses.replace(find_judge("seed", cfg), four_bit=True), cfg)
     else:
         monkeypatch.setattr("tract.judge.backends.LocalWorker", lambda *_, **__: None)

@@ -22,12 +22,13 @@ from tract.layout import Run
 from tract.small_model import WINDOW
 
 # Largest difference of a log-probability, in nats, that rounding makes of the same arithmetic in another order.
-_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
+# Of the tokens of trained models in half precision: a bfloat16 logit between 16 and 32 is known to 0.125.
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 # The same between small copies: where packing is exact they differ by less than 1e-5, where it is not by more than 0.03.
 SMALL_TOLERANCE = 2e-4
 # Tokens of the prompts, and of the continuations of each: longer than a window, of different lengths.
 _PROMPTS = (2 * WINDOW + 5, WINDOW + 3)
-_CONTINUATIONS = ((5, 13), (9, 4))
+_CONTINUATIONS = ((5, 13), (9, 6))
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
@@ -50,8 +51,9 @@ class Sequences:
 
 def tolerance(model: nn.Module, autocast: torch.dtype | None = None) -> float:
     """The largest difference of a log-probability that is rounding, in nats, by the coarsest dtype of weights and arithmetic."""
-    dtypes = {p.dtype for p in model.parameters()} | ({autocast} if autocast else set())
-    return max(_TOLERANCES.get(dtype, 0.0) for dtype in dtypes)
+    of_quantised = {getattr(module, "compute_dtype", None) for module in model.modules()}
+    dtypes = {p.dtype for p in model.parameters()} | of_quantised | {autocast}
+    return max(_TOLERANCES.get(dtype, 0.0) for dtype in dtypes if dtype is not None)
 
 
 def check_sequences(model: nn.Module, draw: int = 0) -> Sequences:

@@ -139,6 +139,9 @@ def load_config(cfg: ModelConfig, source: Checkpoint) -> Any:
         return AutoConfig.from_pretrained(source.location, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code, **source.kwargs)
 
 
+# Families in which PEFT puts no adapter on these matrices of Mamba's layers, since their kernels read the weights themselves.
+_MAMBA_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+_MAMBA_MODULES = r".*\.(?:out_proj|conv1d)"
 # What configurations call the longest sequence; most have or map the first.
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 _CONTEXTS: dict[str, int | None] = {}
@@ -454,7 +457,9 @@ def _with_trained_lora(model: nn.Module, folder: Path, *, trainable: bool) -> An
 
 def _seed_model(cfg: ModelConfig, adapter: AdapterConfig, seed: int, *, empty: bool = False, rows: bool = False) -> Any:
     source = locate(cfg)
-    attention = exact_attention(load_config(cfg, unpacked(cfg, source))) if rows else cfg.attn_implementation or TREE
+    attention: str | None = cfg.attn_implementation or TREE
+    if rows and attention == TREE:
+        attention = exact_attention(load_config(cfg, unpacked(cfg, source)))
     kwargs: dict[str, Any] = {"dtype": _DTYPES[cfg.dtype], "attn_implementation": attention}
     if cfg.random_init and not empty:
         config = load_config(cfg, source)
@@ -532,17 +537,22 @@ def _with_lora(model: nn.Module, config: LoraConfig, seed: int, *, float32: bool
     with torch.random.fork_rng():
         # The adapter's first weights depend on the seed alone, not on what drew random numbers before.
         torch.manual_seed(seed)
+        given = [config.target_modules] if isinstance(config.target_modules, str) else sorted(config.target_modules or [])
         try:
             return get_peft_model(model, config, autocast_adapter_dtype=float32)
         except ValueError as error:
-            names, reason = sorted(config.target_modules or []), str(error).splitlines()[0]
-            raise ConfigError(f"adapter.target_modules: {names} do not fit {type(model).__name__}: {reason}") from error
+            reason = str(error).splitlines()[0][:300]
+            raise ConfigError(f"adapter.target_modules: {given} do not fit {type(model).__name__}: {reason}") from error
 
 
 def _excluded(model: nn.Module, adapter: AdapterConfig) -> str | None:
     """The pattern of modules to leave alone, if the model has any; PEFT warns of one that matches nothing."""
-    pattern = adapter.exclude_modules
-    return pattern if pattern and any(re.fullmatch(pattern, name) for name, _ in model.named_modules()) else None
+    names = [name for name, _ in model.named_modules()]
+    patterns = [adapter.exclude_modules] if adapter.exclude_modules else []
+    if getattr(model.config, "model_type", None) in _MAMBA_TYPES and adapter.target_modules == ["all-linear"]:
+        patterns.append(_MAMBA_MODULES)
+    matching = [pattern for pattern in patterns if any(re.fullmatch(pattern, name) for name in names)]
+    return "|".join(f"(?:{pattern})" for pattern in matching) if len(matching) > 1 else next(iter(matching), None)
 
 
 def save_judge(model: nn.Module, tokenizer: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+from tract.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +56,14 @@ _SIZES = {
         "num_key_value_heads num_kv_heads swa_num_key_value_heads linear_num_key_heads num_global_key_value_heads "
         "num_experts_per_tok moe_topk moe_k num_experts_per_token top_k_experts n_mamba_heads"
     ),
-    1: "n_group topk_group n_groups num_expert_group mamba_n_groups",
+    1: (
+        "n_group topk_group n_groups num_expert_group mamba_n_groups first_k_dense_replace num_dense_layers moe_layer_start_index "
+        "max_window_layers"
+    ),
     0: "num_nextn_predict_layers",
 }
 _SIZE_OF = {name: size for size, names in _SIZES.items() for name in names.split()}
+_WINDOWS = ("sliding_window", "attention_chunk_size", "sliding_window_size", "attention_window_size", "window_size")
 _DEPTHS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_encoder_layers",
     "num_decoder_layers", "num_layers_per_stack", "depth",
@@ -80,9 +86,12 @@ def small_copy(config: Any, attn_implementation: str | None = None, *, trust_rem
         trust_remote_code: whether the code may run that comes with the configuration.
 
     Raises:
-        NoSmallCopyError: if none can be made.
+        NoSmallCopyError: if none can be made. ConfigError: if the configuration is of no causal LM.
     """
     arguments: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):
+        kind = type(config).__name__
+        raise ConfigError(f"model.name_or_path: transformers has no causal language model for a {kind}; choose a causal language model")
     try:
         small = type(config)(**shrunk(config.to_dict()))
         if hasattr(config, "auto_map"):
@@ -104,10 +113,16 @@ def small_copy(config: Any, attn_implementation: str | None = None, *, trust_rem
 
 def shrunk(full: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a small model of the same kinds of layers, from that of a large one (``to_dict``)."""
-    depth = next((full[name] for name in _DEPTHS if isinstance(full.get(name), int)), None)
+    depth = _depth(full)
     layers = _layers_needed(full, depth)
     shared = full.get("num_kv_shared_layers")
     small = {name: _small_value(name, value, layers, depth) for name, value in full.items() if name not in _LEFT_OUT}
+    context = full.get("max_position_embeddings")
+    for name in _WINDOWS:  # one that no sequence is longer than hides nothing
+        if isinstance(context, int) and isinstance(full.get(name), int) and full[name] >= context:
+            small[name] = full[name]
+    if full.get("mamba_d_ssm") and isinstance(full.get("mamba_d_head"), int):
+        small["mamba_d_ssm"] = small["mamba_n_heads"] * small["mamba_d_head"]
     if shared:
         small["num_kv_shared_layers"] = layers // 2
     if full.get("expand") and full.get("num_heads"):  # the heads of a state-space layer share what it expands to
@@ -123,16 +138,25 @@ def shrunk(full: Mapping[str, Any]) -> dict[str, Any]:
     return small
 
 
+def _depth(full: Mapping[str, Any]) -> int | None:
+    """Layers of a model; by the list of their kinds where no number is given."""
+    stated = next((full[name] for name in _DEPTHS if isinstance(full.get(name), int)), None)
+    kinds = next((full[name] for name in ("layer_types", "layers_block_type") if isinstance(full.get(name), list)), None)
+    return stated if stated is not None else len(kinds) if kinds else None
+
+
 def _layers_needed(full: Mapping[str, Any], depth: int | None) -> int:
     """So many first layers that each kind of layer is among them."""
     needed = 2
     for name, value in full.items():
         if isinstance(value, list) and depth and len(value) == depth:
             kinds = [str(kind) for kind in value]
-            if len(set(kinds)) <= _MOST_LAYERS:
+            if len(set(kinds)) < _MOST_LAYERS:
                 needed = max(needed, *(kinds.index(kind) + 1 for kind in set(kinds)))
                 if kinds.count("hybrid") > 1:  # layers that share their weights
                     needed = max(needed, kinds.index("hybrid", kinds.index("hybrid") + 1) + 1)
+        elif _numbers_of_layers(value, depth):
+            needed = max(needed, min(value) + 1)
         elif isinstance(value, int) and not isinstance(value, bool) and any(part in name for part in _PERIODS):
             needed = max(needed, value)
     if full.get("num_kv_shared_layers"):
@@ -147,6 +171,8 @@ def _small_value(name: str, value: Any, layers: int, depth: int | None) -> Any:
         return _small_list(name, value, layers, depth)
     if name == "attn_logit_softcapping" and value:
         return min(value, _SOFTCAP)
+    if _is_factor(name) and isinstance(value, (int, float)):
+        return type(value)(1)
     if isinstance(value, bool) or not isinstance(value, int):
         return value
     if name in _DEPTHS:
@@ -159,11 +185,32 @@ def _small_value(name: str, value: Any, layers: int, depth: int | None) -> Any:
 def _small_list(name: str, value: list[Any], layers: int, depth: int | None) -> Any:
     if name.endswith("_token_id"):
         return None
+    if _is_factor(name):
+        return [type(item)(1) for item in value]
     if depth and len(value) == depth:
-        return [_small_value(name, item, layers, None) for item in value[:layers]]
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in value) and depth and max(value, default=0) < depth:
-        return [item for item in value if item < layers] or value[:1]  # numbers of layers
+        return _first_of_each_kind([_small_value(name, item, layers, None) for item in value], layers)
+    if _numbers_of_layers(value, depth):
+        return [item for item in value if item < layers] or [layers - 1]
     return value
+
+
+def _is_factor(name: str) -> bool:
+    """Whether it scales what a layer or the head gives: those of trained models make the logits of weights at random vanish."""
+    return "multiplier" in name or name in ("logit_scale", "logits_scaling")
+
+
+def _numbers_of_layers(value: Any, depth: int | None) -> bool:
+    numbers = isinstance(value, list) and bool(value) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+    return bool(numbers and depth and len(value) != depth and max(value) < depth)
+
+
+def _first_of_each_kind(kinds: list[Any], layers: int) -> list[Any]:
+    """So many first entries; kinds that come later take the place of the last ones."""
+    first, later = kinds[:layers], []
+    for kind in kinds[layers:]:
+        if kind not in first and kind not in later:
+            later.append(kind)
+    return first[: layers - len(later)] + later if len(later) < layers else first
 
 
 def _small_mapping(name: str, value: Mapping[Any, Any], layers: int) -> Any:

@@ -174,3 +174,12 @@ def test_parts_are_dealt_evenly() -> None:
     assert sorted(place for share in shares for place in share) == list(range(6))
     assert abs(sum([90, 10, 80, 20, 70, 30][place] for place in shares[0]) - 150) <= 10
     assert deal([], 3) == [[], [], []]
+
+
+def test_rows_that_are_filled_up_count_as_the_longest() -> None:
+    """One item of 4,000 tokens beside forty of 100 would fill 41 rows of 4,000."""
+    lengths = np.array([4000, *[100] * 40])
+    together, longest_alone = [list(range(41))], [[0], list(range(1, 41))]
+    assert Limits(None, 8000).hold(together, lengths)
+    assert not Limits(None, 8000, padded=True).hold(together, lengths)
+    assert Limits(None, 8000, padded=True).hold(longest_alone, lengths)

@@ -93,6 +93,7 @@ def test_given_cots_are_read_as_by_the_hf_backend(
         close(key[judgement.row, judgement.sample], judgement)
 
 
+@pytest.mark.kills
 def test_each_sample_has_draws_of_its_own_and_keeps_them(engine: PlainEngine, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
     first = judge_all(engine_judge(engine, tiny_layout, SAMPLED), prompts[:4], 3, rows=2)
     again = judge_all(engine_judge(engine, tiny_layout, SAMPLED), prompts[3::-1], 2, rows=16)

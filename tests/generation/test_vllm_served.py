@@ -36,7 +36,8 @@ START_S = 240
 
 
 # Merged weights are weights as any: that they are the judge's is in test_serving.py.
-@pytest.mark.parametrize("merge", [False, pytest.param(True, marks=pytest.mark.kills)])
+@pytest.mark.kills
+@pytest.mark.parametrize("merge", [False, True])
 def test_an_adapter_is_served_beside_the_weights_or_merged(
     merge: bool,
     tiny_model_config: ModelConfig,
@@ -110,7 +111,8 @@ def address(talking_folder: str, tmp_path_factory: pytest.TempPathFactory) -> It
         process.wait(60)
 
 
-@pytest.mark.parametrize("api", ["vllm", "openai"])
+# The protocol alone is spoken with a stand-in in test_server_engine.py.
+@pytest.mark.parametrize("api", ["vllm", pytest.param("openai", marks=pytest.mark.kills)])
 def test_a_served_judge_gives_the_judgements_of_the_hf_backend(
     api: str, address: str, talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]
 ) -> None:

@@ -38,6 +38,7 @@ def test_validation_in_training_equals_the_evaluation_on_the_same_cots(stage: st
     assert found["baselines"]["constant"]["rmse"]["value"] == pytest.approx(final["val/rmse_constant"], abs=1e-5)
 
 
+@pytest.mark.kills
 def test_the_exported_best_weights_have_the_metric_that_they_were_chosen_by(whole: Any) -> None:
     """The worst of all validations counts as the best here, since a few steps only make it better."""
     best = ["train.export=best", "train.monitor_mode=max", "train.validate_every_steps=1", "train.max_steps=3", "stages=[stage1]"]

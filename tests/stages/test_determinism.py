@@ -52,6 +52,7 @@ def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _leaves(value, f"{name}[{place}]")
 
 
+@pytest.mark.kills
 def test_a_fit_stage_gives_equal_bits_with_any_number_of_threads(tmp_path: Path, threads: int) -> None:
     digests = []
     for number in (1, 3):

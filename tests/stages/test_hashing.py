@@ -65,6 +65,7 @@ def files_of(tiny: Tiny) -> set[str]:
     return {f"{folder}/{name}" for folder in tiny.store for name in products.read_manifest(store / folder)[0]["files"]}
 
 
+@pytest.mark.kills
 def test_each_file_is_hashed_once_in_a_command(hashed: Hashed, tmp_path: Path) -> None:
     tiny = Tiny(tmp_path)
     _, lines = tiny.run()
@@ -82,7 +83,7 @@ def test_each_file_is_hashed_once_in_a_command(hashed: Hashed, tmp_path: Path) -
 
 def test_a_job_hashes_only_what_it_writes(hashed: Hashed, whole: Any, tmp_path: Path) -> None:
     """The pipeline that started it has checked what it reads."""
-    config = whole.tiny.compose("evaluation.max_items=2", "evaluation.benchmarks=[test]")
+    config = whole.tiny.compose("evaluation.max_items=2", "evaluation.benchmarks=[test]", "generation=hf")  # as the pipeline decides
     task = {"stage": "predict", "inputs": {"judge": str(whole.products["stage2"].path)}, "force": True}
     tract.job._run(task, config, tmp_path)
     product = Path((tmp_path / "product.txt").read_text())

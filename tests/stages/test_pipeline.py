@@ -85,6 +85,7 @@ def test_the_same_command_reuses_everything_and_touches_no_file(whole: Any) -> N
 # What a change makes anew; plans alone where the stages need not run.
 
 
+@pytest.mark.kills
 def test_a_changed_lambda_makes_stage1_and_all_after_it_anew(whole: Any) -> None:
     # Other tests of this store may have made further products of the run: the newest of the most similar ones is named.
     before = {path.name for path in (whole.tiny.root / "runs" / "stages").iterdir()}
@@ -97,6 +98,7 @@ def test_a_changed_lambda_makes_stage1_and_all_after_it_anew(whole: Any) -> None
     assert any(re.match(r"stage2: rebuilding, since .*parent generate changed", line) for line in lines), lines
 
 
+@pytest.mark.kills
 def test_a_changed_temperature_makes_generate_and_all_after_it_anew(whole: Any) -> None:
     _, lines = whole.tiny.run("generation.temperature=0.5", "compare_to=null")
     assert reused(lines) == ["stage1"]
@@ -137,6 +139,7 @@ def test_a_stage_whose_parent_is_missing_is_refused_in_one_line(tmp_path: Path) 
     assert tiny.store == set()
 
 
+@pytest.mark.kills
 def test_stages_and_from_run_their_part(whole: Any, tmp_path: Path) -> None:
     tiny = Tiny(tmp_path)
     products, lines = tiny.run("stages=[stage1,generate]")
@@ -151,6 +154,7 @@ def test_stages_and_from_run_their_part(whole: Any, tmp_path: Path) -> None:
     assert products["predict"].fingerprint == whole.products["predict"].fingerprint
 
 
+@pytest.mark.kills
 def test_force_makes_anew_what_it_names(tmp_path: Path) -> None:
     """It gives the same again, so that what follows is reused."""
     tiny = Tiny(tmp_path)
@@ -288,6 +292,7 @@ def test_stage2_can_mix_annotated_and_generated_cots(whole: Any) -> None:
     assert any("3 continuation(s)" in line for line in lines), lines  # one annotated, two generated
 
 
+@pytest.mark.kills
 def test_stage2_can_have_another_objective(whole: Any) -> None:
     changed = ["+stage2.objective.ce_on_score=true", "+stage2.objective.lambda=0"]
     products, lines = whole.tiny.run(*changed, "from=stage2", "pipeline=[stage1,generate,stage2]")
@@ -308,6 +313,7 @@ def test_the_seed_model_is_compared_to(whole: Any) -> None:
     assert found["benchmarks"]["test"]["compared_to"] == "seed"
 
 
+@pytest.mark.kills
 def test_stage1_a_folder_or_nothing_is_compared_to(whole: Any) -> None:
     by_name, lines = whole.tiny.run("compare_to=stage1")
     assert list(metrics(by_name["evaluate"])["others"]) == ["stage1"]

@@ -154,6 +154,7 @@ def test_a_key_holds_the_rendered_scaffold_and_not_the_day(whole: Any, template:
     assert keys[0] != keys[1]
 
 
+@pytest.mark.kills
 def test_a_run_that_takes_days_has_one_scaffold(whole: Any, template: str, tmp_path: Path) -> None:
     dated = [template, "model.template_date=2024-02-03", "run.name=dated"]
     with on_day("2025-03-01"):

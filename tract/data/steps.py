@@ -37,18 +37,23 @@ class Limits:
 
     Attributes:
         items: the most items; None for any number. tokens: the most tokens, what is shared counted once; None for any number.
+        padded: whether each item is a row, filled up to the longest, so that each counts as that one does.
     """
 
     items: int | None
     tokens: int | None
+    padded: bool = False
 
     def hold(self, parts: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> bool:
         """Whether each part keeps to the limits."""
-        return all(
-            len(part) <= 1
-            or ((self.items is None or len(part) <= self.items) and (self.tokens is None or int(lengths[list(part)].sum()) <= self.tokens))
-            for part in parts
-        )
+        return all(len(part) <= 1 or self._holds_one(lengths[list(part)]) for part in parts)
+
+    def _holds_one(self, lengths: NDArray[np.int64]) -> bool:
+        enough_items = self.items is None or len(lengths) <= self.items
+        return enough_items and (self.tokens is None or self._tokens_of(lengths) <= self.tokens)
+
+    def _tokens_of(self, lengths: NDArray[np.int64]) -> int:
+        return int(lengths.max()) * len(lengths) if self.padded else int(lengths.sum())
 
 
 def cut_step(lengths: NDArray[np.int64], parts: int, most: int | None = None) -> list[list[int]]:

@@ -1,4 +1,7 @@
-"""Does sampling see each sequence as it is alone? Asked of the model itself, like ``tract.exactness`` for a packed row."""
+"""Does sampling see each sequence as it is alone? Asked of the model itself, like ``tract.exactness`` for a packed row.
+
+As there, log-probabilities of the tokens that follow are compared: of the whole vocabulary, half precision knows some logits badly.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tract.exactness import alone_logits, check_sequences, evaluating, largest, short_windows
+from tract.exactness import alone_logits, check_sequences, evaluating, largest, next_log_probs, short_windows
 from tract.generation.live import LiveCache, prefill
 from tract.generation.rows import generate_steps
 
-# Tokens that are appended one by one before others are looked at; no continuation of the check is as short.
-_APPENDED = 2
-_PEEKED = 2
+# Tokens behind each prompt whose log-probabilities are compared, no more than the shortest continuation has; of those before the last
+# one so many are appended one by one, and the others looked at together.
+_COMPARED, _APPENDED = 5, 2
 
 
 @torch.no_grad()
@@ -30,26 +33,21 @@ def live_difference(model: nn.Module, expected: Sequence[Tensor] | None = None) 
     device = next(model.parameters()).device
     lengths = [len(prompt) for prompt, own in zip(sequences.prompts, sequences.continuations, strict=True) for _ in own]
     owners = [number for number, own in enumerate(sequences.continuations) for _ in own]
-    tokens = torch.tensor([own[: _APPENDED + _PEEKED] for all_own in sequences.continuations for own in all_own], device=device)
-    found: list[Tensor] = []  # of each step [B, V]
+    tokens = torch.tensor([own[:_COMPARED] for all_own in sequences.continuations for own in all_own], device=device)
     with evaluating(model), short_windows(model):
         keys, logits = prefill(model, sequences.prompts, device)
-        found.append(logits[owners])
+        found = [logits[owners]]  # of each step [B, V]
         live = LiveCache(model, device)
         live.admit([keys[owner] for owner in owners])
         found += [live.append(tokens[:, step]) for step in range(_APPENDED)]
         # The same tokens behind each: what is read there is compared for the sequence that they belong to.
-        steps = torch.arange(_PEEKED, device=device)
-        within = torch.ones(_PEEKED, _PEEKED, dtype=torch.bool, device=device).tril()
-        peeked = [live.peek(own[_APPENDED:], steps, within, steps)[row] for row, own in enumerate(tokens)]
-    differences = [
-        _log_probs(step[row]) - _log_probs(expected[row][length - 1 + number])
-        for number, step in enumerate(found)
-        for row, length in enumerate(lengths)
-    ]
-    behind = [length + _APPENDED for length in lengths]
-    differences += [_log_probs(own) - _log_probs(expected[row][behind[row] : behind[row] + _PEEKED]) for row, own in enumerate(peeked)]
-    return largest(differences)
+        count = _COMPARED - 1 - _APPENDED
+        depths = torch.arange(count, device=device)
+        within = torch.ones(count, count, dtype=torch.bool, device=device).tril()
+        peeked = [live.peek(own[_APPENDED:-1], depths, within, depths)[row] for row, own in enumerate(tokens)]
+    return _largest_of(
+        [torch.cat([torch.stack([step[row] for step in found]), peeked[row]]) for row in range(len(tokens))], expected, lengths, tokens
+    )
 
 
 @torch.no_grad()
@@ -58,8 +56,8 @@ def generate_difference(model: nn.Module, expected: Sequence[Tensor] | None = No
     sequences, expected = check_sequences(model), alone_logits(model) if expected is None else expected
     device = next(model.parameters()).device
     prompt, count = sequences.prompts[0], len(sequences.continuations[0])
-    tokens = torch.tensor([own[: _APPENDED + _PEEKED] for own in sequences.continuations[0]], device=device)
-    found: list[Tensor] = []
+    tokens = torch.tensor([own[:_COMPARED] for own in sequences.continuations[0]], device=device)
+    found: list[Tensor] = []  # of each step [B, V]
 
     def choose(logits: Tensor) -> Tensor:
         found.append(logits)
@@ -67,15 +65,14 @@ def generate_difference(model: nn.Module, expected: Sequence[Tensor] | None = No
 
     with evaluating(model), short_windows(model):
         ids = torch.tensor([prompt] * count, device=device)
-        generate_steps(model, ids, choose, lambda: [False] * count, tokens.shape[1])
-    return largest(
-        [
-            _log_probs(step[row]) - _log_probs(expected[row][len(prompt) - 1 + number])
-            for number, step in enumerate(found)
-            for row in range(count)
-        ]
-    )
+        generate_steps(model, ids, choose, lambda: [False] * count, _COMPARED)
+    return _largest_of([torch.stack([step[row] for step in found]) for row in range(count)], expected, [len(prompt)] * count, tokens)
 
 
-def _log_probs(logits: Tensor) -> Tensor:
-    return torch.log_softmax(logits.float(), dim=-1)
+def _largest_of(found: Sequence[Tensor], expected: Sequence[Tensor], lengths: Sequence[int], tokens: Tensor) -> float:
+    """The largest difference of the log-probabilities of [B, N] tokens behind prompts of some lengths, from logits [N, V] of each."""
+    differences = []
+    for own, alone, length, following in zip(found, expected, lengths, tokens.tolist(), strict=False):
+        behind = alone[length - 1 : length - 1 + len(following)]
+        differences.append(next_log_probs(own, following) - next_log_probs(behind, following))
+    return largest(differences)

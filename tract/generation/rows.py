@@ -20,6 +20,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from tract.forward import takes_rows
 from tract.generation.hf import Begin, HFJudge, seen_tokens
 from tract.generation.judgement import NO_COT, Judgement, Prompt
+from tract.generation.live import PREFILL_TOKENS
 from tract.generation.sampling import draw_tokens, uniforms
 
 # Marks a model whose cache does not give what it gives without one.
@@ -63,6 +64,20 @@ class RowsJudge(HFJudge):
             generate_steps(self.model, ids, choose, lambda: [sequence.done for sequence in sequences], self._most)
             logits = self._logits_behind([(s.prompt, [s.ids[: s.cot_length]]) for s in sequences])
             return self._read(logits, sequences)
+
+    def _logits_behind(self, cots: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> Tensor:
+        """See ``HFJudge``; so many rows at a time as hold the tokens of a prefill, those that fill them up counted."""
+        alone = [(prompt, [ids]) for prompt, given in cots for ids in given]
+        lengths = [len(prompt.prompt_ids) + len(ids) + self.layout.max_tail_tokens for prompt, (ids,) in alone]
+        rows = 1 + self.layout.branches
+        groups: list[list[int]] = []
+        for number, length in enumerate(lengths):
+            longest = max([length, *(lengths[k] for k in groups[-1])]) if groups else length
+            if groups and (len(groups[-1]) + 1) * rows * longest <= PREFILL_TOKENS:
+                groups[-1].append(number)
+            else:
+                groups.append([number])
+        return torch.cat([super(RowsJudge, self)._logits_behind([alone[k] for k in group]) for group in groups])
 
 
 def hf_judge_of(model: nn.Module) -> type[HFJudge]:

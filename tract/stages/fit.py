@@ -157,7 +157,7 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         share_prompts=shares_prompts(cfg),
         rows=not packed,
         items_per_step=cfg.batch.items_per_step,
-        limits=Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens),
+        limits=Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens, padded=not packed),
         seed=cfg.seed,
         num_workers=cfg.data.num_workers,
         ranks=here().size,

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tract import interruption
 from tract.config import Config
-from tract.config_rules import STAGES
+from tract.config_rules import AUTO, STAGES
 from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
@@ -159,10 +159,7 @@ def _complete_products(cfg: Config, resolved: DictConfig, plan: list[str]) -> di
 
 def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
     """Refuses what would otherwise be refused only after data are read, or after the training."""
-    if cfg.judge is None and any(name in plan for name in (*_FIT, "generate", "predict")):
-        from tract.stages.sequences import path_of
-
-        path_of(cfg.model)
+    _check_models(cfg, plan)
     if "stage2" in plan:
         _check_stage2(resolved)
     if "predict" in plan and cfg.judge is None:
@@ -173,6 +170,18 @@ def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
         assert find_judge(cfg.compare_to, cfg).fingerprint  # its files are there
     elif "stage1" not in plan:
         raise ConfigError("compare_to: 'stage1' is no stage of this pipeline; give seed, a run folder, a Hugging Face model, or null")
+
+
+def _check_models(cfg: Config, plan: list[str]) -> None:
+    """Refuses models that cannot be trained, or not be sampled from in this process."""
+    from tract.stages.sequences import path_of
+
+    here = cfg.generation.backend in ("hf", AUTO) and any(name in plan for name in ("generate", "predict"))
+    if any(name in plan for name in _FIT) or (here and cfg.judge in (None, SEED)):
+        path_of(cfg.model)
+    others = [spec for spec in (cfg.judge, cfg.compare_to if "evaluate" in plan else None) if spec not in (None, SEED, "stage1")]
+    for spec in others if here else ():
+        path_of(find_judge(str(spec), cfg).model)
 
 
 def _plan(cfg: Config) -> list[str]:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from tract.config import Config, ModelConfig
-from tract.exactness import looks_ahead, packing_difference, tolerance
-from tract.forward import takes_rows, use_rows
+from tract.exactness import alone_logits, looks_ahead, packing_difference, tolerance
+from tract.forward import takes_rows, use_rows, use_tree_attention
 from tract.generation.exactness import live_difference
-from tract.generation.paths import SequencePath, because, examine, measured, not_causal
+from tract.generation.paths import SequencePath, because, examine, generates, measured, not_by_rows, not_causal
 from tract.generation.rows import without_cache
 from tract.modeling import load_config, locate, unpacked
 
@@ -73,24 +73,33 @@ def settle(model: nn.Module, path: SequencePath | None, *, autocast: torch.dtype
             the weights' own.
 
     Raises:
-        ConfigError: if tokens see later ones.
+        ConfigError: if it cannot be sampled from, or tokens see later ones.
     """
-    if takes_rows(model):
-        if path is not None and not path.cached:
+    device, most = next(model.parameters()).device, tolerance(model, autocast)
+    if path is not None and takes_rows(model):
+        if not path.cached:
             without_cache(model)
         return model
-    device, most = next(model.parameters()).device, tolerance(model, autocast)
     with torch.autocast(device.type, autocast, enabled=autocast is not None):
         if path is None and (ahead := measured(lambda: looks_ahead(model)))[0] > most:
             raise not_causal(type(model).__name__, *ahead)
-        packed, live = measured(lambda: packing_difference(model)), measured(lambda: live_difference(model))
-    take_rows_beyond(model, max(packed, live), most)
+        packed, live = measured(lambda: packing_difference(model)), measured(lambda: _live_difference(model))
+        if max(packed, live)[0] > most:
+            take_rows(model, *(packed if packed[0] > most else (*live, "in the live cache")))
+            rows = measured(lambda: packing_difference(model))
+            if rows[0] > most:
+                raise not_by_rows(type(model).__name__, *rows)
+            generates(model, alone_logits(model), most)
     return model
 
 
-def take_rows_beyond(model: nn.Module, difference: tuple[float, str], most: float) -> None:
-    """Makes each sequence a row of its own, and says so, where a ``measured`` difference is more than rounding."""
-    if difference[0] > most:
-        use_rows(model)
-        kind = type(model).__name__
-        _warn(kind, f"{kind}: each sequence is a row of its own ({because(*difference)})")
+def _live_difference(model: nn.Module) -> float:
+    use_tree_attention(model)
+    return live_difference(model)
+
+
+def take_rows(model: nn.Module, difference: float, trouble: str, where: str = "packed") -> None:
+    """Makes each sequence a row of its own, and says so; arguments as those of ``because``."""
+    use_rows(model)
+    kind = type(model).__name__
+    _warn(kind, f"{kind}: each sequence is a row of its own ({because(difference, trouble, where)})")

@@ -111,7 +111,7 @@ def workload(cfg: Config, train: Items, val: Items, nodes: int, devices: int, lo
     Raises:
         ConfigError: if the training split is smaller than one step, or the warm-up longer than the training.
     """
-    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens)
+    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens, padded=not packs(cfg.model))
     counts = train.tokens, train.ce_tokens, train.examples
     sampler = StepSampler(*counts, items_per_step=cfg.batch.items_per_step, limits=limits, seed=cfg.seed, ranks=devices)
     steps = total_steps(cfg.train, sampler.steps_per_epoch)
