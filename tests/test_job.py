@@ -188,7 +188,8 @@ def test_a_job_whose_parent_is_gone_already_does_nothing() -> None:
 
 @pytest.mark.slow
 def test_a_real_job_makes_its_stage_and_says_one_line_of_an_error(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
-    small = ["model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", "generation.max_cot_tokens=8"]
+    few = ["data.source.n_questions=12", "data.source.n_ood_questions=1", "generation.max_cot_tokens=8"]
+    small = ["model=tiny", *few, "generation=hf"]  # a job is told what the pipeline has decided
 
     def run(*overrides: str, **changed: Any) -> subprocess.CompletedProcess[str]:
         folder = task_folder(tmp_path, compose_config(*small, *overrides), **changed)

@@ -481,7 +481,7 @@ def test_one_process_or_one_for_each_heavy_stage_make_the_same_bytes(isolate: st
     assert len(set(pids.values())) == (1 if isolate == "auto" else len(STAGES))
     assert "models left: 0" in done.stdout
     assert "deepspeed: False" in done.stdout
-    assert "accelerator" not in (done.stdout + done.stderr).lower()
+    assert "accelerator" not in (done.stdout + done.stderr).replace("since trainer.accelerator=cpu", "").lower()  # DeepSpeed's warning
     for manifest in manifests:
         if (stage := manifest["stage"]) != "evaluate":  # whose table of another judge ``whole`` has too
             assert weights_of(manifest) == weights_of(whole.products[stage].manifest), stage
