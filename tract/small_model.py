@@ -157,6 +157,8 @@ def _layers_needed(full: Mapping[str, Any], depth: int | None) -> int:
                     needed = max(needed, kinds.index("hybrid", kinds.index("hybrid") + 1) + 1)
         elif _numbers_of_layers(value, depth):
             needed = max(needed, min(value) + 1)
+        elif isinstance(value, list) and value and all(isinstance(kind, str) for kind in value) and "types" in name:
+            needed = max(needed, len(value))  # kinds of layers that are repeated (RecurrentGemma)
         elif isinstance(value, int) and not isinstance(value, bool) and any(part in name for part in _PERIODS):
             needed = max(needed, value)
     if full.get("num_kv_shared_layers"):
