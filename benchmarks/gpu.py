@@ -1,7 +1,7 @@
 """All figures of docs/performance.md that need a GPU, by one command, in under ten minutes and without a network.
 
     python benchmarks/gpu.py                                  (make bench-gpu) on a GPU; writes benchmarks/results/gpu.json
-    python benchmarks/gpu.py --small --out /tmp/gpu.json      the very same parts with tiny shapes, on a CPU
+    python benchmarks/gpu.py --small --out gpu.json           the very same parts with tiny shapes, on a CPU
     python benchmarks/gpu.py --tables                         writes the tables of docs/performance.md from benchmarks/results/gpu.json
 
 Models: random weights in the shape of Mistral-7B, made on the device, and the packaged SmolLM2-135M. Each part runs in a process of its
