@@ -129,7 +129,7 @@ def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
         made_on.append(torch.get_default_device())
         return nn.Linear(1, 1)
 
-    monkeypatch.setattr(f"tract.{backend}.backends.load_judge", load)
+    monkeypatch.setattr("tract.stages.sequences.load_judge", load)
     monkeypatch.setattr(f"tract.{backend}.backends.settle", lambda model, *_, **__: model)
     if backend == "stages":
         cfg, _ = tiny_config(*overrides_of(Path(base.name_or_path)))

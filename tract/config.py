@@ -221,7 +221,7 @@ class GenerationConfig:
     server: ServerConfig = MISSING
 
     @property
-    def rows(self) -> int:
+    def sequences(self) -> int:
         """``batch_size``, or what the backend has by itself."""
         return self.batch_size or BATCH_SIZES[self.backend]
 

@@ -19,17 +19,16 @@ from torch import Tensor, nn
 from tract.attention import TokenRuns
 from tract.forward import log_probs_at, own_attention, plain_logits
 from tract.layout import Run
-from tract.small_model import WINDOW
+from tract.small_model import WINDOW, WINDOWS
 
-# Largest difference of a log-probability, in nats, that rounding makes of the same arithmetic in another order.
-# Of the tokens of trained models in half precision: a bfloat16 logit between 16 and 32 is known to 0.125.
+# Largest difference of a token's log-probability, in nats, that rounding makes of the same arithmetic in another order. A bfloat16 logit
+# between 16 and 32, as trained models have, is known to 0.125.
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-# The same between small copies: where packing is exact they differ by less than 1e-5, where it is not by more than 0.03.
+# The same between small copies: where packing is exact they differ by less than 1e-5, where it is not by more than 0.02.
 SMALL_TOLERANCE = 2e-4
 # Tokens of the prompts, and of the continuations of each: longer than a window, of different lengths.
 _PROMPTS = (2 * WINDOW + 5, WINDOW + 3)
 _CONTINUATIONS = ((5, 13), (9, 6))
-_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def short_windows(model: nn.Module) -> Iterator[None]:
     held = [
         (holder, name, value)
         for holder in holders
-        for name in _WINDOWS
+        for name in WINDOWS
         if isinstance(value := vars(holder).get(name), int) and not isinstance(value, bool) and value > WINDOW
     ]
     try:

@@ -63,7 +63,8 @@ _SIZES = {
     0: "num_nextn_predict_layers",
 }
 _SIZE_OF = {name: size for size, names in _SIZES.items() for name in names.split()}
-_WINDOWS = ("sliding_window", "attention_chunk_size", "sliding_window_size", "attention_window_size", "window_size")
+# What configurations, and layers, call a window or a chunk.
+WINDOWS = ("sliding_window", "attention_chunk_size", "sliding_window_size", "attention_window_size", "window_size")
 _DEPTHS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_encoder_layers",
     "num_decoder_layers", "num_layers_per_stack", "depth",
@@ -118,7 +119,7 @@ def shrunk(full: Mapping[str, Any]) -> dict[str, Any]:
     shared = full.get("num_kv_shared_layers")
     small = {name: _small_value(name, value, layers, depth) for name, value in full.items() if name not in _LEFT_OUT}
     context = full.get("max_position_embeddings")
-    for name in _WINDOWS:  # one that no sequence is longer than hides nothing
+    for name in WINDOWS:  # one that no sequence is longer than hides nothing
         if isinstance(context, int) and isinstance(full.get(name), int) and full[name] >= context:
             small[name] = full[name]
     if full.get("mamba_d_ssm") and isinstance(full.get("mamba_d_head"), int):

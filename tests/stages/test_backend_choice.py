@@ -44,7 +44,7 @@ def choice(resolved: DictConfig, stages: tuple[str, ...] = ALL) -> tuple[str, in
     """(backend, sequences at a time, what was said)."""
     with captured() as lines:
         found = typed(decided(resolved, stages)).generation
-    return found.backend, found.rows, lines
+    return found.backend, found.sequences, lines
 
 
 def test_the_default_is_auto(tiny: Tiny) -> None:

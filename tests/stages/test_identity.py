@@ -12,6 +12,7 @@ import pytest
 from omegaconf import DictConfig
 
 from tract.stages.identity import StageIdentity, code_digests, differences, material
+from tract.stages.stage import IMMATERIAL_CODE
 
 Compose = Callable[..., DictConfig]
 SECTIONS = ("seed", "model", "grid", "objective", "optimizer", "data", "trainer", "train.max_steps")
@@ -246,3 +247,12 @@ def test_closure_of_the_fit_stage() -> None:
     found = code_digests("tract.stages.fit", immaterial=("tract", "tract.preview"))
     assert {"tract.objective", "tract.predictors", "tract.layout", "tract.data.steps", "tract.stages.prepare"} <= set(found)
     assert not {"tract", "tract.preview", "tract.entry"} & set(found)
+
+
+def test_training_does_not_depend_on_how_cots_are_sampled() -> None:
+    """Whether sequences are packed is asked of the sampling code too, but the answer is in the key, and the code is not."""
+    found = set(code_digests("tract.stages.fit", immaterial=IMMATERIAL_CODE))
+    sampling = {f"tract.generation.{name}" for name in ("hf", "live", "rows", "sampling")} | {"tract.stages.backends"}
+    assert not sampling & found
+    assert {"tract.forward", "tract.attention", "tract.stages.fit"} <= found
+    assert {"tract.generation.hf", "tract.generation.rows"} <= set(code_digests("tract.stages.generate", immaterial=IMMATERIAL_CODE))

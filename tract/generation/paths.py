@@ -52,8 +52,13 @@ class SequencePath:
     cached: bool = True
     because: str = ""
 
+    @property
+    def judges_packed(self) -> bool:
+        """Whether a judge samples from the live cache and reads packed rows; it does both or neither."""
+        return self.packed and self.live
+
     def __str__(self) -> str:
-        if self.packed and self.live:
+        if self.judges_packed:
             return f"{self.kind}: packed rows, CoTs from a live cache (exact)"
         training = "packed rows" if self.packed else "each sequence is a row of its own"
         sampling = f"transformers' generate{'' if self.cached else ', without its cache'}"

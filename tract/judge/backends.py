@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,7 @@ from tract.judge.engine_worker import EngineWorker, by_text
 from tract.judge.loading import JudgeFiles
 from tract.judge.local_worker import LocalWorker
 from tract.judge.worker import Worker
-from tract.modeling import load_judge
-from tract.stages.sequences import path_of, samples_rows, settle, warn_of_rows
+from tract.stages.sequences import load_on, path_of, settle
 
 log = logging.getLogger(__name__)
 
@@ -89,20 +87,9 @@ def _chosen(files: JudgeFiles) -> str:
 
 def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
-    path = path_of(files.model)
-    warn_of_rows(files.model)
-    with device if files.four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
-        model: Any = load_judge(
-            files.model,
-            files.weights,
-            four_bit=files.four_bit,
-            seed=files.model_seed,
-            merge_half=device.type == "cuda",  # as stages do: there a step is bound by the number of its kernels
-            rows=samples_rows(path),
-        )
-    model = model.to(device)
+    model = load_on(device, files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
     pack_linears(model)
-    settle(model, path)
+    settle(model, path_of(files.model))
     return LocalWorker(model, seed=files.settings.seed, autocast=None, rows=options.batch_size)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from tract.config import Config
 from tract.config_rules import sampling_of
@@ -17,11 +16,11 @@ from tract.generation.backend import JudgeBackend
 from tract.generation.hf import HFJudge
 from tract.generation.packed import pack_linears
 from tract.generation.rows import hf_judge_of
-from tract.modeling import check_finite, load_judge, stored_in
+from tract.modeling import check_finite, stored_in
 from tract.ranks import here
 from tract.serving import serving_files
 from tract.stages.judges import Judge
-from tract.stages.sequences import path_of, samples_rows, settle, warn_of_rows
+from tract.stages.sequences import judges_by_rows, load_on, path_of, settle
 
 # Which dtype the arithmetic has where it is not that of the weights, by Lightning's name of the precision.
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -60,6 +59,11 @@ def immaterial_keys(cfg: Config) -> tuple[str, ...]:
     return (*(section for backend, section in _SECTIONS.items() if backend != cfg.generation.backend), *_IMMATERIAL)
 
 
+def way_of(judge: Judge, cfg: Config) -> dict[str, bool]:
+    """What the key says of how a judge of this process works: whether each sequence is a row, should that ever be decided anew."""
+    return {"by_rows": judges_by_rows(judge.model)} if cfg.generation.backend == "hf" else {}
+
+
 @contextmanager
 def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
     """The judge, loaded or served, for as long as it is wanted.
@@ -79,26 +83,15 @@ def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
 
 def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
-    precision, device, path = _precision(cfg), _device(cfg), path_of(judge.model)
-    warn_of_rows(judge.model)
-    with device if judge.four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
-        model: nn.Module = load_judge(
-            judge.model,
-            judge.weights,
-            four_bit=judge.four_bit,
-            seed=judge.seed,
-            # On a GPU a step is bound by the number of its kernels, of which an adapter beside the weights makes many more.
-            merge_half=device.type == "cuda",
-            rows=samples_rows(path),
-        )
+    precision = _precision(cfg)
+    model = load_on(_device(cfg), judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
     if precision in _STORED:
         model = stored_in(model, _STORED[precision])
         check_finite(model, judge.weights, dtype=_STORED[precision])
-    model = model.to(device)
     if precision not in _AUTOCAST:
         pack_linears(model)
     autocast = _AUTOCAST.get(precision)
-    settle(model, path, autocast=autocast)
+    settle(model, path_of(judge.model), autocast=autocast)
     return hf_judge_of(model)(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=autocast)
 
 
@@ -110,7 +103,7 @@ def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
         raise ConfigError(f"generation.backend: vllm does not serve {judge.name}, a judge on 4-bit weights (QLoRA); set generation=hf")
     given = cfg.generation.vllm
     files = serving_files(judge.model, judge.weights, merge=given.lora == "merged", seed=judge.seed, cache=Path(cfg.paths.cache))
-    arithmetic = _AUTOCAST.get(_precision(cfg)) or _STORED.get(_precision(cfg))
+    arithmetic = arithmetic_of(_precision(cfg))
     gpu, first = _device(cfg).type == "cuda", here().local
     settings = VLLMSettings(
         model=files.model,
@@ -121,7 +114,7 @@ def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
         dtype=str(arithmetic).removeprefix("torch.") if arithmetic else judge.model.dtype,
         max_length=min(longest, files.max_positions or longest),
         seed=cfg.seed,
-        sequences=cfg.generation.rows,
+        sequences=cfg.generation.sequences,
         cpu=not gpu,
         devices=tuple(range(first, first + given.tensor_parallel_size)),
         shared_cores=here().size > 1,
@@ -152,6 +145,11 @@ def _openai_server(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
         score_ids=dict(zip(layout.grid.labels, layout.score_ids, strict=True)),
     )
     return EngineJudge(partial(connect, settings), layout, sampling_of(cfg.generation), cfg.seed)
+
+
+def arithmetic_of(precision: str) -> torch.dtype | None:
+    """The dtype of the arithmetic by Lightning's name of a precision; None where it is that of the weights."""
+    return _AUTOCAST.get(precision) or _STORED.get(precision)
 
 
 _BACKENDS: dict[str, Callable[[Judge, Config, int], JudgeBackend]] = {"hf": hf_judge, "vllm": _vllm, "openai_server": _openai_server}

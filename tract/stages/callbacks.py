@@ -35,14 +35,13 @@ from tract.generation.paths import measured
 from tract.inside import inside
 from tract.ranks import agree
 from tract.sharding import whole_weights
+from tract.stages.backends import arithmetic_of
 from tract.stages.products import write_json
 from tract.stages.sequences import take_rows
 from tract.stages.tracking import EXAMPLES_AXIS, TOKENS_AXIS
 
 log = logging.getLogger(__name__)
 
-# Lightning's names of precisions -> the arithmetic, where it is not that of the weights.
-_ARITHMETIC = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _PARTIAL = ".tmp"  # added to the name of a checkpoint that is being written
 _DAMAGED = ".damaged"  # and of one that cannot be read
 _ZIP_FOLDER = 0x10  # the mark of a folder among the attributes of a zip's part
@@ -61,7 +60,7 @@ class LookAtSequences(Callback):
             return
         with trainer.precision_plugin.forward_context():
             packed = measured(lambda: packing_difference(model))
-        most = tolerance(model, _ARITHMETIC.get(str(trainer.precision)))
+        most = tolerance(model, arithmetic_of(str(trainer.precision)))
         differ = torch.tensor(float(packed[0] > most), device=pl_module.device)
         if bool(trainer.strategy.reduce(differ, reduce_op="sum")):
             take_rows(model, *packed)

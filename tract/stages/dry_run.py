@@ -126,7 +126,7 @@ def _sampling(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) 
     """Logs what sampling needs; yields what to say if it does not fit."""
     counts = {"generate": cfg.generation.n_cot, "predict": max(1, cfg.evaluation.n_cot)}
     n_cot = min(counts[name] for name in names)
-    batch = cfg.generation.rows
+    batch = cfg.generation.sequences
     work, parts = _sampled(plan, cfg, n_cot, batch)
     shown = f"{work.sequences} CoTs of up to {work.cot_tokens} tokens at a time, prompts of up to {work.prompt_tokens} tokens"
     log.info("dry run: %s\n\n%s\n", ", ".join(names), "\n".join([_row("sampled", shown), *_memory_lines(parts, device)]))
@@ -146,7 +146,7 @@ def _engine(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) ->
     least = partial(_least_of_engine, plan, cfg, gpu=gpu)
     parts = least(vllm.tensor_parallel_size)
     room = device.memory * (vllm.gpu_memory_utilization if gpu else 1.0) if device.memory else None
-    shown = f"{cfg.generation.rows} CoTs at a time by vLLM, on {vllm.tensor_parallel_size} of the devices for each engine"
+    shown = f"{cfg.generation.sequences} CoTs at a time by vLLM, on {vllm.tensor_parallel_size} of the devices for each engine"
     log.info("dry run: %s\n\n%s\n", ", ".join(names), "\n".join([_row("sampled", shown), *_memory_lines(parts, device)]))
     if room is None or total(parts) <= room:
         return

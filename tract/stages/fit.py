@@ -102,6 +102,7 @@ class FitStage:
         config = material(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), _IMMATERIAL)
         config["data"] |= {"fingerprint": self.data.store.fingerprint, **limits_that_matter(self.data.tokens, self.data.lengths)}
         config["model"]["fingerprint"] = model_fingerprint(self.cfg.model, self.cfg.seed)
+        config["model"]["packed"] = packs(self.cfg.model)
         # As rendered: a chat template may print what no key holds.
         config["layout"] = {"scaffold": self.data.layout.to_dict()["scaffold"]}
         return StageIdentity(

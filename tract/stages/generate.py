@@ -22,7 +22,7 @@ from tract.generation.judgement import Judgement, Prompt
 from tract.generation.room import tokens_behind
 from tract.predictors import expected_score
 from tract.ranks import here
-from tract.stages.backends import at_work, immaterial_code, immaterial_keys
+from tract.stages.backends import at_work, immaterial_code, immaterial_keys, way_of
 from tract.stages.identity import StageIdentity, code_digests, material
 from tract.stages.judges import Judge
 from tract.stages.judging import sample_judgements
@@ -91,6 +91,7 @@ class GenerateStage:
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
         config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
+        config["generation"] |= way_of(self.judge, self.cfg)
         config["data"] |= {"fingerprint": self._store.fingerprint, **limits_that_matter(self._tokens, self._lengths)}
         code = code_digests("tract.stages.generate", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
         return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
@@ -114,7 +115,7 @@ class GenerateStage:
                 n_cot=cfg.generation.n_cot,
                 without_cot=False,
                 free=False,
-                batch_size=cfg.generation.rows,
+                batch_size=cfg.generation.sequences,
             )
         if not journal.finish():
             return {}

@@ -28,7 +28,7 @@ from tract.inside import inside
 from tract.modeling import context_of
 from tract.ranks import here
 from tract.score_grid import ScoreGrid
-from tract.stages.backends import at_work, immaterial_code, immaterial_keys
+from tract.stages.backends import at_work, immaterial_code, immaterial_keys, way_of
 from tract.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.stages.generate import prompts_at
 from tract.stages.identity import StageIdentity, code_digests, material
@@ -118,6 +118,7 @@ class PredictStage:
     def identity(self) -> StageIdentity:
         """Configuration, content of the benchmarks, judge and code."""
         config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
+        config["generation"] |= way_of(self.judge, self.cfg)
         config["free"] = self._free
         config["benchmarks"] = {benchmark.name: benchmark.store.fingerprint for benchmark in self._benchmarks}
         parents = {"judge": self.judge.fingerprint}
@@ -149,7 +150,7 @@ class PredictStage:
         cfg, benchmark, rows, status, cots = self.cfg, asked.benchmark, list(asked.status), asked.status, asked.cots
         prompts = prompts_at(asked.tokens, asked.judged)
         journal = RankLogs(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
-        what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.rows
+        what, batch_size = f"predict ({self.judge.name}, {benchmark.name})", cfg.generation.sequences
         if cfg.evaluation.cots == "sampled":
             n_cot = cfg.evaluation.n_cot
             sample_judgements(judge, prompts, journal, what=what, n_cot=n_cot, without_cot=True, free=self._free, batch_size=batch_size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from tract.forward import takes_rows, use_rows, use_tree_attention
 from tract.generation.exactness import live_difference
 from tract.generation.paths import SequencePath, because, examine, generates, measured, not_by_rows, not_causal
 from tract.generation.rows import without_cache
-from tract.modeling import load_config, locate, unpacked
+from tract.modeling import load_config, load_judge, locate, unpacked
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +49,16 @@ def shares_prompts(cfg: Config) -> bool:
     return cfg.batch.share_prompts and packs(cfg.model)
 
 
-def samples_rows(path: SequencePath | None) -> bool:
-    """Whether a judge's sequences are rows, as far as its architecture tells."""
-    return path is not None and not (path.packed and path.live)
+def judges_by_rows(model: ModelConfig) -> bool:
+    """Whether a judge's sequences are rows, as far as the architecture tells."""
+    path = path_of(model)
+    return path is not None and not path.judges_packed
 
 
 def warn_of_rows(model: ModelConfig) -> None:
     """Says once in a process that a model is trained, or sampled from, more slowly than others, and why."""
     path = path_of(model)
-    if path is not None and samples_rows(path):
+    if path is not None and not path.judges_packed:
         _warn(path.kind, str(path))
 
 
@@ -63,6 +66,22 @@ def _warn(kind: str, text: str) -> None:
     if kind not in _WARNED:
         _WARNED.add(kind)
         log.warning("model: %s; slower than packed", text)
+
+
+def load_on(device: torch.device, model: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int) -> nn.Module:
+    """A judge on a device; arguments as those of ``load_judge``. What is done to its weights is done before ``settle``."""
+    warn_of_rows(model)
+    with device if four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
+        loaded = load_judge(
+            model,
+            weights,
+            four_bit=four_bit,
+            seed=seed,
+            # On a GPU a step is bound by the number of its kernels, of which an adapter beside the weights makes many more.
+            merge_half=device.type == "cuda",
+            rows=judges_by_rows(model),
+        )
+    return loaded.to(device)
 
 
 def settle(model: nn.Module, path: SequencePath | None, *, autocast: torch.dtype | None = None) -> nn.Module:

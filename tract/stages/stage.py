@@ -27,6 +27,12 @@ IMMATERIAL_CODE = (
     "tract.containers",
     "tract.durable",
     "tract.errors",
+    # Which of two exact ways sequences take; what was decided is part of the key.
+    "tract.exactness",
+    "tract.small_model",
+    "tract.generation.exactness",
+    "tract.generation.paths",
+    "tract.stages.sequences",
     "tract.inside",
     "tract.masking",
     "tract.interruption",
