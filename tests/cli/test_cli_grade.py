@@ -168,3 +168,25 @@ def test_columns_that_are_none_are_one_line(given: str, message: str, tract: Com
     assert (status, len(error.splitlines())) == (2, 1)
     assert error.startswith("error: --columns: ")
     assert message in error
+
+
+def test_rows_that_failed_are_graded_again_by_the_same_command(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    source, out = write(tmp_path / "in.jsonl", 8), tmp_path / "out.jsonl"
+    command = ["grade", source, "-o", out, "--judge", "j"]
+    status, output, error = tract(*command)
+    assert (status, judge.graded[3].response) == (0, "broken")
+    assert "errors 2 x the model failed 1 x in.jsonl:9: not JSON" in " ".join(output.split())
+    assert "3 rows failed; the same command with --retry-failed grades the rows without a score again" in output
+    assert not [line for line in error.splitlines() if "failed" in line]  # none for each row
+    assert tract(*command)[2].endswith("--retry-failed for its rows without a score, or another output\n")
+    assert "give one of the two" in tract(*command, "--retry-failed", "--overwrite")[2]
+    judge.graded.clear()
+    source.write_text(source.read_text().replace("broken", "5").replace("no mass", "1"))
+    status, output, error = tract(*command, "--retry-failed")
+    assert status == 0
+    assert f"{out}: 5 of 9 rows have no score (low_score_mass: 2, error: 3); these are graded again\n" in error
+    assert [request.response for request in judge.graded] == ["1", "5", "1", "5"]
+    assert [json.loads(line)["judge_score"] for line in out.read_text().splitlines()] == [1.0, 3.0, 3.0, 5.0, 1.0, 3.0, 2.0, 5.0, None]
+    out.write_text("".join(f"{line}\n" for line in out.read_text().splitlines()[:8]))
+    status, output, _ = tract(*command, "--retry-failed", "--limit", 8)
+    assert (status, output) == (0, f"{out}: each of its 8 rows has a score; nothing was graded\n")

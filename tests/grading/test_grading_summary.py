@@ -42,8 +42,9 @@ def test_the_table_counts_each_row_once_and_averages_scores_alone() -> None:
         "mean score mass": "0.810",  # of 1, 1, 1, 1 and 0.05
         "shortened": "0 (0.0 %)",
         "time": "3 s",
-        "first error": "max_length: too long",
+        "errors": "1 x max_length: too long",
     }
+    assert lines[13:15] == [f"{'':<17} 1 x the model failed", f"{'':<17} 1 x in.csv:9: response: missing"]
     assert [line.split() for line in lines[1:7]] == [
         ["ok", "2", "(25.0", "%)"], ["no_cue", "1", "(12.5", "%)"], ["truncated_cot", "1", "(12.5", "%)"],
         ["low_score_mass", "1", "(12.5", "%)"], ["over_length", "1", "(12.5", "%)"], ["error", "2", "(25.0", "%)"],

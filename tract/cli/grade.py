@@ -11,6 +11,7 @@ from tract import interruption
 from tract.cli.judges import add_data_arguments, check_rubric, open_judge
 from tract.cli.output import last_words, note, progress
 from tract.entry import say
+from tract.errors import ConfigError
 from tract.judge.arguments import add_judge_arguments, options_of, positive
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ Grades each row of a file. The output holds every row once, in order, its column
 judge_status, judge_feedback(s), judge_distribution, judge_low and judge_high (90 %), judge_standard_error, judge_score_mass,
 judge_raw_score, judge_shortened and judge_error. A row without a score has null there, and a status that says why.
 
-The same command goes on where it was cut off: grades are kept in OUTPUT.partial until all are there. Exit status: 0; 1 if no row
-got a score; 2 for a mistake."""
+The same command goes on where it was cut off: grades are kept in OUTPUT.partial until all are there. Rows that failed, e.g. because a
+server was down, are graded again by the same command with --retry-failed. Exit status: 0; 1 if no row got a score; 2 for a mistake."""
 _EPILOG = """\
 examples:
   tract grade responses.jsonl --judge my_judge --rubric rubric.yaml -o graded.parquet
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="grade the first N rows only; the output holds no others")
     parser.add_argument("--restart", action="store_true", help="forget what an earlier command kept in OUTPUT.partial")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="grade only the rows of OUTPUT that have no score; all others stay as they are"
+    )
     parser.add_argument("--keep-going", action="store_true", help="go on however many rows fail one after the other")
     add_judge_arguments(parser)
 
@@ -60,9 +64,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _grade(arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
     options = options_of(arguments)
+    if arguments.retry_failed and arguments.overwrite:
+        raise ConfigError("--retry-failed: keeps the grades of OUTPUT and --overwrite drops them; give one of the two")
     plan = _plan(arguments)
+    if plan.retry is not None:
+        if not plan.retry.rows:
+            say(f"{plan.out}: each of its {plan.facts.rows} rows has a score; nothing was graded")
+            return 0
+        reasons = ", ".join(f"{status}: {count}" for status, count in plan.retry.statuses.items())
+        note(f"{plan.out}: {plan.retry.rows} of {plan.facts.rows} rows have no score ({reasons}); these are graded again")
     from tract.grading.files import finish, grade_rows
     from tract.grading.journal import Journal
+    from tract.judge.grades import ERROR
 
     asked = {f"--{name.replace('_', '-')}": value for name, value in {"judge": arguments.judge, **options}.items() if name not in _HOW}
     if plan.rubric is not None and "criteria" in plan.columns.of:
@@ -75,7 +88,7 @@ def _grade(arguments: argparse.Namespace) -> int:
         open_judge(arguments.judge, options) as judge,
         Journal(plan.journal_path, {**plan.work(judge.fingerprint), **engine}, asked, restart=arguments.restart) as journal,
     ):
-        before, rows = journal.done, plan.facts.rows
+        before, rows = journal.done, plan.rows
         interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
         if before:
             note(f"{plan.journal_path}: {before} of {rows} rows are graded already; going on")
@@ -83,6 +96,8 @@ def _grade(arguments: argparse.Namespace) -> int:
             grade_rows(plan, judge, journal, advance, keep_going=arguments.keep_going)
         summary = finish(plan, journal, judge.grid)
     say("\n".join(summary.lines(_time(time.monotonic() - begun, rows - before, before))))
+    if failed := summary.statuses[ERROR]:
+        say(f"\n{failed} rows failed; the same command with --retry-failed grades the rows without a score again")
     say(f"\n{plan.out}")
     return 0 if summary.scores.count else 1
 
@@ -94,7 +109,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
     given = parse_columns(arguments.columns)
     rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
-    return plan_of(arguments.file, arguments.out, given, rubric, arguments.limit, overwrite=arguments.overwrite)
+    return plan_of(
+        arguments.file, arguments.out, given, rubric, arguments.limit, overwrite=arguments.overwrite, retry_failed=arguments.retry_failed
+    )
 
 
 def _time(seconds: float, graded: int, before: int) -> str:

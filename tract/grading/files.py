@@ -16,6 +16,7 @@ from tract.grading.columns import Columns, columns_in
 from tract.grading.graded import PREFIX, columns_of, refused
 from tract.grading.journal import Journal
 from tract.grading.outputs import OUTPUTS, write_output
+from tract.grading.retry import Retry, retry_of
 from tract.grading.scan import FileFacts, numbered_rows, scan
 from tract.grading.summary import Summary
 from tract.judge.grades import ERROR, Grade
@@ -51,6 +52,7 @@ class Plan:
     Attributes:
         facts: of the input. out: where the graded file goes. columns: what holds which field. rubric: for all rows, or None for
             those of the rows. limit: the most rows that are graded, None for all.
+        retry: the graded file whose rows without a score are all that is graded, None for all rows.
     """
 
     facts: FileFacts
@@ -58,6 +60,18 @@ class Plan:
     columns: Columns
     rubric: Rubric | None
     limit: int | None
+    retry: Retry | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows are to be graded."""
+        return self.facts.rows if self.retry is None else self.retry.rows
+
+    def numbered_rows(self) -> Iterator[tuple[int, Row]]:
+        """(number from 0, row) of the rows that are to be graded."""
+        if self.retry is None:
+            return numbered_rows(self.facts.path, self.limit)
+        return self.retry.rows_of(self.facts.path, self.limit)
 
     @property
     def journal_path(self) -> Path:
@@ -73,14 +87,25 @@ class Plan:
             "rubric": rubric,
             "limit": self.limit,
             "the judge's fingerprint": fingerprint,
+            **({} if self.retry is None else {"the graded file whose failed rows are graded again": self.retry.sha256}),
         }
 
 
-def plan_of(source: Path, out: Path, given: Mapping[str, str], rubric: Rubric | None, limit: int | None, *, overwrite: bool) -> Plan:
+def plan_of(
+    source: Path,
+    out: Path,
+    given: Mapping[str, str],
+    rubric: Rubric | None,
+    limit: int | None,
+    *,
+    overwrite: bool,
+    retry_failed: bool = False,
+) -> Plan:
     """The plan of a grading.
 
     Args:
         given: field -> column, for those columns that are not called as their fields. overwrite: whether ``out`` may be there.
+        retry_failed: whether ``out`` is there, and only its rows without a score are to be graded.
 
     Raises:
         DataError: if the input cannot be used or the output not be written.
@@ -91,8 +116,9 @@ def plan_of(source: Path, out: Path, given: Mapping[str, str], rubric: Rubric | 
         raise DataError(f"-o {out}: the folder {out.absolute().parent} does not exist; make it, or give another output")
     if out.exists() and source.exists() and out.samefile(source):
         raise DataError(f"-o {out}: is the input itself, which is never written to; give another output")
-    if out.is_dir() or (out.exists() and not overwrite):
-        hint = "give a file" if out.is_dir() else "it is left as it is; give --overwrite to replace it, or another output"
+    if out.is_dir() or (out.exists() and not (overwrite or retry_failed)):
+        kept = "it is left as it is; give --overwrite to replace it, --retry-failed for its rows without a score, or another output"
+        hint = "give a file" if out.is_dir() else kept
         raise DataError(f"-o {out}: is there already; {hint}")
     facts = scan(source, limit)
     if taken := [name for name in facts.kinds if name.startswith(PREFIX)]:
@@ -101,7 +127,8 @@ def plan_of(source: Path, out: Path, given: Mapping[str, str], rubric: Rubric | 
         )
     if rubric is not None and "criteria" in given:
         raise DataError("--rubric: is given beside --columns criteria=...; give one of them")
-    return Plan(facts, out, columns_in(list(facts.kinds), given, str(source)), rubric, limit)
+    columns = columns_in(list(facts.kinds), given, str(source))
+    return Plan(facts, out, columns, rubric, limit, retry_of(source, limit, out, columns) if retry_failed else None)
 
 
 def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[int], None], *, keep_going: bool = False) -> None:
@@ -114,13 +141,13 @@ def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[i
         GenerationError: if ``MOST_FAILURES`` rows fail one after the other; these are not in the journal.
     """
     kept = _Kept(journal, advance, None if keep_going else MOST_FAILURES)
-    order = _Order(plan, islice(numbered_rows(plan.facts.path, plan.limit), journal.done, None), kept)
+    order = _Order(plan, islice(plan.numbered_rows(), journal.done, None), kept)
     while not order.ended:
         for grade in judge.grade_stream(order.requests()):
             order.settle(grade)
     kept.write()
-    if journal.done != plan.facts.rows:
-        raise DataError(f"{plan.facts.path}: {plan.facts.rows} rows were found at first, {journal.done} were graded; it has changed")
+    if journal.done != plan.rows:
+        raise DataError(f"{plan.facts.path}: {plan.rows} rows were found at first, {journal.done} were graded; it has changed")
 
 
 class _Order:
@@ -210,17 +237,23 @@ def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
     Raises:
         DataError: if the input is not the one that was graded.
     """
-    if content_fingerprint(plan.facts.path) != plan.facts.sha256:
-        raise DataError(f"{plan.facts.path}: has changed while it was graded; nothing was written, run the command with --restart")
-    summary = Summary(_grid_of(journal) or grid)
-    write_output(plan.facts, plan.limit, plan.out, summary.counted(journal.records()), summary)
+    for path, before in ((plan.facts.path, plan.facts.sha256), *([(plan.retry.path, plan.retry.sha256)] if plan.retry else [])):
+        if content_fingerprint(path) != before:
+            raise DataError(f"{path}: has changed while it was graded; nothing was written, run the command with --restart")
+    summary = Summary(_grid_of(_records(plan, journal)) or grid)
+    write_output(plan.facts, plan.limit, plan.out, summary.counted(_records(plan, journal)), summary)
     journal.remove()
     return summary
 
 
-def _grid_of(journal: Journal) -> ScoreGrid | None:
+def _records(plan: Plan, journal: Journal) -> Iterator[dict[str, Any]]:
+    """The graded columns of all rows, in order."""
+    return journal.records() if plan.retry is None else plan.retry.merged(journal.records())
+
+
+def _grid_of(records: Iterator[dict[str, Any]]) -> ScoreGrid | None:
     """The scores that were given out: rubrics may bring their own; None without a grade."""
-    labels = {label for record in journal.records() for label in record["judge_distribution"]}
+    labels = {label for record in records for label in record["judge_distribution"]}
     return ScoreGrid(tuple(sorted(labels, key=float))) if len(set(map(float, labels))) == len(labels) > 1 else None
 
 

@@ -92,6 +92,29 @@ def reading_of(cells: Mapping[str, object]) -> Reading:
     )
 
 
+def record_of(cells: Mapping[str, object]) -> dict[str, Any]:
+    """Column -> value of a row of a graded file, as ``columns_of`` made them, whichever format they went through.
+
+    Raises:
+        ValueError: as ``reading_of`` does.
+    """
+    reading_of(cells)
+    return {name: _typed(cells.get(name), name, kind) for name, kind in TYPES.items()}
+
+
+def _typed(value: object, name: str, kind: pa.DataType) -> Any:
+    if pa.types.is_map(kind):
+        return _distribution(value)
+    if pa.types.is_list(kind):
+        return list(_parsed(value, name) or [])
+    if pa.types.is_floating(kind):
+        return fields.optional_number(value, name)
+    if pa.types.is_boolean(kind):
+        return bool(_parsed(value, name))
+    found = fields.optional_text(value, name)
+    return found or "" if name == "judge_feedback" else found
+
+
 def _distribution(value: object) -> dict[str, float]:
     """As an object (JSON), as text of one (CSV) or as pairs (Parquet)."""
     found = _parsed(value, "judge_distribution")

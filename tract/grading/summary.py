@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tract.grading.failures import Failures
 from tract.grading.histogram import Histogram
 from tract.judge.grades import STATUSES
 from tract.score_grid import ScoreGrid
@@ -42,7 +43,7 @@ class Summary:
 
     Attributes:
         statuses: status -> rows. scores: of the rows that have one. mass: score mass where it was read.
-        shortened: rows of which a field was shortened. first_error: of the rows without a grade, or None.
+        shortened: rows of which a field was shortened. failures: why rows have no grade.
         not_finite, unreadable: values of the input that the output shows as null.
     """
 
@@ -52,7 +53,7 @@ class Summary:
         self.scores, self.mass = Mean(), Mean()
         self.histogram = Histogram.over(grid.labels, grid.values)
         self.shortened = self.not_finite = self.unreadable = 0
-        self.first_error: str | None = None
+        self.failures = Failures()
 
     def counted(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The same records, counted as they go by."""
@@ -64,7 +65,8 @@ class Summary:
         """Counts the graded columns of a row."""
         self.statuses[record["judge_status"]] += 1
         self.shortened += bool(record["judge_shortened"])
-        self.first_error = self.first_error or record["judge_error"]
+        if record["judge_error"]:
+            self.failures.add(record["judge_error"])
         if record["judge_score"] is not None:
             self.scores.add(record["judge_score"])
             self.histogram.add(record["judge_score"])
@@ -92,8 +94,7 @@ class Summary:
             rows.append(("NaN or infinity in the input", f"{self.not_finite}, null in the output"))
         if self.unreadable:
             rows.append(("unreadable cells in the input", f"{self.unreadable}, null in the output"))
-        if self.first_error:
-            rows.append(("first error", self.first_error if len(self.first_error) <= 300 else f"{self.first_error[:297]}..."))
+        rows += [("" if number else "errors", line) for number, line in enumerate(self.failures.lines())]
         width = max(len(name) for name, _ in rows)
         table = [f"{name:<{width}}  {value}" for name, value in rows]
         return [*table, "", "scores, each counted at the nearest of the grid", *self.histogram.lines()] if self.scores.count else table
