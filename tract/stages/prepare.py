@@ -148,7 +148,8 @@ def store_of(source: Source, cfg: Config, grid: ScoreGrid) -> ExampleStore:
         cue=cfg.prompt.cue,
     )
     if store.counts.get("rows_rejected"):
-        log.warning("data: %d rows were left out, listed with reasons in %s", store.counts["rows_rejected"], store.rejected_path)
+        reasons = ", ".join(f"{reason}: {number}" for reason, number in store.counts["rejected_by_reason"].items())
+        log.warning("data: %d rows were left out (%s), listed in %s", store.counts["rows_rejected"], reasons, store.rejected_path)
     return store
 
 
