@@ -212,4 +212,5 @@ def test_the_commands_of_the_page_on_own_data_run(tmp_path: Path) -> None:
     assert ends[0][0] == 2
     assert "judged.csv:9: grade: score 7 is not on the grid" in ends[0][1]
     assert ends[1][0] == 0
+    assert "data: 1 rows were left out (grade: 1), listed in " in ends[1][1]
     assert "dry run: stage1" in ends[1][1]
