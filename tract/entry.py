@@ -60,7 +60,7 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
     if not sys.stderr.isatty():
         # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
         os.environ.setdefault("TQDM_DISABLE", "1")
-    multirun.findable(CONFIG_DIR.parent)
+    multirun.findable()
     began = False
 
     @functools.wraps(task)

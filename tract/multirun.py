@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tract import import_order
 from tract.errors import ConfigError, Told
 from tract.interruption import Interrupted
 from tract.masking import masked_text, secret_keys
@@ -92,11 +93,9 @@ class SweepStart(Callback):
 _started: list[Path] = []  # the folders of the multiruns that this process started
 
 
-def findable(root: Path) -> None:
-    """Lets jobs import the package that this process runs, wherever the command was started."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(root) not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, paths)])
+def findable() -> None:
+    """Lets jobs import the package that this process runs, wherever the command was started, and nothing by that place."""
+    os.environ.update(import_order.for_children(os.environ))
 
 
 def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | Failure | None:
