@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.containers",
             "tract.durable",
             "tract.schema",
+            "tract.given_paths",
             "tract.inside",
             "tract.masking",
             "tract.model_name",

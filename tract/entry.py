@@ -16,15 +16,19 @@ from typing import Any, NoReturn, TypeVar
 
 import hydra
 import yaml
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import interruption, multirun
 from tract.errors import Told, TractError
+from tract.given_paths import expanded
 from tract.masking import masked_text
 
 Result = TypeVar("Result")
+
+_FOLDER_FLAGS = ("--config-dir", "--config-path", "-cd", "-cp")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 # Sections whose keys are the arguments of a class, so that any that it takes can be added.
@@ -61,6 +65,7 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
         os.environ.setdefault("TQDM_DISABLE", "1")
     multirun.findable()
+    guarded(_expand_home)()
     began = False
 
     @functools.wraps(task)
@@ -88,6 +93,32 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         _fail(multirun.explain(error))
     if multirun.tell_failures():
         sys.exit(2)
+
+
+def _expand_home() -> None:
+    """Replaces ``~`` in what Hydra reads before the configuration is there: overrides, where it accepts none, and folders."""
+    for name in ("TRACT_RUNS", "TRACT_CACHE"):
+        if (found := os.environ.get(name, "")).startswith("~"):
+            os.environ[name] = expanded(found, name)
+    sys.argv[1:] = [_with_home(word) for word in sys.argv[1:]]
+
+
+def _with_home(word: str) -> str:
+    """An argument of a script in which each ``~`` at the beginning of a value is the home folder, and any other one can be read."""
+    key, equals, value = word.partition("=")
+    if key in _FOLDER_FLAGS:
+        return f"{key}={expanded(value, key)}" if value.startswith("~") else word
+    if not equals or "~" not in value or re.search(r"['\"]", value) or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+        return word  # what is quoted is read as it is, and expanded where it is a path (tract.validation)
+    name = key.lstrip("+~")
+    # Of a list, or of several jobs, each by itself.
+    return f"{key}=" + re.sub(
+        r"[^\s,\[\]{}()][^,\[\]{}()]*", lambda found: _quoted(expanded(found[0], name)) if "~" in found[0] else found[0], value
+    )
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

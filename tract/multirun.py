@@ -76,6 +76,12 @@ class SweepStart(Callback):
             SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
         """
         os.environ[SWEEP] = f"{time.time_ns():x}-{os.getpid()}"
+        if (runs := str(config.paths.runs)).startswith("~"):  # what is given in other ways is expanded before Hydra reads it
+            sys.stderr.write(
+                f"{_ERROR}paths.runs: ~ in {runs!r} of a file is not read before a multirun; write the folder out, or give it with "
+                "paths.runs= or in TRACT_RUNS\n"
+            )
+            sys.exit(2)
         found = secret_keys(OmegaConf.to_container(config))
         if not found:
             _started.append(Path(config.hydra.sweep.dir))

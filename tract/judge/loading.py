@@ -14,6 +14,7 @@ from typing import Any
 from tract.config import ModelConfig
 from tract.errors import ConfigError
 from tract.generation.sampling import Sampling
+from tract.given_paths import expanded
 from tract.judge.chat_models import chat_settings, template_of
 from tract.judge.fit_stages import is_run
 from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
@@ -83,8 +84,8 @@ def open_judge_files(
     Raises:
         ConfigError: if there is no judge, or a setting cannot be used.
     """
-    where = _Where(str(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
-    found = _trained(where, base_model) or _chat_model(where)
+    where = _Where(_spec(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
+    found = _trained(where, None if base_model is None else expanded(str(base_model), "base_model")) or _chat_model(where)
     return _completed(found, grid, prompt, changed, chat_template_kwargs or {})
 
 
@@ -104,13 +105,24 @@ def hosted_judge(
     Raises:
         ConfigError: if a setting cannot be used.
     """
-    where = _Where(str(model), None, cache_folder(cache_dir), trust_remote_code=False)
+    where = _Where(_named(model), None, cache_folder(cache_dir), trust_remote_code=False)
     settings = chat_settings(BaseModel(str(model)))
     # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=None)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
     return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
+
+
+def _spec(judge: str | Path) -> str:
+    """What the user gave for a judge, with ``~`` expanded."""
+    return expanded(_named(judge), "judge")
+
+
+def _named(judge: str | Path) -> str:
+    if not isinstance(judge, (str, Path)) or not str(judge).strip():
+        raise ConfigError(f"judge: {judge!r} names no judge; give an exported judge, a run, a chat model's folder or hub id")
+    return str(judge)
 
 
 def _completed(
@@ -366,8 +378,7 @@ def _adapter_digest(folder: Path) -> str:
 def cache_folder(given: str | Path | None) -> Path:
     """Where files are written that other formats are unpacked to."""
     if given is not None:
-        return Path(given)
+        return Path(expanded(str(given), "cache_dir"))
     if found := os.environ.get("TRACT_CACHE"):
-        return Path(found)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "tract"
+        return Path(expanded(found, "TRACT_CACHE"))
+    return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache", "cache_dir")) / "tract"
