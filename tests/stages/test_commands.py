@@ -98,6 +98,7 @@ def printed(log: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # five pipelines, in processes of their own
 def test_the_commands_that_a_run_prints_run(tmp_path: Path) -> None:
     """Where the folder of the runs has all that the shell and Hydra read in their own ways."""
     work = tmp_path / "my work"
@@ -110,7 +111,7 @@ def test_the_commands_that_a_run_prints_run(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(command: list[str]) -> Any:
-        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -118,4 +119,4 @@ def test_the_commands_that_a_run_prints_run(tmp_path: Path) -> None:
     made = list((work / "runs (old), v=2" / "it's [1] #{x}" / "stages").glob("stage1-*/manifest.json"))
     assert len(made) == 1
     for command in printed(first.stdout + first.stderr):
-        run([*command, *(["hydra.sweep.subdir=."] if "-m" in command else []), "train.max_steps=1"])
+        run(command)
