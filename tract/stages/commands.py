@@ -82,8 +82,9 @@ def _flags(script: str) -> list[str]:
     hydra = HydraConfig.get()
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     flags = [word for folder in folders for word in ("--config-dir", _local(folder))]
-    own_root = hydra.job.config_name not in (None, "train", "generate_cot", "evaluate") and script.startswith("train.py")
-    return [*flags, "--config-name", hydra.job.config_name] if own_root else flags
+    root = hydra.job.config_name or "train"
+    own = root not in ("train", "generate_cot", "evaluate") and script.startswith("train.py")
+    return [*flags, "--config-name", root] if own else flags
 
 
 def _local(place: str) -> str:
