@@ -28,6 +28,8 @@ from tract.masking import masked_text
 
 Result = TypeVar("Result")
 
+# Of a value: what stands between commas and brackets, which ${...} may be part of.
+_ELEMENT = re.compile(r"(?!\s)(?:\$\{[^{}]*\}|[^,\[\]{}()])+")
 _FOLDER_FLAGS = ("--config-dir", "--config-path", "-cd", "-cp")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -110,15 +112,15 @@ def _with_home(word: str) -> str:
         return f"{key}={expanded(value, key)}" if value.startswith("~") else word
     if not equals or "~" not in value or re.search(r"['\"]", value) or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
         return word  # what is quoted is read as it is, and expanded where it is a path (tract.validation)
-    name = key.lstrip("+~")
     # Of a list, or of several jobs, each by itself.
-    return f"{key}=" + re.sub(
-        r"[^\s,\[\]{}()][^,\[\]{}()]*", lambda found: _quoted(expanded(found[0], name)) if "~" in found[0] else found[0], value
-    )
+    return f"{key}=" + _ELEMENT.sub(lambda found: _quoted(found[0], key.lstrip("+~")) if "~" in found[0] else found[0], value)
 
 
-def _quoted(text: str) -> str:
-    return QuotedString(text, Quote.single).with_quotes()
+def _quoted(text: str, key: str) -> str:
+    from tract.config_rules import PATHS
+
+    is_path = key in PATHS or text.partition("/")[0] == "~"  # elsewhere ~NAME may be any text
+    return QuotedString(expanded(text, key) if is_path else text, Quote.single).with_quotes()
 
 
 def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
