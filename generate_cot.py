@@ -1,8 +1,13 @@
 """Samples CoTs with a judge, for stage 2: ``python generate_cot.py judge=RUN_FOLDER_OR_MODEL``; ``--help`` shows more."""
 
-from omegaconf import DictConfig
+from tract import import_order
 
-from tract.entry import launch
+if __name__ == "__main__":  # before all other imports
+    import_order.script_folder_last()
+
+from omegaconf import DictConfig  # noqa: E402
+
+from tract.entry import launch  # noqa: E402
 
 
 def main(cfg: DictConfig) -> None:

@@ -1,8 +1,13 @@
 """Trains and evaluates a judge, all of TRACT: ``python train.py experiment=tract_quickstart``; ``--help`` lists the groups."""
 
-from omegaconf import DictConfig
+from tract import import_order
 
-from tract.entry import launch
+if __name__ == "__main__":  # before all other imports
+    import_order.script_folder_last()
+
+from omegaconf import DictConfig  # noqa: E402
+
+from tract.entry import launch  # noqa: E402
 
 
 def main(cfg: DictConfig) -> float | None:

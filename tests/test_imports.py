@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Row -> (its modules, the rows that it may use beside itself). A module belongs to the one row that it matches.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "package": (("tract",), ()),
+    "package": (("tract", "tract.import_order"), ()),
     "interruption": (("tract.interruption",), ()),
     "schema": (
         (
@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.containers",
             "tract.durable",
             "tract.schema",
+            "tract.given_paths",
             "tract.inside",
             "tract.masking",
             "tract.model_name",

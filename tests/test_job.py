@@ -126,7 +126,7 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
     kept = tmp_path / "kept.json"
     program = (
         "import json, os, pathlib, sys\n"
-        "folder = pathlib.Path(sys.argv[3])\n"
+        "folder = pathlib.Path(sys.argv[4])\n"
         f"pathlib.Path({str(kept)!r}).write_text(json.dumps([sys.argv[1:], json.loads((folder / 'task.json').read_text()),"
         "(folder / 'config.yaml').is_file(), os.environ['PYTHONPATH']]))\n"
         f"(folder / {PRODUCT_FILE!r}).write_text('predict-abc')\n"
@@ -135,11 +135,11 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
     monkeypatch.setattr("tract.stages.pipeline.open_product", lambda path, *, just_made: path)
     assert _run_apart(Task(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
     arguments, task, has_config, path = json.loads(kept.read_text())
-    assert arguments[:2] == ["-m", "tract.job"]
+    assert arguments[:3] == ["-P", "-m", "tract.job"]
     assert task == {**PREDICT, "parent": os.getpid()}
     assert has_config
-    assert path.split(os.pathsep)[0] == str(ROOT)
-    assert not Path(arguments[2]).exists()
+    assert path.split(os.pathsep)[0] == str(ROOT / "scripts" / "package_path")
+    assert not Path(arguments[3]).exists()
 
 
 _TIED = """

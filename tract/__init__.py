@@ -1,11 +1,10 @@
 """TRACT judges: two-stage regression-aware fine-tuning of LLM judges (arXiv 2503.04381)."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here at run time: see tract.import_order.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tract.judge.grades import CotGrade, Grade
     from tract.judge.judge import Judge
     from tract.judge.relative import Comparison
@@ -26,7 +25,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'tract' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)

@@ -1,5 +1,9 @@
 """``python -m tract``: what the command ``tract`` does, also where it is not installed."""
 
-from tract.cli.main import main
+from tract import import_order
+
+import_order.script_folder_last()
+
+from tract.cli.main import main  # noqa: E402
 
 main()

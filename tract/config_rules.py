@@ -67,6 +67,11 @@ MONITORS = (
 )
 # A folder, and part of W&B's run id, which takes none of /\\#?%:
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
+# Keys that hold a path, or what may be one; none is blank.
+PATHS = (
+    "judge", "compare_to", "paths.runs", "paths.cache", "model.name_or_path", "model.tokenizer_name_or_path", "model.chat_template",
+    "model.unpacked", "data.path", "data.source.path", "evaluation.benchmarks", "evaluation.cots",
+)  # fmt: skip
 _HYDRA_NAME = re.compile(r"_\w+_")  # _target_, _partial_
 
 
@@ -101,6 +106,7 @@ def _keys_named(name: str, kind: Any, prefix: str = "") -> Iterator[str]:
 
 def field_problems(cfg: Config) -> Iterator[str]:
     """Choices, ranges and contradictions between fields; one line each."""
+    yield from _blank_problems(cfg)
     yield from _choice_problems(cfg)
     yield from _range_problems(cfg)
     yield from _not_finite(cfg)
@@ -111,6 +117,21 @@ def field_problems(cfg: Config) -> Iterator[str]:
     yield from _evaluation_problems(cfg)
     yield from _optimized_problems(cfg)
     yield from device_problems(cfg)
+
+
+def _blank_problems(cfg: Config) -> Iterator[str]:
+    """Paths and names without a character, as a shell makes them of a variable that is not set."""
+    accepted = {
+        "judge": "give a run folder, a Hugging Face model (id or folder), or seed for the seed LLM itself",
+        "compare_to": "give seed, stage1, a run folder, a Hugging Face model, or null for none",
+    }
+    for key in PATHS:
+        value: Any = asdict(cfg)
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.strip():
+                yield f"{key}: {text!r} is empty, as a shell variable is that is not set; {accepted.get(key, 'give a path or a name')}"
 
 
 def _choice_problems(cfg: Config) -> Iterator[str]:

@@ -11,11 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tract.entry import guarded, show_masked
 from tract.errors import ConfigError
+from tract.given_paths import given_path
 from tract.stages.tracking import STEP_AXIS, TOKENS_AXIS, VARIANT, wandb_mode
 
 _METRICS = (("pearson_r", "Pearson r"), ("rmse", "RMSE, points"), ("score_mass", "score mass"))
@@ -115,7 +115,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT", "tract"), help="default: WANDB_PROJECT, else tract")
     parser.add_argument("--benchmark", default="test", help="whose evaluations are shown; default: test")
     parser.add_argument("--name", default="TRACT judges", help="of the view")
-    parser.add_argument("--spec", type=Path, help="write the specification to this file, and send nothing")
+    parser.add_argument("--spec", type=given_path, help="write the specification to this file, and send nothing")
     return parser.parse_args(given)
 
 

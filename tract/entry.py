@@ -16,15 +16,21 @@ from typing import Any, NoReturn, TypeVar
 
 import hydra
 import yaml
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import interruption, multirun
 from tract.errors import Told, TractError
+from tract.given_paths import expanded
 from tract.masking import masked_text
 
 Result = TypeVar("Result")
+
+# Of a value: what stands between commas and brackets, which ${...} may be part of.
+_ELEMENT = re.compile(r"(?!\s)(?:\$\{[^{}]*\}|[^,\[\]{}()])+")
+_FOLDER_FLAGS = ("--config-dir", "--config-path", "-cd", "-cp")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
 # Sections whose keys are the arguments of a class, so that any that it takes can be added.
@@ -60,7 +66,8 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
     if not sys.stderr.isatty():
         # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
         os.environ.setdefault("TQDM_DISABLE", "1")
-    multirun.findable(CONFIG_DIR.parent)
+    multirun.findable()
+    guarded(_expand_home)()
     began = False
 
     @functools.wraps(task)
@@ -88,6 +95,32 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         _fail(multirun.explain(error))
     if multirun.tell_failures():
         sys.exit(2)
+
+
+def _expand_home() -> None:
+    """Replaces ``~`` in what Hydra reads before the configuration is there: overrides, where it accepts none, and folders."""
+    for name in ("TRACT_RUNS", "TRACT_CACHE"):
+        if (found := os.environ.get(name, "")).startswith("~"):
+            os.environ[name] = expanded(found, name)
+    sys.argv[1:] = [_with_home(word) for word in sys.argv[1:]]
+
+
+def _with_home(word: str) -> str:
+    """An argument of a script in which each ``~`` at the beginning of a value is the home folder, and any other one can be read."""
+    key, equals, value = word.partition("=")
+    if key in _FOLDER_FLAGS:
+        return f"{key}={expanded(value, key)}" if value.startswith("~") else word
+    if not equals or "~" not in value or re.search(r"['\"]", value) or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+        return word  # what is quoted is read as it is, and expanded where it is a path (tract.validation)
+    # Of a list, or of several jobs, each by itself.
+    return f"{key}=" + _ELEMENT.sub(lambda found: _quoted(found[0], key.lstrip("+~")) if "~" in found[0] else found[0], value)
+
+
+def _quoted(text: str, key: str) -> str:
+    from tract.config_rules import PATHS
+
+    is_path = key in PATHS or text.partition("/")[0] == "~"  # elsewhere ~NAME may be any text
+    return QuotedString(expanded(text, key) if is_path else text, Quote.single).with_quotes()
 
 
 def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -91,18 +91,20 @@ UNPACKED_VERSION = 1
 _BLOCKS, _BLOCK_BYTES = 64, 65536
 
 
-def model_fingerprint(cfg: ModelConfig, seed: int, *, leave_out: Collection[str] = ()) -> str:
+def model_fingerprint(cfg: ModelConfig, seed: int, *, leave_out: Collection[str] = (), named: str | None = None) -> str:
     """SHA-256 (hex) over what decides a seed LLM's weights and tokenizer: its files, or its id and revision on the hub.
 
     Args:
         cfg: the seed LLM. seed: of randomly made weights. leave_out: names of files in its folder that move no number.
+        named: what the run calls it, where it is found in another place than when it was made; None for ``cfg.name_or_path``.
 
     Raises:
         ConfigError: if it cannot be found.
     """
     source = locate(cfg)
     # The date of the chat template moves no weight; what it moves is part of the layout.
-    own = {name: value for name, value in asdict(replace(cfg, unpacked=None)).items() if name != "template_date"}
+    written = replace(cfg, unpacked=None, name_or_path=named or cfg.name_or_path)
+    own = {name: value for name, value in asdict(written).items() if name != "template_date"}
     digest = hashlib.sha256(json.dumps([masked(own), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():

@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tract import import_order
 from tract.errors import ConfigError, Told
 from tract.interruption import Interrupted
 from tract.masking import masked_text, secret_keys
@@ -75,6 +76,12 @@ class SweepStart(Callback):
             SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
         """
         os.environ[SWEEP] = f"{time.time_ns():x}-{os.getpid()}"
+        if (runs := str(config.paths.runs)).startswith("~"):  # what is given in other ways is expanded before Hydra reads it
+            sys.stderr.write(
+                f"{_ERROR}paths.runs: ~ in {runs!r} of a file is not read before a multirun; write the folder out, or give it with "
+                "paths.runs= or in TRACT_RUNS\n"
+            )
+            sys.exit(2)
         found = secret_keys(OmegaConf.to_container(config))
         if not found:
             _started.append(Path(config.hydra.sweep.dir))
@@ -92,11 +99,9 @@ class SweepStart(Callback):
 _started: list[Path] = []  # the folders of the multiruns that this process started
 
 
-def findable(root: Path) -> None:
-    """Lets jobs import the package that this process runs, wherever the command was started."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(root) not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, paths)])
+def findable() -> None:
+    """Lets jobs import the package that this process runs, wherever the command was started, and nothing by that place."""
+    os.environ.update(import_order.for_children(os.environ))
 
 
 def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | Failure | None:

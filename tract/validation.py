@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import YAML_NAMES, Config
-from tract.config_rules import problems_of, unknown_key_message
+from tract.config_rules import PATHS, problems_of, unknown_key_message
 from tract.errors import ConfigError
+from tract.given_paths import expanded
 
 # What ``typed_node`` made: a pipeline asks for the same few some fifty times, and OmegaConf takes a tenth of a second for each.
 _MOST_MERGED = 16
@@ -25,15 +26,34 @@ _TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", 
 def validate(cfg: DictConfig) -> Config:
     """The composed YAML as typed configuration; all problems are collected and raised as one.
 
+    Args:
+        cfg: is changed in one thing alone: ``~`` at the beginning of its paths is replaced by the home folder.
+
     Raises:
         ConfigError: naming each key, what was found and what is accepted.
     """
+    _expand_home(cfg)
     if problems := list(_node_problems(cfg, Config, "")) or list(_interpolation_problems(cfg)):
         raise ConfigError("; ".join(problems))
     config = typed(cfg)
     if problems := problems_of(config):
         raise ConfigError("; ".join(problems))
     return config
+
+
+def _expand_home(cfg: DictConfig) -> None:
+    """Replaces ``~`` in the paths of the configuration; what is no text is told by the checks."""
+    for key in PATHS:
+        try:
+            found = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException:
+            continue  # an interpolation that leads nowhere, which is told with its key
+        if isinstance(found, ListConfig):
+            for place, item in enumerate(OmegaConf.to_container(found)):
+                if isinstance(item, str) and item.startswith("~"):
+                    found[place] = expanded(item, key)
+        elif isinstance(found, str) and found.startswith("~"):
+            OmegaConf.update(cfg, key, expanded(found, key))
 
 
 def typed(cfg: DictConfig) -> Config:

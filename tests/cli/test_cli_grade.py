@@ -70,6 +70,54 @@ def test_a_rubric_for_all_rows_says_that_theirs_are_not_used(tmp_path: Path, tra
     assert f"{tmp_path / 'in.jsonl'}: the column 'criteria' is not used, since --rubric is for all rows" in error
 
 
+def test_nothing_is_needed_of_the_working_directory_or_of_a_home(
+    tmp_path: Path, tract: Command, judge: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be written to, no HOME, and files behind symbolic links, with a mark of its encoding and another delimiter."""
+    work, real = tmp_path / "work", tmp_path / "real"
+    work.mkdir()
+    real.mkdir()
+    (real / "in.tsv").write_bytes("instruction\tresponse\nWär’s gut?\t3\n".encode("utf-8-sig"))
+    (work / "in.tsv").symlink_to("../real/in.tsv")
+    (work / "out").symlink_to("../real")
+    work.chmod(0o555)
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("HOME", raising=False)
+    status, output, error = tract("grade", "in.tsv", "-o", "out/graded.csv", "--judge", "j")
+    assert status == 0, error
+    assert output.splitlines()[-1] == "out/graded.csv"
+    assert judge.graded[0].instruction == "Wär’s gut?"
+    assert sorted(path.name for path in work.iterdir()) == ["in.tsv", "out"]
+    assert sorted(path.name for path in real.iterdir()) == ["graded.csv", "in.tsv"]
+    status, _, error = tract("inspect", "in.tsv", "--judge", "")
+    assert (status, error) == (2, "error: argument --judge: '' is empty, as a shell variable is that is not set; give a path or a name; "
+                                  "see `tract inspect --help`\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["-o", "--judge", "--rubric", "--prompt", "--base-model", "--cache-dir", "FILE"])
+def test_a_path_of_each_option_takes_the_home_folder_and_is_not_blank(
+    option: str, tmp_path: Path, tract: Command, judge: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "in.jsonl", 3)
+    (tmp_path / "it").write_text("criteria: Right?\n")
+
+    def command(given: str) -> tuple[int, str, str]:
+        words = {"FILE": str(tmp_path / "in.jsonl"), "-o": str(tmp_path / "o.csv"), "--judge": "j", option: given}
+        return tract("grade", words.pop("FILE"), *(word for pair in words.items() for word in pair))
+
+    file = {"FILE": "in.jsonl", "-o": "other.csv"}.get(option, "it")
+    assert command(f"~/{file}")[0] in (0, 1)
+    named = {"--judge": "judge", "--prompt": "prompt", "--base-model": "base_model", "--cache-dir": "cache_dir"}.get(option)
+    if named is not None:
+        assert judge.options[named] == str(tmp_path / "it")  # type: ignore[attr-defined]
+    assert (tmp_path / "other.csv").exists() is (option == "-o")
+    status, _, error = command("")
+    assert status == 2
+    assert "'' is empty, as a shell variable is that is not set" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_exit_status_1_if_no_row_got_a_score(tmp_path: Path, tract: Command, judge: StandIn) -> None:
     status, output, _ = tract("grade", write(tmp_path / "in.jsonl", 1), "-o", tmp_path / "out.jsonl", "--judge", "j")
     assert status == 1

@@ -100,6 +100,20 @@ def test_batch_stream_threads_and_tasks_give_the_grades_of_each_alone(
     assert judge.pending == 0
 
 
+def test_inside_a_loop_that_runs_it_grades_without_one_of_its_own(
+    judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade]
+) -> None:
+    """As in a notebook, whose cells run inside one: a plain call waits, also in a thread of the loop's."""
+
+    async def cell() -> list[Grade]:
+        first = judge.grade(requests[0].instruction, requests[0].response)
+        second = await asyncio.to_thread(judge.grade, requests[1].instruction, requests[1].response)
+        return [first, second, *judge.grade_batch(requests[2:3], progress=False)]
+
+    for one, expected in zip(asyncio.run(cell()), alone[:3], strict=True):
+        close(one, expected)
+
+
 def test_a_bar_changes_nothing(
     judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade], monkeypatch: pytest.MonkeyPatch
 ) -> None:

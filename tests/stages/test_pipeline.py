@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 from tract.config_rules import STAGES
 from tract.errors import ConfigError
 from tract.stages import pipeline
-from tract.stages.pipeline import next_command
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL_MADE = ["stage1", "generate", "stage2", "predict", "predict", "evaluate"]
@@ -37,16 +36,6 @@ def modification_times(root: Path) -> dict[str, int]:
 
 def key_of(whole: Any, stage: str) -> str:
     return str(whole.products[stage].manifest["key"])
-
-
-def test_what_to_try_next_keeps_what_the_run_was_given() -> None:
-    given = ["experiment=tract_quickstart", "data.train=my data.jsonl", "seed=3", "+trainer.x=1", "stages=[stage1]", "sweep=ablations"]
-    kept = "python {} experiment=tract_quickstart 'data.train=my data.jsonl' {}+trainer.x=1 {}"
-    assert next_command("train.py", given, "objective.lambda=0.1") == kept.format("train.py", "seed=3 ", "objective.lambda=0.1")
-    assert next_command("train.py -m", given, "seed=4,5") == kept.format("train.py -m", "", "seed=4,5")
-    assert next_command("evaluate.py", [*given, "judge=old"], "judge=new", "trainer.x=2") == (
-        "python evaluate.py experiment=tract_quickstart 'data.train=my data.jsonl' seed=3 judge=new trainer.x=2"
-    )
 
 
 # What the first run leaves.

@@ -13,6 +13,7 @@ from tract.cli.judges import add_data_arguments, check_rubric, open_judge
 from tract.cli.output import last_words, progress
 from tract.entry import say
 from tract.errors import ConfigError, DataError
+from tract.given_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive, share
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet; graded or not")
+    parser.add_argument("--data", type=given_path, required=True, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet; graded or not")
     parser.add_argument("--target", required=True, metavar="COLUMN", help="the true score of each row, in points")
     add_data_arguments(parser)
     parser.add_argument(

@@ -12,6 +12,7 @@ from tract.cli.judges import add_data_arguments, check_rubric, open_judge
 from tract.cli.output import last_words, note, progress
 from tract.entry import say
 from tract.errors import ConfigError
+from tract.given_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ _HOW = ("batch_size", "device", "timeout_s", "max_retries", "vllm", "cache_dir",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("file", type=Path, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUTPUT", help=".jsonl, .csv or .parquet")
+    parser.add_argument("file", type=given_path, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet")
+    parser.add_argument("-o", "--out", type=given_path, required=True, metavar="OUTPUT", help=".jsonl, .csv or .parquet")
     add_data_arguments(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="grade the first N rows only; the output holds no others")
     parser.add_argument("--restart", action="store_true", help="forget what an earlier command kept in OUTPUT.partial")

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tract.errors import ConfigError, DataError
+from tract.given_paths import given_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,10 @@ def _files(path: str, options: dict[str, Any]) -> JudgeFiles:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what says where a row's fields stand."""
     parser.add_argument(
-        "--rubric", metavar="FILE", help="YAML with criteria and descriptions, for all rows (default: that of each row, if any)"
+        "--rubric",
+        type=given_text,
+        metavar="FILE",
+        help="YAML with criteria and descriptions, for all rows (default: that of each row, if any)",
     )
     parser.add_argument(
         "--columns", nargs="+", default=[], metavar="FIELD=COLUMN", action="extend",

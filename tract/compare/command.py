@@ -11,6 +11,7 @@ from pathlib import Path
 from tract.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, Options
 from tract.entry import guarded, say
 from tract.errors import ConfigError
+from tract.given_paths import given_path
 
 _DESCRIPTION = "Compares runs: means and intervals over seeds, paired differences to a baseline, tables, plots and a page."
 _EPILOG = """\
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a comparison is asked for."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, an evaluate-KEY, a multirun or a folder above them")
+    parser.add_argument("runs", nargs="+", type=given_path, metavar="RUN", help="a run, an evaluate-KEY, a multirun or a folder above them")
     parser.add_argument(
         "--baseline", metavar="NAME", help=f"the variant that differences are to (default: {DEFAULT_BASELINE}, or the first)"
     )
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples", type=int, default=2000, metavar="N", help="of the questions, for differences; 0 for none (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: comparison in the first RUN)")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="where the files go (default: comparison in the first RUN)")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,11 +8,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tract.entry import guarded
 from tract.errors import ConfigError
 from tract.export.options import DTYPES, Options
+from tract.given_paths import given_path, given_text
 from tract.masking import MaskedFormatter
 
 DESCRIPTION = "Writes the judge of a run as a standard Hugging Face folder, with its settings and a model card."
@@ -35,16 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what an export is asked for."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run (runs/NAME/seed0) or the folder of its stage1-KEY or stage2-KEY")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the new folder; it is there as a whole or not at all")
+    parser.add_argument("run", type=given_path, metavar="RUN", help="a run (runs/NAME/seed0) or the folder of its stage1-KEY or stage2-KEY")
+    parser.add_argument("out", type=given_path, metavar="OUT", help="the new folder; it is there as a whole or not at all")
     parser.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone, for PEFT, not merged weights")
-    parser.add_argument("--base", metavar="ID", help="with --adapter: hub id or folder of the base model (default: the run's)")
+    parser.add_argument(
+        "--base", type=given_text, metavar="ID", help="with --adapter: hub id or folder of the base model (default: the run's)"
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: float32 where an adapter is merged, else their own)")
     parser.add_argument("--name", help="what the judge is called (default: the run's name)")
     parser.add_argument("--license", metavar="ID", help="of the export, e.g. apache-2.0 (default: that of the base model, where known)")
     parser.add_argument("--data-license", metavar="TEXT", help="of the training data (default: what is known of it)")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="rows like the training data, to recover its prompt template from")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="for unpacked weights (default: $TRACT_CACHE, or ~/.cache/tract)")
+    parser.add_argument("--data", type=given_path, metavar="PATH", help="rows like the training data, to recover its prompt template from")
+    parser.add_argument("--cache", type=given_path, metavar="DIR", help="for unpacked weights (default: $TRACT_CACHE, or ~/.cache/tract)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     parser.add_argument("--push", metavar="REPO", help="upload it to the Hugging Face hub too, as NAME or OWNER/NAME")
     parser.add_argument("--private", action="store_true", help="with --push: make the repository private")

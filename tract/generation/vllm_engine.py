@@ -203,6 +203,7 @@ def _environment(settings: VLLMSettings) -> Iterator[None]:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    os.environ["PYTHONSAFEPATH"] = "1"  # no file of the working directory stands in for a module of theirs
     os.environ[_STARTED_BY] = str(os.getpid())
     if settings.enforce_eager:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else parts of its sampler are compiled all the same

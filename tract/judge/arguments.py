@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tract.errors import ConfigError
+from tract.given_paths import given_text
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
 _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",
@@ -34,15 +35,18 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = Tru
     group.add_argument(
         "--judge",
         required=True,
+        type=given_text,
         metavar="PATH",
         help="an exported folder, a stage or run folder, a chat model (folder or hub id), or package:NAME",
     )
     if running:
         _add_running(group)
     group.add_argument("--dtype", choices=DTYPES, help="of the arithmetic (default: the judge's)")
-    group.add_argument("--base-model", metavar="PATH", help="where the LLM of an adapter lies (default: what its settings say)")
+    group.add_argument(
+        "--base-model", type=given_text, metavar="PATH", help="where the LLM of an adapter lies (default: what its settings say)"
+    )
     group.add_argument("--revision", metavar="NAME", help="on the hub")
-    group.add_argument("--cache-dir", metavar="DIR", help="for files that are made of others, e.g. an unpacked model")
+    group.add_argument("--cache-dir", type=given_text, metavar="DIR", help="for files that are made of others, e.g. an unpacked model")
     group.add_argument("--trust-remote-code", action="store_true", default=None, help="let code that comes with the model run")
     if settings:
         _add_settings(parser.add_argument_group("instead of the judge's own settings"))
@@ -65,7 +69,10 @@ def _add_running(group: Any) -> None:
 
 def _add_settings(group: Any) -> None:
     group.add_argument(
-        "--prompt", metavar="FILE", help="YAML with the wording: system, blocks, cue, ... (fields of a prompt configuration)"
+        "--prompt",
+        type=given_text,
+        metavar="FILE",
+        help="YAML with the wording: system, blocks, cue, ... (fields of a prompt configuration)",
     )
     group.add_argument("--n-cot", type=int, metavar="N", help="feedbacks that are sampled and averaged for each response")
     group.add_argument(

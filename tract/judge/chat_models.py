@@ -14,6 +14,7 @@ import yaml
 
 from tract.errors import ConfigError
 from tract.generation.sampling import Sampling
+from tract.given_paths import expanded
 from tract.judge.settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
 from tract.prompts import PromptTemplate
 
@@ -71,7 +72,7 @@ def template_of(prompt: str | Path | Mapping[str, Any]) -> PromptTemplate:
         raise ConfigError(f"prompt: found a {type(prompt).__name__}; a template text, a YAML file or a mapping are accepted")
     if not isinstance(prompt, Mapping):
         try:
-            content = yaml.safe_load(Path(prompt).read_text(encoding="utf-8"))
+            content = yaml.safe_load(Path(expanded(str(prompt), "prompt")).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(

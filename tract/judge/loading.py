@@ -14,6 +14,7 @@ from typing import Any
 from tract.config import ModelConfig
 from tract.errors import ConfigError
 from tract.generation.sampling import Sampling
+from tract.given_paths import expanded
 from tract.judge.chat_models import chat_settings, template_of
 from tract.judge.fit_stages import is_run
 from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
@@ -21,6 +22,7 @@ from tract.layout import TEMPLATE_DATE, SequenceLayout
 from tract.modeling import context_of, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
+from tract.stages.recorded_paths import places_of
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ def open_judge_files(
     Raises:
         ConfigError: if there is no judge, or a setting cannot be used.
     """
-    where = _Where(str(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
-    found = _trained(where, base_model) or _chat_model(where)
+    where = _Where(_spec(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
+    found = _trained(where, None if base_model is None else expanded(str(base_model), "base_model")) or _chat_model(where)
     return _completed(found, grid, prompt, changed, chat_template_kwargs or {})
 
 
@@ -104,13 +106,24 @@ def hosted_judge(
     Raises:
         ConfigError: if a setting cannot be used.
     """
-    where = _Where(str(model), None, cache_folder(cache_dir), trust_remote_code=False)
+    where = _Where(_named(model), None, cache_folder(cache_dir), trust_remote_code=False)
     settings = chat_settings(BaseModel(str(model)))
     # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=None)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
     return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
+
+
+def _spec(judge: str | Path) -> str:
+    """What the user gave for a judge, with ``~`` expanded."""
+    return expanded(_named(judge), "judge")
+
+
+def _named(judge: str | Path) -> str:
+    if not isinstance(judge, (str, Path)) or not str(judge).strip():
+        raise ConfigError(f"judge: {judge!r} names no judge; give an exported judge, a run, a chat model's folder or hub id")
+    return str(judge)
 
 
 def _completed(
@@ -135,7 +148,7 @@ def _completed(
     # What the date moves is part of the layout.
     left_out = ("name", "training", "metrics", "calibration", "template_date")
     moved = {name: value for name, value in settings.to_dict().items() if name not in left_out}
-    seed_llm = model_fingerprint(model, found.seed, leave_out=(SETTINGS_FILE, "README.md"))
+    seed_llm = model_fingerprint(model, found.seed, leave_out=(SETTINGS_FILE, "README.md"), named=found.named)
     parts = [seed_llm, found.trained, layout.fingerprint, json.dumps(moved)]
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return JudgeFiles(settings, settings.prompt, layout, tokenizer, model, found.weights, found.four_bit, found.seed, fingerprint, other)
@@ -201,7 +214,10 @@ class _Where:
 
 @dataclass(frozen=True)
 class _Found:
-    """Settings, model, the folder of what belongs on it, and ``trained``: a fingerprint of what is there; empty where that is nothing."""
+    """Settings, model, the folder of what belongs on it, and ``trained``: a fingerprint of what is there; empty where that is nothing.
+
+    ``named`` is what a run calls its seed LLM, which may be found in another place now.
+    """
 
     settings: JudgeSettings
     model: ModelConfig
@@ -210,6 +226,7 @@ class _Found:
     four_bit: bool = False
     seed: int = 0
     hosted: bool = False
+    named: str | None = None
 
 
 def _trained(where: _Where, base_model: str | None) -> _Found | None:
@@ -217,7 +234,7 @@ def _trained(where: _Where, base_model: str | None) -> _Found | None:
     folder = Path(where.spec)
     # The stage of a judge whose weights were all trained holds a config.json too, as a chat model does.
     if folder.is_dir() and not (folder / SETTINGS_FILE).is_file() and (is_run(folder) or not (folder / "config.json").is_file()):
-        return _of_run(folder, where)
+        return _of_run(folder, where, base_model)
     settings_path = folder / SETTINGS_FILE if folder.is_dir() else _from_hub(where)
     if settings_path is None or not settings_path.is_file():
         return None
@@ -225,20 +242,40 @@ def _trained(where: _Where, base_model: str | None) -> _Found | None:
     if not settings.adapter:
         return _Found(settings, where.model(where.spec, revision=None if folder.is_dir() else where.revision), None)
     weights = folder if folder.is_dir() else _adapter_from_hub(where)
-    base = settings.base_model if base_model is None else BaseModel(base_model)
+    base = _base_of(settings, folder) if base_model is None else BaseModel(base_model)
     model = where.model(base.name_or_path, package=base.package, revision=base.revision)
     return _Found(settings, model, weights, _adapter_digest(weights))
 
 
-def _of_run(folder: Path, where: _Where) -> _Found | None:
+def _base_of(settings: JudgeSettings, folder: Path) -> BaseModel:
+    """What an exported adapter belongs on, also where its folder was moved together with that of the base model.
+
+    Raises:
+        ConfigError: if that is a folder which is not there.
+    """
+    base = settings.base_model
+    if base.package is not None or not folder.is_dir():
+        return base
+    found = places_of(base.name_or_path, folder, {})
+    if found:
+        return replace(base, name_or_path=str(found[0]))
+    if base.name_or_path.startswith((".", "/", "~")) or base.name_or_path.endswith(".gguf"):
+        raise ConfigError(
+            f"base_model: the adapter {folder} belongs on {base.name_or_path!r}, which is not there; give base_model=PATH "
+            "(--base-model PATH)"
+        )
+    return base
+
+
+def _of_run(folder: Path, where: _Where, base_model: str | None) -> _Found | None:
     if (folder / "adapter_config.json").is_file() and not (folder / "manifest.json").is_file():
         raise ConfigError(
             f"{folder}: holds an adapter without {SETTINGS_FILE}, so nothing says what it was trained on; merge it into its base model"
         )
     from tract.judge.runs import run_judge
 
-    run = run_judge(folder, trust_remote_code=where.trust_remote_code, cache=where.cache)
-    return _Found(run.settings, run.model, run.weights, run.fingerprint, run.four_bit, run.seed)
+    run = run_judge(folder, trust_remote_code=where.trust_remote_code, cache=where.cache, base_model=base_model)
+    return _Found(run.settings, run.model, run.weights, run.fingerprint, run.four_bit, run.seed, named=run.named)
 
 
 def _from_hub(where: _Where) -> Path | None:
@@ -366,8 +403,7 @@ def _adapter_digest(folder: Path) -> str:
 def cache_folder(given: str | Path | None) -> Path:
     """Where files are written that other formats are unpacked to."""
     if given is not None:
-        return Path(given)
+        return Path(expanded(str(given), "cache_dir"))
     if found := os.environ.get("TRACT_CACHE"):
-        return Path(found)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "tract"
+        return Path(expanded(found, "TRACT_CACHE"))
+    return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache", "cache_dir")) / "tract"

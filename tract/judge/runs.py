@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tract.masking import masked
 from tract.modeling import context_of
 from tract.stages.judges import trained_judge
 from tract.stages.products import read_manifest
+from tract.stages.recorded_paths import places_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class RunJudge:
         model: the seed LLM. weights: folder with the trained adapter or weights. four_bit: whether the seed LLM was quantised (QLoRA).
         seed: of the seed LLM's weights where they are made at random, and of the run.
         tokenizer, layout: what it was trained with. fingerprint: changes when weights, tokenizer or layout do.
-        stage: where it was found.
+        stage: where it was found. named: what the run calls its seed LLM, see ``tract.stages.judges.Judge``.
     """
 
     settings: JudgeSettings
@@ -52,10 +54,17 @@ class RunJudge:
     layout: SequenceLayout
     fingerprint: str
     stage: FitStage
+    named: str | None = None
 
 
 def run_judge(
-    folder: Path | str, *, trust_remote_code: bool = False, cache: Path | None = None, data: Path | None = None, name: str | None = None
+    folder: Path | str,
+    *,
+    trust_remote_code: bool = False,
+    cache: Path | None = None,
+    data: Path | None = None,
+    name: str | None = None,
+    base_model: str | None = None,
 ) -> RunJudge:
     """The judge of a fit stage's folder, or of the last fit stage of a run's folder.
 
@@ -66,13 +75,14 @@ def run_judge(
         cache: folder for unpacked GGUF files, None for none; examples of the training are looked for there too.
         data: rows as those that it was trained on, see ``training_rows``.
         name: what it is called; None for the run's name.
+        base_model: where its seed LLM is; None for where the run found it.
 
     Raises:
         ConfigError, DataError: if there is no such judge, its files are damaged, or it needs code that may not run.
     """
     stage = fit_stage(Path(folder))
     unpacked = None if cache is None else str(cache)
-    judge = trained_judge(stage.path, trust_remote_code=trust_remote_code, unpacked=unpacked)
+    judge = trained_judge(stage.path, trust_remote_code=trust_remote_code, unpacked=unpacked, base_model=base_model)
     assert judge.weights is not None, "a fit stage leaves weights"
     manifest, _ = read_manifest(stage.path)
     try:
@@ -102,11 +112,22 @@ def run_judge(
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{stage.path}: {_reason(error)}; its config.yaml or manifest.json is not that of a fit stage") from error
     if judge.template.source == "finished":
-        caches = [Path(place) for place in (cache, (config.get("paths") or {}).get("cache")) if place]
-        rows = training_rows(config, fingerprint, judge.layout.grid, caches=caches, data=data)
+        kept = (config.get("paths") or {}).get("cache")
+        caches = [*([cache] if cache else []), *(places_of(str(kept), stage.path, manifest) if kept else [])]
+        place = partial(places_of, folder=stage.path, manifest=manifest)
+        rows = training_rows(config, fingerprint, judge.layout.grid, caches=caches, data=data, places=place)
         settings = _worded(settings, recover_template(judge.template, rows, judge.layout.grid))
     return RunJudge(
-        settings, judge.model, judge.weights, judge.four_bit, judge.seed, judge.tokenizer, judge.layout, judge.fingerprint, stage
+        settings,
+        judge.model,
+        judge.weights,
+        judge.four_bit,
+        judge.seed,
+        judge.tokenizer,
+        judge.layout,
+        judge.fingerprint,
+        stage,
+        judge.named,
     )
 
 

@@ -21,7 +21,13 @@ _SOURCES: dict[str, Callable[..., Source]] = {each.__name__: each for each in (F
 
 
 def training_rows(
-    config: Mapping[str, Any], fingerprint: str, grid: ScoreGrid, *, caches: Sequence[Path], data: Path | None
+    config: Mapping[str, Any],
+    fingerprint: str,
+    grid: ScoreGrid,
+    *,
+    caches: Sequence[Path],
+    data: Path | None,
+    places: Callable[[str], list[Path]],
 ) -> list[JudgeExample]:
     """At most ``ROWS`` examples of a stage's training data; empty if they are not on this machine.
 
@@ -29,6 +35,7 @@ def training_rows(
         config: of the stage, resolved. fingerprint: of its examples, by its manifest. grid: its scores.
         caches: folders where the training may have kept its examples.
         data: file or folder with such rows, which is read instead; None for where the training read them.
+        places: where a path of the run's configuration may lead today.
 
     Raises:
         DataError: if ``data`` is given and cannot be read as the training data was.
@@ -37,16 +44,17 @@ def training_rows(
         if (store := cached_store(fingerprint, cache)) is not None:
             return [store.example(row) for row in range(min(ROWS, len(store)))]
     try:
-        return list(islice(_examples(config["data"]["source"], data, grid), ROWS))
+        return list(islice(_examples(config["data"]["source"], data, grid, places), ROWS))
     except (TractError, TypeError, KeyError, OSError) as error:
         if data is None:
             return []
         raise DataError(f"--data: {data} cannot be read as the training data was: {' '.join(str(error).split())}") from error
 
 
-def _examples(node: Mapping[str, Any], data: Path | None, grid: ScoreGrid) -> Iterator[JudgeExample]:
+def _examples(node: Mapping[str, Any], data: Path | None, grid: ScoreGrid, places: Callable[[str], list[Path]]) -> Iterator[JudgeExample]:
     name = str(node["_target_"]).rpartition(".")[2]
-    path = str(data if data is not None else node.get("path"))
+    written = str(node.get("path"))
+    path = str(data if data is not None else next(iter(places(written)), written))
     if name not in _SOURCES or not Path(path).exists():
         raise DataError(f"{name}: no rows at {path}; one of {', '.join(_SOURCES)} with local files is accepted")
     source = _SOURCES[name](**{**{key: value for key, value in node.items() if key != "_target_"}, "path": path})

@@ -21,6 +21,7 @@ from tract.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
 from tract.stages.prepare import seed_layout
 from tract.stages.products import MANIFEST, open_product
+from tract.stages.recorded_paths import found_base
 
 SEED = "seed"
 
@@ -36,6 +37,7 @@ class Judge:
         tokenizer, layout, template: how prompts are worded and scores are written; those that it was trained with.
         seed: of the seed LLM's weights where they are made at random; the one that it was trained on, not today's.
         use_cot: whether it was trained to write feedback before the score.
+        named: what its run calls the seed LLM, where that is found in another place now; None for ``model.name_or_path``.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Judge:
     template: PromptTemplate
     seed: int
     use_cot: bool = True
+    named: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -57,7 +60,7 @@ class Judge:
     @property
     def model_name(self) -> str:
         """What the seed LLM is called in reports."""
-        return model_name(self.model.name_or_path, self.model.package)
+        return model_name(self.named or self.model.name_or_path, self.model.package)
 
 
 def find_judge(spec: str, cfg: Config) -> Judge:
@@ -112,12 +115,13 @@ def _adapter_judge(folder: Path, cfg: Config) -> Judge:
     return replace(seed, name=folder.name, weights=folder, fingerprinted=fingerprinted)
 
 
-def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None) -> Judge:
+def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None, base_model: str | None = None) -> Judge:
     """The judge that a fit stage made.
 
     Args:
         folder: of the complete stage. trust_remote_code: whether Python code that came with its seed LLM may run; the folder's own
             configuration cannot allow it. unpacked: folder for unpacked GGUF files, None for none.
+        base_model: where its seed LLM is, in place of where the run found it.
 
     Raises:
         ConfigError, DataError: if it is none, its files are damaged, or it needs code that may not run.
@@ -140,16 +144,21 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
         raise DataError(
             f"judge: {folder} is no folder of a fit stage: {type(error).__name__}: {reason}; give that of stage1 or stage2"
         ) from error
+    written = model.name_or_path
+    if base_model is None:
+        model = found_base(model, seed, folder, product.manifest)
+    else:
+        model = replace(model, name_or_path=base_model, package=None, revision=None)
     model = _as_allowed(model, folder, trust_remote_code, unpacked)
     tokenizer = load_tokenizer(in_folder(model, folder))
     layout = SequenceLayout.from_dict(tokenizer, saved)
 
     def fingerprinted() -> str:
         # The seed LLM is no file of the folder where an adapter was trained.
-        return _joined(product.fingerprint, model_fingerprint(model, seed))
+        return _joined(product.fingerprint, model_fingerprint(model, seed, named=written))
 
     name = str(product.manifest.get("stage", folder.name))
-    return Judge(name, fingerprinted, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot)
+    return Judge(name, fingerprinted, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot, written)
 
 
 def _as_allowed(model: ModelConfig, folder: Path, trust_remote_code: bool, unpacked: str | None) -> ModelConfig:

@@ -27,7 +27,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from tract import interruption
+from tract import import_order, interruption
 from tract.config import Config
 from tract.config_devices import spreads_weights
 from tract.config_rules import AUTO
@@ -220,7 +220,7 @@ def _write(folder: Path, message: Mapping[str, Any]) -> None:
 
 def _run_one(folder: Path, environment: Mapping[str, str]) -> int:
     """One process; its exit status, or minus the signal that ended it."""
-    with interruption.started([sys.executable, "-m", _JOB, str(folder)], environment) as process:
+    with interruption.started([sys.executable, "-P", "-m", _JOB, str(folder)], environment) as process:
         return process.wait()
 
 
@@ -243,7 +243,7 @@ def _run_several(folder: Path, size: int) -> int:
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
     os.environ.update(_environment({"OMP_NUM_THREADS": threads}))
     try:
-        elastic_launch(config, sys.executable)("-m", _JOB, str(folder))
+        elastic_launch(config, sys.executable)("-P", "-m", _JOB, str(folder))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if interruption.is_status_of_one(failure.exitcode) and interruption.take_note(folder):
@@ -307,9 +307,8 @@ def _environment(added: Mapping[str, str], *, alone: bool = False) -> dict[str, 
     Args:
         added: names to set. alone: leave out what a launcher says of ranks.
     """
-    root = str(Path(__file__).resolve().parents[2])
     ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE") if alone else ()
     kept = {name: value for name, value in os.environ.items() if name not in ranks}
     # DeepSpeed compiles with ninja, which is on no PATH where .venv was not activated.
-    before = {"PYTHONPATH": root, "PATH": str(Path(sys.executable).parent)}
-    return {**kept, **{name: os.pathsep.join([first, *filter(None, [kept.get(name)])]) for name, first in before.items()}, **added}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [kept.get("PATH")])])
+    return {**kept, **import_order.for_children(kept), "PATH": programs, **added}

@@ -18,12 +18,11 @@ import logging
 import os
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tract import interruption
@@ -32,6 +31,7 @@ from tract.config_rules import AUTO, STAGES
 from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
+from tract.stages.commands import next_command, override
 from tract.stages.judges import SEED, find_judge
 from tract.stages.launch import check_devices, follow, follows, isolated, leading, processes, run_job
 from tract.stages.products import Product, open_product
@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 
 PRODUCT_FILE = "product.txt"  # where a stage's own process says what it made
 _FIT = ("stage1", "stage2")
-# Overrides that say what one run does, which the next one need not do too.
-_OF_A_RUN = ("stages", "from", "force", "dry_run", "sweep")
 _CHANGEABLE = ("objective", "optimizer", "scheduler", "batch", "train")
 
 
@@ -263,23 +261,12 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
 
 def _next_commands(cfg: Config, judge: str) -> list[str]:
     """Three commands that go on from a trained judge, with the overrides that this run was given."""
-    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     weight = cfg.objective.score_loss_weight
     return [
-        next_command("evaluate.py", given, f"judge={judge}", f"evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)}", "compare_to=seed"),
-        next_command("train.py", given, f"objective.lambda={weight / 10 if weight else 1:g}"),
-        next_command("train.py -m", given, f"seed={cfg.seed + 1},{cfg.seed + 2}"),
+        next_command("evaluate.py", override("judge", judge), f"evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)}", "compare_to=seed"),
+        next_command("train.py", f"objective.lambda={weight / 10 if weight else 1:g}"),
+        next_command("train.py -m", f"seed={cfg.seed + 1},{cfg.seed + 2}"),
     ]
-
-
-def next_command(script: str, given: Sequence[str], *changes: str) -> str:
-    """The script with the given overrides, less those of this run alone and those that the changes replace."""
-    replaced = {_key(change) for change in changes} | set(_OF_A_RUN)
-    return shlex.join(["python", *script.split(), *(text for text in given if _key(text) not in replaced), *changes])
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def stage_config(resolved: DictConfig, stage: str) -> DictConfig:

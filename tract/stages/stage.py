@@ -15,6 +15,7 @@ from tract.errors import DataError
 from tract.ranks import agree, wait_for_all
 from tract.stages.identity import StageIdentity
 from tract.stages.products import Product, open_product, read_manifest
+from tract.stages.recorded_paths import whereabouts
 from tract.stages.run_folder import StageFolder, find, provenance, reason, version_changes
 from tract.stages.tracking import Tracker, tracked
 
@@ -191,7 +192,9 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         with tracked(stage.cfg, shown, folder.key) as tracker:
             facts = _make(stage, folder, cfg, tracker)
             wait_for_all(patient=True)
-            product = folder.finish({"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **facts})
+            product = folder.finish(
+                {"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **whereabouts(cfg.model), **facts}
+            )
             tracker.log_product(product)
     folder.link(run_folder(cfg))
     interruption.at(f"after {stage.name}, which is complete")
