@@ -105,12 +105,10 @@ class ChatEngine:
             shape = self._shape
             body = body_of(shape, system, user, sampling, seed, self._settings.extra_body)
             try:
-                found = await with_retries(lambda: self._send(body), self._settings.max_retries, self._settings.model, self._warned)  # noqa: B023
+                return await with_retries(lambda: self._send(body), self._settings.max_retries, self._settings.model, self._warned)  # noqa: B023
             except RefusedError as error:
                 if self._shape == shape and not self._adapt(shape, body, error.refusal):  # another request may have found out meanwhile
                     raise
-            else:
-                return _reply(found, wants_tokens=bool(shape.alternatives))
 
     def count_score(self, undistributed: str | None) -> None:
         """Counts a score; ``undistributed``: why it has no distribution but what was written, or None if it has."""
@@ -143,8 +141,8 @@ class ChatEngine:
             log.warning("%s %s; the server says: %s", self._settings.model, note, refusal.words)
         return True
 
-    async def _send(self, body: dict[str, Any]) -> Mapping[str, Any]:
-        """The JSON of one answer.
+    async def _send(self, body: dict[str, Any]) -> ChatReply:
+        """One answer.
 
         Raises:
             BusyError, RefusedError, GenerationError: see ``with_retries`` and ``adapted``.
@@ -168,7 +166,7 @@ class ChatEngine:
             raise BusyError(f"the server at {settings.shown_url} does not answer ({masked_text(str(error) + cause)})") from error
         found = _json(raw.text)
         if isinstance(found, Mapping) and not found.get("error") and isinstance(found.get("choices"), list) and found["choices"]:
-            return found
+            return _reply(found, raw.headers, wants_tokens="logprobs" in body)
         raise _no_answer(found, raw.headers)
 
 
@@ -204,7 +202,7 @@ def _no_answer(body: Any, headers: Mapping[str, str]) -> GenerationError:
     return GenerationError(f"the server's answer is an error: {refusal_of(error).words}")
 
 
-def _reply(found: Mapping[str, Any], *, wants_tokens: bool) -> ChatReply:
+def _reply(found: Mapping[str, Any], headers: Mapping[str, str], *, wants_tokens: bool) -> ChatReply:
     """What an answer of the protocol says.
 
     Raises:
@@ -213,10 +211,11 @@ def _reply(found: Mapping[str, Any], *, wants_tokens: bool) -> ChatReply:
     choice = found["choices"][0]
     message = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(message, Mapping):
-        raise _no_answer(choice if isinstance(choice, Mapping) and choice.get("error") else found, {})
+        raise _no_answer(choice if isinstance(choice, Mapping) and choice.get("error") else found, headers)
     finish = choice.get("finish_reason")
     text, thoughts = _content(message.get("content"))
-    apart = next((message[name] for name in ("reasoning_content", "reasoning") if isinstance(message.get(name), str)), "")
+    told = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+    apart = next((each for each in told if isinstance(each, str) and each.strip()), "")
     if finish == "content_filter":
         raise GenerationError(
             f"a content filter of the server stopped the answer: {_refused(message) or text or 'nothing was written'}"[:300]
@@ -224,7 +223,7 @@ def _reply(found: Mapping[str, Any], *, wants_tokens: bool) -> ChatReply:
     if not text and _refused(message):
         raise GenerationError(f"the model refuses to answer: {_refused(message)}"[:300])
     if not text and choice.get("error"):
-        raise _no_answer(choice, {})
+        raise _no_answer(choice, headers)
     logprobs = choice.get("logprobs")
     tokens = tokens_of(logprobs.get("content")) if isinstance(logprobs, Mapping) else None
     return ChatReply(text, finish == "length", "\n\n".join(filter(None, (apart.strip(), thoughts))), tokens, wants_tokens)
@@ -283,9 +282,10 @@ async def chat_judgement(
         found = _distribution(reply, place, grid)
         engine.count_score(found if isinstance(found, str) and reply.wants_tokens else None)
         probabilities = [float(k == score) for k in range(len(grid.labels))] if isinstance(found, str) else list(found)
-    return Judgement(
-        prompt.id, prompt.row, sample, (), written.cot, written.finish, tuple(probabilities), score, separated.answer, thoughts
-    )  # fmt: skip
+    cot = written.cot.strip()
+    # As the local judges write it, so that decode_free reads what was read here.
+    free_text = cot if score is None else f"{cot}{cue}{grid.labels[score]}"
+    return Judgement(prompt.id, prompt.row, sample, (), cot, written.finish, tuple(probabilities), score, free_text, thoughts)
 
 
 def _written(separated: Separated, cue: str, grid: ScoreGrid, *, cut: bool) -> Written:

@@ -46,6 +46,7 @@ _BOUND = re.compile(
     r"|between \d+ and|\[\s*\d+\s*,|\(\s*\d+\s*,|range \d+ ?(?:-|to))\s*(?P<most>\d+)|less than (?P<above>\d+)",
     re.IGNORECASE,
 )
+_OF_VALUE = re.compile(r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range", re.IGNORECASE)
 # Of one request whose prompt leaves no room for an answer, which a server says with the name of the limit too.
 _OF_LENGTH = re.compile(r"context|too (?:large|long)|exceed|at most|greater than|maximum|less than", re.IGNORECASE)
 # The names that a server would take, which it may list behind the one that it does not take.
@@ -172,7 +173,9 @@ def _named(sent: Mapping[str, Any], refusal: Refusal) -> list[str]:
     text = _ACCEPTED.sub("", refusal.text)
     text = re.sub(r"log[ -]prob(?:abilitie)?s\b", "logprobs", text, flags=re.IGNORECASE)
     quoted = re.findall(r"[\"'`\u2018\u201c]([A-Za-z_.\[\]0-9]+)[\"'`\u2019\u201d]", text)
-    for words in (sorted(refusal.named), quoted, re.findall(r"[A-Za-z_]+", text)):
+    # A word alone may be one of the prompt that the server quotes.
+    words_alone = re.findall(r"[A-Za-z_]+", text) if _UNKNOWN.search(text) or _BOUND.search(text) or _OF_VALUE.search(text) else []
+    for words in (sorted(refusal.named), quoted, words_alone):
         spelled = [part.replace("_", "").lower() for word in words for part in re.split(r"[.\[\]]", word)]
         found = [by_spelling[each] for each in dict.fromkeys(map(_alias, spelled)) if each in by_spelling]
         if found:

@@ -70,7 +70,8 @@ def separate_thoughts(text: str, *, cut: bool) -> Separated:
     blocks = list(_blocks(text, cut))
     closing = _lone_closing(text, blocks)
     if closing is not None:  # the chat template opened the thoughts
-        blocks = [(0, closing.end(), 0, closing.start()), *(block for block in blocks if block[0] >= closing.end())]
+        opened = blocks[0][2] if blocks and not text[: blocks[0][0]].strip() else 0
+        blocks = [(0, closing.end(), opened, closing.start()), *(block for block in blocks if block[0] >= closing.end())]
     if not blocks:
         return Separated(text, "", ((0, len(text)),), False)
     unclosed = blocks[-1][1] == len(text) and blocks[-1][3] == len(text)
