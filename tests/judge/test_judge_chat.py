@@ -120,7 +120,9 @@ def test_an_answer_that_was_cut_has_no_last_word() -> None:
         assert judge.grade("a", "b").status == "truncated_cot"
 
 
-@pytest.mark.parametrize(("behind", "score"), [("4", 4.0), ("Score: 4", 4.0), ("<4>", 4.0), ("4 [RESULT]", 4.0), ("3-4", None), ("4/10", None)])
+@pytest.mark.parametrize(
+    ("behind", "score"), [("4", 4.0), ("Score: 4", 4.0), ("<4>", 4.0), ("4 [RESULT]", 4.0), ("3-4", None), ("4/10", None)]
+)
 @pytest.mark.parametrize("predictor", ["rail_normalized", "decode_free", "decode_forced", "argmax"])
 def test_each_predictor_reads_the_score_that_was_written(behind: str, score: float | None, predictor: str) -> None:
     with hosted(lambda _: said(f"Good. [RESULT] {behind}")) as (url, _), judge_at(url, predictor=predictor) as judge:
@@ -256,6 +258,18 @@ def test_a_parameter_of_the_user_that_is_refused_is_told(caplog: pytest.LogCaptu
     assert not caplog.records
 
 
+def test_a_template_that_fails_for_the_system_message_is_none_that_is_busy() -> None:
+    def template(request: dict[str, Any]) -> tuple[int, Any]:
+        fails = request["messages"][0]["role"] == "system"
+        return (
+            (500, {"error": {"code": 500, "message": "Jinja Exception: System role not supported"}}) if fails else said("Good. [RESULT] 3")
+        )
+
+    with hosted(template) as (url, asked), judge_at(url) as judge:
+        assert judge.grade("a", "b").score == 3.0
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_each_deviation_is_adapted_to_and_told_once(status: int, caplog: pytest.LogCaptureFixture) -> None:
     def strict(request: dict[str, Any]) -> tuple[int, Any]:
@@ -319,6 +333,7 @@ def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(caplog: pytes
         ((200, {"choices": [{"finish_reason": "error", "message": {"content": ""}, "error": {"message": "provider died", "code": 502}}]}),
          r"the server is not able to answer \(502\): provider died \(asked once\)"),
         ((200, "<html><body>Please log in</body></html>"), "the server's answer is none of the chat protocol: Please log in"),
+        ((200, ""), "the server's answer is none of the chat protocol: it is empty"),
         ((200, "[1, 2"), "the server's answer is none of the chat protocol: .*"),
         ((502, "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"),
          r"the server is not able to answer \(502\): 502 Bad Gateway \(asked once\)"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tract.errors import ConfigError, GenerationError
-from tract.generation.chat_requests import Refusal, Shape, adapted, body_of, refusal_of
+from tract.generation.chat_requests import Refusal, Shape, adapted, body_of, refusal_of, refuses_system
 from tract.generation.chat_score import Written, written_score
 from tract.generation.chat_tokens import MOST_UNDECIDED, Token, place_of, spread_of, tokens_of
 from tract.generation.judgement import END, LENGTH, Judgement, Prompt
@@ -124,7 +124,7 @@ class ChatEngine:
 
     async def close(self) -> None:
         """Ends the connections; tells how many scores had no distribution."""
-        for reason, count in self._undistributed.items():
+        for reason, count in ((reason, count) for reason, count in self._undistributed.items() if count > 1):
             log.warning(
                 "%s: %d of %d scores are as written, without a distribution, since %s", self._settings.model, count, self._scores, reason
             )
@@ -184,6 +184,8 @@ def _failure(status: int, body: Any, headers: Mapping[str, str]) -> GenerationEr
     message = f"the server refuses a chat request ({status}): {refusal.words}"
     again = headers.get("x-should-retry")
     names_a_parameter = status < 500 and status not in _NO_PARAMETER
+    if status == 500 and refuses_system(refusal):  # llama.cpp tells so what a chat template does not take
+        return RefusedError(message, refusal)
     if again != "false" and (again == "true" or status in _LATER or (status >= 500 and status != 501)):
         return BusyError(f"the server is not able to answer ({status}): {refusal.words}", asked_wait(headers))
     return RefusedError(message, refusal) if names_a_parameter or status == 501 else GenerationError(message)
@@ -193,7 +195,11 @@ def _no_answer(body: Any, headers: Mapping[str, str]) -> GenerationError:
     """The error of an answer that holds none, though its HTTP status is that of one."""
     error = body.get("error") if isinstance(body, Mapping) else None
     if not error:
-        shown = refusal_of(body).words if isinstance(body, str) else "no choices in " + json.dumps(body, ensure_ascii=False)
+        shown = (
+            (refusal_of(body).words if body.strip() else "it is empty")
+            if isinstance(body, str)
+            else "no choices in " + json.dumps(body, ensure_ascii=False)
+        )
         return GenerationError(f"the server's answer is none of the chat protocol: {masked_text(' '.join(shown.split()))[:200]}")
     code = error.get("code") if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0

@@ -46,7 +46,9 @@ _BOUND = re.compile(
     r"|between \d+ and|\[\s*\d+\s*,|\(\s*\d+\s*,|range \d+ ?(?:-|to))\s*(?P<most>\d+)|less than (?P<above>\d+)",
     re.IGNORECASE,
 )
-_OF_VALUE = re.compile(r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range", re.IGNORECASE)
+_OF_VALUE = re.compile(
+    r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range", re.IGNORECASE
+)
 # Of one request whose prompt leaves no room for an answer, which a server says with the name of the limit too.
 _OF_LENGTH = re.compile(r"context|too (?:large|long)|exceed|at most|greater than|maximum|less than", re.IGNORECASE)
 # The names that a server would take, which it may list behind the one that it does not take.
@@ -144,7 +146,7 @@ def adapted(shape: Shape, sent: Mapping[str, Any], refusal: Refusal) -> Adaptati
     """
     notes: list[str] = []
     found = shape
-    if not shape.merged and sent["messages"][0]["role"] == "system" and _refuses_system(refusal):
+    if not shape.merged and sent["messages"][0]["role"] == "system" and refuses_system(refusal):
         found = replace(found, merged=True)
         notes.append("takes no system message, so that text is put before the user's")
     named = _named(sent, refusal)
@@ -162,7 +164,8 @@ def adapted(shape: Shape, sent: Mapping[str, Any], refusal: Refusal) -> Adaptati
     return None if found == shape else Adaptation(found, tuple(notes))
 
 
-def _refuses_system(refusal: Refusal) -> bool:
+def refuses_system(refusal: Refusal) -> bool:
+    """Whether a refusal is of the system message."""
     text = " ".join([refusal.text, *refusal.named])
     return bool(_ROLES.search(text) or (_SYSTEM.search(text) and _UNKNOWN.search(text)))
 

@@ -56,7 +56,9 @@ def _add_running(group: Any) -> None:
     group.add_argument("--api", choices=APIS, help="what the server understands; openai: completions, chat: chats (default: vllm)")
     group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
     group.add_argument("--timeout-s", type=_seconds, metavar="S", help="of a request to the server")
-    group.add_argument("--max-retries", type=_retries, metavar="N", help="of a request to the server that failed on its way; 0 for none")
+    group.add_argument(
+        "--max-retries", type=_retries, metavar="N", help="of a request that failed on its way or that the server put off; 0 for none"
+    )
     group.add_argument(
         "--extra-body",
         nargs="+",

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
+# Raise it when an answer of a hosted chat model can be read as another score or feedback than before.
+_CHAT_RULES = 2
 _SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
 _SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
 
@@ -118,9 +120,7 @@ def hosted_judge(
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
     files = _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
-    if not extra:
-        return files
-    parts = f"{files.fingerprint}\n{json.dumps(extra, sort_keys=True)}"
+    parts = "\n".join([files.fingerprint, f"read by rules {_CHAT_RULES}", json.dumps(extra, sort_keys=True)])
     return replace(files, extra_body=extra, fingerprint=hashlib.sha256(parts.encode()).hexdigest())
 
 
