@@ -65,7 +65,7 @@ def test_a_refusal_names_parameters_in_many_ways(content: object, left_out: set[
     shape, notes = refused(content)
     assert shape == Shape(left_out=frozenset(left_out))
     assert len(notes) == len(left_out)
-    assert all("so it is left out: " in note for note in notes)
+    assert all("so requests leave it out: " in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,7 @@ def test_a_refusal_names_parameters_in_many_ways(content: object, left_out: set[
         (openai_error("top_logprobs must be in the range [0, 11]"), 20, 11),
         (openai_error("top_logprobs should be less than 8"), 20, 7),
         ({"detail": [{"loc": ["body", "top_logprobs"], "msg": "Input should be less than or equal to 3", "ctx": {"le": 3}}]}, 20, 3),
+        (openai_error("max top_logprobs: 3"), 20, 3),
         (openai_error("Invalid value", "top_logprobs"), 20, 10),
         (openai_error("Invalid value", "top_logprobs"), 10, 5),
         (openai_error("Invalid value", "top_logprobs"), 1, 0),
@@ -112,7 +113,7 @@ def test_the_limit_of_tokens_has_two_names() -> None:
 def test_a_system_message_goes_before_the_users_where_it_is_refused(message: str) -> None:
     shape, notes = refused(openai_error(message))
     assert shape == Shape(merged=True)
-    assert notes == ("takes no system message, so that text is put before the user's",)
+    assert notes == ("does not accept a system message, so its text goes before the user message",)
     assert refused(openai_error(message), Shape(merged=True)) == (None, ())
 
 

@@ -41,8 +41,9 @@ def asked(*answers: Any, max_retries: int = 5) -> Any:
 def test_it_waits_as_long_as_it_is_asked_to(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert asked(BusyError("busy", 432.0), BusyError("busy", 0.25), "answer") == "answer"
-    assert waits == [432.0, 0.25]
-    assert [record.message for record in caplog.records] == ["m: busy; requests wait as it asks and are sent again"]
+    assert 432.0 <= waits[0] <= 432.5
+    assert 0.25 <= waits[1] <= 1.25
+    assert [record.message for record in caplog.records] == ["m: busy; requests wait as it asks and are retried"]
 
 
 def test_without_a_wish_it_waits_longer_each_time(waits: list[float]) -> None:
@@ -52,12 +53,12 @@ def test_without_a_wish_it_waits_longer_each_time(waits: list[float]) -> None:
 
 
 def test_it_does_not_wait_for_ever(waits: list[float]) -> None:
-    with pytest.raises(GenerationError, match=r"^busy \(asked 3 times\)$"):
+    with pytest.raises(GenerationError, match=r"^busy \(3 attempts\)$"):
         asked(*(BusyError("busy", 1.0) for _ in range(3)), max_retries=2)
-    with pytest.raises(GenerationError, match=r"^busy \(asked once\)$"):
+    with pytest.raises(GenerationError, match=r"^busy \(1 attempt\)$"):
         asked(BusyError("busy"), max_retries=0)
-    assert waits == [1.0, 1.0]
-    with pytest.raises(GenerationError, match=r"^busy \(it asks to wait 86400 s, too long to wait here\)$"):
+    assert len(waits) == 2
+    with pytest.raises(GenerationError, match=r"^busy \(it asks for a wait of 86400 s; the longest is 3600 s\)$"):
         asked(BusyError("busy", 86400.0))
 
 

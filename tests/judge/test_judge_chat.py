@@ -162,9 +162,9 @@ def test_a_score_of_two_tokens_has_a_distribution() -> None:
     ("tokens", "reason"),
     [
         (None, "the server gave no log-probabilities"),
-        ([("Another", {}), ("3", {"3": 1.0})], "the tokens that the server told are not those of the text"),
+        ([("Another", {}), ("3", {"3": 1.0})], "the tokens of the server are not those of the text"),
         ([*FEEDBACK, (" 9", {" 9": 0.7, " 1": 0.3})], "a likely token begins several scores"),
-        ([*FEEDBACK, (" 9", {" 9": 0.7, " 8": 0.7})], "what the server told as log-probabilities is no distribution"),
+        ([*FEEDBACK, (" 9", {" 9": 0.7, " 8": 0.7})], "the log-probabilities of the server are no distribution"),
     ],
 )
 def test_a_score_without_a_distribution_is_warned_of_once_and_counted(
@@ -174,8 +174,8 @@ def test_a_score_without_a_distribution_is_warned_of_once_and_counted(
         grades = judge.grade_batch([{"instruction": "a", "response": str(n)} for n in range(5)], progress=False)
     assert [(grade.score, grade.status, grade.distribution["9"]) for grade in grades] == [(9.0, "ok", 1.0)] * 5
     first, last = (record.message for record in caplog.records)
-    assert first.startswith(f"some-model: the score that was written is the whole distribution of some grades, since {reason}")
-    assert last.startswith(f"some-model: 5 of 5 scores are as written, without a distribution, since {reason}")
+    assert first.startswith(f"some-model: some distributions are the written score alone: {reason}")
+    assert last.startswith(f"some-model: 5 of 5 distributions are the written score alone: {reason}")
 
 
 THOUGHT = "A first draft: Weak. [RESULT] 2"
@@ -286,7 +286,9 @@ def test_each_deviation_is_adapted_to_and_told_once(status: int, caplog: pytest.
     assert "###The response to evaluate" in asked[-1]["messages"][0]["content"] or asked[-1]["messages"][0]["role"] == "user"
     told = [record.message for record in caplog.records]
     assert len(told) == 4
-    assert told[0].startswith("some-model takes no system message, so that text is put before the user's; the server says: System role")
+    assert told[0].startswith(
+        "some-model does not accept a system message, so its text goes before the user message; the server says: System role"
+    )
     assert any(line.startswith("some-model gives no log-probabilities") for line in told)
     assert all("the server says: " in line for line in told)
 
@@ -305,7 +307,10 @@ def test_as_many_alternatives_are_read_as_there_are(caplog: pytest.LogCaptureFix
     assert len(caplog.records) == 1
 
 
-def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tract.generation.waiting._FIRST_S", 0.01)
     busy = {"retry-after-ms": "10"}
     answers = [
         (200, {"choices": None, "error": {"message": "Too Many Requests", "code": 429}}, busy),
@@ -317,7 +322,7 @@ def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(caplog: pytes
         assert judge.grade("a", "b").score == 3.0
     assert len(asked) == 4
     assert [record.message for record in caplog.records if "wait" in record.message] == [
-        "some-model: the server is not able to answer (429): Too Many Requests; requests wait as it asks and are sent again"
+        "some-model: the server is not able to answer (429): Too Many Requests; requests wait as it asks and are retried"
     ]
 
 
@@ -325,18 +330,18 @@ def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(caplog: pytes
     ("answer", "error"),
     [
         ((200, {"choices": None, "error": {"message": "Too Many Requests", "code": 429}}),
-         r"the server is not able to answer \(429\): Too Many Requests \(asked once\)"),
+         r"the server is not able to answer \(429\): Too Many Requests \(1 attempt\)"),
         ((200, {"error": {"message": "no such model", "code": "missing"}}), "the server's answer is an error: no such model"),
         ((200, {"error": "out of credits"}), "the server's answer is an error: out of credits"),
-        ((200, {"choices": []}), r'the server\'s answer is none of the chat protocol: no choices in \{"choices": \[\]\}'),
-        ((200, {"choices": [{"index": 0}]}), "the server's answer is none of the chat protocol: no choices in .*"),
+        ((200, {"choices": []}), r'the server\'s answer does not follow the chat protocol: no choices in \{"choices": \[\]\}'),
+        ((200, {"choices": [{"index": 0}]}), "the server's answer does not follow the chat protocol: no choices in .*"),
         ((200, {"choices": [{"finish_reason": "error", "message": {"content": ""}, "error": {"message": "provider died", "code": 502}}]}),
-         r"the server is not able to answer \(502\): provider died \(asked once\)"),
-        ((200, "<html><body>Please log in</body></html>"), "the server's answer is none of the chat protocol: Please log in"),
-        ((200, ""), "the server's answer is none of the chat protocol: it is empty"),
-        ((200, "[1, 2"), "the server's answer is none of the chat protocol: .*"),
+         r"the server is not able to answer \(502\): provider died \(1 attempt\)"),
+        ((200, "<html><body>Please log in</body></html>"), "the server's answer does not follow the chat protocol: Please log in"),
+        ((200, ""), "the server's answer does not follow the chat protocol: it is empty"),
+        ((200, "[1, 2"), "the server's answer does not follow the chat protocol: .*"),
         ((502, "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"),
-         r"the server is not able to answer \(502\): 502 Bad Gateway \(asked once\)"),
+         r"the server is not able to answer \(502\): 502 Bad Gateway \(1 attempt\)"),
         ((422, {"detail": [{"loc": ["body", "messages", 1, "content"], "msg": "String too long"}]}),
          r"the server refuses a chat request \(422\): messages.1.content: String too long"),
         (said(None, "content_filter"), "a content filter of the server stopped the answer: nothing was written"),
@@ -365,7 +370,7 @@ def test_a_slow_server_is_told_by_the_option_that_limits_it() -> None:
         grade = judge.grade("a", "b")
         released.set()
     assert grade.status == "error"
-    assert re.fullmatch(r"the server at http://.*/v1 did not answer within timeout_s=0.2 s \(asked once\)", str(grade.error))
+    assert re.fullmatch(r"the server at http://.*/v1 did not answer within timeout_s=0.2 s \(1 attempt\)", str(grade.error))
 
 
 def test_a_server_that_is_gone_is_told() -> None:

@@ -118,16 +118,12 @@ class ChatEngine:
         self._undistributed[undistributed] += 1
         if undistributed not in self._warned:
             self._warned.add(undistributed)
-            log.warning(
-                "%s: the score that was written is the whole distribution of some grades, since %s", self._settings.model, undistributed
-            )
+            log.warning("%s: some distributions are the written score alone: %s", self._settings.model, undistributed)
 
     async def close(self) -> None:
         """Ends the connections; tells how many scores had no distribution."""
         for reason, count in ((reason, count) for reason, count in self._undistributed.items() if count > 1):
-            log.warning(
-                "%s: %d of %d scores are as written, without a distribution, since %s", self._settings.model, count, self._scores, reason
-            )
+            log.warning("%s: %d of %d distributions are the written score alone: %s", self._settings.model, count, self._scores, reason)
         self._undistributed.clear()
         await self._client.close()
 
@@ -200,7 +196,7 @@ def _no_answer(body: Any, headers: Mapping[str, str]) -> GenerationError:
             if isinstance(body, str)
             else "no choices in " + json.dumps(body, ensure_ascii=False)
         )
-        return GenerationError(f"the server's answer is none of the chat protocol: {masked_text(' '.join(shown.split()))[:200]}")
+        return GenerationError(f"the server's answer does not follow the chat protocol: {masked_text(' '.join(shown.split()))[:200]}")
     code = error.get("code") if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
     if 400 <= status < 600:
@@ -307,10 +303,10 @@ def _distribution(reply: ChatReply, place: tuple[int, int], grid: ScoreGrid) -> 
         return "the server gave no log-probabilities"
     at = place_of(reply.tokens, reply.text, *place)
     if at is None:
-        return "the tokens that the server told are not those of the text"
+        return "the tokens of the server are not those of the text"
     spread = spread_of(reply.tokens, at, reply.text[slice(*place)], grid)
     if spread is None:
-        return "what the server told as log-probabilities is no distribution over the scores"
+        return "the log-probabilities of the server are no distribution over the scores"
     if spread.undecided > MOST_UNDECIDED:
-        return "a likely token begins several scores (as 1 does in 1 and 10), and the server does not tell how it goes on"
+        return "a likely token begins several scores (as 1 does in 1 and 10), and the server does not show the next token"
     return spread.probabilities

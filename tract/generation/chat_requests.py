@@ -22,7 +22,7 @@ MOST_ALTERNATIVES = 20
 _TAIL_TOKENS = 16
 # What follows when a parameter is left out.
 _MEANINGS = {
-    "temperature": "sampling is at the server's own temperature, so scores and feedback are those of another setting",
+    "temperature": "sampling is at the server's own temperature; where that is another one, scores and feedback change",
     "top_p": "sampling is with the server's own top_p",
     "seed": "the same request may be answered differently another time",
     "repetition_penalty": "repeated tokens are not penalized",
@@ -47,7 +47,8 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _OF_VALUE = re.compile(
-    r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range", re.IGNORECASE
+    r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range|greater than|\bmax\b|maximum",
+    re.IGNORECASE,
 )
 # Of one request whose prompt leaves no room for an answer, which a server says with the name of the limit too.
 _OF_LENGTH = re.compile(r"context|too (?:large|long)|exceed|at most|greater than|maximum|less than", re.IGNORECASE)
@@ -148,17 +149,17 @@ def adapted(shape: Shape, sent: Mapping[str, Any], refusal: Refusal) -> Adaptati
     found = shape
     if not shape.merged and sent["messages"][0]["role"] == "system" and refuses_system(refusal):
         found = replace(found, merged=True)
-        notes.append("takes no system message, so that text is put before the user's")
+        notes.append("does not accept a system message, so its text goes before the user message")
     named = _named(sent, refusal)
     if shape.limit == "max_tokens" and "max_completion_tokens" in refusal.text:
         found = replace(found, limit="max_completion_tokens")
     elif shape.limit in named and _UNKNOWN.search(refusal.text) and not _OF_LENGTH.search(refusal.text):
         found = replace(found, limit=None)
-        notes.append(f"does not take {shape.limit}, so it is left out: answers are as long as the server lets them be")
+        notes.append(f"does not accept {shape.limit}, so requests leave it out: answers are as long as the server lets them be")
     for name in (name for name in named if name in _MEANINGS):
         found = replace(found, left_out=found.left_out | {name})
         shown = name if name == "seed" else f"{name}={sent[name]:g}"
-        notes.append(f"does not take {shown}, so it is left out: {_MEANINGS[name]}")
+        notes.append(f"does not accept {shown}, so requests leave it out: {_MEANINGS[name]}")
     if set(named) & set(_LOGPROBS):
         found = _fewer_alternatives(found, refusal, notes)
     return None if found == shape else Adaptation(found, tuple(notes))
@@ -177,7 +178,7 @@ def _named(sent: Mapping[str, Any], refusal: Refusal) -> list[str]:
     text = re.sub(r"log[ -]prob(?:abilitie)?s\b", "logprobs", text, flags=re.IGNORECASE)
     quoted = re.findall(r"[\"'`\u2018\u201c]([A-Za-z_.\[\]0-9]+)[\"'`\u2019\u201d]", text)
     # A word alone may be one of the prompt that the server quotes.
-    words_alone = re.findall(r"[A-Za-z_]+", text) if _UNKNOWN.search(text) or _BOUND.search(text) or _OF_VALUE.search(text) else []
+    words_alone = re.findall(r"[A-Za-z_]+", text) if _UNKNOWN.search(refusal.text) or _OF_VALUE.search(refusal.text) else []
     for words in (sorted(refusal.named), quoted, words_alone):
         spelled = [part.replace("_", "").lower() for word in words for part in re.split(r"[.\[\]]", word)]
         found = [by_spelling[each] for each in dict.fromkeys(map(_alias, spelled)) if each in by_spelling]
@@ -193,12 +194,17 @@ def _alias(spelled: str) -> str:
 def _fewer_alternatives(shape: Shape, refusal: Refusal, notes: list[str]) -> Shape:
     asked = shape.alternatives
     bounds = [int(m["most"]) if m["most"] else int(m["above"]) - 1 for m in _BOUND.finditer(refusal.text)]
-    fitting = [bound for bound in bounds if 0 < bound < asked]
+    named = (
+        bounds
+        if bounds or _UNKNOWN.search(refusal.text)
+        else [int(each) for each in re.findall(r"(?<![\w.])\d+(?![\w.]*\d)", refusal.text)]
+    )
+    fitting = [bound for bound in named if 0 < bound < asked]
     most = max(fitting) if fitting else 0 if bounds and max(bounds) == 0 or _UNKNOWN.search(refusal.text) else asked // 2
     if most:
-        notes.append(f"tells fewer alternatives to a token than {asked}, so {most} are asked for")
+        notes.append(f"gives fewer than {asked} alternatives to a token, so requests ask for {most}")
     else:
-        notes.append("gives no log-probabilities, so a distribution is the score that was written")
+        notes.append("gives no log-probabilities, so each distribution is the written score alone")
     return replace(shape, alternatives=most)
 
 

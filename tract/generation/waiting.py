@@ -66,14 +66,18 @@ async def with_retries(ask: Callable[[], Awaitable[T]], max_retries: int, who: s
         except BusyError as error:
             tries += 1
             if error.wait_s is not None and error.wait_s > _MOST_ASKED_S:
-                raise GenerationError(f"{error} (it asks to wait {error.wait_s:.0f} s, too long to wait here)") from error
+                raise GenerationError(
+                    f"{error} (it asks for a wait of {error.wait_s:.0f} s; the longest is {_MOST_ASKED_S:.0f} s)"
+                ) from error
             if tries > max_retries:
                 raise GenerationError(f"{error} ({_times(tries)})") from error
             if "busy" not in warned:
                 warned.add("busy")
-                log.warning("%s: %s; requests wait%s and are sent again", who, error, " as it asks" if error.wait_s else "")
-            await asyncio.sleep(error.wait_s or min(_FIRST_S * 2 ** min(tries - 1, 30), _LONGEST_S) * random.uniform(0.75, 1.0))
+                log.warning("%s: %s; requests wait%s and are retried", who, error, " as it asks" if error.wait_s else "")
+            step = min(_FIRST_S * 2 ** min(tries - 1, 30), _LONGEST_S)
+            # Requests that are put off together do not all come back together.
+            await asyncio.sleep(error.wait_s + step * random.random() if error.wait_s else step * random.uniform(0.75, 1.0))
 
 
 def _times(tries: int) -> str:
-    return "asked once" if tries == 1 else f"asked {tries} times"
+    return "1 attempt" if tries == 1 else f"{tries} attempts"
