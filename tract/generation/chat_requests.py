@@ -47,7 +47,8 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _OF_VALUE = re.compile(
-    r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range|greater than|\bmax\b|maximum",
+    r"invalid (?:value|parameter|argument)|\b(?:must|should|cannot) be\b|out of range|in the range|not in range|greater than|\bmax\b"
+    r"|maximum",
     re.IGNORECASE,
 )
 # Of one request whose prompt leaves no room for an answer, which a server says with the name of the limit too.
