@@ -24,6 +24,8 @@ def grade_for(request: GradeRequest) -> Grade:
         return failed(request.shown_id, OVER_LENGTH, "max_length: too long")
     digits = [int(char) for char in request.response if char in "12345"]
     p = [float(k == digits[0]) for k in range(1, 6)] if digits else [0.01 if "no mass" in request.response else 0.2] * 5
+    if "unreadable" in request.response:
+        p = [0.0] * 5
     finish = next((finish for word, finish in _FINISHES.items() if word in request.response), CUE)
     criteria = request.rubric.criteria if request.rubric else "nothing"
     judgement = Judgement("x", 0, 0, (), f"by {criteria}: “{request.response}”", finish, tuple(p), None, None)

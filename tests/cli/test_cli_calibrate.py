@@ -29,6 +29,7 @@ def validation(path: Path, count: int = 40) -> Path:
         {"instruction": f"Question {n // 2}?", "response": str(n % 5 + 1), "human": 3 + (n % 5 - 2) / 2} for n in range(count)
     ]
     rows += [{"instruction": "a", "response": "1", "human": None}, {"instruction": "a", "response": "no mass", "human": 3}]
+    rows += [{"instruction": "a", "response": "unreadable", "human": 3}]
     rows += [{"instruction": "", "response": "1", "human": 3}, {"instruction": "a", "response": "1", "human": 6}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "no json\n")
     return path
@@ -40,6 +41,7 @@ LEFT_OUT = {
     "a target that is no number of the grid's range": 1,
     "cannot be read": 1,
     "no score (low_score_mass)": 1,
+    "no score (unreadable_score)": 1,
 }
 
 
@@ -87,7 +89,7 @@ def test_a_graded_file_needs_no_judge(folder: Path, tract: Command, judge: Stand
         if file != "val.jsonl":
             assert found[file, "isotonic"] == found["val.jsonl", "isotonic"]
             assert found[file, "temperature"] == found["val.jsonl", "temperature"]
-    assert len(judge.graded) == 2 * 41  # of the ungraded file alone
+    assert len(judge.graded) == 2 * 42  # of the ungraded file alone
 
 
 def test_a_calibration_that_gains_nothing_says_so(folder: Path, tract: Command, judge: StandIn) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -41,6 +42,42 @@ def test_options_of_a_server_are_refused_without_one(backend: str, option: str) 
     with pytest.raises(ConfigError, match=f"^{message} openai$"):
         options(backend + option)
     assert len(options(f"--backend openai {option}")) == 2
+
+
+def test_parameters_of_requests_are_handed_on_as_yaml_reads_them() -> None:
+    chat = "--backend openai --api chat"
+    given = "--extra-body reasoning_effort=low chat_template_kwargs.enable_thinking=false --extra-body chat_template_kwargs.k=[1,2]"
+    assert options(f"{chat} {given}")["extra_body"] == {
+        "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False, "k": [1, 2]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "--backend openai --api vllm --extra-body a=1",
+            "--extra-body: has no effect without --api chat; leave it out, or give --api chat",
+        ),
+        ("--extra-body a=1", "--extra-body: has no effect with --backend hf; leave it out, or give --backend openai"),
+        ("--backend openai --api chat --extra-body a=1 a=2", "--extra-body: a is given twice, as 1 and 2; give it once"),
+        ("--backend openai --api chat --extra-body a=1 a.b=2", "--extra-body: a.b is inside a, which is given a value of its own"),
+        ("--backend openai --api chat --extra-body a.b=1 a=2", "--extra-body: a is given twice, by itself and by what is inside it"),
+    ],
+)
+def test_parameters_of_requests_that_have_no_effect_or_contradict_are_refused(line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        options(line)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("a", "'a' is no KEY=VALUE pair, e.g. reasoning_effort=low"), ("a..b=1", "'a..b=1': the key has an empty part"),
+     ("a=[1", "'a=[1': the value is none that YAML reads")],
+)  # fmt: skip
+def test_what_is_no_parameter_is_refused(given: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"argument --extra-body: {message}")):
+        options(f"--backend openai --api chat --extra-body '{given}'")
 
 
 def test_options_of_other_backends_are_refused_too() -> None:

@@ -30,24 +30,28 @@ def test_mean_and_deviation_are_those_of_all_numbers_at_once() -> None:
 
 def test_the_table_counts_each_row_once_and_averages_scores_alone() -> None:
     summary = Summary(GRID)
-    given = [*records("1", "5", "truncated 5", "no cue 4", "no mass", "too long", "broken"), refused("in.csv:9: response: missing")]
+    given = [
+        *records("1", "5", "truncated 5", "no cue 4", "no mass", "unreadable", "too long", "broken"),
+        refused("in.csv:9: response: missing"),
+    ]
     assert list(summary.counted(given)) == given
-    assert summary.rows == sum(summary.statuses.values()) == 8
+    assert summary.rows == sum(summary.statuses.values()) == 9
     lines = summary.lines("3 s")
     table = dict(line.split("  ", 1) for line in lines[: lines.index("")])
     assert {name.strip(): value.strip() for name, value in table.items() if name.strip()} == {
-        "rows": "8",
-        "with a score": "4 (50.0 %)",
+        "rows": "9",
+        "with a score": "4 (44.4 %)",
         "mean score": "3.750 (standard deviation 1.893)",  # of 1, 5, 5, 4: squares 7.5625 + 1.5625 + 1.5625 + 0.0625 over 3
-        "mean score mass": "0.810",  # of 1, 1, 1, 1 and 0.05
+        "mean score mass": "0.675",  # of 1, 1, 1, 1, 0.05 and 0
         "shortened": "0 (0.0 %)",
         "time": "3 s",
         "errors": "1 x max_length: too long",
     }
-    assert lines[13:15] == [f"{'':<17} 1 x the model failed", f"{'':<17} 1 x in.csv:9: response: missing"]
-    assert [line.split() for line in lines[1:7]] == [
-        ["ok", "2", "(25.0", "%)"], ["no_cue", "1", "(12.5", "%)"], ["truncated_cot", "1", "(12.5", "%)"],
-        ["low_score_mass", "1", "(12.5", "%)"], ["over_length", "1", "(12.5", "%)"], ["error", "2", "(25.0", "%)"],
+    assert lines[14:16] == [f"{'':<17} 1 x the model failed", f"{'':<17} 1 x in.csv:9: response: missing"]
+    assert [line.split() for line in lines[1:8]] == [
+        ["ok", "2", "(22.2", "%)"], ["no_cue", "1", "(11.1", "%)"], ["truncated_cot", "1", "(11.1", "%)"],
+        ["low_score_mass", "1", "(11.1", "%)"], ["unreadable_score", "1", "(11.1", "%)"], ["over_length", "1", "(11.1", "%)"],
+        ["error", "2", "(22.2", "%)"],
     ]  # fmt: skip
     full, half = "#" * 40, "#" * 20
     assert lines[-5:] == [f"1 | {half} 1", "2 | 0", "3 | 0", f"4 | {half} 1", f"5 | {full} 2"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from tract.generation.judgement import CUE, END, LENGTH, NO_COT, NONE, Judgement
+from tract.generation.judgement import CUE, END, LENGTH, NO_COT, NONE, SCORE, Judgement
 from tract.judge.calibration import Calibration
 from tract.judge.grades import ERROR, OVER_LENGTH, STATUSES, Grade, calibrated, failed, grade_of
 from tract.score_grid import ScoreGrid
@@ -87,9 +88,29 @@ def test_each_status_of_a_cot(finish: str, mass: float, status: str, has_score: 
 
 def test_a_decoded_score_that_is_none_is_no_number() -> None:
     found = grade(judgement(0.5, 0.2, 0.3, free="good. Score: seven"), predictor="decode_free")
-    assert (found.score, found.raw_score, found.status, found.interval) == (None, None, "no_cue", None)
+    assert (found.score, found.raw_score, found.status, found.interval) == (None, None, "unreadable_score", None)
     unwritten = grade(judgement(0.5, 0.2, 0.3, forced=None), predictor="decode_forced")
-    assert (unwritten.score, unwritten.status) == (None, "no_cue")
+    assert (unwritten.score, unwritten.status) == (None, "unreadable_score")
+
+
+@pytest.mark.parametrize(
+    ("finish", "status"), [(CUE, "unreadable_score"), (SCORE, "unreadable_score"), (END, "no_cue"), (LENGTH, "truncated_cot")]
+)
+@pytest.mark.parametrize("least_score_mass", [0.0, 0.5])
+def test_a_score_that_cannot_be_read_is_another_thing_than_an_unlikely_one(finish: str, status: str, least_score_mass: float) -> None:
+    none = grade(judgement(0.0, 0.0, 0.0, finish=finish, forced=None), least_score_mass=least_score_mass)
+    assert (none.score, none.status, none.score_mass) == (None, status, 0.0)
+    decoded = grade(judgement(0.4, 0.3, 0.3, finish=finish, free="Score: 7"), predictor="decode_free")
+    assert decoded.status == status
+    unlikely = grade(judgement(0.1, 0.1, 0.0, finish=finish, forced=None))
+    assert (unlikely.score, unlikely.status) == (None, "low_score_mass")
+
+
+def test_thoughts_are_kept_with_their_cot() -> None:
+    thinking = replace(judgement(0.5, 0.2, 0.3), thoughts="Hm.")
+    assert [cot.thoughts for cot in grade(thinking, judgement(0.5, 0.2, 0.3, sample=1)).cots] == ["Hm.", ""]
+    assert Judgement.from_dict(json.loads(json.dumps(thinking.to_dict()))) == thinking
+    assert "thoughts" not in judgement(0.5, 0.2, 0.3).to_dict()  # as judgements were kept before
 
 
 def test_the_worst_status_counts_and_only_cots_with_a_score_are_averaged() -> None:

@@ -2,67 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
+import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from chat_stand_in import hosted, judge_at, said
 
 from tract import Judge, Rubric
 from tract.errors import ConfigError
-
-Answer = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-@contextmanager
-def hosted(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(address, requests) of a server on this machine that knows chats alone."""
-    asked: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-        def do_POST(self) -> None:  # noqa: N802
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, content = (404, {"error": {"message": self.path}}) if self.path != "/v1/chat/completions" else answer(request)
-            asked.append(request)
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def said(text: str, finish: str = "stop", tokens: list[tuple[str, dict[str, float]]] | None = None) -> tuple[int, Any]:
-    content = None
-    if tokens is not None:
-        content = [
-            {"token": token, "logprob": 0.0, "bytes": None,
-             "top_logprobs": [{"token": other, "logprob": math.log(p), "bytes": None} for other, p in others.items()]}
-            for token, others in tokens
-        ]  # fmt: skip
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": content and {"content": content}}
-    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-
-
-def judge_at(url: str, **options: Any) -> Judge:
-    return Judge.from_pretrained("some-model", "openai", api="chat", base_url=url, max_retries=0, **options)
-
 
 FEEDBACK: list[tuple[str, dict[str, float]]] = [("It is fine.", {}), (" [RES", {}), ("ULT]", {})]
 
@@ -104,8 +52,8 @@ def test_scores_that_begin_alike_are_not_read_from_one_token() -> None:
     [
         ("It is fine.", "stop", "no_cue"),
         ("It is fi", "length", "truncated_cot"),
-        ("Fine. [RESULT] good", "stop", "low_score_mass"),
-        ("Fine. [RESULT] 7", "stop", "low_score_mass"),
+        ("Fine. [RESULT] good", "stop", "unreadable_score"),
+        ("Fine. [RESULT] 7", "stop", "unreadable_score"),
         ("", "stop", "no_cue"),
     ],
 )
@@ -150,15 +98,15 @@ def test_a_key_is_wanted_where_there_is_no_address(monkeypatch: pytest.MonkeyPat
         ("It is fine.\n\n**Score: 4/5**", 4.0, "ok", "It is fine."),
         ("It is fine. So the overall score is 2.", 2.0, "ok", "It is fine."),
         ("It is fine. I would rate it 3 out of 5. [RESULT] 3", 3.0, "ok", "It is fine."),
-        ("It is fine. Score: 9", None, "low_score_mass", "It is fine."),
-        ("It meets the criteria for a score of 5.", None, "low_score_mass", "It meets the criteria for a score of 5."),
+        ("It is fine. Score: 9", None, "unreadable_score", "It is fine."),
+        ("It meets the criteria for a score of 5.", None, "no_cue", "It meets the criteria for a score of 5."),
     ],
 )
 def test_feedback_and_score_of_an_answer_in_other_words(text: str, score: float | None, status: str, feedback: str) -> None:
     with hosted(lambda _: said(text)) as (url, _), judge_at(url) as judge:
         grade = judge.grade("a", "b")
     assert (grade.score, grade.feedback) == (score, feedback)
-    assert grade.status == (status if score is not None or "9" in text else "no_cue")
+    assert grade.status == status
 
 
 def test_the_distribution_is_that_of_the_token_that_states_the_score() -> None:
@@ -170,3 +118,261 @@ def test_the_distribution_is_that_of_the_token_that_states_the_score() -> None:
 def test_an_answer_that_was_cut_has_no_last_word() -> None:
     with hosted(lambda _: said("Overall score: 4 for the first part, and for the sec", "length")) as (url, _), judge_at(url) as judge:
         assert judge.grade("a", "b").status == "truncated_cot"
+
+
+@pytest.mark.parametrize(
+    ("behind", "score"), [("4", 4.0), ("Score: 4", 4.0), ("<4>", 4.0), ("4 [RESULT]", 4.0), ("3-4", None), ("4/10", None)]
+)
+@pytest.mark.parametrize("predictor", ["rail_normalized", "decode_free", "decode_forced", "argmax"])
+def test_each_predictor_reads_the_score_that_was_written(behind: str, score: float | None, predictor: str) -> None:
+    with hosted(lambda _: said(f"Good. [RESULT] {behind}")) as (url, _), judge_at(url, predictor=predictor) as judge:
+        grade = judge.grade("a", "b")
+    assert (grade.score, grade.status) == (score, "unreadable_score" if score is None else "ok")
+
+
+SCORE = ("3", {"3": 0.5, "4": 0.4, "5": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("\u5f88\u597d [RESULT] 3", [("bytes:\\xe5\\xbe", {}), ("bytes:\\x88", {}), ("\u597d", {}), (" [RESULT] ", {}), SCORE]),
+        ("\U0001f60a [RESULT] 3", [("\ufffd", {}), ("\ufffd", {}), (" [RESULT] ", {}), SCORE, ("<|im_end|>", {})]),
+        ("Good. [RESULT] 3.", [("Good. [RESULT]", {}), (" 3", {" 3": 0.5, " 4": 0.4, "5": 0.1}), (".", {}), ("", {})]),
+        ("<think>\n3?\n</think>\n\nGood. [RESULT] 3", [("<think>\n3?\n</think>\n\n", {}), ("Good. [RESULT] ", {}), SCORE]),
+        ("Good. [RESULT] 3", [("Thoughts [RESULT] 3", {}), ("</think>", {}), ("\n\nGood. [RESULT] ", {}), SCORE, ("\n", {})]),
+    ],
+)
+def test_the_distribution_is_read_whatever_the_text(
+    text: str, tokens: list[tuple[str, dict[str, float]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with hosted(lambda _: said(text, tokens=tokens)) as (url, _), judge_at(url) as judge:
+        grade = judge.grade("a", "b")
+    assert (grade.score, grade.status) == (pytest.approx(3.6), "ok")
+    assert not caplog.records
+
+
+def test_a_score_of_two_tokens_has_a_distribution() -> None:
+    tokens = [*FEEDBACK, (" 1", {" 1": 0.8, " 9": 0.2}), ("0", {"0": 0.75, ".": 0.25})]
+    with hosted(lambda _: said("It is fine. [RESULT] 10", tokens=tokens)) as (url, _), judge_at(url, grid=range(1, 11)) as judge:
+        assert judge.grade("a", "b").score == pytest.approx(10 * 0.6 + 9 * 0.2 + 1 * 0.2)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (None, "the server gave no log-probabilities"),
+        ([("Another", {}), ("3", {"3": 1.0})], "the tokens of the server are not those of the text"),
+        ([*FEEDBACK, (" 9", {" 9": 0.7, " 1": 0.3})], "a likely token begins several scores"),
+        ([*FEEDBACK, (" 9", {" 9": 0.7, " 8": 0.7})], "the log-probabilities of the server are no distribution"),
+    ],
+)
+def test_a_score_without_a_distribution_is_warned_of_once_and_counted(
+    tokens: list[tuple[str, dict[str, float]]] | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hosted(lambda _: said("It is fine. [RESULT] 9", tokens=tokens)) as (url, _), judge_at(url, grid=range(1, 11)) as judge:
+        grades = judge.grade_batch([{"instruction": "a", "response": str(n)} for n in range(5)], progress=False)
+    assert [(grade.score, grade.status, grade.distribution["9"]) for grade in grades] == [(9.0, "ok", 1.0)] * 5
+    first, last = (record.message for record in caplog.records)
+    assert first.startswith(f"some-model: some distributions are the written score alone: {reason}")
+    assert last.startswith(f"some-model: 5 of 5 distributions are the written score alone: {reason}")
+
+
+THOUGHT = "A first draft: Weak. [RESULT] 2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(f"<think>\n{THOUGHT}\n</think>\nClear. [RESULT] 4"),
+        said(f"{THOUGHT}\n</think>\n\nClear. [RESULT] 4"),
+        said(f"[THINK]{THOUGHT}[/THINK]Clear. [RESULT] 4"),
+        said("Clear. [RESULT] 4", reasoning_content=THOUGHT),
+        said("\n\nClear. [RESULT] 4", reasoning=THOUGHT),
+        said([{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}, {"type": "text", "text": "Clear. [RESULT] 4"}]),  # type: ignore[arg-type]
+    ],
+)
+def test_thoughts_are_kept_apart(answer: tuple[int, Any]) -> None:
+    with hosted(lambda _: answer) as (url, _), judge_at(url) as judge:
+        grade = judge.grade("a", "b")
+    assert (grade.score, grade.status, grade.feedback.strip()) == (4.0, "ok", "Clear.")
+    assert [cot.thoughts for cot in grade.cots] == [THOUGHT]
+    assert grade.to_dict()["cots"][0]["thoughts"] == THOUGHT
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (said(f"<think>\n{THOUGHT}\nBut wait", "length"), "truncated_cot"),
+        (said(None, "length", reasoning_content=THOUGHT), "truncated_cot"),
+        (said("", "length", reasoning_content=THOUGHT), "truncated_cot"),
+        (said(f"<think>\n{THOUGHT}"), "no_cue"),
+        (said(None, reasoning_content=THOUGHT), "no_cue"),
+    ],
+)
+def test_a_thought_is_never_graded_from(answer: tuple[int, Any], status: str) -> None:
+    with hosted(lambda _: answer) as (url, _), judge_at(url) as judge:
+        grade = judge.grade("a", "b")
+    assert (grade.score, grade.status, grade.feedback, grade.error) == (None, status, "", None)
+    assert THOUGHT in grade.cots[0].thoughts
+
+
+def test_further_parameters_go_into_requests_and_into_the_fingerprint() -> None:
+    extra = {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}
+    with hosted(lambda _: said("Fine. [RESULT] 3")) as (url, asked):
+        with judge_at(url, extra_body=extra) as judge, judge_at(url) as plain:
+            assert judge.grade("a", "b").score == 3.0
+            assert judge.fingerprint != plain.fingerprint
+        with judge_at(url, extra_body={"reasoning_effort": "low"}, chat_template_kwargs={"enable_thinking": False}) as same:
+            assert same.fingerprint == judge.fingerprint
+            same.grade("a", "b")
+    assert all(request.items() >= extra.items() for request in asked)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"stream": True}, r"extra_body\.stream: cannot be set \(it is part of how scores are read\); leave it out"),
+        ({"temperature": 0.5}, r"extra_body\.temperature: cannot be set \(it is an option of the judge with the same name\)"),
+        ("low", "extra_body: found a str; a mapping of parameters is accepted"),
+        ({"a": float("nan")}, "extra_body: is not valid JSON"),
+        ({"chat_template_kwargs": {}}, r"extra_body\.chat_template_kwargs: is given as chat_template_kwargs too; give it once"),
+    ],
+)
+def test_parameters_that_cannot_be_set_are_refused(extra: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        judge_at("http://127.0.0.1:1/v1", extra_body=extra, chat_template_kwargs={"enable_thinking": False})
+
+
+def test_further_parameters_need_a_hosted_judge() -> None:
+    with pytest.raises(ConfigError, match="extra_body: has no effect but with backend='openai' and api='chat'"):
+        Judge.from_pretrained("package:tract/assets/tiny", extra_body={"a": 1})
+
+
+def test_a_parameter_of_the_user_that_is_refused_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = 400, {"error": {"message": "Unknown parameter: 'reasoning_effort'", "param": "reasoning_effort"}}
+    with hosted(lambda _: refusal) as (url, asked), judge_at(url, extra_body={"reasoning_effort": "low"}) as judge:
+        assert judge.grade("a", "b").error == "the server refuses a chat request (400): Unknown parameter: 'reasoning_effort'"
+    assert len(asked) == 1
+    assert not caplog.records
+
+
+def test_a_template_that_fails_for_the_system_message_is_none_that_is_busy() -> None:
+    def template(request: dict[str, Any]) -> tuple[int, Any]:
+        fails = request["messages"][0]["role"] == "system"
+        return (
+            (500, {"error": {"code": 500, "message": "Jinja Exception: System role not supported"}}) if fails else said("Good. [RESULT] 3")
+        )
+
+    with hosted(template) as (url, asked), judge_at(url) as judge:
+        assert judge.grade("a", "b").score == 3.0
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_each_deviation_is_adapted_to_and_told_once(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    def strict(request: dict[str, Any]) -> tuple[int, Any]:
+        if request["messages"][0]["role"] == "system":
+            return status, {"detail": "System role not supported"}
+        wrong = [name for name in request if name not in ("model", "messages", "temperature", "max_tokens")]
+        loc = [{"loc": ["body", name], "msg": "Extra inputs are not permitted"} for name in wrong]
+        return (status, {"message": {"detail": loc}}) if wrong else said("Fine. [RESULT] 3")
+
+    with hosted(strict) as (url, asked), judge_at(url) as judge:
+        grades = judge.grade_batch([{"instruction": "a", "response": str(n)} for n in range(40)], progress=False)
+    assert [grade.score for grade in grades] == [3.0] * 40
+    assert sorted(asked[-1]) == ["max_tokens", "messages", "model", "temperature"]
+    assert "###The response to evaluate" in asked[-1]["messages"][0]["content"] or asked[-1]["messages"][0]["role"] == "user"
+    told = [record.message for record in caplog.records]
+    assert len(told) == 4
+    assert told[0].startswith(
+        "some-model does not accept a system message, so its text goes before the user message; the server says: System role"
+    )
+    assert any(line.startswith("some-model gives no log-probabilities") for line in told)
+    assert all("the server says: " in line for line in told)
+
+
+def test_as_many_alternatives_are_read_as_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    def five_at_most(request: dict[str, Any]) -> tuple[int, Any]:
+        if request["top_logprobs"] > 5:
+            return 400, {
+                "error": {"message": "Invalid value for 'top_logprobs': must be less than or equal to 5.", "param": "top_logprobs"}
+            }
+        return said("Good. [RESULT] 3", tokens=[("Good. [RESULT] ", {}), SCORE])
+
+    with hosted(five_at_most) as (url, asked), judge_at(url, batch_size=1) as judge:
+        assert [judge.grade("a", text).score for text in "bc"] == [pytest.approx(3.6)] * 2
+    assert [request["top_logprobs"] for request in asked] == [20, 5, 5]
+    assert len(caplog.records) == 1
+
+
+def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tract.generation.waiting._FIRST_S", 0.01)
+    busy = {"retry-after-ms": "10"}
+    answers = [
+        (200, {"choices": None, "error": {"message": "Too Many Requests", "code": 429}}, busy),
+        (429, {"error": {"message": "slow down"}}, busy),
+        (503, "<html><title>503</title></html>", busy),
+        said("Good. [RESULT] 3"),
+    ]
+    with hosted(lambda _: answers.pop(0)) as (url, asked), judge_at(url, max_retries=3) as judge:
+        assert judge.grade("a", "b").score == 3.0
+    assert len(asked) == 4
+    assert [record.message for record in caplog.records if "wait" in record.message] == [
+        "some-model: the server is not able to answer (429): Too Many Requests; requests wait as it asks and are retried"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ((200, {"choices": None, "error": {"message": "Too Many Requests", "code": 429}}),
+         r"the server is not able to answer \(429\): Too Many Requests \(1 attempt\)"),
+        ((200, {"error": {"message": "no such model", "code": "missing"}}), "the server's answer is an error: no such model"),
+        ((200, {"error": "out of credits"}), "the server's answer is an error: out of credits"),
+        ((200, {"choices": []}), r'the server\'s answer does not follow the chat protocol: no choices in \{"choices": \[\]\}'),
+        ((200, {"choices": [{"index": 0}]}), "the server's answer does not follow the chat protocol: no choices in .*"),
+        ((200, {"choices": [{"finish_reason": "error", "message": {"content": ""}, "error": {"message": "provider died", "code": 502}}]}),
+         r"the server is not able to answer \(502\): provider died \(1 attempt\)"),
+        ((200, "<html><body>Please log in</body></html>"), "the server's answer does not follow the chat protocol: Please log in"),
+        ((200, ""), "the server's answer does not follow the chat protocol: it is empty"),
+        ((200, "[1, 2"), "the server's answer does not follow the chat protocol: .*"),
+        ((502, "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"),
+         r"the server is not able to answer \(502\): 502 Bad Gateway \(1 attempt\)"),
+        ((422, {"detail": [{"loc": ["body", "messages", 1, "content"], "msg": "String too long"}]}),
+         r"the server refuses a chat request \(422\): messages.1.content: String too long"),
+        (said(None, "content_filter"), "a content filter of the server stopped the answer: nothing was written"),
+        (said(None, refusal="I cannot\nhelp with that."), "the model refuses to answer: I cannot help with that."),
+    ],
+)  # fmt: skip
+def test_each_failure_is_one_line_of_the_grade_and_none_of_the_log(
+    answer: tuple[int, Any], error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hosted(lambda _: answer) as (url, _), judge_at(url) as judge:
+        grades = judge.grade_batch([{"instruction": "a", "response": text} for text in "bc"], progress=False)
+    for grade in grades:
+        assert (grade.score, grade.status) == (None, "error")
+        assert re.fullmatch(error, str(grade.error))
+    assert not caplog.records
+
+
+def test_a_slow_server_is_told_by_the_option_that_limits_it() -> None:
+    released = threading.Event()
+
+    def slow(_: dict[str, Any]) -> tuple[int, Any]:
+        released.wait(10)
+        return said("Good. [RESULT] 3")
+
+    with hosted(slow) as (url, _), judge_at(url, timeout_s=0.2) as judge:
+        grade = judge.grade("a", "b")
+        released.set()
+    assert grade.status == "error"
+    assert re.fullmatch(r"the server at http://.*/v1 did not answer within timeout_s=0.2 s \(1 attempt\)", str(grade.error))
+
+
+def test_a_server_that_is_gone_is_told() -> None:
+    with judge_at("http://127.0.0.1:9/v1") as judge:
+        assert str(judge.grade("a", "b").error).startswith("the server at http://127.0.0.1:9/v1 does not answer (Connection error.")

@@ -1,47 +1,49 @@
 """A hosted chat model as a judge, by OpenAI's chat protocol: texts go out; a text comes back, with log-probabilities where there are any.
 
 There are no token ids, and nothing can be appended to what the model writes. So the score is the one that it wrote behind its own cue; the
-distribution is that of the token there, among the alternatives that the server tells.
+distribution is that of the tokens there, among the alternatives that the server tells.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
-import math
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tract.errors import ConfigError, GenerationError
-from tract.generation.judgement import CUE, END, LENGTH, SCORE, Judgement, Prompt
+from tract.generation.chat_requests import Refusal, Shape, adapted, body_of, refusal_of, refuses_system
+from tract.generation.chat_score import Written, written_score
+from tract.generation.chat_tokens import MOST_UNDECIDED, Token, place_of, spread_of, tokens_of
+from tract.generation.judgement import END, LENGTH, Judgement, Prompt
 from tract.generation.sampling import Sampling, draw_key
-from tract.generation.server_engine import answered
+from tract.generation.thoughts import Separated, separate_thoughts
+from tract.generation.waiting import BusyError, asked_wait, with_retries
 from tract.masking import masked_text
 from tract.score_grid import ScoreGrid
-from tract.score_statement import Taken, take_cot
 
 log = logging.getLogger(__name__)
 
-# The most alternatives that the protocol tells.
-_ALTERNATIVES = 20
-# For the cue and a score, behind the longest CoT.
-_TAIL_TOKENS = 16
 # Of a request's seed: whole numbers that every server takes.
 _SEED_BITS = 24
-# What may stand between the cue and the score.
-_BEFORE_SCORE = re.compile(r"[\s:(\[*_\"']*")
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?![.,_]?\d)")
+# Of an HTTP status: asked again later; never a refusal of a parameter.
+_LATER = (408, 409, 425, 429)
+_NO_PARAMETER = (401, 402, 403, 407, *_LATER)
 
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """Where the model is served.
+    """Where the model is served, and what it is asked beside the texts.
 
     Attributes:
         base_url: up to and including /v1; None for the ``openai`` package's own. model: its name there.
-        api_key_env: environment variable that holds the key. timeout_s: of one answer. max_retries: of a request that failed on its way.
+        api_key_env: environment variable that holds the key. timeout_s: of one answer.
+        max_retries: of a request that failed on its way, or that the server put off.
+        extra_body: further parameters of each request.
     """
 
     base_url: str | None
@@ -49,6 +51,7 @@ class ChatSettings:
     api_key_env: str
     timeout_s: float
     max_retries: int
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shown_url(self) -> str:
@@ -61,23 +64,36 @@ class ChatReply:
     """What the model wrote.
 
     Attributes:
-        text: all of it. cut: whether it ran into the limit of tokens.
-        tokens: (token, token -> log-probability of the alternatives there), in order; None where the server tells none.
+        text: all of it. cut: whether it ran into the limit of tokens. thoughts: what a server with a reasoning parser tells apart.
+        tokens: of the text, thoughts perhaps before them; None where the server tells none.
+        wants_tokens: whether they were asked for.
     """
 
     text: str
     cut: bool
-    tokens: tuple[tuple[str, Mapping[str, float]], ...] | None
+    thoughts: str
+    tokens: tuple[Token, ...] | None
+    wants_tokens: bool
+
+
+class RefusedError(GenerationError):
+    """A request that the server does not take as it is."""
+
+    def __init__(self, message: str, refusal: Refusal) -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 class ChatEngine:
-    """Requests over HTTP; retries and connections are those of the ``openai`` package."""
+    """Requests over HTTP by the ``openai`` package; retries are those of ``with_retries``, which wait longer and know of busy answers."""
 
     def __init__(self, settings: ChatSettings, client: Any) -> None:
         self._settings = settings
         self._client = client
-        self._logprobs = True
-        self._limit = "max_tokens"
+        self._shape = Shape()
+        self._warned: set[str] = set()
+        self._scores = 0
+        self._undistributed: Counter[str] = Counter()
 
     async def answer(self, system: str, user: str, sampling: Sampling, seed: int) -> ChatReply:
         """What the model writes.
@@ -85,53 +101,149 @@ class ChatEngine:
         Raises:
             GenerationError: if there is no answer.
         """
-        import openai
-
         while True:
-            logprobs, limit = self._logprobs, self._limit  # another request may find out meanwhile
+            shape = self._shape
+            body = body_of(shape, system, user, sampling, seed, self._settings.extra_body)
             try:
-                asked = self._create(system, user, sampling, seed, logprobs=logprobs, limit=limit)
-                found = await answered(asked, "a chat request", self._settings.shown_url)
-                break
-            except GenerationError as error:
-                if not isinstance(error.__cause__, openai.BadRequestError) or not self._adapted(str(error.__cause__), logprobs, limit):
+                return await with_retries(lambda: self._send(body), self._settings.max_retries, self._settings.model, self._warned)  # noqa: B023
+            except RefusedError as error:
+                if self._shape == shape and not self._adapt(shape, body, error.refusal):  # another request may have found out meanwhile
                     raise
-        choice = found.choices[0]
-        content = getattr(choice.logprobs, "content", None) if choice.logprobs else None
-        tokens = tuple((each.token, {other.token: other.logprob for other in each.top_logprobs}) for each in content) if content else None
-        return ChatReply(choice.message.content or "", choice.finish_reason == "length", tokens)
+
+    def count_score(self, undistributed: str | None) -> None:
+        """Counts a score; ``undistributed``: why it has no distribution but what was written, or None if it has."""
+        self._scores += 1
+        if undistributed is None:
+            return
+        self._undistributed[undistributed] += 1
+        if undistributed not in self._warned:
+            self._warned.add(undistributed)
+            log.warning("%s: some distributions are the written score alone: %s", self._settings.model, undistributed)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Ends the connections; tells how many scores had no distribution."""
+        for reason, count in ((reason, count) for reason, count in self._undistributed.items() if count > 1):
+            log.warning("%s: %d of %d distributions are the written score alone: %s", self._settings.model, count, self._scores, reason)
+        self._undistributed.clear()
         await self._client.close()
 
-    def _create(self, system: str, user: str, sampling: Sampling, seed: int, *, logprobs: bool, limit: str) -> Any:
-        messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": user}]
-        optional: dict[str, Any] = {limit: sampling.max_cot_tokens + _TAIL_TOKENS}
-        if logprobs:
-            optional |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
-        if sampling.repetition_penalty != 1:  # no part of the protocol: vLLM and its like take it
-            optional["extra_body"] = {"repetition_penalty": sampling.repetition_penalty}
-        return self._client.chat.completions.create(
-            model=self._settings.model,
-            messages=messages,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p if sampling.temperature else 1.0,
-            seed=seed,
-            **optional,
-        )
+    def _adapt(self, shape: Shape, body: Mapping[str, Any], refusal: Refusal) -> bool:
+        """Whether further requests can be made without what was refused."""
+        found = adapted(shape, body, refusal)
+        if found is None:
+            return False
+        self._shape = found.shape
+        for note in found.notes:
+            log.warning("%s %s; the server says: %s", self._settings.model, note, refusal.words)
+        return True
 
-    def _adapted(self, refusal: str, logprobs: bool, limit: str) -> bool:
-        """Whether the request can be made without what was refused of it; models of one protocol differ in what they take."""
-        if "max_completion_tokens" in refusal and limit == "max_tokens":
-            self._limit = "max_completion_tokens"
-            return True
-        if "logprobs" in refusal and logprobs:
-            if self._logprobs:
-                log.warning("%s gives no log-probabilities, so a distribution is the score that was written", self._settings.model)
-            self._logprobs = False
-            return True
-        return False
+    async def _send(self, body: dict[str, Any]) -> ChatReply:
+        """One answer.
+
+        Raises:
+            BusyError, RefusedError, GenerationError: see ``with_retries`` and ``adapted``.
+        """
+        import openai
+
+        settings = self._settings
+        rest = {name: value for name, value in body.items() if name != "messages"}
+        try:
+            # As text: what is no answer of the protocol is told by its own words.
+            async with asyncio.timeout(settings.timeout_s):  # the package's own is that of each read
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=settings.model, messages=body["messages"], extra_body=rest
+                )
+        except openai.APIStatusError as error:
+            raise _failure(error.status_code, _json(error.response.text), error.response.headers) from error
+        except (openai.APITimeoutError, TimeoutError) as error:
+            raise BusyError(f"the server at {settings.shown_url} did not answer within timeout_s={settings.timeout_s:g} s") from error
+        except openai.APIConnectionError as error:
+            cause = f" {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ else ""
+            raise BusyError(f"the server at {settings.shown_url} does not answer ({masked_text(str(error) + cause)})") from error
+        found = _json(raw.text)
+        if isinstance(found, Mapping) and not found.get("error") and isinstance(found.get("choices"), list) and found["choices"]:
+            return _reply(found, raw.headers, wants_tokens="logprobs" in body)
+        raise _no_answer(found, raw.headers)
+
+
+def _json(text: str) -> Any:
+    """The value of a body; its text where it is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _failure(status: int, body: Any, headers: Mapping[str, str]) -> GenerationError:
+    """The error of an answer with an HTTP status that says so."""
+    refusal = refusal_of(body)
+    message = f"the server refuses a chat request ({status}): {refusal.words}"
+    again = headers.get("x-should-retry")
+    names_a_parameter = status < 500 and status not in _NO_PARAMETER
+    if status == 500 and refuses_system(refusal):  # llama.cpp tells so what a chat template does not take
+        return RefusedError(message, refusal)
+    if again != "false" and (again == "true" or status in _LATER or (status >= 500 and status != 501)):
+        return BusyError(f"the server is not able to answer ({status}): {refusal.words}", asked_wait(headers))
+    return RefusedError(message, refusal) if names_a_parameter or status == 501 else GenerationError(message)
+
+
+def _no_answer(body: Any, headers: Mapping[str, str]) -> GenerationError:
+    """The error of an answer that holds none, though its HTTP status is that of one."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not error:
+        shown = (
+            (refusal_of(body).words if body.strip() else "it is empty")
+            if isinstance(body, str)
+            else "no choices in " + json.dumps(body, ensure_ascii=False)
+        )
+        return GenerationError(f"the server's answer does not follow the chat protocol: {masked_text(' '.join(shown.split()))[:200]}")
+    code = error.get("code") if isinstance(error, Mapping) else None
+    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
+    if 400 <= status < 600:
+        return _failure(status, error, headers)
+    return GenerationError(f"the server's answer is an error: {refusal_of(error).words}")
+
+
+def _reply(found: Mapping[str, Any], headers: Mapping[str, str], *, wants_tokens: bool) -> ChatReply:
+    """What an answer of the protocol says.
+
+    Raises:
+        GenerationError: if the model, or a filter behind it, refuses to answer.
+    """
+    choice = found["choices"][0]
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(message, Mapping):
+        raise _no_answer(choice if isinstance(choice, Mapping) and choice.get("error") else found, headers)
+    finish = choice.get("finish_reason")
+    text, thoughts = _content(message.get("content"))
+    told = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+    apart = next((each for each in told if isinstance(each, str) and each.strip()), "")
+    if finish == "content_filter":
+        raise GenerationError(
+            f"a content filter of the server stopped the answer: {_refused(message) or text or 'nothing was written'}"[:300]
+        )
+    if not text and _refused(message):
+        raise GenerationError(f"the model refuses to answer: {_refused(message)}"[:300])
+    if not text and choice.get("error"):
+        raise _no_answer(choice, headers)
+    logprobs = choice.get("logprobs")
+    tokens = tokens_of(logprobs.get("content")) if isinstance(logprobs, Mapping) else None
+    return ChatReply(text, finish == "length", "\n\n".join(filter(None, (apart.strip(), thoughts))), tokens, wants_tokens)
+
+
+def _refused(message: Mapping[str, Any]) -> str:
+    refusal = message.get("refusal")
+    return " ".join(refusal.split()) if isinstance(refusal, str) else ""
+
+
+def _content(content: object) -> tuple[str, str]:
+    """(text, thoughts) of a message: a text, or a list of parts."""
+    if not isinstance(content, list):
+        return (content if isinstance(content, str) else ""), ""
+    parts = [part for part in content if isinstance(part, Mapping)]
+    texts = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    thoughts = [_content(part["thinking"])[0] for part in parts if "thinking" in part]
+    return texts, "\n\n".join(filter(None, (each.strip() for each in thoughts)))
 
 
 async def connect_chat(settings: ChatSettings) -> ChatEngine:
@@ -145,9 +257,7 @@ async def connect_chat(settings: ChatSettings) -> ChatEngine:
     key = os.environ.get(settings.api_key_env)
     if key is None and settings.base_url is None:
         raise ConfigError(f"api_key_env: the environment variable {settings.api_key_env} is not set; put the key of the API into it")
-    client = openai.AsyncOpenAI(
-        base_url=settings.base_url, api_key=key or "none", timeout=settings.timeout_s, max_retries=settings.max_retries
-    )
+    client = openai.AsyncOpenAI(base_url=settings.base_url, api_key=key or "none", timeout=settings.timeout_s, max_retries=0)
     return ChatEngine(settings, client)
 
 
@@ -163,53 +273,40 @@ async def chat_judgement(
         GenerationError: if the model does not answer.
     """
     reply = await engine.answer(*texts, sampling, draw_key(seed, prompt.id, sample, "cot", _SEED_BITS))
-    taken = take_cot(reply.text, cue)
-    behind, finish = _score_place(reply, cue, taken)
-    score, probabilities = (None, [0.0] * len(grid.labels)) if behind is None else _read(reply, behind, grid)
-    return Judgement(prompt.id, prompt.row, sample, (), taken.cot, finish, tuple(probabilities), score, reply.text)
-
-
-def _score_place(reply: ChatReply, cue: str, taken: Taken) -> tuple[int | None, str]:
-    """(where in the text to look for the score, or None; why the CoT ended): behind the last cue, else where it is stated otherwise."""
-    place = reply.text.rfind(cue.strip())
-    if place >= 0:
-        return place + len(cue.strip()), CUE
-    if reply.cut:  # what it states so far need not be its last word
-        return None, LENGTH
-    return (None, END) if taken.place is None else (taken.place[0], SCORE)
-
-
-def _read(reply: ChatReply, behind: int, grid: ScoreGrid) -> tuple[int | None, list[float]]:
-    """(place of the written score in the grid, the distribution) behind the cue; no score has no probability."""
-    skipped = _BEFORE_SCORE.match(reply.text, behind)
-    start = skipped.end() if skipped else behind
-    found = _NUMBER.match(reply.text, start)
-    if not found or float(found[0]) not in grid.values:
-        return None, [0.0] * len(grid.labels)
-    score = grid.index(float(found[0]))
-    alternatives = _alternatives(reply, start, found[0])
-    if alternatives is None or _ambiguous(grid.labels):
-        return score, [float(k == score) for k in range(len(grid.labels))]
+    separated = separate_thoughts(reply.text, cut=reply.cut)
+    written = _written(separated, cue, grid, cut=reply.cut)
+    thoughts = "\n\n".join(filter(None, (reply.thoughts, separated.thoughts)))
     probabilities = [0.0] * len(grid.labels)
-    for token, logprob in alternatives.items():
-        number = _NUMBER.fullmatch(token.strip())  # "2" is the score of the label "2.0" too
-        if number and float(number[0]) in grid.values:
-            probabilities[grid.index(float(number[0]))] += math.exp(logprob)
-    return score, probabilities
+    score = None
+    if written.value is not None and written.place is not None:
+        score = grid.index(written.value)
+        place = (separated.place_in_text(written.place[0]), separated.place_in_text(written.place[1] - 1) + 1)
+        found = _distribution(reply, place, grid)
+        engine.count_score(found if isinstance(found, str) and reply.wants_tokens else None)
+        probabilities = [float(k == score) for k in range(len(grid.labels))] if isinstance(found, str) else list(found)
+    cot = written.cot.strip()
+    # As the local judges write it, so that decode_free reads what was read here.
+    free_text = cot if score is None else f"{cot}{cue}{grid.labels[score]}"
+    return Judgement(prompt.id, prompt.row, sample, (), cot, written.finish, tuple(probabilities), score, free_text, thoughts)
 
 
-def _alternatives(reply: ChatReply, start: int, written: str) -> Mapping[str, float] | None:
-    """What could have stood in place of the score; None where it is not one token, or the tokens are not those of the text."""
-    if reply.tokens is None or "".join(token for token, _ in reply.tokens) != reply.text:
-        return None
-    end = 0
-    for token, others in reply.tokens:
-        end += len(token)
-        if end > start:
-            return others if token.strip() == written else None
-    return None
+def _written(separated: Separated, cue: str, grid: ScoreGrid, *, cut: bool) -> Written:
+    """The score of an answer; none where the text ends inside a thought, whatever the thought says."""
+    if separated.open:
+        return Written(separated.answer.strip(), LENGTH if cut else END, None, None)
+    return written_score(separated.answer, cue, grid, cut=cut)
 
 
-def _ambiguous(labels: Sequence[str]) -> bool:
-    """Whether a score begins like another ("1", "10"): the probability of its token may then be that of both."""
-    return any(a != b and b.startswith(a) for a in labels for b in labels)
+def _distribution(reply: ChatReply, place: tuple[int, int], grid: ScoreGrid) -> tuple[float, ...] | str:
+    """The probability of each score at the place of the one that was written; in words what keeps it from being read."""
+    if reply.tokens is None:
+        return "the server gave no log-probabilities"
+    at = place_of(reply.tokens, reply.text, *place)
+    if at is None:
+        return "the tokens of the server are not those of the text"
+    spread = spread_of(reply.tokens, at, reply.text[slice(*place)], grid)
+    if spread is None:
+        return "the log-probabilities of the server are no distribution over the scores"
+    if spread.undecided > MOST_UNDECIDED:
+        return "a likely token begins several scores (as 1 does in 1 and 10), and the server does not show the next token"
+    return spread.probabilities

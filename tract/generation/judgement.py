@@ -48,6 +48,7 @@ class Judgement:
         probabilities: p(score | prompt, CoT, cue) for each score of the grid, from the full softmax.
         forced: place in the grid of the score drawn behind the forced cue; None if what was drawn is no score.
         free_text: all that was written freely, cue and score included; None where nothing was.
+        thoughts: what a reasoning model thought before, which is no part of the CoT; empty for all others.
     """
 
     id: str
@@ -59,10 +60,14 @@ class Judgement:
     probabilities: tuple[float, ...]
     forced: int | None
     free_text: str | None
+    thoughts: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; ``from_dict`` gives it back, floats included to the last bit."""
-        return asdict(self)
+        record = asdict(self)
+        if not self.thoughts:  # as judgements were kept before there were any
+            del record["thoughts"]
+        return record
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Judgement:

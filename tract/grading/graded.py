@@ -28,6 +28,7 @@ TYPES: dict[str, pa.DataType] = {
     "judge_raw_score": pa.float64(),
     "judge_shortened": pa.bool_(),
     "judge_error": pa.string(),
+    "judge_thoughts": pa.list_(pa.string()),
 }
 COLUMNS = tuple(TYPES)
 
@@ -48,6 +49,7 @@ def columns_of(grade: Grade) -> dict[str, Any]:
         "judge_raw_score": grade.raw_score,
         "judge_shortened": grade.shortened,
         "judge_error": grade.error,
+        "judge_thoughts": [cot.thoughts for cot in grade.cots] if any(cot.thoughts for cot in grade.cots) else [],
     }
 
 
@@ -55,7 +57,7 @@ def refused(reason: str) -> dict[str, Any]:
     """The columns of a row that was not given to the judge."""
     nothing = dict.fromkeys(COLUMNS)
     return {**nothing, "judge_status": ERROR, "judge_feedback": "", "judge_feedbacks": [], "judge_distribution": {},
-            "judge_shortened": False, "judge_error": reason}  # fmt: skip
+            "judge_shortened": False, "judge_error": reason, "judge_thoughts": []}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

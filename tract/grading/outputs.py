@@ -44,8 +44,9 @@ def write_output(facts: FileFacts, limit: int | None, out: Path, records: Record
         losses: is told of values that become null: NaN and infinity in JSON, cells that cannot be read.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    whole = ({name: record.get(name) for name in COLUMNS} for record in records)  # a journal may be of before a column
     try:
-        OUTPUTS[out.suffix.lower()](facts, limit, temporary, records, losses)
+        OUTPUTS[out.suffix.lower()](facts, limit, temporary, whole, losses)
         sync_file(temporary)
         os.replace(temporary, out)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tract.errors import ConfigError
@@ -12,10 +12,11 @@ from tract.given_paths import given_text
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
 _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",
-            "timeout_s", "max_retries", "vllm", "trust_remote_code", "cache_dir")  # fmt: skip
+            "timeout_s", "max_retries", "extra_body", "vllm", "trust_remote_code", "cache_dir")  # fmt: skip
 # Option -> the backend that it is for; with another one it would have no effect.
 _ONLY_FOR = {"device": "hf", "vllm": "vllm",
-             **dict.fromkeys(("base_url", "served_model", "api", "api_key_env", "timeout_s", "max_retries"), "openai")}  # fmt: skip
+             **dict.fromkeys(("base_url", "served_model", "api", "api_key_env", "timeout_s", "max_retries", "extra_body"),
+                             "openai")}  # fmt: skip
 DTYPES = ("float32", "bfloat16", "float16")
 APIS = ("vllm", "openai", "chat")
 # Of vLLM's engine; what they accept is checked where it is started.
@@ -59,7 +60,17 @@ def _add_running(group: Any) -> None:
     group.add_argument("--api", choices=APIS, help="what the server understands; openai: completions, chat: chats (default: vllm)")
     group.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the server's key")
     group.add_argument("--timeout-s", type=_seconds, metavar="S", help="of a request to the server")
-    group.add_argument("--max-retries", type=_retries, metavar="N", help="of a request to the server that failed on its way; 0 for none")
+    group.add_argument(
+        "--max-retries", type=_retries, metavar="N", help="of a request that failed on its way or that the server put off; 0 for none"
+    )
+    group.add_argument(
+        "--extra-body",
+        nargs="+",
+        type=_body_option,
+        action="extend",
+        metavar="KEY=VALUE",
+        help="for --api chat: further parameters of each request, e.g. reasoning_effort=low chat_template_kwargs.enable_thinking=false",
+    )
     group.add_argument(
         "--vllm", nargs="+", type=_vllm_option, action="extend", metavar="KEY=VALUE", help=f"for --backend vllm: {', '.join(VLLM_KEYS)}"
     )
@@ -106,28 +117,60 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(
                 f"--{name.replace('_', '-')}: has no effect with --backend {backend}; leave it out, or give --backend {needed}"
             )
+    if "extra_body" in given and given.get("api") != "chat":
+        raise ConfigError("--extra-body: has no effect without --api chat; leave it out, or give --api chat")
     if "vllm" in given:
-        given["vllm"] = _mapping(given["vllm"])
+        given["vllm"] = _mapping("--vllm", given["vllm"])
+    if "extra_body" in given:
+        given["extra_body"] = _nested(_mapping("--extra-body", given["extra_body"]))
     return given
 
 
-def _mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _mapping(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ConfigError(f"--vllm: {key} is given twice, as {found[key]!r} and {value!r}; give it once")
+            raise ConfigError(f"{option}: {key} is given twice, as {found[key]!r} and {value!r}; give it once")
         found[key] = value
     return found
 
 
+def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings in mappings of keys with dots."""
+    found: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *folders, last = key.split(".")
+        inside = found
+        for folder in folders:
+            inside = inside.setdefault(folder, {})
+            if not isinstance(inside, dict):
+                raise ConfigError(f"--extra-body: {key} is inside {folder}, which is given a value of its own; give one of them")
+        if last in inside:
+            raise ConfigError(f"--extra-body: {key} is given twice, by itself and by what is inside it; give one of them")
+        inside[last] = value
+    return found
+
+
 def _vllm_option(text: str) -> tuple[str, Any]:
+    key, value = _pair(text, "gpu_memory_utilization=0.5")
+    if key not in VLLM_KEYS:
+        raise argparse.ArgumentTypeError(f"unknown key {key!r}; accepted are {', '.join(VLLM_KEYS)}")
+    return key, value
+
+
+def _body_option(text: str) -> tuple[str, Any]:
+    key, value = _pair(text, "reasoning_effort=low")
+    if not all(key.split(".")):
+        raise argparse.ArgumentTypeError(f"{text!r}: the key has an empty part; names with dots between are accepted")
+    return key, value
+
+
+def _pair(text: str, example: str) -> tuple[str, Any]:
     import yaml
 
     key, equals, value = text.partition("=")
     if not equals or not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE pair, e.g. gpu_memory_utilization=0.5")
-    if key not in VLLM_KEYS:
-        raise argparse.ArgumentTypeError(f"unknown key {key!r}; accepted are {', '.join(VLLM_KEYS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE pair, e.g. {example}")
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError:

@@ -189,7 +189,7 @@ def _chat(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
     from tract.generation.chat_engine import ChatSettings, connect_chat
 
     model = options.served_model or files.settings.base_model.name_or_path
-    chat = ChatSettings(options.base_url, model, options.api_key_env, options.timeout_s, options.max_retries)
+    chat = ChatSettings(options.base_url, model, options.api_key_env, options.timeout_s, options.max_retries, files.extra_body)
     start = _installed(partial(connect_chat, chat), "server")
     return EngineWorker(start, seed=files.settings.seed, rows=options.batch_size, asking=by_text)
 

@@ -19,9 +19,10 @@ OK = "ok"
 NO_CUE = "no_cue"  # the judge ended its turn without the answer cue; the score was read behind a cue that was appended
 TRUNCATED_COT = "truncated_cot"  # the CoT ran into max_cot_tokens; the score was read behind what there was
 LOW_SCORE_MASS = "low_score_mass"  # the judge expected something else than a score there: no score
+UNREADABLE_SCORE = "unreadable_score"  # what the judge wrote in place of a score is none of the grid: no score
 OVER_LENGTH = "over_length"  # the prompt leaves no room for a CoT: nothing was asked, no score
 ERROR = "error"  # the request could not be used, or the model failed: no score; ``Grade.error`` says why
-STATUSES = (OK, NO_CUE, TRUNCATED_COT, LOW_SCORE_MASS, OVER_LENGTH, ERROR)
+STATUSES = (OK, NO_CUE, TRUNCATED_COT, LOW_SCORE_MASS, UNREADABLE_SCORE, OVER_LENGTH, ERROR)
 # Of the interval of a score.
 CONFIDENCE = 0.9
 # The predictors whose score is an expectation, so that a temperature of the distribution moves it.
@@ -35,12 +36,14 @@ class CotGrade:
     Attributes:
         feedback: the CoT, without the score sentence. score: in points; None where there is none.
         status: one of ``STATUSES``. distribution: score label -> probability, from the full softmax.
+        thoughts: what a reasoning model thought before it; empty for all others.
     """
 
     feedback: str
     score: float | None
     status: str
     distribution: Mapping[str, float]
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ def calibrated(grade: Grade, grid: ScoreGrid, predictor: str, calibration: Calib
 def _read(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> CotGrade:
     score = _raw_score(judgement, grid, cue, predictor, least_score_mass)
     distribution = dict(zip(grid.labels, judgement.probabilities, strict=True))
-    return CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), distribution)
+    return CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), distribution, judgement.thoughts)
 
 
 def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> float | None:
@@ -179,13 +182,14 @@ def _tempered(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calib
 
 def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
     mass = math.fsum(judgement.probabilities)
-    # Of a hosted model that came to no cue, nothing could be read: that says why, not how likely scores were.
-    if mass < least_score_mass and not (mass == 0 and judgement.finish in (END, LENGTH)):
+    # Of a hosted model whose score could not be read there is no distribution at all: that says why, not how likely scores were.
+    if mass < least_score_mass and (mass > 0 or judgement.forced is not None):
         return LOW_SCORE_MASS
     if judgement.finish == LENGTH:
         return TRUNCATED_COT
-    # A decoded score that is none: what the judge wrote behind its cue is not on the grid.
-    return NO_CUE if judgement.finish == END or score is None else OK
+    if judgement.finish == END:
+        return NO_CUE
+    return UNREADABLE_SCORE if score is None else OK
 
 
 def _mean(scores: Sequence[float]) -> float | None:

@@ -75,6 +75,7 @@ class Judge(PrometheusMethods):
         api_key_env: str = "OPENAI_API_KEY",
         timeout_s: float = 600.0,
         max_retries: int = 5,
+        extra_body: Mapping[str, Any] | None = None,
         vllm: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Judge:
@@ -90,6 +91,8 @@ class Judge(PrometheusMethods):
             base_url, served_model, api, api_key_env, timeout_s, max_retries: of "openai"; ``api`` is "vllm" (token ids and
                 log-probabilities), "openai" (the protocol of completions) or "chat" (that of chats: ``path_or_hub_id`` is then the
                 name of a hosted model, which reads and writes texts).
+            extra_body: of "chat": further parameters of each request, as the server knows them, e.g. {"reasoning_effort": "low"}; they
+                are part of the fingerprint.
             vllm: of "vllm": tensor_parallel_size, gpu_memory_utilization, kv_cache_gib, enforce_eager, engine.
             options: see ``open_judge_files``: revision, base_model, grid, prompt, cache_dir, trust_remote_code, n_cot, predictor,
                 temperature, top_p, repetition_penalty, max_cot_tokens, seed, max_length, overlong, least_score_mass, dtype, name.
@@ -98,7 +101,12 @@ class Judge(PrometheusMethods):
             ConfigError: if it cannot be found, loaded or started.
         """
         hosted = backend == "openai" and api == "chat"
-        files = hosted_judge(served_model or path_or_hub_id, **options) if hosted else open_judge_files(path_or_hub_id, **options)
+        if hosted:
+            files = hosted_judge(served_model or path_or_hub_id, extra_body=extra_body, **options)
+        elif extra_body is not None:
+            raise ConfigError("extra_body: has no effect but with backend='openai' and api='chat'; leave it out, or give these")
+        else:
+            files = open_judge_files(path_or_hub_id, **options)
         how = BackendOptions(
             device=device,
             batch_size=batch_size,
@@ -360,9 +368,9 @@ def _check_calibration(files: JudgeFiles, calibrated: bool) -> None:
 
 
 def _told(request: GradeRequest, error: BaseException) -> str:
-    """The error as one line; a fault of ours goes to the log as well."""
+    """The error as one line; where a fault of ours comes from is for the log in detail, as every row may have it."""
     if not isinstance(error, TractError):
-        log.error("grading %s failed", request.shown_id, exc_info=error)
+        log.debug("grading %s failed", request.shown_id, exc_info=error)
     told = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
     return masked_text(" ".join(told.split()))[:500]
 

@@ -7,12 +7,13 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tract.config import ModelConfig
 from tract.errors import ConfigError
+from tract.generation.chat_requests import check_extra
 from tract.generation.sampling import Sampling
 from tract.given_paths import expanded
 from tract.judge.chat_models import chat_settings, template_of
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
+# Raise it when an answer of a hosted chat model can be read as another score or feedback than before.
+_CHAT_RULES = 2
 _SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
 _SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
 
@@ -41,6 +44,7 @@ class JudgeFiles:
         model: the LLM. weights: folder of an adapter or of trained weights that belong on it, or None.
         four_bit: whether the LLM is quantised (QLoRA). model_seed: of weights that are made at random, for tests.
         uncalibrated_by: the option that made the calibration one of other scores, so that it was left out; None for none.
+        extra_body: of a hosted judge, the user's own parameters of each request.
         fingerprint: changes when weights, layout, wording or a setting that moves a score does.
     """
 
@@ -54,6 +58,7 @@ class JudgeFiles:
     model_seed: int
     fingerprint: str
     uncalibrated_by: str | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_judge_files(
@@ -96,23 +101,48 @@ def hosted_judge(
     grid: Sequence[Any] | None = None,
     prompt: str | Path | Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
     **changed: Any,
 ) -> JudgeFiles:
     """A chat model that somebody hosts, of which nothing is here: it is asked with texts, as chat models are.
 
     Args:
-        model: its name there. The others as in ``open_judge_files``.
+        model: its name there. extra_body: further parameters of each request, as the server knows them, e.g. {"reasoning_effort": "low"}.
+        chat_template_kwargs: the parameter of that name, which vLLM and its like take. The others as in ``open_judge_files``.
 
     Raises:
         ConfigError: if a setting cannot be used.
     """
+    extra = _extra_body(extra_body, chat_template_kwargs)
     where = _Where(_named(model), None, cache_folder(cache_dir), trust_remote_code=False)
     settings = chat_settings(BaseModel(str(model)))
     # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=None)
     # Its tokens are not known; these are never sent.
     stand_in = where.model("assets/tiny", package="tract")
-    return _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
+    files = _completed(_Found(settings, stand_in, None, hosted=True), grid, prompt, changed, {})
+    parts = "\n".join([files.fingerprint, f"read by rules {_CHAT_RULES}", json.dumps(extra, sort_keys=True)])
+    return replace(files, extra_body=extra, fingerprint=hashlib.sha256(parts.encode()).hexdigest())
+
+
+def _extra_body(given: Mapping[str, Any] | None, chat_template_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The user's own parameters of a request."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"extra_body: found a {type(given).__name__}; a mapping of parameters is accepted")
+    extra = dict(given or {})
+    if chat_template_kwargs:
+        if "chat_template_kwargs" in extra:
+            raise ConfigError("extra_body.chat_template_kwargs: is given as chat_template_kwargs too; give it once")
+        extra["chat_template_kwargs"] = dict(chat_template_kwargs)
+    check_extra(extra)
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"extra_body: is not valid JSON ({error}); text, finite numbers, true, false, null, lists and mappings are accepted"
+        ) from None
+    return extra
 
 
 def _spec(judge: str | Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Status = Literal["ok", "no_cue", "truncated_cot", "low_score_mass", "over_length", "error"]
+Status = Literal["ok", "no_cue", "truncated_cot", "low_score_mass", "unreadable_score", "over_length", "error"]
 
 
 def _whole(value: object) -> object:
@@ -63,6 +63,7 @@ class CotOut(BaseModel):
     score: float | None = Field(description="In points; null where there is none.")
     status: Status
     distribution: dict[str, float] = Field(description="Score -> probability, from the full softmax.")
+    thoughts: str = Field(default="", description="What a reasoning model thought before; empty for all others.")
 
 
 class GradeOut(BaseModel):

@@ -1,0 +1,68 @@
+"""The score that a chat model wrote: other conventions are read, and what is no score of the grid is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from tract.generation.chat_score import written_score
+from tract.score_grid import ScoreGrid
+
+FIVE = ScoreGrid(tuple("12345"))
+TEN = ScoreGrid(tuple(str(score) for score in range(1, 11)))
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "4", "4.0", "4/5", "4 out of 5", "4.", "(4)", "[4]", "<4>", "**4**", "`4`", "$\\boxed{4}$", "\\(4\\)",
+        "Score: 4", "The final score is 4.",
+        "Rating: 4/5", "= 4", "- 4", "\u2192 4", "\uff14", "four", "4 points", "4 (good)", "4 - clear", "4\n1. The next point", "4</s>",
+        "4 [RESULT]", "4\n\n[RESULT] 4 [END]", "2. No: [RESULT] 4",
+    ],
+)  # fmt: skip
+def test_a_score_is_read_as_it_is_written(behind: str) -> None:
+    text = f"Good work. [RESULT] {behind}"
+    found = written_score(text, "[RESULT]", FIVE, cut=False)
+    assert (found.value, found.finish) == (4.0, "cue")
+    assert found.place is not None
+    assert text[slice(*found.place)].lower() in ("4", "4.0", "\uff14", "four")
+
+
+@pytest.mark.parametrize(
+    "behind",
+    ["3-4", "3 \u2013 4", "3 or 4", "3 to 4", "between 3 and 4", "7", "0", "-4",
+     "3.5", "3,5", "4%", "4+", "4\u00bd", "4 1/2", "4th", "4/10", "3/4",
+     "N/A", "good", "one of the worst", "The score of 5 is too high", "1 2 3 4 5", ""],
+)  # fmt: skip
+def test_what_is_no_score_of_the_grid_is_none(behind: str) -> None:
+    found = written_score(f"Good work. [RESULT] {behind}", "[RESULT]", FIVE, cut=False)
+    assert (found.cot, found.finish, found.value, found.place) == ("Good work.", "cue", None, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["Good. **[RESULT]** 4", "Good. [Result] 4", "Good. [RESULT: 4]", "Good. [**RESULT**] 4", "[RESULT] 4\nGood."]
+)
+def test_a_cue_may_be_written_in_other_ways(text: str) -> None:
+    found = written_score(text, "[RESULT]", FIVE, cut=False)
+    assert (found.value, found.cot, found.finish) == (4.0, "Good.", "cue")
+
+
+@pytest.mark.parametrize(("text", "value"), [("Good.\n**Score: 4/5**", 4.0), ("Good. Score: 9", None), ("Good. I rate it 4/10.", None)])
+def test_without_a_cue_it_is_the_score_that_is_stated(text: str, value: float | None) -> None:
+    found = written_score(text, "[RESULT]", FIVE, cut=False)
+    assert (found.value, found.cot, found.finish) == (value, "Good.", "score")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "finish"),
+    [
+        ("Good. [RESULT] 1", None, "length"),  # or the beginning of 10
+        ("Good. [RESULT] 2", 2.0, "cue"),
+        ("Good. [RESULT] 1 and", 1.0, "cue"),
+        ("Good. [RESULT] 3. Or rather [RESULT]", None, "length"),
+        ("Good. Score: 4 for the first part, and for the sec", None, "length"),
+    ],
+)
+def test_a_text_that_was_cut_may_go_on(text: str, value: float | None, finish: str) -> None:
+    found = written_score(text, "[RESULT]", TEN, cut=True)
+    assert (found.value, found.finish) == (value, finish)
