@@ -148,7 +148,7 @@ def test_what_failed_has_no_score_and_says_why(talking_folder: str) -> None:
         ("[Is it kind?]\nScore 1: no\nScore 2: yes", Rubric("Is it kind?", {1: "no", 2: "yes"})),
         ("[Is it kind?]\nScore 0: no\nor never\nScore 10: yes\n", Rubric("Is it kind?", {0: "no\nor never", 10: "yes"})),
         ("Is it kind?", Rubric("Is it kind?")),
-        ("Is it kind?\nScore 2: a\nScore 1: b", Rubric("Is it kind?\nScore 2: a\nScore 1: b")),
+        ("Is it kind?\nScore 2: a\nScore 1: b", Rubric("Is it kind?", {1: "b", 2: "a"})),
     ],
 )
 def test_a_rubric_of_text_keeps_its_scores(text: str, expected: Rubric) -> None:

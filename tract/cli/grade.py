@@ -63,11 +63,12 @@ def _grade(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments)
     from tract.grading.files import finish, grade_rows
     from tract.grading.journal import Journal
+    from tract.grading.scales import shown_scale
 
     asked = {f"--{name.replace('_', '-')}": value for name, value in {"judge": arguments.judge, **options}.items() if name not in _HOW}
-    if plan.rubric is not None and "criteria" in plan.columns.of:
-        note(f"{arguments.file}: the column {plan.columns.of['criteria']!r} is not used, since --rubric is for all rows")
     if plan.rubric is not None:
+        for field in plan.columns.of.keys() & {"criteria", "rubric"}:
+            note(f"{arguments.file}: the column {plan.columns.of[field]!r} is not used, since --rubric is for all rows")
         check_rubric(arguments.judge, options, plan.rubric, arguments.rubric)
     # Engines differ by rounding, and a server that knows no log-probabilities of tokens by more.
     engine = {"backend": options.get("backend", "hf"), "api": options.get("api")}
@@ -75,6 +76,9 @@ def _grade(arguments: argparse.Namespace) -> int:
         open_judge(arguments.judge, options) as judge,
         Journal(plan.journal_path, {**plan.work(judge.fingerprint), **engine}, asked, restart=arguments.restart) as journal,
     ):
+        if plan.rubric is not None and not plan.rubric.labels:
+            own = shown_scale(judge.grid.labels)
+            note(f"--rubric {arguments.rubric}: is a criterion without scores; the judge's own are given: {own}")
         before, rows = journal.done, plan.facts.rows
         interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
         if before:

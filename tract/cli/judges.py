@@ -65,10 +65,12 @@ def _files(path: str, options: dict[str, Any]) -> JudgeFiles:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what says where a row's fields stand."""
     parser.add_argument(
-        "--rubric", metavar="FILE", help="YAML with criteria and descriptions, for all rows (default: that of each row, if any)"
+        "--rubric",
+        metavar="FILE",
+        help="YAML with criteria and descriptions, or the text of a rubric (.txt, .md), for all rows (default: that of each row, if any)",
     )
     parser.add_argument(
         "--columns", nargs="+", default=[], metavar="FIELD=COLUMN", action="extend",
-        help="which columns hold instruction, response, reference_answer, id, criteria, score_descriptions.SCORE "
+        help="which columns hold instruction, response, reference_answer, id, rubric, criteria, score_descriptions.SCORE "
         "(default: those of the same names)",
     )  # fmt: skip

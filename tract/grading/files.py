@@ -99,8 +99,8 @@ def plan_of(source: Path, out: Path, given: Mapping[str, str], rubric: Rubric | 
         raise DataError(
             f"{source}: has a column {taken[0]!r}; names that begin with {PREFIX} are those of the graded columns, rename or remove it"
         )
-    if rubric is not None and "criteria" in given:
-        raise DataError("--rubric: is given beside --columns criteria=...; give one of them")
+    if rubric is not None and (twice := [field for field in ("rubric", "criteria") if field in given]):
+        raise DataError(f"--rubric: is given beside --columns {twice[0]}=...; give one of them")
     return Plan(facts, out, columns_in(list(facts.kinds), given, str(source)), rubric, limit)
 
 
