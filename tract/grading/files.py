@@ -212,16 +212,10 @@ def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
     """
     if content_fingerprint(plan.facts.path) != plan.facts.sha256:
         raise DataError(f"{plan.facts.path}: has changed while it was graded; nothing was written, run the command with --restart")
-    summary = Summary(_grid_of(journal) or grid)
+    summary = Summary(grid)
     write_output(plan.facts, plan.limit, plan.out, summary.counted(journal.records()), summary)
     journal.remove()
     return summary
-
-
-def _grid_of(journal: Journal) -> ScoreGrid | None:
-    """The scores that were given out: rubrics may bring their own; None without a grade."""
-    labels = {label for record in journal.records() for label in record["judge_distribution"]}
-    return ScoreGrid(tuple(sorted(labels, key=float))) if len(set(map(float, labels))) == len(labels) > 1 else None
 
 
 def _request_of(row: Row, plan: Plan) -> tuple[GradeRequest | None, str]:

@@ -29,3 +29,11 @@ def shown_scale(scale: Sequence[float | str]) -> str:
         return f"{values[0]:g} to {values[-1]:g}"
     labels = [f"{value:g}" for value in values]
     return ", ".join(labels if len(labels) <= 12 else [*labels[:6], "...", *labels[-3:]])
+
+
+def shown_scales(scales: Sequence[Scale]) -> str:
+    """Several scales for people, the first three of them."""
+    if not scales:
+        return "scale not known"
+    rest = f" and {len(scales) - 3} more" if len(scales) > 3 else ""
+    return "; ".join(shown_scale(scale) for scale in scales[:3]) + rest
