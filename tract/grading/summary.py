@@ -140,10 +140,10 @@ class Summary:
             own = next(iter(self.scales.values()), None)
             return [("mean score", own.mean() if own else "none: no row got a score")]
         rows = [("mean score", f"none over {len(self.scales)} scales; of each:")]
-        rows += [(f"  of {shown_scale(scale)}", f"{own.mean()}, {own.scores.count} rows") for scale, own in self._shown()]
+        rows += [(f"  of {shown_scale(scale)}", f"{own.mean()}, rows: {own.scores.count}") for scale, own in self._shown()]
         if hidden := len(self.scales) - MOST_SCALES:
             counted = self.scores.count - sum(own.scores.count for _, own in self._shown())
-            rows += [("  of further scales", f"{hidden} scales, {counted} rows")] if hidden > 0 else []
+            rows += [("  of further scales", f"{hidden} scales, rows: {counted}")] if hidden > 0 else []
         return [*rows, ("  normalized", f"{self.scores.mean:.3f}, 0 the lowest and 1 the highest score of each row's scale")]
 
 
