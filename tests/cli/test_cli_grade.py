@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from graders import StandIn
 
+from tract.schema import Rubric
+
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 # The command with a judge that ends the process in the middle.
@@ -168,3 +170,26 @@ def test_columns_that_are_none_are_one_line(given: str, message: str, tract: Com
     assert (status, len(error.splitlines())) == (2, 1)
     assert error.startswith("error: --columns: ")
     assert message in error
+
+
+def test_a_rubric_for_all_rows_as_text(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    (tmp_path / "in.jsonl").write_text('{"instruction": "a", "response": "1", "rubric": "Long?"}\n')
+    (tmp_path / "rubric.md").write_text("Right?\r\n\r\n| Score | Meaning |\r\n|--|--|\r\n| 1 | no |\r\n| 5 | yes |\r\n")
+    arguments = ["grade", tmp_path / "in.jsonl", "--judge", "j", "--rubric"]
+    _, _, error = tract(*arguments, tmp_path / "rubric.md", "-o", tmp_path / "a.jsonl")
+    assert f"{tmp_path / 'in.jsonl'}: the column 'rubric' is not used, since --rubric is for all rows" in error
+    assert "criterion without scores" not in error
+    assert judge.graded[-1].rubric == Rubric("Right?", {1: "no", 5: "yes"})
+    (tmp_path / "rubric.txt").write_text("\ufeffRight?\n")
+    _, _, error = tract(*arguments, tmp_path / "rubric.txt", "-o", tmp_path / "b.jsonl")
+    assert error.count("rubric.txt: is a criterion without scores; the judge's own are given: 1 to 5") == 1
+    assert judge.graded[-1].rubric == Rubric("Right?\n")
+    (tmp_path / "rubric.txt").write_text("Right? (yes/no)")
+    status, _, error = tract(*arguments, tmp_path / "rubric.txt", "-o", tmp_path / "c.jsonl")
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert "rubric.txt: rubric: names scores by words: '(yes/no)'; write each score on a line of its own" in error
+    (tmp_path / "rubric.yaml").write_text("Right?\n")
+    _, _, error = tract(*arguments, tmp_path / "rubric.yaml", "-o", tmp_path / "c.jsonl")
+    assert (
+        "holds a str; a mapping with criteria and descriptions is accepted; a file with the text of a rubric ends in .txt or .md" in error
+    )
