@@ -58,6 +58,7 @@ _LINE_MARKS = tuple((style, re.compile(pattern, re.MULTILINE | re.IGNORECASE)) f
 _INLINE_MARKS = tuple((style, re.compile(pattern, re.IGNORECASE)) for style, pattern in _INLINES)
 _CELL = re.compile(rf"{_STYLE}(?:{_NOUN}[ \t_#:=]*)?{_VALUE}{_OUT_OF}(?:[ \t]*{_UNIT})?{_STYLE}", re.IGNORECASE)
 _RULE = re.compile(r"[-:= ]+")
+_SEVERAL = re.compile(r"[0-9][ \t]*(?:,|/|&|\bor|\band)$", re.IGNORECASE)
 # What may stand before the first of several marks in one line; "section 4: Taxes" is none.
 _BOUNDS = ";,.?!:([{|/\n"
 
@@ -165,4 +166,6 @@ def _disjoint(marks: Iterator[Mark]) -> list[Mark]:
 def _is_bounded(text: str, start: int) -> bool:
     while start and text[start - 1] in " \t*_`\"'":
         start -= 1
+    if _SEVERAL.search(text[max(0, start - 12) : start]):  # "1, 2: bad" and "1 or 2: bad" are of two scores
+        return False
     return not start or text[start - 1] in _BOUNDS or text[max(0, start - 4) : start].lower().endswith((" and", " or"))

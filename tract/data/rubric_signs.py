@@ -35,11 +35,12 @@ _LEADER = rf"(?:{_WORD}|{_COUNTED})"
 _OR = r"[ \t]?(?:/|,|\||\bor\b|, or\b)[ \t]?"
 _QUOTE = r"[\"'*]{0,2}"
 _EDGE = r"^[^\w\n\u2605\u2606\u2b50]{0,8}_{0,2}"
-_NAMED = rf"(?:{_RATED}[ \t:]{{1,3}})?{_LEADER}[^\w\n:=|-]{{0,4}}(?:[:=|]|-+(?=[\s>]))"
+_NAMED = rf"(?:(?:{_RATED}|\b(?:level|grade|tier|band))[ \t:]{{1,3}})?{_LEADER}[^\w\n:=|-]{{0,4}}(?:[:=|]|-+(?=[\s>]))"
 _UNIT = r"(?:points?|pts|stars?|marks?)\b"
 _OTHER = (
     r"(?:step|section|chapter|rule|requirement|criterion|criteria|part|question|point|item|reason|example|paragraph|condition|constraint|"
-    r"article|task|turn)"
+    r"article|task|turn|figure|table|day|week|month|year|phase|line|option|stage|player|person|speaker|user|agent|team|case|test|law|act|"
+    r"scene|verse|page|volume|q)"
 )
 _NUMBERED = rf"{_EDGE}(?!{_OTHER}[ \t]?[0-9])[^\W\d_]{{2,20}}[ \t_]{{0,3}}[0-9]{{1,4}}[ \t]?[:=)-]"
 _LEVEL = r"\b(?:level|grade|tier|band)[\W_]{0,3}[0-9]+[\W_]{0,3}[:=)>]"
@@ -55,14 +56,26 @@ _FIRST = r"^[^\w\n]{0,6}_{0,2}[+-]?[0-9]+(?:[.,][0-9]+)?(?![.)\w]|[:][0-9])[^\n]
 
 _BARE = "speaks of a scale without describing its scores"
 _WORDS = "names scores by words"
+_ASKED_FOR = "asks for one of several numbers"
 _HIGHEST = "names the highest score, not the lowest"
 # What speaks of a scale that was not understood -> what is said of it.
 _SIGNS: tuple[tuple[str, str], ...] = (
     (rf"{_RATED}[^.?!\n]{{0,100}}{_RANGE}", _BARE),
-    (rf"\((?:{_RATED}[^)\n]{{0,30}})?{_RANGE}[^()\n]{{0,20}}\)[ \t]?[.:?]?[ \t]?$", _BARE),
+    (rf"[(\[](?:{_RATED}[^)\n]{{0,30}})?{_RANGE}[^()\n]{{0,20}}[)\]][ \t]?(?::|[.?]?[ \t]?$)", _BARE),
+    (rf"\b(?:number|integer|digit|percentage)\b[^.?!\n]{{0,30}}{_RANGE}|\b0 ?(?:-|to) ?100 ?(?:%|percent)", _BARE),
+    (rf"{_RATED}[^.?!\n]{{0,100}}\b(?:between|from) [+-]?[0-9.]{{1,6}} ?(?:and|to|-) ?[0-9]", "may name a scale"),
+    (rf"{_RATED}[^.?!\n]{{0,100}}\b{_COUNTED} (?:to|and) {_COUNTED}", _WORDS),
+    (rf"\b(?:[0-9]+|{_COUNTED})[ -]points? (?:likert )?(?:scale|rating|grid)\b", "says how many scores there are, not which"),
+    (r"\b(?:max(?:imum|imal)?|highest|top|full)\b[ \t](?:score|points?|marks?|rating)\b[^.?!\n]{0,15}[0-9]", _HIGHEST),
+    (r"(?:^|\s)/ ?(?:5|10|20|100)\b", _HIGHEST),
+    (r":[ \t][0-9]{1,3}(?:/[0-9]{1,3}){1,20}\W{0,3}$", "may name a scale"),
+    (r"[0-9] ?(?:,|/|&|\bor\b|\band\b) ?[0-9]{1,3}[ \t]?[:=](?![0-9])", "may name a scale"),
+    (r"[^\W\d_] ?\([0-9]{1,3}\)[ \t]?[,;][^\n()]{1,80}[^\W\d_] ?\([0-9]{1,3}\)", "may name a scale"),
+    (r"\b(?:answer|respond|reply|output|return|say|give|assign|write)\b[^.?!\n]{0,60}?\b[0-9]{1,3} ?(?:or|/|,) ?[0-9]{1,3}\b", _ASKED_FOR),
+    (r"\b[0-9]{1,3} (?:if|when)\b[^.?!\n]{0,80}\b(?:otherwise|else)\b[^.?!\n]{0,20}[0-9]", _ASKED_FOR),
     (rf"{_RANGE}[^.?!\n]{{0,60}}{_RATED}", _BARE),
     (rf"{_RANGE} ?-?{_UNIT}", _BARE),
-    (rf"[.?!][ \t]{_RANGE}\W{{0,3}}$", _BARE),
+    (rf"[.?!:][ \t]{_RANGE}\W{{0,3}}$", _BARE),
     (rf"{_RATED}[^.?!\n]{{0,60}}?\b[0-9]+(?:{_OR}[0-9]+){{1,20}}", "may name a scale"),
     (r"\b[0-9]+ ?\([^()\n]{1,80}\)[;,\s]{1,3}(?:and |or )?[0-9]+ ?\(", "may name a scale"),
     (r"^[^\n]{1,40}\([0-9]+\)[ \t]?[:=-][^\n]*\n[^\n]{1,40}\([0-9]+\)[ \t]?[:=-]", "may name a scale"),
@@ -97,6 +110,10 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ),
     (rf">\s{{0,9}}[0-9]+\s{{0,9}}<{_FAR}>\s{{0,9}}[0-9]+\s{{0,9}}<", "has markup around numbers"),
     (rf"{_NUMBERED}{_LINES}{_NUMBERED}", "has several numbered lines"),
+    (
+        rf"\b(?!{_OTHER}s?[ \t]?[0-9])([^\W\d_]{{1,20}})[ \t]?[0-9]{{1,3}}[:=](?![0-9]){_FAR}\b\1[ \t]?[0-9]{{1,3}}[:=]",
+        "has several numbered parts",
+    ),
 )
 _REFUSED = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), said) for pattern, said in _SIGNS)
 
@@ -127,7 +144,7 @@ def _is_harmless(text: str, match: re.Match[str], said: str) -> bool:
     """Whether a find is the result of a match ("3-1"), or words that a question asks for in the response ("Does it say yes or no?")."""
     if said == _BARE:
         return not any(int(low) < int(high) for low, high in _NUMBERS.findall(match[0]))
-    if said != _WORDS or _ASKING_START.match(match[0]) is None:
+    if said != _ASKED_FOR and (said != _WORDS or _ASKING_START.match(match[0]) is None):
         return False
     start = max(text.rfind(sign, 0, match.start()) for sign in ".?!\n") + 1
     end = re.compile(r"[.?!\n]|$").search(text, match.end())

@@ -135,11 +135,11 @@ def _inline(signs: str) -> list[Mark]:
 
 def _block(text: str, marks: Sequence[Mark]) -> tuple[int, int, int]:
     """(where the scores begin, where they end, where the text goes on): parentheses around them, else to the end of the line."""
-    before = text[: marks[0].start].rstrip()
-    if before.endswith(("(", "[")):
+    before = text[: marks[0].start].rstrip(" \t\n\"'*_`")
+    if before.endswith(("(", "[", "{")):
         depth = 1
         for place in range(marks[0].start, len(text)):
-            depth += (text[place] in "([") - (text[place] in ")]")
+            depth += (text[place] in "([{") - (text[place] in ")]}")
             if not depth and place >= marks[-1].end:
                 return len(before) - 1, place, place + 1
     end = text.find("\n", marks[-1].end)
@@ -177,7 +177,7 @@ def _unwrapped(body: str) -> str:
     body = body.removesuffix(";")
     while (tag := re.search(r"</(\w{1,20})>$", body)) and f"<{tag[1]}" not in body:
         body = body[: tag.start()].rstrip()
-    return body.rstrip(",")[1:-1] if re.fullmatch(r'"[^"]*",?', body) else body
+    return body.rstrip(",")[1:-1] if re.fullmatch(r""""[^"]*",?|'[^']*',?""", body) else body
 
 
 def _without_tail(bodies: Sequence[str], end: str) -> tuple[str, str]:
@@ -234,11 +234,11 @@ def _check_all_are_taken(text: str, taken: Sequence[Mark], others: Sequence[Mark
         _refuse(f"writes scores in several ways, as {_line_at(text, taken[0])} and {_line_at(text, left[0])}")
     if taken[0].style != NAMED:
         last = taken[-1]
-        for line in re.finditer(r"^\W{0,4}(?<![\w.])[0-9].*$", signs[taken[0].end : last.end], re.MULTILINE):
+        for line in re.finditer(r"^[^\w\n]{0,4}(?<![\w.])[0-9].*$", signs[taken[0].end : last.end], re.MULTILINE):
             place = taken[0].end + line.start()
             if line.start() and not any(mark.start <= place < mark.end or mark.start == place for mark in taken):
                 _refuse(f"cannot tell whether {shown(line[0].strip(), 40)} is a score")
-        after = re.search(r"^\W{0,4}[0-9].*$", signs[last.end :], re.MULTILINE)
+        after = re.search(r"^[^\w\n]{0,4}[0-9].*$", signs[last.end :], re.MULTILINE)
         if after and after.start():
             _refuse(f"cannot tell whether {shown(after[0].strip(), 40)} is a score")
     inline = {mark.value: mark for mark in inline_marks(signs, taken[0].style) if mark.start < taken[-1].start}
