@@ -13,6 +13,7 @@ from graders import StandIn
 from made_settings import made_settings
 
 from tract.judge.settings import read_settings
+from tract.schema import Rubric
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -153,6 +154,10 @@ def test_rows_on_another_scale_are_counted_by_its_name(folder: Path, tract: Comm
     assert status == 0
     assert "a rubric on the scale 1 to 10, not the judge's 1 to 5: 2" in output
     assert all(request.rubric is None for request in judge.graded)
+    (folder / "rubric.txt").write_text("Right?\n1 = no\n5 = yes")
+    _, _, error = tract("calibrate", "--judge", folder, "--data", data, "--target", "human", "--rubric", folder / "rubric.txt", "--dry-run")
+    assert f"{data}: the column 'rubric' is not used, since --rubric is for all rows" in error
+    assert judge.graded[-1].rubric == Rubric("Right?", {1: "no", 5: "yes"})
     grade = {
         "judge_score": 8.0,
         "judge_raw_score": 8.0,

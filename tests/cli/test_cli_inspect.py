@@ -142,6 +142,8 @@ def test_a_rubric_column_and_the_text_of_a_rubric_in_a_file(tract: Command, tmp_
         assert (status, error) == (0, "")
         assert "scores 0, 1; read by rail" in output
         assert "[Is it a prime?]\nScore 0: It is not.\nScore 1: It is." in output
+    _, _, error = tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--rubric", tmp_path / "rubric.txt")
+    assert error == f"{tmp_path / 'in.jsonl'}: the column 'rubric' is not used, since --rubric is for all rows\n"
     assert tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--row", 3)[2].startswith(
         "error: in.jsonl:3: rubric: cannot tell whether '1. a' and '2. b' are scores or a numbered list; write each score"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, check_rubric, open_judge
+from tract.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
 from tract.cli.output import last_words, note, progress
 from tract.entry import say
 from tract.judge.arguments import add_judge_arguments, options_of, positive
@@ -67,8 +67,7 @@ def _grade(arguments: argparse.Namespace) -> int:
 
     asked = {f"--{name.replace('_', '-')}": value for name, value in {"judge": arguments.judge, **options}.items() if name not in _HOW}
     if plan.rubric is not None:
-        for field in plan.columns.of.keys() & {"criteria", "rubric"}:
-            note(f"{arguments.file}: the column {plan.columns.of[field]!r} is not used, since --rubric is for all rows")
+        note_unused_columns(arguments.file, plan.columns)
         check_rubric(arguments.judge, options, plan.rubric, arguments.rubric)
     # Engines differ by rounding, and a server that knows no log-probabilities of tokens by more.
     engine = {"backend": options.get("backend", "hf"), "api": options.get("api")}

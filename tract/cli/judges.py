@@ -10,6 +10,7 @@ from tract.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tract.grading.columns import Columns
     from tract.judge.judge import Judge
     from tract.judge.loading import JudgeFiles
     from tract.schema import Rubric
@@ -53,6 +54,15 @@ def check_rubric(path: str, options: dict[str, Any], rubric: Rubric, file: Path,
                 raise DataError(f"rubric.descriptions: the scores are {found}, the judge's own are {accepted}; describe these, all or none")
     except (ConfigError, DataError) as error:
         raise DataError(f"--rubric {file}: {error}") from None
+
+
+def note_unused_columns(file: Path, columns: Columns) -> None:
+    """Says which columns of rubrics are not used, where --rubric is for all rows."""
+    from tract.cli.output import note
+
+    for field in ("rubric", "criteria"):
+        if field in columns.of:
+            note(f"{file}: the column {columns.of[field]!r} is not used, since --rubric is for all rows")
 
 
 def _files(path: str, options: dict[str, Any]) -> JudgeFiles:
