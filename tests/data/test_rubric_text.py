@@ -89,6 +89,7 @@ def test_the_scale_is_found(form: str, end: str) -> None:
         (f"{Q}\nScore 1: a\n\nb\n\nScore 2: c", {1: "a\n\nb", 2: "c"}),
         (f"{Q}\nScore 1: see\n1. a\n2. b\nScore 2: c", {1: "see\n1. a\n2. b", 2: "c"}),
         (f"{Q}\n| Score | Name | Meaning |\n|-|-|-|\n| 1 | Bad | no |\n| 3 | Good | yes |", {1: "Bad: no", 3: "Good: yes"}),
+        (f"{Q}\nScore 1: a\n| 4 | x |\n| 5 | y |\nScore 2: b", {1: "a\n| 4 | x |\n| 5 | y |", 2: "b"}),
         (f"{Q}\nScore 1:\nScore 2:\nScore 3:", {1: "", 2: "", 3: ""}),
         (f"{Q}\n" + "\n".join(f"{n}: l{n}" for n in range(11)), {n: f"l{n}" for n in range(11)}),
         (f'{{"criteria": "{Q}", "descriptions": {{"0": "no", "1": "yes"}}}}', {0: "no", 1: "yes"}),
@@ -121,6 +122,7 @@ def test_the_classic_form_stays_verbatim() -> None:
         ("Is it kind? Score: 1-7", range(1, 8)),
         ("Is it kind? (scale 1-4)", range(1, 5)),
         ("Scores range from 0 to 100, where 100 is best.", range(101)),
+        ("Rate the reply from 1 to 5 by these:\n1. No lies.\n2. No insults.", range(1, 6)),
     ],
 )
 def test_a_range_gives_scores_without_descriptions(text: str, scores: range) -> None:
@@ -132,6 +134,9 @@ def test_a_range_gives_scores_without_descriptions(text: str, scores: range) -> 
     [
         (f"{Q}\n1. no lies\n2. no insults", "cannot tell whether '1. no lies' and '2. no insults' are scores or a numbered list"),
         (f"{Q} 1. No lies. 2. No insults.", "are scores or a numbered list"),
+        ("Rate the reply from 1 to 2 by these:\n1. No lies.\n2. No insults.", "are scores or a numbered list"),
+        (f"{Q}\n| Item | Price |\n|--|--|\n| A | 5 |\n| B | 10 |", "cannot tell whether the numbers of 'Price' in a table are scores"),
+        (f"{Q}\n| Score | Name |\n|--|--|\n| 2 | A |\n| 1 | B |\n| 3 | C |", "the numbers '2, 1, 3' are in no order"),
         (f"{Q}\n(1) a\n(2) b", "are scores or a numbered list"),
         (f"{Q}\n[1] a\n[2] b", "are scores or a numbered list"),
         (f"{Q}\n1️⃣ a\n2️⃣ b", "are scores or a numbered list"),

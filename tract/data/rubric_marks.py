@@ -57,6 +57,9 @@ _INLINES = (
 _LINE_MARKS = tuple((style, re.compile(pattern, re.MULTILINE | re.IGNORECASE)) for style, pattern in _LINES)
 _INLINE_MARKS = tuple((style, re.compile(pattern, re.IGNORECASE)) for style, pattern in _INLINES)
 _CELL = re.compile(rf"{_STYLE}(?:{_NOUN}[ \t_#:=]*)?{_VALUE}{_OUT_OF}(?:[ \t]*{_UNIT})?{_STYLE}", re.IGNORECASE)
+_HEADING = re.compile(
+    r"[\W_]*(?:(?:final |numeric )?(?:scores?|ratings?|levels?|grades?|marks?|points?|scale|value|stars?))?[\W_]*", re.IGNORECASE
+)
 _RULE = re.compile(r"[-:= ]+")
 _SEVERAL = re.compile(r"[0-9][ \t]*(?:,|/|&|\bor|\band)$", re.IGNORECASE)
 # What may stand before the first of several marks in one line; "section 4: Taxes" is none.
@@ -108,13 +111,16 @@ def inline_marks(text: str, style: str) -> list[Mark]:
     return kept
 
 
-def table_of(text: str) -> tuple[int, int, list[tuple[str, str | None, str]]] | None:
-    """(start, end, [(low, high, description)]) of the first table with "|" that has scores in one column or row; None without one."""
+def table_of(text: str) -> tuple[int, int, str, list[tuple[str, str | None, str]]] | None:
+    """(start, end, heading of the scores, [(low, high, description)]) of the first table that has numbers in one column or row, or None.
+
+    The heading is "" where there is none, or it calls the numbers scores.
+    """
     for start, end, rows in _tables(text):
         turned = [list(column) for column in zip(*rows, strict=True)] if len({len(row) for row in rows}) == 1 else []
         for cells in (rows, turned):
             if found := _scored_rows(cells):
-                return start, end, found
+                return start, end, *found
     return None
 
 
@@ -126,16 +132,17 @@ def _tables(text: str) -> Iterator[tuple[int, int, list[list[str]]]]:
             yield block.start(), block.end(), rows
 
 
-def _scored_rows(rows: list[list[str]]) -> list[tuple[str, str | None, str]]:
-    """The rows by a column that holds scores alone, perhaps below a heading."""
+def _scored_rows(rows: list[list[str]]) -> tuple[str, list[tuple[str, str | None, str]]] | None:
+    """(heading, rows) by a column that holds numbers alone, perhaps below a heading."""
     for column in range(min(map(len, rows), default=0)):
         cells = [_CELL.fullmatch(ascii_signs(row[column])) for row in rows]
         own = list(zip(cells[0 if cells[0] else 1 :], rows[0 if cells[0] else 1 :], strict=True))
         if len(own) > 1 and all(cell for cell, _ in own) and any(len(row) > 1 for row in rows):
             texts = [": ".join(cell for place, cell in enumerate(row) if place != column and cell) for _, row in own]
-            return [(_label(cell["low"]), _label(cell["high"]) if cell["high"] else None, text)
+            heading = "" if cells[0] or _HEADING.fullmatch(rows[0][column]) else rows[0][column]
+            return heading, [(_label(cell["low"]), _label(cell["high"]) if cell["high"] else None, text)
                     for (cell, _), text in zip(own, texts, strict=True) if cell]  # fmt: skip
-    return []
+    return None
 
 
 def _found(pattern: re.Pattern[str], text: str, style: str) -> Iterator[Mark]:

@@ -61,7 +61,7 @@ def _read(text: str) -> Rubric:
     if classic := _classic(lines.strip()):
         return classic
     signs = ascii_signs(lines)
-    for found in (_of_table, _of_lines, _of_inline, _of_range):
+    for found in (_of_table, _of_list_on_a_scale, _of_lines, _of_inline, _of_range):
         if (rubric := found(lines, signs)) is not None:
             return rubric
     _check_no_sign(signs)
@@ -85,12 +85,26 @@ def _classic(text: str) -> Rubric | None:
 
 
 def _of_table(text: str, signs: str) -> Rubric | None:
-    if (table := table_of(text)) is None:
+    if (table := table_of(text)) is None or len(line_marks(signs, NAMED)) > 1:
         return None
-    start, end, rows = table
+    start, end, heading, rows = table
+    if heading:
+        _refuse(f"cannot tell whether the numbers of {shown(heading, 40)} in a table are scores")
     _check_count(len(rows))
+    _check_order([low for low, _, _ in rows])
     described = [pair for low, high, description in rows for pair in _each(low, high, description)]
     return _checked(_criteria(text[:start], text[end:]), described)
+
+
+def _of_list_on_a_scale(text: str, signs: str) -> Rubric | None:
+    """Of a sentence that says the scale, beside a numbered list that is not of its length and so no list of its scores."""
+    lists = [listed for listed in (line_marks(signs, LISTED), inline_marks(signs, LISTED)) if len(listed) > 1]
+    ranges = asked_ranges(signs)
+    if len(ranges) != 1 or not lists or not all(_counts(listed) for listed in lists):
+        return None
+    others = [mark for style in (NAMED, PLAIN) for mark in (*line_marks(signs, style), *inline_marks(signs, style))]
+    same = any(len(listed) in (int(ranges[0][1]), int(ranges[0][1]) - int(ranges[0][0]) + 1) for listed in lists)
+    return None if others or same else _of_range(text, signs)
 
 
 def _of_lines(text: str, signs: str) -> Rubric | None:
@@ -108,7 +122,7 @@ def _of_lines(text: str, signs: str) -> Rubric | None:
     if any(mark.style == LISTED for mark in marks):
         _check_no_list(text, marks)
     elif marks is not named:
-        _check_order(text, marks)
+        _check_order([mark.low for mark in marks])
     ends = [mark.start for mark in marks[1:]] + [len(text)]
     bodies = [text[mark.end : end].strip() for mark, end in zip(marks, ends, strict=True)]
     bodies[-1], tail = _without_tail(bodies, "\n[ \t]*\n")
@@ -121,7 +135,10 @@ def _of_inline(text: str, signs: str) -> Rubric | None:
     if len(marks) < 2:
         return None
     _check_count(len(marks))
-    (_check_no_list if marks[0].style == LISTED else _check_order)(text, marks)
+    if marks[0].style == LISTED:
+        _check_no_list(text, marks)
+    else:
+        _check_order([mark.low for mark in marks])
     start, stop, after = _block(text, marks)
     ends = [mark.start for mark in marks[1:]] + [stop]
     bodies = [re.sub(r"[\s;,|/]{1,9}(?:and|or)?$", "", text[mark.end : end].strip()) for mark, end in zip(marks, ends, strict=True)]
@@ -249,17 +266,24 @@ def _check_all_are_taken(text: str, taken: Sequence[Mark], others: Sequence[Mark
 def _check_no_list(text: str, marks: Sequence[Mark]) -> None:
     """Refuses 1., 2., 3., which number lists as well as scores, unless a heading says which."""
     before = text[: marks[0].start].strip().rpartition("\n")[2]
-    counts = [mark.value for mark in marks] == list(range(1, len(marks) + 1))
-    if counts and not _SCALE_HEADING.fullmatch(before.strip()) and not re.search(r"\bscale\b[^.?!]{0,80}:\W{0,3}$", before, re.IGNORECASE):
+    if (
+        _counts(marks)
+        and not _SCALE_HEADING.fullmatch(before.strip())
+        and not re.search(r"\bscale\b[^.?!]{0,80}:\W{0,3}$", before, re.IGNORECASE)
+    ):
         found = f"{_line_at(text, marks[0])} and {_line_at(text, marks[1])}"
         _refuse(f"cannot tell whether {found} are scores or a numbered list")
-    _check_order(text, marks)
+    _check_order([mark.low for mark in marks])
 
 
-def _check_order(text: str, marks: Sequence[Mark]) -> None:
-    values = [mark.value for mark in marks]
+def _counts(marks: Sequence[Mark]) -> bool:
+    return [mark.value for mark in marks] == list(range(1, len(marks) + 1))
+
+
+def _check_order(labels: Sequence[str]) -> None:
+    values = [float(label) for label in labels]
     if values not in (sorted(values), sorted(values, reverse=True)):
-        _refuse(f"the numbers {shown(', '.join(mark.low for mark in marks))} are in no order; write scores in ascending order")
+        _refuse(f"the numbers {shown(', '.join(labels))} are in no order; write scores in ascending order")
 
 
 def _of_range(text: str, signs: str) -> Rubric | None:
