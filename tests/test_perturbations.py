@@ -53,6 +53,9 @@ def test_the_rubric_is_worded_or_ordered_otherwise() -> None:
     assert "Is it done?" in worded.rubric.criteria != "Is it done?"
     assert [label for label, _ in worded.rubric.descriptions] == ["1", "4.5"]
     assert turned.rubric == Rubric("Is it done?", (("4.5", "Yes."), ("1", "No.")))
+    bare = changed("rubric_paraphrase", replace(EXAMPLE, rubric=Rubric("Is it done?", {1: "", 2: ""})))
+    assert bare is not None
+    assert bare.rubric == Rubric("Answer this question: Is it done?", {1: "", 2: ""})
     for found in (worded, turned):
         assert replace(found, rubric=EXAMPLE.rubric) == EXAMPLE
 

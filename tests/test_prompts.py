@@ -74,6 +74,7 @@ def test_a_missing_rubric_takes_its_block_along() -> None:
     expected = FULL.replace("Criterion: Is it right?\nScore 1: Wrong.\nScore 3: Right.\n\n", "")
     assert template().render(replace(EXAMPLE, rubric=None), GRID).user == expected
     assert template().render(replace(EXAMPLE, rubric=Rubric("Is it right?")), GRID).user == expected  # no descriptions
+    assert template().render(replace(EXAMPLE, rubric=Rubric("Is it right?", {1: "", 3: " "})), GRID).user == expected
 
 
 def test_a_first_block_that_is_left_out_leaves_no_blank_line() -> None:

@@ -77,7 +77,9 @@ def _paraphrased(example: JudgeExample, scale: Scale) -> JudgeExample | None:
     rubric = example.rubric
     if rubric is None:
         return None
-    descriptions = tuple((label, f"Give {label} to a response of this kind: {text}") for label, text in rubric.descriptions)
+    descriptions = tuple(
+        (label, f"Give {label} to a response of this kind: {text}" if text.strip() else text) for label, text in rubric.descriptions
+    )
     return replace(
         example, rubric=replace(rubric, criteria=f"Answer this question: {rubric.criteria}", descriptions=descriptions), prompt=None
     )

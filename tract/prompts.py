@@ -178,6 +178,8 @@ class PromptTemplate:
             headings = [*self._headings(grid_values), *(f"Score {label}:" for label, _ in descriptions)]
             shown = {field: None if text is None else escape_headings(text, headings) for field, text in shown.items()}
             descriptions = tuple((label, escape_headings(text, headings)) for label, text in descriptions)
+        if not any(text.strip() for _, text in descriptions):  # of a rubric that only says its scores
+            descriptions = ()
         shown["score_descriptions"] = "\n".join(f"Score {label}: {text}" for label, text in descriptions) or None
         # Both in one piece, as in the Prometheus layout.
         criteria = None if shown["criteria"] is None else f"[{shown['criteria']}]"

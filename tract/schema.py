@@ -16,10 +16,12 @@ class Rubric:
 
     Attributes:
         criteria: the question that the score answers.
-        descriptions: (score label, what deserves it), in ascending order of the score; may be empty.
+        descriptions: (score label, what deserves it), in ascending order of the score; may be empty. Where all texts are empty, only
+            the scores are known.
 
     Raises:
-        DataError: if a label of a mapping is no number, or stands there twice.
+        DataError: if the descriptions are neither a mapping nor pairs, one is no text, or a label of a mapping is no number or
+            stands there twice.
     """
 
     criteria: str
@@ -27,7 +29,10 @@ class Rubric:
 
     def __init__(self, criteria: str, descriptions: Mapping[Any, str] | Sequence[tuple[str, str]] = ()) -> None:
         """Takes descriptions as pairs in ascending order, or as a mapping from score (number or text) to what deserves it."""
-        pairs = _ascending(descriptions) if isinstance(descriptions, Mapping) else tuple((label, text) for label, text in descriptions)
+        pairs = _ascending(descriptions) if isinstance(descriptions, Mapping) else _pairs(descriptions)
+        for label, text in pairs:
+            if not isinstance(text, str):
+                raise DataError(f"rubric.descriptions.{label}: found a {type(text).__name__}; text is accepted")
         object.__setattr__(self, "criteria", criteria)
         object.__setattr__(self, "descriptions", pairs)
 
@@ -37,11 +42,44 @@ class Rubric:
         return tuple(label for label, _ in self.descriptions)
 
 
+def _pairs(given: object) -> tuple[tuple[str, str], ...]:
+    """(label, text) of a sequence of pairs, in its order; None is none.
+
+    Raises:
+        DataError: if it is something else: a list of texts does not say to which scores they belong.
+    """
+    if given is None:
+        return ()
+    accepted = '{0: "no", 1: "yes"} or [(0, "no"), (1, "yes")] is accepted'
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+        raise DataError(f"rubric.descriptions: found a {type(given).__name__}; {accepted}")
+    for place, pair in enumerate(given):
+        if isinstance(pair, str):
+            raise DataError(f"rubric.descriptions[{place}]: the text {_shown(pair)} names no score; {accepted}")
+        if isinstance(pair, (bytes, Mapping)) or not isinstance(pair, Sequence) or len(pair) != 2:
+            found = f"a {type(pair).__name__}" + (f" of {len(pair)}" if isinstance(pair, (list, tuple)) else "")
+            raise DataError(f"rubric.descriptions[{place}]: found {found}; {accepted}")
+    return tuple((_label(label) if _is_number(label) else label, text) for label, text in given)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _label(key: object) -> str:
+    """The text of a score; whole numbers are written without a point, as YAML and JSON may have read them."""
+    return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
+
+
 def _ascending(by_label: Mapping[Any, str]) -> tuple[tuple[str, str], ...]:
-    """(label, text) in the order of the scores; whole numbers are written without a point, as YAML and JSON may have read them."""
+    """(label, text) in the order of the scores."""
     found: dict[float, tuple[str, str]] = {}
     for key, text in by_label.items():
-        label = str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+        label = _label(key)
         try:
             value = float(label)
             valid = math.isfinite(value) and not isinstance(key, bool)

@@ -13,6 +13,7 @@ from graders import StandIn
 from made_settings import made_settings
 
 from tract.judge.settings import read_settings
+from tract.schema import Rubric
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -139,3 +140,43 @@ def test_grades_that_do_not_fit_are_refused(changes: dict[str, Any], message: st
     status, _, error = tract("calibrate", "--judge", folder, "--data", folder / "graded.jsonl", "--target", "human")
     assert status == 2
     assert message in error
+
+
+WIDE = {"criteria": "Right?", "descriptions": {str(score): "x" for score in range(1, 11)}}
+
+
+def test_rows_on_another_scale_are_counted_by_its_name(folder: Path, tract: Command, judge: StandIn) -> None:
+    """Of an ungraded file by their rubrics, in a column of text or of a mapping; of a graded one by the distribution."""
+    data = validation(folder / "val.jsonl")
+    wide = {"instruction": "a", "response": "1", "human": 9}
+    text = "Right?\n" + "\n".join(f"{score}: x" for score in range(1, 11))
+    with data.open("a") as file:
+        file.writelines(json.dumps({**wide, "rubric": rubric}) + "\n" for rubric in (WIDE, text))
+    status, output, _ = tract("calibrate", "--judge", folder, "--data", data, "--target", "human", "--resamples", 10)
+    assert status == 0
+    assert "a rubric on the scale 1 to 10, not the judge's 1 to 5: 2" in output
+    assert all(request.rubric is None for request in judge.graded)
+    (folder / "rubric.txt").write_text("Right?\n1 = no\n5 = yes")
+    _, _, error = tract("calibrate", "--judge", folder, "--data", data, "--target", "human", "--rubric", folder / "rubric.txt", "--dry-run")
+    assert f"{data}: the column 'rubric' is not used, since --rubric is for all rows" in error
+    assert judge.graded[-1].rubric == Rubric("Right?", {1: "no", 5: "yes"})
+    grade = {
+        "judge_score": 8.0,
+        "judge_raw_score": 8.0,
+        "judge_status": "ok",
+        "judge_distribution": dict.fromkeys(WIDE["descriptions"], 0.1),
+    }
+    tract("grade", validation(folder / "plain.jsonl"), "-o", folder / "graded.jsonl", "--judge", "j")
+    with (folder / "graded.jsonl").open("a") as file:
+        file.write(json.dumps({**wide, **grade}) + "\n")
+    status, output, _ = tract("calibrate", "--judge", folder, "--data", folder / "graded.jsonl", "--target", "human", "--resamples", 10)
+    assert status == 0
+    assert "graded on the scale 1 to 10, not the judge's 1 to 5: 1" in output
+
+
+def test_a_file_on_another_scale_alone_leaves_nothing(folder: Path, tract: Command, judge: StandIn) -> None:
+    (folder / "in.jsonl").write_text(json.dumps({"instruction": "a", "response": "1", "human": 9, "rubric": WIDE}) + "\n")
+    status, output, error = tract("calibrate", "--judge", folder, "--data", folder / "in.jsonl", "--target", "human")
+    assert (status, judge.graded) == (2, [])
+    assert "left out: a rubric on the scale 1 to 10, not the judge's 1 to 5: 1" in output
+    assert "no row has both a score and a target, so there is nothing to fit on" in error

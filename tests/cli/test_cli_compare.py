@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from tract.grading.graded import TYPES
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -85,3 +90,55 @@ def test_what_cannot_be_compared_is_one_line(
     status, _, error = tract("compare", *arguments)
     assert (status, len(error.splitlines())) == (2, 1)
     assert message in error
+
+
+def on_scale(path: Path, scores: list[float], scale: range) -> Path:
+    spread = {str(label): 1 / len(scale) for label in scale}
+    rows = [
+        {"instruction": f"Question {n}?", "judge_score": score, "judge_status": "ok", "judge_distribution": spread}
+        for n, score in enumerate(scores)
+    ]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "judge_distribution": json.dumps(spread)} for row in rows)
+    else:
+        columns = {name: [row[name] for row in rows] for name in rows[0]} | {"judge_distribution": [list(spread.items())] * len(rows)}
+        schema = pa.schema({name: TYPES.get(name, pa.string()) for name in columns})
+        pq.write_table(pa.table(columns, schema=schema), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_two_scales_are_refused_or_normalized(suffix: str, tmp_path: Path, tract: Command) -> None:
+    a = on_scale(tmp_path / f"a.{suffix}", [1, 3, 5], range(1, 6))
+    b = on_scale(tmp_path / f"b.{suffix}", [1, 5.5, 5.5], range(1, 11))
+    status, output, error = tract("compare", a, b)
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert output.splitlines() == [f"a.{suffix}: 3 rows, 3 answers with a score (1 to 5)"]
+    found = f"a.{suffix} (1 to 5) and b.{suffix} (1 to 10)"
+    assert f"error: tract compare: the scores of {found} are on several scales, whose points cannot be compared" in error
+    assert "--normalize" in error
+    arguments = ["--normalize", "--tie-margin", 0.1, "--resamples", 0, "--out", tmp_path / "out"]
+    status, output, error = tract("compare", a, b, *arguments)
+    assert (status, error) == (0, "")
+    assert "scores are normalized: (score - lowest) / (highest - lowest) of each one's own scale, from 0 to 1" in output
+    assert "ties: differences of at most 0.1 of the normalized scores" in output
+    assert f"difference, b.{suffix} minus a.{suffix}  -0.167\n" in output  # of 0, 0.5, 1 and 0, 0.5, 0.5
+    (content,) = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert (content["normalized"], content["first_scales"], content["ties"]["value"]) == (True, [[1, 2, 3, 4, 5]], pytest.approx(2 / 3))
+
+
+def test_one_scale_is_compared_in_points(tmp_path: Path, tract: Command) -> None:
+    a, b = (on_scale(tmp_path / f"{name}.jsonl", scores, range(11)) for name, scores in (("a", [1, 2]), ("b", [9, 10])))
+    status, output, _ = tract("compare", a, b, "--resamples", 0)
+    assert status == 0
+    assert "difference, b.jsonl minus a.jsonl  +8.000" in output
+    assert "normalized" not in output
+
+
+def test_normalize_is_for_files(tmp_path: Path, tract: Command) -> None:
+    assert "--normalize: is for graded files" in tract("compare", tmp_path, "--normalize")[2]

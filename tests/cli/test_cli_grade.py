@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -12,6 +13,12 @@ from pathlib import Path
 
 import pytest
 from graders import StandIn
+
+from tract.generation.judgement import CUE, Judgement
+from tract.judge.grades import Grade, grade_of
+from tract.judge.requests import GradeRequest
+from tract.schema import Rubric
+from tract.score_grid import ScoreGrid
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,3 +245,47 @@ def test_rows_that_failed_are_graded_again_by_the_same_command(tmp_path: Path, t
     out.write_text("".join(f"{line}\n" for line in out.read_text().splitlines()[:8]))
     status, output, _ = tract(*command, "--retry-failed", "--limit", 8)
     assert (status, output) == (0, f"{out}: each of its 8 rows has a score; nothing was graded\n")
+
+
+def test_a_rubric_for_all_rows_as_text(tmp_path: Path, tract: Command, judge: StandIn) -> None:
+    (tmp_path / "in.jsonl").write_text('{"instruction": "a", "response": "1", "rubric": "Long?"}\n')
+    (tmp_path / "rubric.md").write_text("Right?\r\n\r\n| Score | Meaning |\r\n|--|--|\r\n| 1 | no |\r\n| 5 | yes |\r\n")
+    arguments = ["grade", tmp_path / "in.jsonl", "--judge", "j", "--rubric"]
+    _, _, error = tract(*arguments, tmp_path / "rubric.md", "-o", tmp_path / "a.jsonl")
+    assert f"{tmp_path / 'in.jsonl'}: the column 'rubric' is not used, since --rubric is for all rows" in error
+    assert "criterion without scores" not in error
+    assert judge.graded[-1].rubric == Rubric("Right?", {1: "no", 5: "yes"})
+    (tmp_path / "rubric.txt").write_text("\ufeffRight?\n")
+    _, _, error = tract(*arguments, tmp_path / "rubric.txt", "-o", tmp_path / "b.jsonl")
+    assert error.count("rubric.txt: is a criterion without scores; the judge's own are given: 1 to 5") == 1
+    assert judge.graded[-1].rubric == Rubric("Right?\n")
+    (tmp_path / "rubric.txt").write_text("Right? (yes/no)")
+    status, _, error = tract(*arguments, tmp_path / "rubric.txt", "-o", tmp_path / "c.jsonl")
+    assert (status, len(error.splitlines())) == (2, 1)
+    assert "rubric.txt: rubric: names scores by words: '(yes/no)'; write each score on a line of its own" in error
+    (tmp_path / "rubric.yaml").write_text("Right?\n")
+    _, _, error = tract(*arguments, tmp_path / "rubric.yaml", "-o", tmp_path / "c.jsonl")
+    assert (
+        "holds a str; a mapping with criteria and descriptions is accepted; a file with the text of a rubric ends in .txt or .md" in error
+    )
+
+
+def test_a_file_of_several_scales_has_a_mean_of_each(
+    tmp_path: Path, tract: Command, judge: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def graded(request: GradeRequest) -> Grade:
+        """The best score for sure, of the scale of the request's rubric."""
+        grid = ScoreGrid(request.rubric.labels) if request.rubric and request.rubric.labels else judge.grid
+        best = Judgement("x", 0, 0, (), "f", CUE, tuple(float(label == grid.labels[-1]) for label in grid.labels), None, None)
+        return grade_of([best], grid, " ", request_id="x", predictor="rail", least_score_mass=0.5, calibration=None)
+
+    monkeypatch.setattr("graders.grade_for", graded)
+    rubrics: list[object] = ["Right?\n0 = no\n3 = yes", {"criteria": "Right?", "descriptions": {"1": "no", "10": "yes"}}, None]
+    rows = [{"instruction": "a", "response": "1", "rubric": rubric} for rubric in rubrics]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for suffix in ("jsonl", "csv", "parquet"):
+        status, output, _ = tract("grade", tmp_path / "in.jsonl", "--judge", "j", "-o", tmp_path / f"out.{suffix}")
+        assert status == 0
+        found = dict(re.split(" {2,}", line.strip(), maxsplit=1) for line in output.split("\n\n")[0].splitlines())
+        assert (found["mean score"], found["of 0, 3"]) == ("none over 3 scales; of each:", "3.000, rows: 1")
+        assert (found["of 1, 10"], found["of 1 to 5"], found["normalized"][:5]) == ("10.000, rows: 1", "5.000, rows: 1", "1.000")

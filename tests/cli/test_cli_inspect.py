@@ -128,3 +128,22 @@ def test_mistakes_are_one_line_each(arguments: list[str], message: str, tract: C
     status, output, error = tract("inspect", *arguments, "--judge", TINY)
     assert (status, output, len(error.splitlines())) == (2, "", 1)
     assert message in error
+
+
+def test_a_rubric_column_and_the_text_of_a_rubric_in_a_file(tract: Command, tmp_path: Path) -> None:
+    text = "Is it a prime?\n0 = It is not.\n1 = It is."
+    rubrics = [text, {"criteria": "Is it a prime?", "descriptions": {"0": "It is not.", "1": "It is."}}, "Right?\n1. a\n2. b"]
+    rows = [{"instruction": "a", "response": "b", "rubric": rubric} for rubric in rubrics]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "rubric.txt").write_text(text)
+    found = [tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--row", row) for row in (1, 2)]
+    found.append(tract("inspect", *TEXTS, "--judge", TINY, "--rubric", tmp_path / "rubric.txt"))
+    for status, output, error in found:
+        assert (status, error) == (0, "")
+        assert "scores 0, 1; read by rail" in output
+        assert "[Is it a prime?]\nScore 0: It is not.\nScore 1: It is." in output
+    _, _, error = tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--rubric", tmp_path / "rubric.txt")
+    assert error == f"{tmp_path / 'in.jsonl'}: the column 'rubric' is not used, since --rubric is for all rows\n"
+    assert tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--row", 3)[2].startswith(
+        "error: in.jsonl:3: rubric: cannot tell whether '1. a' and '2. b' are scores or a numbered list; write each score"
+    )

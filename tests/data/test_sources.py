@@ -367,3 +367,11 @@ def test_real_rows_are_the_same_whether_read_as_feedback_or_benchmark(shared_dat
 def test_found_values_are_shown_in_short(value, expected):
     assert shown(value) == expected
     assert len(shown(value)) <= 60
+
+
+def test_mapped_columns_take_a_rubric_as_text():
+    text = "Is it right?\n1: no\n5: yes"
+    source = MappedColumns("x.csv", {"instruction": "q", "response": "a"}, text)
+    assert source.rubric == Rubric("Is it right?", {1: "no", 5: "yes"})
+    with pytest.raises(ConfigError, match="data.source.rubric: cannot tell whether '1. no' and '2. yes' are scores or a numbered list"):
+        MappedColumns("x.csv", {"instruction": "q", "response": "a"}, "Is it right?\n1. no\n2. yes")

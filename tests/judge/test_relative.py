@@ -11,6 +11,7 @@ import pytest
 
 from tract import Grade, GradeRequest, Judge, Rubric
 from tract.errors import DataError
+from tract.generation.judgement import CUE, Judgement
 from tract.judge.grades import ERROR, failed, grade_of
 from tract.judge.relative import compared
 from tract.score_grid import ScoreGrid
@@ -20,8 +21,6 @@ GRID = ScoreGrid(("1", "2", "3"))
 
 def graded(*cots: tuple[float, float, float]) -> Grade:
     """A grade of CoTs with these distributions."""
-    from tract.generation.judgement import CUE, Judgement
-
     judgements = [Judgement("x", 0, n, (1,), f"feedback {n}", CUE, p, None, None) for n, p in enumerate(cots)]
     return grade_of(judgements, GRID, " cue ", request_id="x", predictor="rail", least_score_mass=0.5, calibration=None)
 
@@ -148,7 +147,7 @@ def test_what_failed_has_no_score_and_says_why(talking_folder: str) -> None:
         ("[Is it kind?]\nScore 1: no\nScore 2: yes", Rubric("Is it kind?", {1: "no", 2: "yes"})),
         ("[Is it kind?]\nScore 0: no\nor never\nScore 10: yes\n", Rubric("Is it kind?", {0: "no\nor never", 10: "yes"})),
         ("Is it kind?", Rubric("Is it kind?")),
-        ("Is it kind?\nScore 2: a\nScore 1: b", Rubric("Is it kind?\nScore 2: a\nScore 1: b")),
+        ("Is it kind?\nScore 2: a\nScore 1: b", Rubric("Is it kind?", {1: "b", 2: "a"})),
     ],
 )
 def test_a_rubric_of_text_keeps_its_scores(text: str, expected: Rubric) -> None:
@@ -161,3 +160,31 @@ def test_a_rubric_takes_scores_in_any_order_and_kind() -> None:
         Rubric("c", {"high": "x"})
     with pytest.raises(DataError, match="the score 1.0 is described twice"):
         Rubric("c", {1: "x", "1.0": "y"})
+
+
+def test_grades_on_two_scales_are_not_compared() -> None:
+    def grade(*labels: str) -> Grade:
+        judgement = Judgement("x", 0, 0, (), "f", CUE, tuple(1 / len(labels) for _ in labels), None, None)
+        return grade_of([judgement], ScoreGrid(labels), " Score: ", request_id="x", predictor="rail", least_score_mass=0.5,
+                        calibration=None)  # fmt: skip
+
+    with pytest.raises(DataError, match=r"different scales, 0 to 1 \(2 scores\) and 1 to 10 \(3 scores\), .* use one rubric"):
+        compared(grade("0", "1"), grade("1", "5", "10"))
+    assert compared(grade("0", "1"), grade("0", "1")).winner == "tie"
+
+
+def test_absolute_grading_takes_a_rubric_in_every_form(judge: Judge, requests: Sequence[GradeRequest]) -> None:
+    texts = {"instructions": [requests[0].instruction], "responses": [requests[0].response]}
+    mapping = {"criteria": "Is it kind?", "score1_description": "no", "score2_description": "yes"}
+    found = [
+        judge.absolute_grade(**texts, rubric=rubric)
+        for rubric in (
+            mapping,
+            "[Is it kind?]\nScore 1: no\nScore 2: yes",
+            "Is it kind?\n2 = yes\n1 = no",
+            Rubric("Is it kind?", {1: "no", 2: "yes"}),
+        )
+    ]
+    assert all(each == found[0] for each in found)
+    with pytest.raises(DataError, match="rubric: names scores by words"):
+        judge.absolute_grade(**texts, rubric="Is it kind? (yes/no)")

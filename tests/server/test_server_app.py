@@ -17,6 +17,7 @@ from stand_in import BODY, StandIn, client_of, grade_of_length, no_model
 from tract.errors import ConfigError, GenerationError
 from tract.judge.grades import OVER_LENGTH, STATUSES, CotGrade, Grade, failed
 from tract.judge.requests import GradeRequest
+from tract.schema import Rubric
 from tract.server.app import create_app
 from tract.server.bodies import CotOut, GradeOut
 from tract.server.settings import ServerSettings
@@ -406,3 +407,17 @@ def test_a_limit_that_cannot_be_used_is_told(limits: dict[str, Any], message: st
 
 def test_the_token_is_not_shown() -> None:
     assert "hidden" not in repr(ServerSettings(token="hidden"))
+
+
+@looped
+async def test_a_rubric_as_text_is_read_as_elsewhere() -> None:
+    judge = StandIn(fixed_grid=False)
+    mapping = {"criteria": "Is it right?", "descriptions": {"1": "no", "2": "yes"}}
+    texts = ("Is it right?\n1 = no\n2 = yes", "[Is it right?]\r\nScore 1: no\r\nScore 2: yes", json.dumps(mapping))
+    async with client_of(judge) as client:
+        for rubric in (*texts, mapping):
+            assert (await client.post("/v1/grade", json={**BODY, "rubric": rubric})).status_code == 200
+        refused = await client.post("/v1/grade/batch", json={"items": [BODY, {**BODY, "rubric": "Right?\n1. no\n2. yes"}]})
+    assert {request.rubric for request in judge.asked} == {Rubric("Is it right?", {1: "no", 2: "yes"})}
+    assert refused.status_code == 422
+    assert refused.json()["error"].startswith("items[1].rubric: cannot tell whether '1. no' and '2. yes' are scores or a numbered list")

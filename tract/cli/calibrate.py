@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, check_rubric, open_judge
+from tract.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
 from tract.cli.output import last_words, progress
 from tract.entry import say
 from tract.errors import ConfigError, DataError
@@ -136,6 +136,7 @@ def _graded_now(
     from tract.grading.validation import graded_now
 
     if rubric is not None:
+        note_unused_columns(arguments.data, columns)
         check_rubric(arguments.judge, options, rubric, arguments.rubric, own_grid=True)
     with open_judge(arguments.judge, options) as judge, progress("calibrating", facts.rows, 0) as advance:
         return graded_now(arguments.data, columns, arguments.target, rubric, judge, advance)

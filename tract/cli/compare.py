@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Graded files (see `tract grade`): each further file is compared with the first one, or with that of --baseline. Answers are paired by
 id, else by instruction; a pair counts if both have a score, and all others are counted with their reasons. Intervals are percentile
-bootstraps over questions. Folders: compares runs of the training pipeline, as `python -m tract.compare` does."""
+bootstraps over questions. Scores on different scales are refused unless --normalize is given. Folders: compares runs of the training
+pipeline, as `python -m tract.compare` does."""
 _EPILOG = """\
 examples:
   tract compare graded_a.jsonl graded_b.jsonl --tie-margin 0.25
@@ -30,7 +31,7 @@ examples:
   tract compare runs/tract_quickstart runs/ce_only_quickstart --predictor rail,decode_free
 """
 _STRETCHES = 9
-_FILES_ONLY = ("by", "tie_margin", "seed", "columns")
+_FILES_ONLY = ("by", "tie_margin", "normalize", "seed", "columns")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tie-margin", type=float, metavar="POINTS", help="scores that differ by no more are a tie (default: what rounding can do)"
     )
+    group.add_argument(
+        "--normalize", action="store_true", default=None,
+        help="compare (score - lowest) / (highest - lowest) of each score's own scale; --tie-margin is in these units",
+    )  # fmt: skip
     group.add_argument("--seed", type=int, metavar="N", help="of the resamples (default: 0)")
     group.add_argument("--columns", nargs="+", action="extend", metavar="FIELD=COLUMN", help="which columns hold id and instruction")
 
@@ -87,7 +92,7 @@ def _compare_files(files: list[Path], arguments: argparse.Namespace) -> None:
     content = []
     for path, name in zip(files[1:], names[1:], strict=True):
         other = read_graded(path, key, given)
-        pairs = pairs_of(baseline, other, (names[0], name), key)
+        pairs = pairs_of(baseline, other, (names[0], name), key, normalize=bool(arguments.normalize))
         say(f"{_about(name, other)}\n\n{_pairing(pairs, key)}")
         if not len(pairs.first):
             raise DataError(f"tract compare: no answer of {names[0]} and {name} pairs up by {key}; give --by, or --columns {key}=COLUMN")
@@ -95,7 +100,8 @@ def _compare_files(files: list[Path], arguments: argparse.Namespace) -> None:
         say("\n".join(_table(found, (names[0], name), options.confidence)))
         say("\n".join(_histogram(pairs, (names[0], name))) + "\n")
         content.append({"first_file": names[0], "second_file": name, "by": key, **asdict(found), "confidence": options.confidence,
-                        "left_out": dict(pairs.left_out), "not_ok": dict(pairs.not_ok)})  # fmt: skip
+                        "left_out": dict(pairs.left_out), "not_ok": dict(pairs.not_ok),
+                        "first_scales": pairs.scales[0], "second_scales": pairs.scales[1]})  # fmt: skip
     if arguments.out is not None:
         say(str(runs.write(arguments.out / "comparison.json", json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")))
 
@@ -118,7 +124,10 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _about(name: str, file: GradedFile) -> str:
-    return f"{name}: {file.rows} rows, {file.scored} answers with a score{_reasons(file.left_out, '; rows ')}"
+    from tract.grading.scales import shown_scales
+
+    scales = f" ({shown_scales(file.scales)})" if file.scales else ""
+    return f"{name}: {file.rows} rows, {file.scored} answers with a score{scales}{_reasons(file.left_out, '; rows ')}"
 
 
 def _pairing(pairs: Pairs, key: str) -> str:
@@ -141,11 +150,13 @@ def _table(found: Compared, names: tuple[str, str], confidence: float) -> list[s
         (f"{second} loses", _share(found.losses)),
     ]
     width = max(len(name) for name, _ in rows)
-    margin = f"ties: differences of at most {found.margin:g} points"
+    margin = f"ties: differences of at most {found.margin:g} {'of the normalized scores' if found.normalized else 'points'}"
     head = (
         f"{100 * confidence:g} % intervals, clustered by question; {margin}" if found.first.low is not None else f"no intervals; {margin}"
     )
-    return [head, *(f"{name:<{width}}  {value}" for name, value in rows)]
+    lines = [head, *(f"{name:<{width}}  {value}" for name, value in rows)]
+    note = "scores are normalized: (score - lowest) / (highest - lowest) of each one's own scale, from 0 to 1"
+    return [note, *lines] if found.normalized else lines
 
 
 def _points(estimate: Estimate, sign: str = "") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tract import interruption
-from tract.cli.judges import add_data_arguments, check_rubric, open_judge
+from tract.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
 from tract.cli.output import last_words, note, progress
 from tract.entry import say
 from tract.errors import ConfigError
@@ -76,12 +76,12 @@ def _grade(arguments: argparse.Namespace) -> int:
         note(f"{plan.out}: {plan.retry.rows} of {plan.facts.rows} rows have no score ({reasons}); these are graded again")
     from tract.grading.files import finish, grade_rows
     from tract.grading.journal import Journal
+    from tract.grading.scales import shown_scale
     from tract.judge.grades import ERROR
 
     asked = {f"--{name.replace('_', '-')}": value for name, value in {"judge": arguments.judge, **options}.items() if name not in _HOW}
-    if plan.rubric is not None and "criteria" in plan.columns.of:
-        note(f"{arguments.file}: the column {plan.columns.of['criteria']!r} is not used, since --rubric is for all rows")
     if plan.rubric is not None:
+        note_unused_columns(arguments.file, plan.columns)
         check_rubric(arguments.judge, options, plan.rubric, arguments.rubric)
     # Engines differ by rounding, and a server that knows no log-probabilities of tokens by more.
     engine = {"backend": options.get("backend", "hf"), "api": options.get("api")}
@@ -89,6 +89,9 @@ def _grade(arguments: argparse.Namespace) -> int:
         open_judge(arguments.judge, options) as judge,
         Journal(plan.journal_path, {**plan.work(judge.fingerprint), **engine}, asked, restart=arguments.restart) as journal,
     ):
+        if plan.rubric is not None and not plan.rubric.labels:
+            own = shown_scale(judge.grid.labels)
+            note(f"--rubric {arguments.rubric}: is a criterion without scores; the judge's own are given: {own}")
         before, rows = journal.done, plan.rows
         interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
         if before:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from tract.cli.judges import add_data_arguments
+from tract.cli.judges import add_data_arguments, note_unused_columns
 from tract.errors import ConfigError, DataError
 from tract.given_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive
@@ -111,6 +111,8 @@ def _row(arguments: argparse.Namespace, rubric: Any) -> tuple[str, GradeRequest]
     try:
         # A row that could not be read says so itself.
         columns = columns_in(names, given, row.place) if names else columns_in(["instruction", "response"], {}, row.place)
+        if rubric is not None:
+            note_unused_columns(arguments.file, columns)
         return row.place, columns.request(row, rubric)
     except ValueError as error:
         raise error if row.place in str(error) else DataError(f"{row.place}: {error}") from None

@@ -11,6 +11,7 @@ from tract.given_paths import given_text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tract.grading.columns import Columns
     from tract.judge.judge import Judge
     from tract.judge.loading import JudgeFiles
     from tract.schema import Rubric
@@ -56,6 +57,15 @@ def check_rubric(path: str, options: dict[str, Any], rubric: Rubric, file: Path,
         raise DataError(f"--rubric {file}: {error}") from None
 
 
+def note_unused_columns(file: Path, columns: Columns) -> None:
+    """Says which columns of rubrics are not used, where --rubric is for all rows."""
+    from tract.cli.output import note
+
+    for field in ("rubric", "criteria"):
+        if field in columns.of:
+            note(f"{file}: the column {columns.of[field]!r} is not used, since --rubric is for all rows")
+
+
 def _files(path: str, options: dict[str, Any]) -> JudgeFiles:
     from tract.judge.loading import hosted_judge, open_judge_files
 
@@ -69,10 +79,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--rubric",
         type=given_text,
         metavar="FILE",
-        help="YAML with criteria and descriptions, for all rows (default: that of each row, if any)",
+        help="YAML with criteria and descriptions, or the text of a rubric (.txt, .md), for all rows (default: that of each row, if any)",
     )
     parser.add_argument(
         "--columns", nargs="+", default=[], metavar="FIELD=COLUMN", action="extend",
-        help="which columns hold instruction, response, reference_answer, id, criteria, score_descriptions.SCORE "
+        help="which columns hold instruction, response, reference_answer, id, rubric, criteria, score_descriptions.SCORE "
         "(default: those of the same names)",
     )  # fmt: skip

@@ -9,8 +9,9 @@ from typing import Any
 from tract.data import fields
 from tract.data.readers import local_fingerprint, read_rows
 from tract.data.rows import Row
+from tract.data.rubric_text import rubric_from_text
 from tract.data.splits import SPLITS
-from tract.errors import ConfigError
+from tract.errors import ConfigError, DataError
 from tract.schema import Annotation, JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
 
@@ -41,20 +42,20 @@ class MappedColumns:
         path: a local file or folder.
         columns: field -> column, or null. The fields are those of ``COLUMN_FIELDS``; ``score_descriptions`` maps score labels to
             columns. ``prompt``, or ``instruction`` and ``response``, are required; ``cot`` requires ``score``.
-        rubric: one rubric for all rows, as ``{criteria: text, descriptions: {label: text}}``, or null.
+        rubric: one rubric for all rows, as ``{criteria: text, descriptions: {label: text}}``, as a text of ``rubric_from_text``, or null.
 
     Raises:
         ConfigError: if the mapping cannot be used; all faults are named at once.
     """
 
-    def __init__(self, path: str, columns: Mapping[str, Any], rubric: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, columns: Mapping[str, Any], rubric: Mapping[str, Any] | str | None = None) -> None:
         problems = [*_column_problems(columns), *_rubric_problems(columns, rubric)]
         if problems:
             raise ConfigError("; ".join(problems))
         self.path = path
         self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
         self.description_columns = _by_label(columns.get("score_descriptions"))
-        self.rubric = None if rubric is None else Rubric(rubric["criteria"], rubric.get("descriptions") or {})
+        self.rubric = _rubric_for_all(rubric)
 
     def rows(self) -> Iterator[Row]:
         """The rows of the files.
@@ -167,12 +168,24 @@ def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key}.score_descriptions: is mapped without {key}.criteria; a rubric needs its criterion, map both"
 
 
-def _rubric_problems(columns: Mapping[str, Any], rubric: Mapping[str, Any] | None) -> Iterator[str]:
+def _rubric_for_all(rubric: Mapping[str, Any] | str | None) -> Rubric | None:
+    if isinstance(rubric, str):
+        return rubric_from_text(rubric)
+    return None if rubric is None else Rubric(rubric["criteria"], rubric.get("descriptions") or {})
+
+
+def _rubric_problems(columns: Mapping[str, Any], rubric: Mapping[str, Any] | str | None) -> Iterator[str]:
     key = "data.source.rubric"
     if rubric is None:
         return
     if columns.get("criteria") is not None:
         yield f"{key}: is given beside data.source.columns.criteria; set one of them to null"
+    if isinstance(rubric, str):
+        try:
+            rubric_from_text(rubric)
+        except DataError as error:
+            yield f"data.source.{error}"
+        return
     for name in rubric:
         if name not in ("criteria", "descriptions"):
             yield f"{key}.{name}: unknown; accepted are criteria, descriptions"

@@ -105,30 +105,6 @@ def _rubric(text: str) -> Rubric | None:
     return Rubric(criteria, tuple(zip(_LABELS, descriptions, strict=True)))
 
 
-# One description, whatever its label, of a rubric that stands by itself.
-_DESCRIBED = re.compile(r"^Score ([+-]?[0-9]+(?:\.[0-9]+)?): ?", re.MULTILINE)
-
-
-def rubric_from_text(text: str) -> Rubric | None:
-    r"""The rubric of a text as prometheus-eval's users fill it in, with any scores: "[criteria]\nScore 1: ...\nScore 2: ...".
-
-    Returns:
-        None where it is not of this form: the scores must ascend and the criteria stand in brackets before them.
-    """
-    marks = list(_DESCRIBED.finditer(text.strip()))
-    if len(marks) < 2:
-        return None
-    head = text.strip()[: marks[0].start()].strip()
-    scores = [float(mark[1]) for mark in marks]
-    if not (head.startswith("[") and head.endswith("]") and head[1:-1].strip()) or any(
-        a >= b for a, b in zip(scores, scores[1:], strict=False)
-    ):
-        return None
-    ends = [mark.start() for mark in marks[1:]] + [len(text.strip())]
-    descriptions = tuple((mark[1], text.strip()[mark.end() : end].rstrip("\n")) for mark, end in zip(marks, ends, strict=True))
-    return Rubric(head[1:-1], descriptions)
-
-
 def _fill(task: str, parts: PromptParts, tail: str) -> str:
     """The layout with the parts in it."""
     scores = "\n".join(f"Score {label}: {text}" for label, text in parts.rubric.descriptions)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from tract.data import fields
 from tract.data.rows import Row, RowProblem
 from tract.errors import ConfigError, DataError
-from tract.judge.requests import GradeRequest
+from tract.judge.requests import GradeRequest, rubric_of
 from tract.schema import Rubric
 
-FIELDS = ("instruction", "response", "reference_answer", "id", "criteria", "score_descriptions")
+FIELDS = ("instruction", "response", "reference_answer", "id", "rubric", "criteria", "score_descriptions")
 REQUIRED = ("instruction", "response")
 _DESCRIPTION = "score_descriptions."
 
@@ -59,8 +59,21 @@ class Columns:
 
     def _rubric(self, cells: Mapping[str, object]) -> Rubric | None:
         """That of the row; lines of JSON may leave out what they have none of."""
+        own = cells.get(self.of.get("rubric", ""))
+        parts = self._of_parts(cells)
+        if own is None or (isinstance(own, str) and not own.strip()):
+            return parts
+        if parts is not None:
+            raise ValueError(f"{self.of['rubric']}: is given beside {self.of['criteria']}; a row has one rubric, leave one of them empty")
+        try:
+            return rubric_of(_without_nulls(own))
+        except DataError as error:
+            raise ValueError(f"{self.of['rubric']}: {str(error).removeprefix('rubric: ')}") from None
+
+    def _of_parts(self, cells: Mapping[str, object]) -> Rubric | None:
+        """That of the columns of criteria and descriptions."""
         described: dict[str, str] = {}
-        whole = cells.get(self.of.get("score_descriptions", ""))
+        whole = _without_nulls(cells.get(self.of.get("score_descriptions", "")))
         if isinstance(whole, Mapping):
             described |= {str(label): fields.text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
         elif whole is not None and whole != "":
@@ -74,6 +87,15 @@ class Columns:
         if described:
             raise ValueError(f"{self.of.get('criteria', 'criteria')}: missing beside descriptions of scores; a rubric needs its criterion")
         return None
+
+
+def _without_nulls(given: object) -> object:
+    """A mapping without its nulls, within it too: a struct of Parquet has the scores of all rows in each; a map is read as pairs."""
+    if isinstance(given, list) and given and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
+        given = dict(given)
+    if not isinstance(given, Mapping):
+        return given
+    return {name: _without_nulls(value) for name, value in given.items() if value is not None}
 
 
 def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> dict[str, str]:

@@ -22,7 +22,7 @@ class Compared:
     Attributes:
         first, second: mean scores, in points. difference: second minus first, paired.
         wins, ties, losses: shares of the pairs in which the second is better by more than the margin, within it, worse.
-        pairs, questions: how many. margin: in points.
+        pairs, questions: how many. margin: in points. normalized: whether all points are (score - lowest) / (highest - lowest), 0 to 1.
     """
 
     first: Estimate
@@ -34,6 +34,7 @@ class Compared:
     pairs: int
     questions: int
     margin: float
+    normalized: bool = False
 
 
 def compared(pairs: Pairs, *, margin: float, seed: int, resamples: int, confidence: float) -> Compared:
@@ -58,4 +59,4 @@ def compared(pairs: Pairs, *, margin: float, seed: int, resamples: int, confiden
         return {"": {name: weighted_mean(weights, values) for name, values in columns.items()}}
 
     found = estimates(compute, pairs.questions, seed=seed, resamples=resamples, confidence=confidence)[""]
-    return Compared(**found, pairs=len(difference), questions=len(set(pairs.questions)), margin=margin)
+    return Compared(**found, pairs=len(difference), questions=len(set(pairs.questions)), margin=margin, normalized=pairs.normalized)

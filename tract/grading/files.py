@@ -125,8 +125,8 @@ def plan_of(
         raise DataError(
             f"{source}: has a column {taken[0]!r}; names that begin with {PREFIX} are those of the graded columns, rename or remove it"
         )
-    if rubric is not None and "criteria" in given:
-        raise DataError("--rubric: is given beside --columns criteria=...; give one of them")
+    if rubric is not None and (twice := [field for field in ("rubric", "criteria") if field in given]):
+        raise DataError(f"--rubric: is given beside --columns {twice[0]}=...; give one of them")
     columns = columns_in(list(facts.kinds), given, str(source))
     return Plan(facts, out, columns, rubric, limit, retry_of(source, limit, out, columns) if retry_failed else None)
 
@@ -240,7 +240,7 @@ def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
     for path, before in ((plan.facts.path, plan.facts.sha256), *([(plan.retry.path, plan.retry.sha256)] if plan.retry else [])):
         if content_fingerprint(path) != before:
             raise DataError(f"{path}: has changed while it was graded; nothing was written, run the command with --restart")
-    summary = Summary(_grid_of(_records(plan, journal)) or grid)
+    summary = Summary(grid)
     write_output(plan.facts, plan.limit, plan.out, summary.counted(_records(plan, journal)), summary)
     journal.remove()
     return summary
@@ -249,12 +249,6 @@ def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
 def _records(plan: Plan, journal: Journal) -> Iterator[dict[str, Any]]:
     """The graded columns of all rows, in order."""
     return journal.records() if plan.retry is None else plan.retry.merged(journal.records())
-
-
-def _grid_of(records: Iterator[dict[str, Any]]) -> ScoreGrid | None:
-    """The scores that were given out: rubrics may bring their own; None without a grade."""
-    labels = {label for record in records for label in record["judge_distribution"]}
-    return ScoreGrid(tuple(sorted(labels, key=float))) if len(set(map(float, labels))) == len(labels) > 1 else None
 
 
 def _request_of(row: Row, plan: Plan) -> tuple[GradeRequest | None, str]:

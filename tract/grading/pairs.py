@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tract.errors import DataError
 from tract.evaluation.results import Array
 from tract.grading.columns import columns_in
 from tract.grading.graded import reading_of
+from tract.grading.scales import Scale, normalized, scale_of, shown_scales
 from tract.judge.grades import OK
 
 KEYS = ("id", "instruction")
@@ -23,11 +24,12 @@ KEYS = ("id", "instruction")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A graded answer: a hash of its question, its score in points or None, the status of its grade."""
+    """A graded answer: a hash of its question, its score in points or None, the status of its grade, its scale where that is known."""
 
     question: str
     score: float | None
     status: str
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,20 @@ class GradedFile:
         """Answers with a score."""
         return sum(answer.score is not None for answer in self.answers.values())
 
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The scales of the scores, as far as they are known, in ascending order."""
+        return tuple(sorted({answer.scale for answer in self.answers.values() if answer.score is not None and answer.scale}))
+
 
 @dataclass(frozen=True)
 class Pairs:
     """The answers of two files that pair up, in the order of the first.
 
     Attributes:
-        first, second: [n] scores in points. questions: [n] hashes; intervals are clustered by them.
+        first, second: [n] scores in points, or from 0 to 1 where ``normalized``. questions: [n] hashes; intervals are clustered by them.
         left_out: why -> keys without a pair. not_ok: status -> how many of the paired scores have it, other than "ok".
+        scales: the scales of the paired scores, of each file, as far as they are known. normalized: whether scores were.
     """
 
     first: Array
@@ -63,6 +71,8 @@ class Pairs:
     questions: tuple[str, ...]
     left_out: Mapping[str, int]
     not_ok: Mapping[str, int]
+    scales: tuple[tuple[Scale, ...], tuple[Scale, ...]] = ((), ())
+    normalized: bool = False
 
 
 def key_of(files: Sequence[Path], given: Mapping[str, str]) -> str:
@@ -100,15 +110,19 @@ def read_graded(path: Path, key: str, given: Mapping[str, str]) -> GradedFile:
     return GradedFile(path.name, rows, {name: answer for name, answer in answers.items() if answer is not None}, dict(left_out))
 
 
-def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key: str) -> Pairs:
+def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key: str, *, normalize: bool = False) -> Pairs:
     """The pairs of two files: answers with the same key, to the same question, that both have a score.
 
     Args:
-        names: what the files are called in reasons.
+        names: what the files are called in reasons. normalize: whether each score becomes (score - lowest) / (highest - lowest) of
+            its scale; answers whose scale is not known have no pair then.
+
+    Raises:
+        DataError: if the paired scores are on several scales and are not to be normalized.
     """
     left_out: Counter[str] = Counter()
     not_ok: Counter[str] = Counter()
-    kept: list[tuple[float, float, str]] = []
+    kept: list[tuple[Answer, Answer]] = []
     for name, a in first.answers.items():
         b = second.answers.get(name)
         if b is None:
@@ -118,13 +132,40 @@ def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key:
         elif a.score is None or b.score is None:
             without = [f"{names[k]} ({each.status})" for k, each in enumerate((a, b)) if each.score is None]
             left_out[f"no score in {' and '.join(without)}"] += 1
+        elif normalize and (a.scale is None or b.scale is None):
+            unknown = [names[k] for k, each in enumerate((a, b)) if each.scale is None]
+            left_out[f"no judge_distribution, and so no scale, in {' and '.join(unknown)}"] += 1
         else:
-            kept.append((a.score, b.score, a.question))
+            kept.append((a, b))
             not_ok.update(each.status for each in (a, b) if each.status != OK)
     if alone := sum(name not in first.answers for name in second.answers):
         left_out[f"only in {names[1]}"] = alone
-    scores = np.asarray([(a, b) for a, b, _ in kept], dtype=np.float64).reshape(-1, 2)
-    return Pairs(scores[:, 0], scores[:, 1], tuple(question for *_, question in kept), dict(left_out), dict(not_ok))
+    scales = (_scales(a for a, _ in kept), _scales(b for _, b in kept))
+    if not normalize:
+        _check_one_scale(scales, names)
+    scores = np.asarray([[_points(each, normalize) for each in pair] for pair in kept], dtype=np.float64).reshape(-1, 2)
+    questions = tuple(a.question for a, _ in kept)
+    return Pairs(scores[:, 0], scores[:, 1], questions, dict(left_out), dict(not_ok), scales, normalize)
+
+
+def _scales(answers: Iterable[Answer]) -> tuple[Scale, ...]:
+    return tuple(sorted({answer.scale for answer in answers if answer.scale is not None}))
+
+
+def _points(answer: Answer, normalize: bool) -> float:
+    assert answer.score is not None, "pairs have scores"
+    return normalized(answer.score, answer.scale) if normalize and answer.scale is not None else answer.score
+
+
+def _check_one_scale(scales: tuple[tuple[Scale, ...], tuple[Scale, ...]], names: tuple[str, str]) -> None:
+    """Refuses points of several scales, of which neither means nor differences say anything."""
+    if len({*scales[0], *scales[1]}) <= 1:
+        return
+    found = " and ".join(f"{name} ({shown_scales(own)})" for name, own in zip(names, scales, strict=True))
+    raise DataError(
+        f"tract compare: the scores of {found} are on several scales, whose points cannot be compared; grade both with one rubric, "
+        "or give --normalize for (score - lowest) / (highest - lowest) of each score's own scale"
+    )
 
 
 def _first_columns(path: Path) -> list[str]:
@@ -156,4 +197,4 @@ def _answer(row: Row, key: str, instruction: str) -> tuple[str, Answer] | str:
         name = question if key == instruction else fields.identifier(cells.get(key), key)
     except ValueError:
         return f"without {'an instruction' if key == instruction else 'an id or an instruction'}"
-    return name, Answer(question, reading.score, reading.status)
+    return name, Answer(question, reading.score, reading.status, scale_of(reading.distribution))

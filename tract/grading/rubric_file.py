@@ -1,4 +1,4 @@
-"""A rubric from a YAML file: ``criteria``, and ``descriptions`` of what deserves each score."""
+"""A rubric from a file: YAML or JSON with ``criteria`` and ``descriptions``, or the text of a rubric as it was pasted."""
 
 from __future__ import annotations
 
@@ -6,47 +6,41 @@ from pathlib import Path
 
 import yaml
 
+from tract.data.rubric_mapping import repeated_key
 from tract.errors import DataError
 from tract.judge.requests import GradeRequest, rubric_of
 from tract.schema import Rubric
 
+# Files with another suffix hold YAML or JSON.
+TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".text", ".rst")
+
 
 def read_rubric(path: Path) -> Rubric:
-    """The rubric in a YAML (or JSON) file.
+    """The rubric in a file: a text by its suffix (.txt, .md, ...), else YAML or JSON.
 
     Raises:
         DataError: if the file cannot be read or a key cannot be used.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-        if repeated := _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader)):
-            raise DataError(f"the key {repeated} stands twice; each may stand once")
-        if not isinstance(content, dict):
-            raise DataError(f"holds a {type(content).__name__}; a mapping with criteria and descriptions is accepted")
-        rubric = rubric_of(content)
+        text = path.read_text(encoding="utf-8-sig")
+        rubric = rubric_of(text if path.suffix.lower() in TEXT_SUFFIXES else _mapping(text))
         GradeRequest("x", "", rubric)  # which checks its texts
     except OSError as error:
         raise DataError(f"--rubric {path}: cannot be read ({error.strerror}); give a YAML file with criteria and descriptions") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"--rubric {path}: is no YAML: {' '.join(str(error).split())}") from None
+        reason = f"is no YAML: {' '.join(str(error).split())}; a file with the text of a rubric ends in .txt or .md"
+        raise DataError(f"--rubric {path}: {reason}") from None
     except DataError as error:
         raise DataError(f"--rubric {path}: {error}") from None
     assert rubric is not None
     return rubric
 
 
-def _repeated_key(node: yaml.Node | None) -> str | None:
-    """A key that stands twice in one mapping, of which YAML would keep the last; 1 and 1.0 are the same."""
-    if isinstance(node, yaml.MappingNode):
-        keys = [_number_or_text(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        own = next((str(key) for place, key in enumerate(keys) if key in keys[:place]), None)
-        return own or next((found for _, value in node.value if (found := _repeated_key(value))), None)
-    return None
-
-
-def _number_or_text(key: str) -> float | str:
-    try:
-        return float(key)
-    except ValueError:
-        return key
+def _mapping(text: str) -> dict[object, object]:
+    content = yaml.safe_load(text)
+    if repeated := repeated_key(text):
+        raise DataError(f"the key {repeated} stands twice; each may stand once")
+    if not isinstance(content, dict):
+        accepted = "a mapping with criteria and descriptions is accepted; a file with the text of a rubric ends in .txt or .md"
+        raise DataError(f"holds a {type(content).__name__}; {accepted}")
+    return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tract.grading.calibrating import Example
 from tract.grading.columns import Columns
 from tract.grading.files import Grader
 from tract.grading.graded import Reading, reading_of
+from tract.grading.scales import Scale, scale_of, shown_scale
 from tract.judge.grades import CotGrade, Grade
 from tract.judge.requests import GradeRequest
 from tract.schema import Rubric
@@ -65,11 +66,14 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
 
     def requests() -> Iterator[GradeRequest]:
         for row in read_rows(path):
+            request = _request(row, columns, rubric)
+            scale = scale_of(request.rubric.labels) if request and request.rubric else None
+            if scale is not None and not set(scale) <= set(judge.grid.values):
+                targets.left_out[_other_scale("a rubric", scale, judge.grid)] += 1  # whose targets would be on that scale too
+                continue
             if (true := targets.of(row)) is None:
                 continue
-            try:
-                request = columns.request(row, rubric)
-            except ValueError:
+            if request is None:
                 targets.left_out["fields that cannot be used"] += 1
                 continue
             waiting.append((true, fields.short_hash(request.instruction, length=16)))
@@ -82,7 +86,7 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
         if grade.score is None:
             targets.left_out[f"no score ({grade.status})"] += 1
         elif set(grade.distribution) != set(judge.grid.labels):
-            targets.left_out["a rubric with other scores than the judge's"] += 1
+            targets.left_out[_other_scale("a rubric", scale_of(grade.distribution) or (), judge.grid)] += 1
         else:
             examples.append(Example(grade, true, question))
     return Validation(examples, dict(targets.left_out))
@@ -97,9 +101,16 @@ def graded_already(path: Path, instruction: str, target: str, grid: ScoreGrid, m
     targets = _Targets(target, grid)
     examples = []
     for row in read_rows(path):
-        if (true := targets.of(row)) is None:
+        if isinstance(row.data, RowProblem):
+            targets.of(row)  # which counts it
             continue
         cells = fields.columns_of(row.data)
+        scale = _scale(cells)
+        if scale is not None and scale != grid.values:  # so that its target would be on that scale too
+            targets.left_out[_other_scale("graded", scale, grid)] += 1
+            continue
+        if (true := targets.of(row)) is None:
+            continue
         try:
             reading = reading_of(cells)
             _check(reading, grid, method)
@@ -115,6 +126,27 @@ def graded_already(path: Path, instruction: str, target: str, grid: ScoreGrid, m
             continue
         examples.append(Example(_grade(reading), true, question))
     return Validation(examples, dict(targets.left_out))
+
+
+def _request(row: Row, columns: Columns, rubric: Rubric | None) -> GradeRequest | None:
+    """None where the row's fields cannot be used."""
+    try:
+        return columns.request(row, rubric)
+    except ValueError:
+        return None
+
+
+def _scale(cells: Mapping[str, object]) -> Scale | None:
+    """Of a grade with a score; None where that is not known."""
+    try:
+        reading = reading_of(cells)
+    except ValueError:  # which is said of rows with a target
+        return None
+    return None if reading.score is None else scale_of(reading.distribution)
+
+
+def _other_scale(what: str, scale: Sequence[float], grid: ScoreGrid) -> str:
+    return f"{what} on the scale {shown_scale(scale)}, not the judge's {shown_scale(grid.values)}"
 
 
 def _check(reading: Reading, grid: ScoreGrid, method: str) -> None:

@@ -19,7 +19,7 @@ from tract.judge.relative import compared, in_one_order
 from tract.judge.requests import GradeRequest, rubric_of
 from tract.schema import Rubric
 
-AnyRubric = Rubric | str
+AnyRubric = Rubric | str | Mapping[str, Any]
 # vLLM's names of what can be set for a request -> ours.
 _PARAMS = {"max_tokens": "max_cot_tokens", "temperature": "temperature", "top_p": "top_p", "repetition_penalty": "repetition_penalty"}
 
@@ -147,7 +147,7 @@ def _requests(
 ) -> dict[str, list[GradeRequest]]:
     """The requests of each side, checked for equal lengths."""
     count = len(instructions)
-    rubrics = [rubric] * count if rubric is None or isinstance(rubric, (str, Rubric)) else rubric
+    rubrics = [rubric] * count if rubric is None or isinstance(rubric, (str, Rubric, Mapping)) else rubric
     references = [None] * count if reference_answers is None else reference_answers
     for name, given in {"instructions": instructions, **sides, "rubric": rubrics, "reference_answers": references}.items():
         if isinstance(given, str) or len(given) != count:

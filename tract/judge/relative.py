@@ -68,7 +68,7 @@ def compared(a: Grade, b: Grade, tie_margin: float | None = None) -> Comparison:
         tie_margin: scores that differ by no more are a tie, in points; None for ``TIE_MARGIN``.
 
     Raises:
-        DataError: if the margin is no number >= 0.
+        DataError: if the margin is no number >= 0, or the two were graded on different scales.
     """
     margin = TIE_MARGIN if tie_margin is None else tie_margin
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < math.inf:
@@ -76,6 +76,12 @@ def compared(a: Grade, b: Grade, tie_margin: float | None = None) -> Comparison:
     status = max((a.status, b.status), key=STATUSES.index)
     if a.score is None or b.score is None:
         return Comparison(None, None, None, None, status if status != OK else ERROR, a, b)
+    scales = [set(map(float, grade.distribution)) for grade in (a, b)]
+    if all(scales) and scales[0] != scales[1]:
+        found = " and ".join(f"{min(scale):g} to {max(scale):g} ({len(scale)} scores)" for scale in scales)
+        raise DataError(
+            f"compare: the two were graded on different scales, {found}, whose points say nothing of each other; use one rubric"
+        )
     difference = a.score - b.score
     winner = TIE if abs(difference) <= margin else A if difference > 0 else B
     return Comparison(winner, difference, _interval(a, b, difference), _probability_a(a, b), status, a, b)

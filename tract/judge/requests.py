@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from tract.data.rubric_mapping import rubric_from_mapping
+from tract.data.rubric_text import rubric_from_text
 from tract.errors import DataError
 from tract.schema import JudgeExample, Rubric
 
@@ -22,7 +24,7 @@ class GradeRequest:
 
     Attributes:
         instruction: what was asked. response: what is graded; may be empty.
-        rubric: what it is graded by; a text is a criterion alone, or one in the form of prometheus-eval ("[criteria]\nScore 1: ...").
+        rubric: what it is graded by; a text is read by ``rubric_from_text``: a criterion alone, or one with the scores below it.
         reference_answer: an answer that deserves the best score, if there is one.
         id: of the request, for its grade; None for a hash of its content.
         n_cot: CoTs to sample; None for as many as the judge's settings say.
@@ -102,19 +104,10 @@ def rubric_of(given: object) -> Rubric | None:
     if given is None or isinstance(given, Rubric):
         return given
     if isinstance(given, str):
-        from tract.data.prometheus_layout import rubric_from_text
-
-        return rubric_from_text(given) or Rubric(given)
+        return rubric_from_text(given)
     if not isinstance(given, Mapping):
         raise DataError(f"rubric: found a {type(given).__name__}; text, or criteria and descriptions, are accepted")
-    if unknown := [name for name in given if name not in ("criteria", "descriptions")]:
-        raise DataError(f"rubric.{unknown[0]}: unknown; accepted are criteria, descriptions")
-    if "criteria" not in given:
-        raise DataError("rubric.criteria: is missing; give the question that the score answers")
-    descriptions = given.get("descriptions")
-    if descriptions is not None and not isinstance(descriptions, Mapping):
-        raise DataError(f"rubric.descriptions: found a {type(descriptions).__name__}; a mapping of score to text is accepted")
-    return Rubric(given["criteria"], descriptions or {})
+    return rubric_from_mapping(given)
 
 
 def _check_text(name: str, value: object) -> None:

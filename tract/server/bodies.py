@@ -42,7 +42,8 @@ class GradeBody(_Asked):
     response: str = Field(description="What is graded; may be empty.", examples=["11 is one."])
     rubric: RubricBody | str | None = Field(
         default=None,
-        description="The criterion: an object, the criterion's text alone, or null for the judge's own wording without one.",
+        description="The criterion: an object, a text (the criterion, with a line for each score below it or without scores), or null for "
+        "the judge's own wording without one. A text that leaves doubt which its scores are is refused.",
         examples=["Is the answer right?"],
     )
     reference_answer: str | None = Field(default=None, description="An answer that deserves the best score.")
