@@ -118,7 +118,8 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _about(name: str, file: GradedFile) -> str:
-    return f"{name}: {file.rows} rows, {file.scored} answers with a score{_reasons(file.left_out, '; rows ')}"
+    repeats = f"; {file.repeats} rows repeat an answer and its grade, which count once" if file.repeats else ""
+    return f"{name}: {file.rows} rows, {file.scored} answers with a score{repeats}{_reasons(file.left_out, '; rows ')}"
 
 
 def _pairing(pairs: Pairs, key: str) -> str:

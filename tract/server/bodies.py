@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tract.data.fields import identifier, is_null, text
+
 Status = Literal["ok", "no_cue", "truncated_cot", "low_score_mass", "over_length", "error"]
 
 
@@ -17,8 +19,21 @@ def _whole(value: object) -> object:
 _Whole = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
 
+def _spelled(value: object) -> object:
+    """Numbers and booleans as the text that JSON writes for them; answers of models often are such."""
+    return text(value, "") if isinstance(value, (bool, int, float)) and not is_null(value) else value
+
+
+def _identifier(value: object) -> object:
+    return identifier(value, "") if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+_Text = Annotated[str, BeforeValidator(_spelled)]
+_Id = Annotated[str, BeforeValidator(_identifier)]
+
+
 class _Asked(BaseModel):
-    """Of a request: types are what they say ("3" is no number), and a key that is not known is an error, not ignored."""
+    """Of a request: types are what they say ("3" is no number), but texts may be numbers; an unknown key is an error, not ignored."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -38,15 +53,20 @@ class RubricBody(_Asked):
 class GradeBody(_Asked):
     """One response that is to be graded."""
 
-    instruction: str = Field(description="What was asked.", examples=["Name a prime number above 10."])
-    response: str = Field(description="What is graded; may be empty.", examples=["11 is one."])
+    instruction: _Text = Field(
+        description="What was asked; a number, true or false is taken as its text, as in the other texts.",
+        examples=["Name a prime number above 10."],
+    )
+    response: _Text = Field(description="What is graded; may be empty.", examples=["11 is one."])
     rubric: RubricBody | str | None = Field(
         default=None,
         description="The criterion: an object, the criterion's text alone, or null for the judge's own wording without one.",
         examples=["Is the answer right?"],
     )
-    reference_answer: str | None = Field(default=None, description="An answer that deserves the best score.")
-    id: str | None = Field(default=None, description="Comes back with the grade; made of the content where none is given.")
+    reference_answer: _Text | None = Field(default=None, description="An answer that deserves the best score.")
+    id: _Id | None = Field(
+        default=None, description="Text or a whole number; comes back with the grade, as text; made of the content where none is given."
+    )
     n_cot: _Whole | None = Field(default=None, description="CoTs whose scores are averaged; null for the judge's own number.")
 
 
