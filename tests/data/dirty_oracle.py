@@ -172,6 +172,8 @@ def identity(row: Row, name: str, otherwise: str) -> str:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if not isinstance(value, str):
+        raise RefusedError(name)
     return text(row, name, filled=True)
 
 

@@ -170,7 +170,7 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
     bad: list[Any] = [
         {"instruction": "a", "response": "b", "id": "x"},
         {"instruction": "a", "id": "y"},
-        {"instruction": "a", "response": 3},
+        {"instruction": "a", "response": [3]},
         {"instruction": "a", "response": "half \ud800"},
         {"instruction": "a", "response": "b", "rubrik": "c"},
         "text",
@@ -179,7 +179,13 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
     assert [grade.status == ERROR for grade in grades] == [False, True, True, True, True, True]
     assert [grade.id for grade in grades[:2]] == ["x", "y"]
     assert all(grade.score is None for grade in grades[1:])
-    reasons = ["response: is missing", "response: found a int", "response: not valid Unicode", "rubrik: unknown", "request: found a str"]
+    reasons = [
+        "response: is missing",
+        "response: found [3]; text",
+        "response: not valid Unicode",
+        "rubrik: unknown",
+        "request: found a str",
+    ]
     for grade, reason in zip(grades[1:], reasons, strict=True):
         assert reason in str(grade.error)
 
@@ -188,7 +194,7 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
     ("arguments", "message"),
     [
         ({"instruction": " ", "response": "b"}, "instruction: is blank"),
-        ({"instruction": "a", "response": None}, "response: found a NoneType"),
+        ({"instruction": "a", "response": None}, "response: holds no value"),
         ({"instruction": "a", "response": "b", "n_cot": 0}, "n_cot: found 0"),
         ({"instruction": "a", "response": "b", "rubric": 3}, "rubric: found a int"),
         ({"instruction": "a", "response": "b", "rubric": Rubric(" ")}, "rubric.criteria: is blank"),

@@ -125,7 +125,7 @@ def text(value: object, field: str) -> str:
 
 def _spelled(value: object, field: str) -> str:
     """A number or boolean as JSON writes it; of a JSON file, as the file does."""
-    if isinstance(value, WrittenNumber):
+    if isinstance(value, WrittenNumber) and math.isfinite(value):
         return value.written
     found = _plain(value)
     if isinstance(found, (bool, int)):

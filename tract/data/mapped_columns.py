@@ -82,9 +82,7 @@ class MappedColumns:
         if mapped and columns:
             field, name = next(iter(mapped.items()))
             there = fields.shown(sorted(map(str, columns)), 200)
-            raise DataError(
-                f"data.source.columns.{field}: no row has a column {name!r}; the last has {there}; name one of these, or null"
-            )
+            raise DataError(f"data.source.columns.{field}: no row has a column {name!r}; the last has {there}; name one of these, or null")
 
     def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
         """The example of one row.

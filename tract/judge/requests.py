@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -109,6 +110,20 @@ class GradeRequest:
         if missing := [name for name in ("instruction", "response") if name not in content]:
             raise DataError(f"{missing[0]}: is missing; a request needs instruction and response")
         return cls(**{**content, "rubric": rubric_of(content.get("rubric"))})
+
+
+def number_as_text(value: object) -> object:
+    """A finite number or a boolean as the text that JSON writes for it; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return text_of(value, "")
+    return value
+
+
+def whole_number_as_text(value: object) -> object:
+    """A whole number as the text of an id; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return identifier(value, "")
+    return value
 
 
 def rubric_of(given: object) -> Rubric | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tract.data.fields import identifier, is_null, text
+from tract.judge.requests import number_as_text, whole_number_as_text
 
 Status = Literal["ok", "no_cue", "truncated_cot", "low_score_mass", "over_length", "error"]
 
@@ -19,17 +19,8 @@ def _whole(value: object) -> object:
 _Whole = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
 
-def _spelled(value: object) -> object:
-    """Numbers and booleans as the text that JSON writes for them; answers of models often are such."""
-    return text(value, "") if isinstance(value, (bool, int, float)) and not is_null(value) else value
-
-
-def _identifier(value: object) -> object:
-    return identifier(value, "") if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-_Text = Annotated[str, BeforeValidator(_spelled)]
-_Id = Annotated[str, BeforeValidator(_identifier)]
+_Text = Annotated[str, BeforeValidator(number_as_text)]
+_Id = Annotated[str, BeforeValidator(whole_number_as_text)]
 
 
 class _Asked(BaseModel):
