@@ -19,8 +19,16 @@ def _whole(value: object) -> object:
 _Whole = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
 
-_Text = Annotated[str, BeforeValidator(number_as_text)]
-_Id = Annotated[str, BeforeValidator(whole_number_as_text)]
+_MOST = 2**53 - 1  # whole numbers up to here are exact in every program that reads JSON
+
+
+def _id(value: object) -> object:
+    """A whole number as text; anything else as it is, so that its type is refused."""
+    return whole_number_as_text(value) if isinstance(value, (int, float)) and abs(value) <= _MOST else value
+
+
+_Text = Annotated[str, BeforeValidator(number_as_text, json_schema_input_type=str | float | bool)]
+_Id = Annotated[str, BeforeValidator(_id, json_schema_input_type=str | Annotated[int, Field(ge=-_MOST, le=_MOST)])]
 
 
 class _Asked(BaseModel):
