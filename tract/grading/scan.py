@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tract.data.formats import ACCEPTED, format_of
+from tract.data.formats import ACCEPTED, format_of, refusal
 from tract.data.readers import content_fingerprint, read_rows
 from tract.data.rows import Row, RowProblem
 from tract.errors import DataError
@@ -51,6 +51,8 @@ def scan(path: Path, limit: int | None) -> FileFacts:
     if path.is_dir() or not path.exists():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path}: {found}; give a {ACCEPTED} file")
+    if format_of(path) is None:
+        raise DataError(f"{path}: {refusal(path)}")
     rows, kinds = _facts_of_parquet(path, limit) if format_of(path) == ".parquet" else _facts_of_text(path, limit)
     if not rows:
         raise DataError(f"{path}: holds no row; there is nothing to grade")
