@@ -102,6 +102,14 @@ def test_a_blank_cell_is_what_null_and_a_missing_key_are(tmp_path: Path) -> None
     assert [request.rubric is None for request in found[0]] == [False, False, False, True, True]
 
 
+def test_a_description_without_a_text_is_none(tmp_path: Path) -> None:
+    row = {"instruction": "a", "response": "b", "criteria": "c", "score_descriptions": {"1": None, "3": " ", "5": 5}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    (request,) = grade(tmp_path / "in.jsonl", tmp_path / "out.jsonl").graded
+    assert request.rubric is not None
+    assert request.rubric.descriptions == (("5", "5"),)
+
+
 def test_numbers_are_answers_and_ids(tmp_path: Path) -> None:
     answers = ["42", "3.50", "true", "1E2", '""', '["x"]', '{"a": 1}', "null", "NaN"]
     lines = [f'{{"instruction": 5, "response": {answer}, "id": {number}}}' for number, answer in enumerate(answers)]

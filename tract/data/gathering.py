@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import struct
 from array import array
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class Gatherer:
         self._prompt_of_id: dict[str, bytes] = {}
         self._judgements: set[bytes] = set()
         self._repeats: Counter[bytes] = Counter()  # judgement -> further rows that are equal to it
-        self._by_rater: dict[bytes, tuple[bytes, float]] = {}  # prompt and rater -> judgement, score
+        self._by_rater: dict[bytes, bytes] = {}  # prompt and rater -> score and judgement, see _said
 
     def admit(self, example: JudgeExample) -> JudgeExample | None:
         """The example with only its new annotations and ratings, or None if nothing in it is new.
@@ -102,27 +103,28 @@ class Gatherer:
         found: dict[bytes, _Judgement] = {}
         for place, (cot, score, rater) in enumerate(given):
             content = _digest([prompt.hex(), cot, score])
-            digest, by = content, None
             if rater is not None:
                 by = _digest([prompt.hex(), "rater", rater])
-                if (known := self._by_rater.get(by)) is not None:
-                    _check_rater(rater, score, known, content)
-                digest = _digest([content.hex(), rater])
-            is_vote = digest in self._judgements and rater is None and self._equal_rows_are_votes
-            if is_vote:
-                digest = _digest([content.hex(), self._repeats[content] + 1])
-            if digest not in self._judgements:
-                found.setdefault(digest, _Judgement(place, digest, content, by, score, is_vote))
+                if by in self._by_rater:
+                    _check_rater(rater, score, content, self._by_rater[by])
+                else:
+                    found.setdefault(by, _Judgement(place, _digest([content.hex(), rater]), content, by, score))
+            elif content not in self._judgements:
+                found.setdefault(content, _Judgement(place, content, content))
+            elif self._equal_rows_are_votes:
+                vote = _digest([content.hex(), self._repeats[content] + 1])
+                found.setdefault(vote, _Judgement(place, vote, content, is_vote=True))
         return list(found.values())
 
     def _keep(self, fresh: list[_Judgement]) -> None:
         for judgement in fresh:
-            self._judgements.add(judgement.digest)
+            if judgement.by is not None:
+                self._by_rater[judgement.by] = _said(judgement.score, judgement.content)
+            else:
+                self._judgements.add(judgement.digest)
             if judgement.is_vote:
                 self.n_equal_votes += 1
                 self._repeats[judgement.content] += 1
-            if judgement.by is not None:
-                self._by_rater[judgement.by] = (judgement.content, judgement.score)
 
     def _unique_id(self, own_id: str, prompt: bytes, judgement: bytes) -> str:
         unique = own_id
@@ -134,10 +136,15 @@ class Gatherer:
         return unique
 
 
-def _check_rater(rater: str, score: float, known: tuple[bytes, float], content: bytes) -> None:
-    earlier, earlier_score = known
-    if earlier != content:
-        other = f"{earlier_score:g}" if earlier_score != score else "the same score with other feedback"
+def _said(score: float, content: bytes) -> bytes:
+    """What a rater said, in few bytes: the score, and the beginning of the digest of score and text."""
+    return struct.pack("<d", score) + content[:8]
+
+
+def _check_rater(rater: str, score: float, content: bytes, known: bytes) -> None:
+    if _said(score, content) != known:
+        earlier = float(struct.unpack("<d", known[:8])[0])
+        other = f"{earlier:g}" if earlier != score else "the same score with other feedback"
         raise ValueError(f"rater: {shown(rater)} gave {score:g} here, but {other} in an earlier row with the same prompt; keep one of them")
 
 

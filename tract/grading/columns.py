@@ -62,7 +62,8 @@ class Columns:
         described: dict[str, str] = {}
         whole = fields.optional_value(cells, self.of.get("score_descriptions"))
         if isinstance(whole, Mapping):
-            described |= {str(label): fields.text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
+            texts = {str(label): fields.optional_text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
+            described |= {label: text for label, text in texts.items() if text is not None}
         elif whole is not None:
             raise ValueError(f"{self.of['score_descriptions']}: found {fields.shown(whole)}; an object of score and text is accepted")
         for label, column in self.descriptions.items():

@@ -58,7 +58,11 @@ class _Ratings:
         """Whether this is the first rating of a response. A rater counts once; what the same rater says again is counted as left out."""
         found = fields.optional_value(cells, self._column)
         if found is not None:
-            who = (response, str(found))
+            try:
+                who = (response, fields.identifier(found, RATER))
+            except ValueError:
+                self._left_out["fields that cannot be used"] += 1
+                return False
             if who in self._by_rater:
                 again = self._by_rater[who] == target
                 self._left_out["a score that its rater gave twice" if again else "a second, other score of a rater"] += 1
