@@ -111,7 +111,7 @@ BAD_ROWS = {
     ),
     "score between two": (json.dumps(row(50, orig_score="3.5", output=None)), ["orig_score: score 3.5 is not on the grid"]),
     "two scores": (json.dumps(row(50, orig_score="2")), ["orig_score: 2 contradicts the score 4 at the end of output"]),
-    "empty CoT": (json.dumps(row(50, orig_feedback=" ")), ["orig_feedback"]),
+    "CoT that is a list": (json.dumps(row(50, orig_feedback=["Right."])), ["orig_feedback: found ['Right.']; text is accepted"]),
     "no JSON": ('{"orig_instruction": ', ["not JSON: ", "each line must hold one JSON object"]),
     "no object": ("[1, 2]", ["not an object: the line holds a list"]),
     "missing column": (json.dumps({"orig_instruction": "x"}), ["instruction"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,11 +102,26 @@ class Annotation:
         cot: the chain of thought (feedback). A source gives it as it was written; in a store it has no statement of its score.
         score: in points.
         stated: how the text stated the score that was cut, see ``tract.score_statement``; None where nothing was looked for.
+        rater: the id of who gave it; None where that is not known.
     """
 
     cot: str
     score: float
     stated: str | None = field(default=None, compare=False)
+    rater: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A score that a rater gave without a text.
+
+    Attributes:
+        score: in points.
+        rater: the id of who gave it; None where that is not known.
+    """
+
+    score: float
+    rater: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +136,8 @@ class JudgeExample:
         rubric: the criterion, if the source has it apart from ``prompt``.
         prompt: the source's finished judge prompt, verbatim, if there is one.
         annotations: zero or more (CoT, score) pairs; a source may hold several for one prompt.
-        target_score: the score that predictions are compared with, in points; None means the mean of the annotations.
+        ratings: scores that were given without a CoT; they count as much as those of the annotations.
+        target_score: the score that predictions are compared with, in points; None means the mean over annotations and ratings.
         split: the split that the source itself assigns ("train", "val", "test", "ood"); None lets the seeded split decide.
         meta: further facts for reports (category, response_source, ...), never seen by the model.
     """
@@ -133,15 +150,29 @@ class JudgeExample:
     rubric: Rubric | None = None
     prompt: str | None = None
     annotations: tuple[Annotation, ...] = ()
+    ratings: tuple[Rating, ...] = ()
     target_score: float | None = None
     split: str | None = None
     meta: dict[str, str] = field(default_factory=dict)
 
     @property
+    def scores(self) -> tuple[float, ...]:
+        """The scores in points that raters gave, those with a CoT first."""
+        return (*(annotation.score for annotation in self.annotations), *(rating.score for rating in self.ratings))
+
+    @property
+    def n_raters(self) -> int:
+        """How many scores were given; a rater gives one."""
+        return len(self.annotations) + len(self.ratings)
+
+    @property
+    def rater_sd(self) -> float | None:
+        """The sample standard deviation of the raters' scores, in points; None with fewer than two."""
+        return statistics.stdev(self.scores) if self.n_raters > 1 else None
+
+    @property
     def target(self) -> float | None:
-        """The score in points that predictions are compared with: ``target_score``, else the mean annotation."""
+        """The score in points that predictions are compared with: ``target_score``, else the mean over all raters; None without."""
         if self.target_score is not None:
             return self.target_score
-        if not self.annotations:
-            return None
-        return sum(annotation.score for annotation in self.annotations) / len(self.annotations)
+        return sum(self.scores) / self.n_raters if self.n_raters else None

@@ -87,7 +87,7 @@ def test_fields_are_coloured_where_that_is_wanted(
 
 
 def test_rows_rubrics_and_grids_of_a_file(tract: Command, tmp_path: Path) -> None:
-    rows = [{"q": "a", "a": "b", "what": "Right?", "zero": "no", "one": "yes"}, {"q": "a", "a": 3, "what": "", "zero": "", "one": ""}]
+    rows = [{"q": "a", "a": "b", "what": "Right?", "zero": "no", "one": "yes"}, {"q": "a", "a": [3], "what": "", "zero": "", "one": ""}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "no json\n")
     mapped = ["--columns", "instruction=q", "response=a", "criteria=what", "score_descriptions.0=zero", "score_descriptions.1=one"]
     status, output, _ = tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, *mapped)
@@ -95,7 +95,7 @@ def test_rows_rubrics_and_grids_of_a_file(tract: Command, tmp_path: Path) -> Non
     assert "scores 0, 1; read by rail" in output  # the rubric's own, since this model was trained on none
     assert "[Right?]\nScore 0: no\nScore 1: yes" in output
     assert tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, *mapped, "--row", 2)[2].startswith(
-        "error: in.jsonl:2: a: found 3; text"
+        "error: in.jsonl:2: a: found [3]; text"
     )
     assert tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--row", 3)[2].startswith("error: in.jsonl:3: not JSON")
     assert "--row 4: " in tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--row", 4)[2]

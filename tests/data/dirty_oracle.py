@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Judged:
     annotations: list[tuple[str, float]]
     target: float | None
     split: str | None = None
+    ratings: list[float] = field(default_factory=list)
+    votes: bool = False  # equal rows come from different raters
 
 
 @dataclass
@@ -80,6 +83,7 @@ class Ledger:
 
     examples: dict[tuple[Any, ...], Judged] = field(default_factory=dict)
     duplicates: int = 0
+    equal: int = 0
     _seen: set[Any] = field(default_factory=set)
     _identities: set[str] = field(default_factory=set)
 
@@ -90,22 +94,30 @@ class Ledger:
             raise RefusedError("target_score")
         if known and known.split != row.split:
             raise RefusedError("split")
-        says = row.annotations or [(None, row.target)]
-        new = [one for one in dict.fromkeys(says) if (row.key, one) not in self._seen]
+        says: list[Any] = row.annotations or [(None, points) for points in row.ratings] or [(None, row.target)]
+        is_vote = row.votes and bool(row.annotations or row.ratings)
+        new = [one for one in dict.fromkeys(says) if is_vote or (row.key, one) not in self._seen]
         if new and not known:
             if row.identity in self._identities:
                 raise RefusedError("id")
             self._identities.add(row.identity)
-            self.examples[row.key] = Judged(row.key, row.identity, [], row.target, row.split)
+            self.examples[row.key] = Judged(row.key, row.identity, [], row.target, row.split, votes=row.votes)
         self.duplicates += len(says) - len(new)
+        self.equal += is_vote and (row.key, says[0]) in self._seen
         self._seen.update((row.key, one) for one in new)
         if row.annotations:
             self.examples[row.key].annotations += new
+        if row.ratings:
+            self.examples[row.key].ratings += row.ratings
         return bool(new)
 
 
 def text(row: Row, name: str, filled: bool = False) -> str:
     value = row.get(name)
+    if isinstance(value, (bool, int, float)) and (not isinstance(value, float) or math.isfinite(value)):
+        value = json.dumps(value)
+    elif isinstance(value, Decimal):
+        value = str(value)
     if not isinstance(value, str) or SURROGATE.search(value) or (filled and not value.strip()):
         raise RefusedError(name)
     return value
@@ -113,7 +125,7 @@ def text(row: Row, name: str, filled: bool = False) -> str:
 
 def optional(row: Row, name: str) -> str | None:
     value = row.get(name)
-    return None if value is None or value == "" else text(row, name)
+    return text(row, name) if given(value) else None
 
 
 def number(value: Any, name: str) -> float:
@@ -144,36 +156,43 @@ def score(value: Any, name: str) -> float:
 
 
 def given(value: Any) -> bool:
-    return value is not None and not (isinstance(value, str) and not value.strip())
+    return value is not None and not (isinstance(value, str) and not value.strip()) and value == value  # noqa: PLR0124 - NaN
+
+
+def points_of(value: Any, name: str) -> float | None:
+    says_none = isinstance(value, str) and value.strip().lower() in ("nan", "null", "none", "na", "n/a", "<na>", "nat")
+    return number(value, name) if given(value) and not says_none else None
 
 
 def identity(row: Row, name: str, otherwise: str) -> str:
     value = row.get(name)
-    if value is None:
+    if not given(value):
         return hashlib.sha256(otherwise.encode()).hexdigest()[:16]
     if isinstance(value, float) and value == value // 1 and abs(value) < 2**53:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if not isinstance(value, str):
+        raise RefusedError(name)
     return text(row, name, filled=True)
 
 
 def feedback(row: Row) -> Judged:
     prompt, instruction = text(row, "instruction", filled=True), text(row, "orig_instruction", filled=True)
     response, reference = text(row, "orig_response"), optional(row, "orig_reference_answer")
-    levels = tuple((str(n), text(row, name)) for n, name in enumerate(LEVELS, start=1) if row.get(name) is not None)
+    levels = tuple((str(n), text(row, name)) for n, name in enumerate(LEVELS, start=1) if given(row.get(name)))
     criteria = text(row, "orig_criteria", filled=True)
     output = optional(row, "output")
     ending = next((ending for ending in sorted(ENDINGS, key=len, reverse=True) if output and output.endswith(ending)), None)
     said = ENDINGS[ending] if ending else NUMBERS_ALONE.get(output or "")
     if said == "bad":
         raise RefusedError("output")
-    points = number(row["orig_score"], "orig_score") if given(row.get("orig_score")) else None
+    points = points_of(row.get("orig_score"), "orig_score")
     if (points is None and said is None) or (points is not None and said is not None and points != said):
         raise RefusedError("orig_score")
     points = score(said if points is None else points, "orig_score")
     cot: str | None
-    if row.get("orig_feedback") is not None:
+    if given(row.get("orig_feedback")):
         cot = text(row, "orig_feedback", filled=True)
     elif output is None:
         cot = None
@@ -207,8 +226,8 @@ def benchmark(row: Row) -> Judged:
         raise RefusedError("gpt4_feedback")
     human = row.get("human_score")
     if isinstance(human, str):
-        text(row, "human_score")
-    elif human is not None:
+        optional(row, "human_score")
+    elif given(human):
         for value in human if isinstance(human, list) else [human]:
             if value is not None:
                 number(value, "human_score")
@@ -219,30 +238,26 @@ def benchmark(row: Row) -> Judged:
 
 
 def _listed(value: Any) -> list[Any]:
-    if value is None:
+    if not given(value):
         return []
     return value if isinstance(value, list) else [value]
 
 
 def mapped(row: Row) -> Judged:
-    for name in ("question", "answer", "best", "criterion", "comment", "points", "mean", "topic", "key", "part"):
-        if name not in row:
-            raise RefusedError(name)
     question, answer, best = text(row, "question", filled=True), text(row, "answer"), optional(row, "best")
     criteria, levels = None, ()
-    if row["criterion"] is not None:
+    if given(row.get("criterion")):
         criteria = text(row, "criterion", filled=True)
-        if missing := [name for name in ("low", "high") if name not in row]:
-            raise RefusedError(missing[0])
         described = (("1", optional(row, "low")), ("5", optional(row, "high")))
         levels = tuple((label, level) for label, level in described if level is not None)
-    points = score(row["points"], "points") if given(row["points"]) else None
-    target = number(row["mean"], "mean") if given(row["mean"]) else None
+    points = points_of(row.get("points"), "points")
+    points = None if points is None else score(points, "points")
+    target = points_of(row.get("mean"), "mean")
     if target is not None and not 1 <= target <= 5:
         raise RefusedError("mean")
-    annotations = []
-    if row["comment"] is None:
-        target = points if target is None else target
+    annotations, ratings = [], []
+    if not given(row.get("comment")):
+        ratings = [] if points is None else [points]
     else:
         annotations = [(text(row, "comment", filled=True), points)]
         if points is None:
@@ -253,4 +268,5 @@ def mapped(row: Row) -> Judged:
     refuse_numbers(annotations)
     topic = identity(row, "topic", question)
     key = (topic, None, question, answer, best, criteria, levels)
-    return Judged(key, repr(key) if row["key"] is None else identity(row, "key", ""), annotations, target, split)
+    own = identity(row, "key", "") if given(row.get("key")) else repr(key)
+    return Judged(key, own, annotations, target, split, ratings, votes=True)

@@ -42,11 +42,12 @@ def content(example: JudgeExample) -> Judged:
     rubric = example.rubric
     described = (None, ()) if rubric is None else (rubric.criteria, rubric.descriptions)
     text = (example.question_id, example.prompt, example.instruction, example.response, example.reference_answer, *described)
-    return Judged(text, "", [(one.cot, one.score) for one in example.annotations], example.target_score, example.split)
+    return Judged(text, "", [(one.cot, one.score) for one in example.annotations], example.target_score, example.split,
+                  [one.score for one in example.ratings])  # fmt: skip
 
 
-def expected(kind: str, places: list[Place]) -> tuple[list[Judged], list[tuple[Place, str]], int, Counter[str]]:
-    """Examples, rejected places with their category, annotations dropped as duplicates, and how the mutated rows fared."""
+def expected(kind: str, places: list[Place]) -> tuple[Ledger, list[tuple[Place, str]], Counter[str]]:
+    """Examples and counts, rejected places with their category, and how the mutated rows fared."""
     ledger, rejected, fared = Ledger(), [], Counter[str]()
     for place in places:
         try:
@@ -58,13 +59,14 @@ def expected(kind: str, places: list[Place]) -> tuple[list[Judged], list[tuple[P
             outcome = "rejected"
         assert place.mutated or outcome == "accepted", place  # good rows are good
         fared[outcome] += place.mutated
-    return list(ledger.examples.values()), rejected, ledger.duplicates, fared
+    return ledger, rejected, fared
 
 
 def check(folder: Path, kind: str, suffix: str, count: int, seed: int) -> Counter[str]:
     """Builds a store of mutated and good rows, compares all of it with the oracle; returns how the mutated rows fared."""
     places = write(folder / "data", kind, suffix, count, seed)
-    examples, rejected, duplicates, fared = expected(kind, places)
+    ledger, rejected, fared = expected(kind, places)
+    examples = list(ledger.examples.values())
     store = build(kind, folder / "data")
     by_line = suffix not in ("json", "parquet")
     number = "line" if by_line else "row_index"
@@ -81,13 +83,14 @@ def check(folder: Path, kind: str, suffix: str, count: int, seed: int) -> Counte
         assert len(entry["row"]) <= 200
     made = [content(from_record(record)) for record in store.dataset.to_list()]
     for example, wanted in zip(made, examples, strict=True):
-        wanted.identity = ""
+        wanted.identity, wanted.votes = "", False
         assert example == wanted
     counts = store.counts
     assert counts["rows_read"] == len(places)
     assert counts["rows_rejected"] == len(rejected) == sum(counts["rejected_by_reason"].values())
     assert (counts["examples"], counts["annotations"]) == (len(examples), sum(len(one.annotations) for one in examples))
-    assert counts["duplicates_dropped"] == duplicates
+    assert (counts["duplicates_dropped"], counts["equal_rows_kept"]) == (ledger.duplicates, ledger.equal)
+    assert counts["ratings"] == sum(len(one.ratings) for one in examples)
     with pytest.raises(DataError) as caught:
         build(kind, folder / "data", on_bad_row="raise")
     first = store.rejected[0]

@@ -168,7 +168,11 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("a.txt", b"x", r"data\.path: .*a\.txt has the suffix '\.txt'.*\.jsonl, \.json, \.csv, \.tsv, \.parquet"),
+        (
+            "a.txt",
+            b"x",
+            r"data\.path: .*a\.txt has the suffix '\.txt'.*\.jsonl, \.ndjson, \.json, .*\(each also packed: \.gz, .*\.parquet file",
+        ),
         ("none.jsonl", None, r"data\.path: .*none\.jsonl does not exist"),
         ("a.json", b"{", r"a\.json: not UTF-8 JSON: .*name it \.jsonl"),
         ("a.json", b"5", r"a\.json: a int was found"),

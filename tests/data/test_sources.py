@@ -2,6 +2,7 @@ import json
 from decimal import Decimal
 
 import datasets
+import numpy as np
 import pytest
 
 from tract.data.fields import short_hash, shown
@@ -72,6 +73,9 @@ def test_feedback_row_arrives_verbatim():
         ({"orig_feedback": ..., "output": "a\n\n [RESULT] 4"}, "a\n\n [RESULT] 4", 4),
         ({"orig_feedback": ..., "output": "Fine."}, "Fine.", 4),
         ({"orig_score": ..., "output": "Fine. Score: 4/5"}, " Fine. ", 4),
+        ({"orig_score": float("nan")}, " Fine. ", 4),
+        ({"orig_feedback": "  ", "output": "Fine."}, "Fine.", 4),
+        ({"orig_feedback": 42}, "42", 4),
     ],
 )
 def test_feedback_and_score_are_found(changes, cot, score):
@@ -88,7 +92,7 @@ def test_feedback_row_without_feedback_is_a_target():
     [
         ({"orig_score": 5}, r"^orig_score: 5 contradicts the score 4 at the end of output"),
         ({"orig_score": True}, r"^orig_score: found True; a finite number"),
-        ({"orig_score": float("nan")}, r"^orig_score: found nan; a finite number"),
+        ({"orig_score": float("inf")}, r"^orig_score: found inf; a finite number"),
         ({"orig_score": 10**400}, r"^orig_score: found 1000.*\.\.\.; a finite number"),
         ({"orig_score": "four"}, r"^orig_score: found 'four'; a finite number"),
         ({"orig_score": "1_0"}, r"^orig_score: found '1_0'; a finite number"),
@@ -102,7 +106,7 @@ def test_feedback_row_without_feedback_is_a_target():
         ({"output": "x [RESULT] 4,000"}, r"^output: found '4,000'; a finite number"),
         ({"output": "x [RESULT] 4_0"}, r"^output: found '4_0'; a finite number"),
         ({"idx": 2.0**53}, r"^idx: found 9007199254740992\.0; an id"),
-        ({"human_score": float("nan")}, r"^human_score: found nan; a finite number"),
+        ({"human_score": [float("nan")]}, r"^human_score: found nan; a finite number"),
         ({"human_score": [3, b"x"]}, r"^human_score: found b'x'; a finite number"),
         ({"human_score": {"a": 1}}, r"^human_score: found \{'a': 1\}; a finite number"),
         (
@@ -114,14 +118,14 @@ def test_feedback_row_without_feedback_is_a_target():
         ({"output": "x So the overall score is 4. [RESULT] 3"}, r"^output: several scores at the end"),
         ({"output": "x [RESULT] 4 [RESULT] 3"}, r"^output: several scores at the end: 4, 3; one score"),
         ({"output": "x Rating: 3/5"}, r"^orig_score: 4 contradicts the score 3 at the end of output"),
-        ({"orig_feedback": " \n"}, r"^orig_feedback: found ' \\n'; text that is not empty"),
+        ({"orig_feedback": {"a": 1}}, r"^orig_feedback: found \{'a': 1\}; text is accepted, or a number, true or false"),
         ({"orig_feedback": ["x"] * 99}, r"^orig_feedback: found \['x', 'x', .{30,60}\.\.\.; text is accepted"),
         ({"instruction": ...}, r"^instruction: the row has no such column; it has \['orig_criteria'"),
-        ({"instruction": None}, r"^instruction: found None; text is accepted"),
+        ({"instruction": None}, r"^instruction: holds no value \(blank, null or NaN\); text that is not empty is needed"),
+        ({"orig_response": None}, r'^orig_response: holds no value \(null or NaN\); text is needed here, "" where it is empty'),
         ({"orig_response": "a\ud800"}, r"^orig_response: not valid Unicode at character 1"),
         ({"idx": True}, r"^idx: found True; an id as text or as a whole number"),
-        ({"idx": ""}, r"^idx: found ''"),
-        ({"category": 5}, r"^category: found 5; text"),
+        ({"category": [5]}, r"^category: found \[5\]; text"),
     ],
 )
 def test_feedback_rows_that_cannot_be_used(changes, match):
@@ -129,9 +133,15 @@ def test_feedback_rows_that_cannot_be_used(changes, match):
         feedback_example(changes)
 
 
-@pytest.mark.parametrize("idx", [7, 7.0, "7"])
+@pytest.mark.parametrize("idx", [7, 7.0, "7", np.int64(7), np.float64(7)])
 def test_the_question_id_is_idx_where_given(idx):
     assert feedback_example({"idx": idx}).question_id == "7"
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None, float("nan")])
+def test_a_blank_cell_of_a_feedback_row_is_no_value(blank):
+    optional = ("idx", "orig_reference_answer", "orig_score3_description", "category", "response_source", "human_score", "output")
+    assert feedback_example(dict.fromkeys(optional, blank)) == feedback_example(dict.fromkeys(optional, ...))
 
 
 def test_a_row_that_is_no_object():
@@ -173,8 +183,9 @@ def test_benchmark_row_without_idx():
         ({"gpt4_score": [4, None]}, r"^gpt4_score: found None; a finite number"),
         ({"gpt4_score": [4, 9]}, r"^gpt4_score: score 9 is not on the grid"),
         ({"gpt4_score": [4]}, r"^gpt4_feedback: 2 texts stand beside 1 scores"),
-        ({"gpt4_feedback": ["Good.", " "]}, r"^gpt4_feedback: found ' '; text that is not empty"),
-        ({"instruction": ""}, r"^instruction: found ''; text that is not empty"),
+        ({"gpt4_score": " "}, r"^gpt4_score: the list is empty"),
+        ({"gpt4_feedback": ["Good.", " "]}, r"^gpt4_feedback: holds no value \(blank"),
+        ({"instruction": ""}, r"^instruction: holds no value \(blank"),
     ],
 )
 def test_benchmark_rows_that_cannot_be_used(changes, match):
@@ -201,6 +212,11 @@ def test_mapped_csv(fixtures):
         ({"cot": "c", "score": "s", "target_score": "t"}, {}, (Annotation("Right.", 4.0),), 3.5),
         ({"score": "s"}, {}, (), 4.0),
         ({"cot": "c", "score": "s"}, {"c": None}, (), 4.0),
+        ({"cot": "c", "score": "s"}, {"c": " "}, (), 4.0),
+        ({"cot": "why", "score": "s"}, {}, (), 4.0),
+        ({"score": "s"}, {"s": "NaN"}, (), None),
+        ({"score": "s"}, {"s": float("nan")}, (), None),
+        ({"cot": "c", "score": "s", "rater": "q"}, {}, (Annotation("Right.", 4.0, rater="Q?"),), 4.0),
         ({"score": "s", "target_score": "t"}, {}, (), 3.5),
         ({"score": "s", "target_score": "t"}, {"t": ""}, (), 4.0),
         ({}, {}, (), None),
@@ -233,18 +249,23 @@ def test_content_ids_tell_all_parts_apart():
 @pytest.mark.parametrize(
     ("columns", "changes", "match"),
     [
-        ({"cot": "why", "score": "s"}, {}, r"^why: the row has no such column; it has \['a', 'c', 'q', 's', 't'\]"),
+        ({"cot": "c", "score": "points"}, {}, r"^points: the row has no such column; it has \['a', 'c', 'q', 's', 't'\]"),
         ({"cot": "c", "score": "s"}, {"s": None}, r"^s: missing beside the CoT in 'c'"),
-        ({"cot": "c", "score": "s"}, {"c": " "}, r"^c: found ' '; text that is not empty"),
         ({"cot": "c", "score": "s"}, {"s": 4.5}, r"^s: score 4\.5 is not on the grid"),
         ({"target_score": "t"}, {"t": 5.5}, r"^t: found 5\.5; a number from 1 to 5 is accepted"),
         ({"target_score": "t"}, {"t": "inf"}, r"^t: found 'inf'"),
-        ({}, {"q": None}, r"^q: found None; text is accepted"),
-        ({}, {"q": ""}, r"^q: found ''; text that is not empty"),
-        ({}, {"a": None}, r"^a: found None; text is accepted"),
+        *(({}, {"q": blank}, r"^q: holds no value \(blank, null or NaN\); text that is not") for blank in (None, "", " ", float("nan"))),
+        ({}, {"q": ...}, r"^q: the row has no such column; it has"),
+        ({"instruction": ""}, {}, r"^the column '': the row has no such column"),
+        *(({}, {"a": null}, r'^a: holds no value \(null or NaN\); text is needed here, ""') for null in (None, float("nan"))),
+        ({}, {"a": ["x"]}, r"^a: found \['x'\]; text is accepted, or a number"),
+        ({}, {"a": {"b": 1}}, r"^a: found \{'b': 1\}; text is accepted, or a number"),
+        ({}, {"a": float("inf")}, r"^a: found inf; text is accepted"),
+        ({}, {"a": 10**5000}, r"^a: found <int of thousands of digits>; text is accepted"),
+        ({"score": "s", "rater": "t"}, {}, r"^t: found 3\.5; an id as text"),
         ({"split": "c"}, {}, r"^c: found 'Right\.'; train, val, test, ood or null"),
         ({"question_id": "t"}, {}, r"^t: found 3\.5; an id as text"),
-        ({"criteria": "t"}, {}, r"^t: found 3\.5; text that|^t: found 3\.5; text is accepted"),
+        ({"criteria": "t"}, {"t": [3.5]}, r"^t: found \[3\.5\]; text is accepted"),
     ],
 )
 def test_mapped_rows_that_cannot_be_used(columns, changes, match):
@@ -264,6 +285,7 @@ def test_mapped_rows_that_cannot_be_used(columns, changes, match):
             r"data\.source\.columns: a finished prompt, or instruction and response, are required; mapped are instruc",
         ),
         ({"cot": "c"}, None, r"data\.source\.columns\.cot: is mapped without data\.source\.columns\.score"),
+        ({"rater": "c"}, None, r"data\.source\.columns\.rater: is mapped without data\.source\.columns\.score"),
         ({"score_descriptions": {1: "d"}}, None, r"score_descriptions: is mapped without .*criteria"),
         ({"criteria": "k", "score_descriptions": "d"}, None, r"score_descriptions: found 'd'; a mapping of score label to column"),
         ({"criteria": "k", "score_descriptions": {"low": "d"}}, None, r"score_descriptions\.low: is no score label"),

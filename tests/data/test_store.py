@@ -398,6 +398,8 @@ def test_real_feedback_file(shared_data, tmp_path):
         "rejected_by_reason": {},
         "examples": 320,
         "annotations": 960,
+        "ratings": 0,
+        "equal_rows_kept": 0,
         "duplicates_dropped": 0,
         "scores_in_cots": {"kept in passing": 19, "none found": 960},
     }

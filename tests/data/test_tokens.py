@@ -158,7 +158,7 @@ def test_a_record_holds_the_ids_of_the_layout(tmp_path: Path, layout: SequenceLa
     cue = len(layout.cue_ids)
     assert records(found) == [
         {
-            "row": 0, "id": "ex-0", "prompt_ids": prompt, "cot_ids": cots, "score_index": [3, 0], "target": 2.5,
+            "row": 0, "id": "ex-0", "prompt_ids": prompt, "cot_ids": cots, "score_index": [3, 0], "rating_index": [], "target": 2.5,
             "length": len(prompt) + len(cots[0]) + cue + 2, "ce_tokens": len(cots[0]) + len(cots[1]) + 2 * (cue + 1),
             "score_tokens": 2, "status": "ok",
         }
@@ -233,7 +233,7 @@ def test_unannotated_examples_can_keep_their_prompt(tmp_path: Path, layout: Sequ
     assert found.counts == {"ok": 2}
     assert found.usable([0, 1]) == [0, 1]
     assert records(found)[1] == {
-        "row": 1, "id": "ex-1", "prompt_ids": prompt, "cot_ids": [], "score_index": [], "target": 3.0,
+        "row": 1, "id": "ex-1", "prompt_ids": prompt, "cot_ids": [], "score_index": [], "rating_index": [], "target": 3.0,
         "length": len(prompt) + layout.max_tail_tokens, "ce_tokens": 0, "score_tokens": 0, "status": "ok",
     }  # fmt: skip
     # CoTs come later: a prompt that is too long for any, with what ends its sequence, is left out, and no other.

@@ -109,7 +109,7 @@ def test_csv_holds_json_where_it_has_no_form_of_its_own(tmp_path: Path) -> None:
     assert json.loads(first["judge_feedbacks"]) == ["by nothing: “blue 4”"]
     assert json.loads(first["judge_distribution"])["4"] == 1.0
     assert (third["judge_score"], third["judge_status"], third["judge_distribution"]) == ("", "error", "{}")
-    assert third["judge_error"].startswith("in.jsonl:3: instruction: found ''")
+    assert third["judge_error"].startswith("in.jsonl:3: instruction: holds no value (blank")
 
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out.csv", "out.parquet"])
@@ -262,7 +262,7 @@ def test_failures_among_others_do_not_end_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"out": "out.xlsx"}, r"the suffix '.xlsx' is no known format; .jsonl, .csv, .parquet are accepted"),
+        ({"out": "out.xlsx"}, r"the suffix '.xlsx' is no known format of an output; .jsonl, .ndjson, .csv, .parquet are"),
         ({"out": "nowhere/out.csv"}, "the folder .*nowhere does not exist"),
         ({"out": "in.jsonl"}, "is the input itself"),
         ({"out": "there.jsonl"}, "is there already; it is left as it is; give --overwrite"),

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import pandas as pd
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from talking import CUE, TALKING
@@ -184,7 +186,7 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
     bad: list[Any] = [
         {"instruction": "a", "response": "b", "id": "x"},
         {"instruction": "a", "id": "y"},
-        {"instruction": "a", "response": 3},
+        {"instruction": "a", "response": [3]},
         {"instruction": "a", "response": "half \ud800"},
         {"instruction": "a", "response": "b", "rubrik": "c"},
         "text",
@@ -193,7 +195,13 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
     assert [grade.status == ERROR for grade in grades] == [False, True, True, True, True, True]
     assert [grade.id for grade in grades[:2]] == ["x", "y"]
     assert all(grade.score is None for grade in grades[1:])
-    reasons = ["response: is missing", "response: found a int", "response: not valid Unicode", "rubrik: unknown", "request: found a str"]
+    reasons = [
+        "response: is missing",
+        "response: found [3]; text",
+        "response: not valid Unicode",
+        "rubrik: unknown",
+        "request: found a str",
+    ]
     for grade, reason in zip(grades[1:], reasons, strict=True):
         assert reason in str(grade.error)
 
@@ -202,7 +210,7 @@ def test_a_stream_counts_what_cannot_be_used(judge: Judge) -> None:
     ("arguments", "message"),
     [
         ({"instruction": " ", "response": "b"}, "instruction: is blank"),
-        ({"instruction": "a", "response": None}, "response: found a NoneType"),
+        ({"instruction": "a", "response": None}, "response: holds no value"),
         ({"instruction": "a", "response": "b", "n_cot": 0}, "n_cot: found 0"),
         ({"instruction": "a", "response": "b", "rubric": 3}, "rubric: found a int"),
         ({"instruction": "a", "response": "b", "rubric": Rubric(" ")}, "rubric.criteria: is blank"),
@@ -443,3 +451,47 @@ def test_names_of_the_package_are_found() -> None:
     }
     with pytest.raises(AttributeError, match="no attribute 'Jury'"):
         _ = tract.Jury
+
+
+@pytest.mark.parametrize("null", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, "", " "], ids=repr)
+def test_fields_without_a_value_are_none(null: Any) -> None:
+    given = GradeRequest.of({"instruction": "a", "response": "b", "reference_answer": null, "id": null, "prompt": null})
+    assert given == GradeRequest("a", "b")
+    assert (given.reference_answer, given.id, given.prompt) == (None, None, None)
+
+
+@pytest.mark.parametrize("null", [None, float("nan"), pd.NA])
+def test_null_numbers_of_cots_and_rubrics_are_none(null: Any) -> None:
+    assert GradeRequest.of({"instruction": "a", "response": "b", "n_cot": null, "rubric": null}) == GradeRequest("a", "b")
+
+
+def test_rows_of_pandas_are_requests() -> None:
+    rows = {"instruction": ["6*7?", "Is it?"], "response": [42, True], "reference_answer": [np.nan, 3.5], "id": [7, None]}
+    first, second = (GradeRequest.of(row) for row in pd.DataFrame(rows).to_dict("records"))
+    assert first == GradeRequest("6*7?", "42", id="7")
+    assert second == GradeRequest("Is it?", "true", reference_answer="3.5")
+    assert GradeRequest("a", "b", id=np.int64(7)).id == "7"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"instruction": "a", "response": float("nan")}, r"^response: holds no value \(null or NaN\); text is needed here"),
+        ({"instruction": pd.NA, "response": "b"}, r"^instruction: holds no value \(null or NaN\); text is needed here"),
+        (
+            {"instruction": "a", "response": ["b"]},
+            r"^response: found \['b'\]; text is accepted, or a number, true or false, which become text$",
+        ),
+        ({"instruction": "a", "response": {"b": 1}}, r"^response: found \{'b': 1\}; text is accepted"),
+        ({"instruction": "a", "response": "b", "id": True}, r"^id: found True; an id as text or as a whole number"),
+        ({"instruction": "a", "response": "b", "id": 7.5}, r"^id: found 7\.5; an id as text or as a whole number"),
+    ],
+)
+def test_fields_that_cannot_be_used_are_one_line(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        GradeRequest.of(content)
+
+
+def test_an_item_that_fails_keeps_the_id_that_it_was_given(judge: Judge) -> None:
+    bad: list[Any] = [{"instruction": "a", "response": None, "id": number} for number in (7, 7.0, None, float("nan"))]
+    assert [grade.id for grade in judge.grade_batch(bad, progress=False)] == ["7", "7", "", ""]

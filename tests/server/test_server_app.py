@@ -76,6 +76,28 @@ async def test_a_batch_is_answered_in_its_order_with_counts() -> None:
 
 
 @looped
+async def test_numbers_are_texts_and_ids() -> None:
+    """As in Python and in files: 42 and true are answers as often as "42"."""
+    seen: list[GradeRequest] = []
+
+    def answer(request: GradeRequest) -> Grade:
+        seen.append(request)
+        return grade_of_length(request)
+
+    texts = [42, 3.5, True, False, "x"]
+    async with client_of(StandIn(answer)) as client:
+        items = [{"instruction": 1, "response": text, "reference_answer": text, "id": n} for n, text in enumerate(texts)]
+        found = (await client.post("/v1/grade/batch", json={"items": items})).json()
+        blank = {**BODY, "reference_answer": " ", "id": ""}
+        assert (await client.post("/v1/grade", json=blank)).json()["id"] == (await client.post("/v1/grade", json=BODY)).json()["id"]
+    assert [grade["id"] for grade in found["grades"]] == ["0", "1", "2", "3", "4"]
+    assert [(r.instruction, r.response, r.reference_answer) for r in seen[:5]] == [
+        ("1", text, text) for text in ("42", "3.5", "true", "false", "x")
+    ]
+    assert seen[5].reference_answer is None
+
+
+@looped
 async def test_a_model_that_fails_gives_an_error_and_no_number() -> None:
     async with client_of(StandIn(no_model)) as client:
         found = (await client.post("/v1/grade/batch", json={"items": [BODY] * 3})).json()
@@ -128,6 +150,10 @@ MALFORMED: list[tuple[str, bytes, int, str]] = [
     ("no CoT", b'{"instruction": "a", "response": "b", "n_cot": 0}', 422, "n_cot"),
     ("too many CoTs", b'{"instruction": "a", "response": "b", "n_cot": 17}', 422, "n_cot: 17 is more than the 16"),
     ("blank", b'{"instruction": " ", "response": "b"}', 422, "instruction: is blank"),
+    ("list", b'{"instruction": "a", "response": ["b"]}', 422, "response: Input should be a valid string"),
+    ("null", b'{"instruction": "a", "response": null}', 422, "response: Input should be a valid string"),
+    ("id that is true", b'{"instruction": "a", "response": "b", "id": true}', 422, "id: Input should be a valid string"),
+    ("id that is no whole number", b'{"instruction": "a", "response": "b", "id": 0.5}', 422, "id: Input should be a valid string"),
     ("rubric", b'{"instruction": "a", "response": "b", "rubric": {"descriptions": {}}}', 422, "rubric.criteria: Field required"),
     ("rubric type", b'{"instruction": "a", "response": "b", "rubric": 3}', 422, "rubric: Input should be"),
     ("blank rubric", b'{"instruction": "a", "response": "b", "rubric": {"criteria": ""}}', 422, "rubric.criteria: is blank"),

@@ -39,7 +39,13 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--data", type=given_path, required=True, metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet; graded or not")
+    parser.add_argument(
+        "--data",
+        type=given_path,
+        required=True,
+        metavar="FILE",
+        help="JSONL, JSON, CSV, TSV (also packed: .gz, .bz2, .xz) or Parquet; graded or not",
+    )
     parser.add_argument("--target", required=True, metavar="COLUMN", help="the true score of each row, in points")
     add_data_arguments(parser)
     parser.add_argument(
@@ -115,7 +121,7 @@ def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: 
     from tract.grading.columns import columns_in, parse_columns
     from tract.grading.rubric_file import read_rubric
     from tract.grading.scan import scan
-    from tract.grading.validation import graded_already
+    from tract.grading.validation import RATER, graded_already
 
     options = options_of(arguments)  # also where they are not needed, so that mistakes in them are told
     rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
@@ -123,11 +129,11 @@ def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: 
     names, file = list(facts.kinds), str(arguments.data)
     if arguments.target not in names:
         raise DataError(f"{file}: has no column {arguments.target!r} (--target); it has {', '.join(names)}"[:500])
-    given = parse_columns(arguments.columns)
+    given = parse_columns(arguments.columns, others=(RATER,))
     if {"judge_score", "judge_distribution"} <= set(names):
-        columns = columns_in(names, given, file, required=("instruction",))
-        return graded_already(arguments.data, columns.of["instruction"], arguments.target, settings.grid, method), facts
-    return _graded_now(arguments, options, rubric, facts, columns_in(names, given, file)), facts
+        columns = columns_in(names, given, file, required=("instruction",), others=(RATER,))
+        return graded_already(arguments.data, columns, arguments.target, settings.grid, method), facts
+    return _graded_now(arguments, options, rubric, facts, columns_in(names, given, file, others=(RATER,))), facts
 
 
 def _graded_now(
@@ -146,6 +152,9 @@ def _about(path: Path, found: Validation) -> str:
     left_out = ", ".join(f"{reason}: {count}" for reason, count in found.left_out.items())
     questions = len({example.question for example in found.examples})
     head = f"{path}: {len(found.examples)} examples with a score and a target, {questions} questions"
+    if found.ratings > len(found.examples):
+        equal = "" if found.by_rater else "; equal rows count as different raters, --columns rater=COLUMN tells them apart"
+        head += f"; a target is the mean over the raters of a response, of {found.ratings} ratings in all{equal}"
     return f"{head}; left out: {left_out}" if left_out else head
 
 
@@ -155,6 +164,7 @@ def _facts(arguments: argparse.Namespace, facts: FileFacts, found: Validation, g
         "sha256": facts.sha256,
         "target": arguments.target,
         "left_out": dict(found.left_out),
+        "ratings": found.ratings,
         "confidence": arguments.confidence,
         **gain.to_dict(),
     }

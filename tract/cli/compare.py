@@ -127,7 +127,8 @@ def _about(name: str, file: GradedFile) -> str:
     from tract.grading.scales import shown_scales
 
     scales = f" ({shown_scales(file.scales)})" if file.scales else ""
-    return f"{name}: {file.rows} rows, {file.scored} answers with a score{scales}{_reasons(file.left_out, '; rows ')}"
+    repeats = f"; {file.repeats} rows repeat an answer and its grade, which count once" if file.repeats else ""
+    return f"{name}: {file.rows} rows, {file.scored} answers with a score{scales}{repeats}{_reasons(file.left_out, '; rows ')}"
 
 
 def _pairing(pairs: Pairs, key: str) -> str:

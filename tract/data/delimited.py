@@ -31,6 +31,9 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
         name: the file, for messages.
         delimiter: one character.
 
+    A column without a name is called "", or "Unnamed: 2" (as pandas does, counted from 0) where there are several. Fields that the
+    first row has beyond the header, all empty, are such columns too: each line ends in the delimiter.
+
     Raises:
         DataError: if the first line does not name each column once.
     """
@@ -40,11 +43,14 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
     reader = _reader(lines, delimiter)
     header = _header(reader, name)
     number = 1 + len(row)
+    is_first = True
     in_doubt = False  # a row was broken, and what follows may be the rest of it
     while True:
         row.clear()
         try:
             cells = next(reader)
+            if is_first and cells:
+                header, is_first = _with_unnamed(header, cells), False
             found = _named_cells(header, cells, row) if cells else None
             broken = len(row) > 1 and len(cells) != len(header)
         except StopIteration:
@@ -111,11 +117,33 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
         header = next(reader, [])
     except csv.Error as error:
         raise DataError(f"{name}: the header cannot be read: {error}") from None
+    header = _all_named(header)
     if not header or len(set(header)) < len(header):
         raise DataError(f"{name}: the first line must name each column once, found {shown(header, 200)}")
     if not all(map(_is_unicode, header)):
         raise DataError(f"{name}: the header is not UTF-8, found {shown(header, 200)}; save the file as UTF-8")
     return header
+
+
+def _all_named(header: list[str]) -> list[str]:
+    """The header with names for columns without one, if there are several."""
+    if sum(not name.strip() for name in header) < 2:
+        return header
+    taken, found = set(header), []
+    for place, name in enumerate(header):
+        if not name.strip():
+            name = f"Unnamed: {place}"
+            while name in taken:
+                name += ".1"
+            taken.add(name)
+        found.append(name)
+    return found
+
+
+def _with_unnamed(header: list[str], first: list[str]) -> list[str]:
+    """The header with further columns where the first row has empty fields beyond it."""
+    beyond = first[len(header) :]
+    return header if any(beyond) else _all_named([*header, *beyond])
 
 
 def _named_cells(header: list[str], cells: list[str], row: list[str]) -> Found:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 
 from tract.schema import Rubric
@@ -16,6 +17,25 @@ from tract.score_grid import ScoreGrid
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SHOWN = 60  # characters of a found value in a message
 _EXACT = 2**53  # whole numbers up to here are exact as floats
+# How programs write "no number" as text; where text is accepted, these are texts as any others.
+_NO_NUMBER = frozenset(("nan", "na", "n/a", "<na>", "nat", "null", "none"))
+
+
+class WrittenNumber(float):
+    """A number of a JSON file that keeps its spelling, for fields that are text: 3.50 is not 3.5 there.
+
+    Attributes:
+        written: the number as it stands in the file.
+    """
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, written: str) -> WrittenNumber:
+        """The number that a JSON text spells."""
+        found = super().__new__(cls, written)
+        found.written = written
+        return found
 
 
 def columns_of(data: object) -> Mapping[str, object]:
@@ -29,52 +49,113 @@ def columns_of(data: object) -> Mapping[str, object]:
     return data
 
 
+def column_called(name: str, columns: Collection[object]) -> str | None:
+    """The column with a name; blanks around names do not count, unless they alone tell two columns apart. None if there is none."""
+    if name in columns:
+        return name
+    similar = [column for column in columns if isinstance(column, str) and column.strip() == name.strip()]
+    return similar[0] if len(similar) == 1 else None
+
+
+def column_shown(column: str) -> str:
+    """How a column is called at the start of a message; a name of blanks is quoted."""
+    return column if column.strip() else f"the column {column!r}"
+
+
 def value_of(row: Mapping[str, object], column: str) -> object:
     """The value in a column, which may be None.
 
     Raises:
         ValueError: if the row lacks the column.
     """
-    if column not in row:
-        raise ValueError(f"{column}: the row has no such column; it has {shown(sorted(map(str, row)), 200)}")
-    return row[column]
+    if column in row:
+        return row[column]
+    if (similar := column_called(column, row)) is None:
+        raise ValueError(f"{column_shown(column)}: the row has no such column; it has {shown(sorted(map(str, row)), 200)}")
+    return row[similar]
+
+
+def optional_value(row: Mapping[str, object], column: str | None) -> object:
+    """The value in a column; None where there is no such column, or it holds no value (``is_missing``)."""
+    found = None if column is None else column_called(column, row)
+    return None if found is None or is_missing(row[found]) else row[found]
+
+
+def is_null(value: object) -> bool:
+    """Whether a value stands for none: None, or the NaN, NA or NaT of Python, NumPy, pandas or decimals."""
+    if value is None or isinstance(value, float):
+        return value is None or value != value
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "pandas":  # without importing it: NA and NaT, whose comparisons give no boolean
+        return kind.__name__ in ("NAType", "NaTType")
+    return _is_numpy_scalar(value) and value.dtype.kind in "fmM" and bool(value != value)  # type: ignore[attr-defined]
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds no value: null (``is_null``) or text of white space alone, which is how CSV writes null."""
+    return not value.strip() if isinstance(value, str) else is_null(value)
+
+
+def _plain(value: object) -> object:
+    """A scalar of NumPy as Python's; anything else as it is."""
+    return value.item() if _is_numpy_scalar(value) else value  # type: ignore[attr-defined]
+
+
+def _is_numpy_scalar(value: object) -> bool:
+    return type(value).__module__ == "numpy" and hasattr(value, "dtype") and getattr(value, "ndim", None) == 0
 
 
 def text(value: object, field: str) -> str:
-    """The value as text, verbatim; it may be empty.
+    """The value as text, verbatim; it may be empty. Numbers and booleans become the text that JSON writes for them.
 
     Raises:
-        ValueError: if it is no text, or holds lone surrogates, which no UTF-8 file and no tokenizer can take.
+        ValueError: if it is neither, or holds lone surrogates, which no UTF-8 file and no tokenizer can take.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{field}: found {shown(value)}; text is accepted")
+        return _spelled(value, field)
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(f"{field}: not valid Unicode at character {error.start}; re-encode the file as UTF-8") from None
+            raise ValueError(f"{column_shown(field)}: not valid Unicode at character {error.start}; re-encode the file as UTF-8") from None
     return value
 
 
+def _spelled(value: object, field: str) -> str:
+    """A number or boolean as JSON writes it; of a JSON file, as the file does."""
+    if isinstance(value, WrittenNumber) and math.isfinite(value):
+        return value.written
+    found = _plain(value)
+    if isinstance(found, (bool, int)):
+        with contextlib.suppress(ValueError):  # thousands of digits, which Python refuses to write out
+            return json.dumps(found)
+    if (isinstance(found, float) and math.isfinite(found)) or (isinstance(found, Decimal) and found.is_finite()):
+        return repr(found) if isinstance(found, float) else str(found)
+    if is_null(value):
+        raise ValueError(f'{column_shown(field)}: holds no value (null or NaN); text is needed here, "" where it is empty')
+    raise ValueError(f"{column_shown(field)}: found {shown(value)}; text is accepted, or a number, true or false, which become text")
+
+
 def filled_text(value: object, field: str) -> str:
-    """The value as text, verbatim, with at least one character that is not white space.
+    """The value as ``text`` gives it, with at least one character that is not white space.
 
     Raises:
-        ValueError: if it is no text, or blank.
+        ValueError: if it is no text, or there is no value.
     """
-    found = text(value, field)
-    if not found.strip():
-        raise ValueError(f"{field}: found {shown(found)}; text that is not empty is accepted")
-    return found
+    if is_missing(value):
+        raise ValueError(f"{column_shown(field)}: holds no value (blank, null or NaN); text that is not empty is needed here")
+    return text(value, field)
 
 
 def optional_text(value: object, field: str) -> str | None:
-    """The value as text, verbatim, or None for null and for "", which is how CSV writes null.
+    """The value as ``text`` gives it, or None where there is none (``is_missing``).
 
     Raises:
         ValueError: if it is something else.
     """
-    return None if value is None or value == "" else text(value, field)
+    return None if is_missing(value) else text(value, field)
 
 
 def number(value: object, field: str) -> float:
@@ -83,25 +164,27 @@ def number(value: object, field: str) -> float:
     Raises:
         ValueError: if it is something else, a boolean and NaN included.
     """
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        value = float(value)
-    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+    found = _plain(value)
+    if isinstance(found, str) and _NUMBER.fullmatch(found.strip()):
+        found = float(found)
+    if isinstance(found, (int, float, Decimal)) and not isinstance(found, bool):
         try:
-            found = float(value)
-        except OverflowError:
+            found = float(found)
+        except (OverflowError, ValueError):
             found = math.inf
         if math.isfinite(found):
             return found
-    raise ValueError(f"{field}: found {shown(value)}; a finite number is accepted")
+    raise ValueError(f"{column_shown(field)}: found {shown(value)}; a finite number is accepted")
 
 
 def optional_number(value: object, field: str) -> float | None:
-    """The value as a finite number, or None for null and blank text.
+    """The value as a finite number, or None where there is none: ``is_missing``, or text that says so ("NaN", "NA", "null", "None").
 
     Raises:
         ValueError: as ``number`` does.
     """
-    return None if value is None or (isinstance(value, str) and not value.strip()) else number(value, field)
+    missing = is_missing(value) or (isinstance(value, str) and value.strip().lower() in _NO_NUMBER)
+    return None if missing else number(value, field)
 
 
 def on_grid(score: float, field: str, grid: ScoreGrid) -> float:
@@ -135,13 +218,14 @@ def identifier(value: object, field: str) -> str:
     Raises:
         ValueError: if it is something else, empty, or a float so large that it may stand for several whole numbers.
     """
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
-        value = int(value)  # Parquet and pandas turn whole numbers beside nulls into floats
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str) and value.strip():
-        return text(value, field)
-    raise ValueError(f"{field}: found {shown(value)}; an id as text or as a whole number is accepted")
+    found = _plain(value)
+    if isinstance(found, float) and found.is_integer() and abs(found) < _EXACT:
+        found = int(found)  # Parquet and pandas turn whole numbers beside nulls into floats
+    if isinstance(found, int) and not isinstance(found, bool):
+        return text(found, field)
+    if isinstance(found, str) and found.strip():
+        return text(found, field)
+    raise ValueError(f"{column_shown(field)}: found {shown(value)}; an id as text or as a whole number is accepted")
 
 
 def shown(value: object, limit: int = _SHOWN) -> str:

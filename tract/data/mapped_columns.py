@@ -12,10 +12,10 @@ from tract.data.rows import Row
 from tract.data.rubric_text import rubric_from_text
 from tract.data.splits import SPLITS
 from tract.errors import ConfigError, DataError
-from tract.schema import Annotation, JudgeExample, Rubric
+from tract.schema import Annotation, JudgeExample, Rating, Rubric
 from tract.score_grid import ScoreGrid
 
-SOURCE_VERSION = 2  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 3  # raise it when rows are turned into other examples than before: cached examples are then built anew
 COLUMN_FIELDS = (
     "instruction",
     "response",
@@ -25,18 +25,22 @@ COLUMN_FIELDS = (
     "prompt",
     "cot",
     "score",
+    "rater",
     "target_score",
     "question_id",
     "id",
     "split",
 )
+_NEEDED = ("prompt", "instruction", "response")
 
 
 class MappedColumns:
     """Own files in any layout: YAML says which column holds which field.
 
-    A row with a score but no CoT becomes an example without annotations, whose target is the score; ``target_score`` wins
-    where both are given. Without a ``question_id`` column the instruction (else the prompt) identifies the question.
+    Only ``instruction`` and ``response``, or ``prompt``, are needed in each row; of other fields a blank cell, null, NaN and a
+    missing key all mean that the row has none. A score without a CoT is a rating: it counts for the target, the mean over all raters
+    of a response; ``target_score`` wins where it is given. Without a ``rater``, equal rows are votes of different raters. Without a
+    ``question_id`` the instruction (else the prompt) identifies the question.
 
     Args:
         path: a local file or folder.
@@ -47,6 +51,8 @@ class MappedColumns:
     Raises:
         ConfigError: if the mapping cannot be used; all faults are named at once.
     """
+
+    equal_rows_are_votes = True
 
     def __init__(self, path: str, columns: Mapping[str, Any], rubric: Mapping[str, Any] | str | None = None) -> None:
         problems = [*_column_problems(columns), *_rubric_problems(columns, rubric)]
@@ -61,9 +67,23 @@ class MappedColumns:
         """The rows of the files.
 
         Raises:
-            DataError: if there is nothing that can be read at ``path``.
+            DataError: if there is nothing that can be read at ``path``; behind the last row, if no row has a column that is mapped.
         """
-        return read_rows(self.path)
+        return self._with_columns_seen(read_rows(self.path))
+
+    def _with_columns_seen(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows; a column that none of them has is a mistake, while one that some lack has no value there."""
+        mapped = {**self.columns, **{f"score_descriptions.{label}": name for label, name in self.description_columns.items()}}
+        columns: Mapping[str, object] = {}
+        for row in rows:
+            if isinstance(row.data, Mapping):
+                columns = row.data
+                mapped = mapped and {field: name for field, name in mapped.items() if fields.column_called(name, columns) is None}
+            yield row
+        if mapped and columns:
+            field, name = next(iter(mapped.items()))
+            there = fields.shown(sorted(map(str, columns)), 200)
+            raise DataError(f"data.source.columns.{field}: no row has a column {name!r}; the last has {there}; name one of these, or null")
 
     def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
         """The example of one row.
@@ -73,15 +93,14 @@ class MappedColumns:
             ConfigError: if a score description belongs to no score of the grid.
         """
         columns = fields.columns_of(row.data)
-        values = {field: fields.value_of(columns, column) for field, column in self.columns.items()}
-        prompt = fields.filled_text(values["prompt"], self.columns["prompt"]) if "prompt" in values else None
-        instruction = fields.filled_text(values["instruction"], self.columns["instruction"]) if "instruction" in values else ""
-        response = (
-            fields.text(values["response"], self.columns["response"]) if "response" in values else ""
-        )  # may be empty: that can be judged
+        needed = {field: fields.value_of(columns, self.columns[field]) for field in _NEEDED if field in self.columns}
+        values = {field: fields.optional_value(columns, column) for field, column in self.columns.items() if field not in _NEEDED}
+        prompt = fields.filled_text(needed["prompt"], self.columns["prompt"]) if "prompt" in needed else None
+        instruction = fields.filled_text(needed["instruction"], self.columns["instruction"]) if "instruction" in needed else ""
+        response = fields.text(needed["response"], self.columns["response"]) if "response" in needed else ""  # an empty one can be judged
         reference = fields.optional_text(values.get("reference_answer"), self.columns.get("reference_answer", ""))
         rubric = self._rubric(columns, values, grid)
-        annotations, target_score = self._judgement(values, grid)
+        annotations, ratings, target_score = self._judgement(columns, values, grid)
         if values.get("question_id") is not None:
             question_id = fields.identifier(values["question_id"], self.columns["question_id"])
         else:
@@ -97,6 +116,7 @@ class MappedColumns:
             rubric=rubric,
             prompt=prompt,
             annotations=annotations,
+            ratings=ratings,
             target_score=target_score,
             split=self._split(values),
         )
@@ -119,11 +139,14 @@ class MappedColumns:
             return self.rubric
         criteria = fields.filled_text(values["criteria"], self.columns["criteria"])
         described = (
-            (label, fields.optional_text(fields.value_of(columns, name), name)) for label, name in self.description_columns.items()
+            (label, fields.optional_text(fields.optional_value(columns, name), name)) for label, name in self.description_columns.items()
         )
         return Rubric(criteria, tuple((label, description) for label, description in described if description is not None))
 
-    def _judgement(self, values: Mapping[str, object], grid: ScoreGrid) -> tuple[tuple[Annotation, ...], float | None]:
+    def _judgement(
+        self, columns: Mapping[str, object], values: Mapping[str, object], grid: ScoreGrid
+    ) -> tuple[tuple[Annotation, ...], tuple[Rating, ...], float | None]:
+        """(annotations, ratings, target score) of a row: one of the first two at most."""
         cot_column, score_column, target_column = (self.columns.get(field, "") for field in ("cot", "score", "target_score"))
         score = fields.optional_number(values.get("score"), score_column)
         target = fields.optional_number(values.get("target_score"), target_column)
@@ -131,12 +154,14 @@ class MappedColumns:
             score = fields.on_grid(score, score_column, grid)
         if target is not None:
             target = fields.within_grid(target, target_column, grid)
+        rater = None if values.get("rater") is None else fields.identifier(values["rater"], self.columns["rater"])
         if values.get("cot") is None:
-            return (), score if target is None else target
+            return (), () if score is None else (Rating(score, rater),), target
         cot = fields.filled_text(values["cot"], cot_column)
         if score is None:
+            fields.value_of(columns, score_column)  # says so if there is no such column
             raise ValueError(f"{score_column}: missing beside the CoT in {cot_column!r}; a row with a CoT needs its score")
-        return (Annotation(cot, score),), target
+        return (Annotation(cot, score, rater=rater),), (), target
 
     def _split(self, values: Mapping[str, object]) -> str | None:
         split = fields.optional_text(values.get("split"), self.columns.get("split", ""))
@@ -164,6 +189,8 @@ def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key}: a finished prompt, or instruction and response, are required; mapped are {', '.join(sorted(given)) or 'none'}"
     if "cot" in given and "score" not in given:
         yield f"{key}.cot: is mapped without {key}.score; a CoT is trained on with its score, map both"
+    if "rater" in given and "score" not in given:
+        yield f"{key}.rater: is mapped without {key}.score; raters give scores, map both"
     if "score_descriptions" in given and "criteria" not in given:
         yield f"{key}.score_descriptions: is mapped without {key}.criteria; a rubric needs its criterion, map both"
 

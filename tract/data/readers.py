@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -13,9 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tract.data.delimited import read_delimited
-from tract.data.fields import shown
+from tract.data.fields import WrittenNumber, shown
+from tract.data.formats import (
+    ACCEPTED,
+    DAMAGED,
+    format_of,
+    is_compressed,
+    is_other_data,
+    open_bytes,
+    refusal,
+    uncompressed_name,
+)
 from tract.data.rows import Row, RowProblem, UnreadableCell
 from tract.errors import DataError
+
+log = logging.getLogger(__name__)
 
 BATCH_ROWS = 256  # rows of a Parquet file that are in memory at once
 BOM = b"\xef\xbb\xbf"
@@ -27,21 +41,34 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     Memory stays flat, except for ``.json``, which is read as a whole.
 
     Args:
-        path: a file with a suffix of ``SUFFIXES``, or a folder of such files, which are read in the order of their names.
+        path: a file of a format that ``tract.data.formats`` knows, or a folder of such files, which are read in the order of their
+            names.
 
     Raises:
         DataError: if the path is missing, of an unknown kind or an empty folder, or a file as a whole cannot be read. The
             path is checked at once, the content of the files as they are reached.
     """
     files = data_files(path)
+    _warn_of_others(Path(path))
     return (row for name, file in files for row in _rows_of(file, name))
 
 
 def _rows_of(file: Path, name: str) -> Iterator[Row]:
     try:
-        yield from _READERS[file.suffix.lower()](file, name)
+        yield from _READERS[str(format_of(file))](file, name)
+    except DAMAGED as error:
+        raise _damaged(name, error) from None
     except OSError as error:
+        if is_compressed(file) and error.errno is None:  # what gzip and bz2 say of content that is none of theirs
+            raise _damaged(name, error) from None
         raise _unreadable(name, error) from None
+
+
+def _warn_of_others(path: Path) -> None:
+    """Says which files of a folder look like data and are not read."""
+    others = sorted(file.name for file in path.rglob("*") if is_other_data(file) and file.is_file()) if path.is_dir() else []
+    if others:
+        log.warning("%s: %d files of other formats are not read: %s; accepted are %s", path, len(others), shown(others, 200), ACCEPTED)
 
 
 def data_files(path: str | Path) -> list[tuple[str, Path]]:
@@ -51,20 +78,24 @@ def data_files(path: str | Path) -> list[tuple[str, Path]]:
         DataError: if the path is missing, of an unknown kind, or a folder without a data file.
     """
     path = Path(path)
-    accepted = f"give a {', '.join(SUFFIXES)} file or a folder of such files"
+    accepted = f"give a {ACCEPTED} file, or a folder of such files"
     if path.is_file():
-        if path.suffix.lower() not in _READERS:
-            raise DataError(f"data.path: {path} has the suffix {path.suffix!r}, which is no known format; {accepted}")
+        if format_of(path) is None:
+            raise DataError(f"data.path: {path} {refusal(path)}, or a folder of such files")
         return [(path.name, path)]
     if not path.is_dir():
         raise DataError(f"data.path: {path} does not exist; {accepted}")
     # A link whose target is missing is taken for a file, so that it is not passed over but fails when it is read.
     present = (file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
-    found = ((file.relative_to(path), file) for file in present if file.suffix.lower() in _READERS)
+    found = ((file.relative_to(path), file) for file in present if format_of(file) is not None)
     # Hidden files and folders are caches and editor backups; their rows would come twice.
     files = sorted((name.as_posix(), file) for name, file in found if not any(part.startswith(".") for part in name.parts))
     if not files:
         raise DataError(f"data.path: the folder {path} holds no data file; {accepted}")
+    seen: dict[str, str] = {}
+    for name, _ in files:
+        if (same := seen.setdefault(uncompressed_name(name), name)) != name:
+            raise DataError(f"data.path: the folder {path} holds {same} and {name}, whose rows would come twice; move one of them away")
     return files
 
 
@@ -104,6 +135,11 @@ def _file_digest(file: Path, name: str) -> str:
         raise _unreadable(name, error) from None
 
 
+def _damaged(name: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{name}: cannot be unpacked: {reason}; it is damaged or not whole, compress it again or give it uncompressed")
+
+
 def _unreadable(name: str, error: OSError) -> DataError:
     return DataError(f"{name}: cannot be read: {error.strerror or type(error).__name__}; check the file, its rights and its disk")
 
@@ -120,11 +156,11 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-_decode_line = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
+_decode_line = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=WrittenNumber).decode
 
 
 def _read_jsonl(file: Path, name: str) -> Iterator[Row]:
-    with file.open("rb") as stream:
+    with open_bytes(file) as stream:
         # Lines are split at \n alone: texts may hold U+2028 and other characters that str.splitlines would split at.
         for line_number, line in enumerate(stream, start=1):
             if line_number == 1:
@@ -157,8 +193,9 @@ def _why_no_json(line: bytes, error: Exception) -> str:
 def _read_json(file: Path, name: str) -> Iterator[Row]:
     try:
         # Bytes that are no UTF-8 become lone surrogates, which no field accepts: only the rows that hold them are bad.
-        text = file.read_bytes().removeprefix(BOM).decode("utf-8", errors="surrogateescape")
-        content = json.loads(text, object_pairs_hook=_object_or_problem, parse_int=_whole_number)
+        with open_bytes(file) as stream:
+            text = stream.read().removeprefix(BOM).decode("utf-8", errors="surrogateescape")
+        content = json.loads(text, object_pairs_hook=_object_or_problem, parse_int=_whole_number, parse_float=WrittenNumber)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not UTF-8 JSON: {error}; if it holds one object per line, name it .jsonl") from None
     if isinstance(content, dict):
@@ -195,7 +232,7 @@ def _whole_number(digits: str) -> int | float:
 
 def _read_table(file: Path, name: str, delimiter: str) -> Iterator[Row]:
     # Bytes that are no UTF-8 become lone surrogates, so that only the rows that hold them are bad.
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+    with open_bytes(file) as content, io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         for line_number, data in read_delimited(stream, name, delimiter):
             yield Row(f"{name}:{line_number}", data)
 
@@ -245,9 +282,9 @@ def _cell(value: pa.Scalar) -> object:
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,
 }
-SUFFIXES = tuple(_READERS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Features, Value
 
-from tract.schema import Annotation, JudgeExample, Rubric
+from tract.schema import Annotation, JudgeExample, Rating, Rubric
 
 # large_string has 64-bit offsets. Plain string has 32-bit ones: joining the record batches of a column (select, shuffle,
 # concatenation) fails once its text passes 2 GiB, which prompts of 6 kB reach at 350k rows. It costs 4 bytes per value.
@@ -22,7 +22,8 @@ FEATURES = Features(
         "criteria": _TEXT,  # null: no rubric. Flat, because Arrow casts turn null structs into structs of nulls.
         "score_descriptions": [{"label": _TEXT, "text": _TEXT}],
         "prompt": _TEXT,
-        "annotations": [{"cot": _TEXT, "score": Value("float64"), "stated": _TEXT}],
+        "annotations": [{"cot": _TEXT, "score": Value("float64"), "stated": _TEXT, "rater": _TEXT}],
+        "ratings": [{"score": Value("float64"), "rater": _TEXT}],
         "target_score": Value("float64"),
         "split": _TEXT,
         "meta": _TEXT,  # a JSON object: its keys differ from source to source
@@ -42,7 +43,8 @@ def to_record(example: JudgeExample) -> dict[str, Any]:
         "criteria": None if rubric is None else rubric.criteria,
         "score_descriptions": [] if rubric is None else [{"label": label, "text": text} for label, text in rubric.descriptions],
         "prompt": example.prompt,
-        "annotations": [{"cot": one.cot, "score": one.score, "stated": one.stated} for one in example.annotations],
+        "annotations": [{"cot": one.cot, "score": one.score, "stated": one.stated, "rater": one.rater} for one in example.annotations],
+        "ratings": [{"score": one.score, "rater": one.rater} for one in example.ratings],
         "target_score": example.target_score,
         "split": example.split,
         "meta": json.dumps(example.meta, sort_keys=True),
@@ -62,7 +64,8 @@ def from_record(record: dict[str, Any]) -> JudgeExample:
         reference_answer=record["reference_answer"],
         rubric=rubric,
         prompt=record["prompt"],
-        annotations=tuple(Annotation(item["cot"], item["score"], item["stated"]) for item in record["annotations"]),
+        annotations=tuple(Annotation(item["cot"], item["score"], item["stated"], item["rater"]) for item in record["annotations"]),
+        ratings=tuple(Rating(item["score"], item["rater"]) for item in record["ratings"]),
         target_score=record["target_score"],
         split=record["split"],
         meta=json.loads(record["meta"]),

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import datasets
 
 from tract.data import fields
+from tract.data.formats import format_of
 from tract.data.mapped_columns import MappedColumns
 from tract.data.prometheus_layout import recover_parts
-from tract.data.readers import SUFFIXES, local_fingerprint, read_rows
+from tract.data.readers import local_fingerprint, read_rows
 from tract.data.rows import Row
 from tract.errors import DataError
 from tract.schema import Annotation, JudgeExample, Rubric
@@ -22,11 +23,15 @@ from tract.score_statement import number_of, take_cot
 
 __all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
 
-SOURCE_VERSION = 4  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 5  # raise it when rows are turned into other examples than before: cached examples are then built anew
 
 
 class Source(Protocol):
-    """Where judge examples come from. Hydra builds one from the ``data.source`` node."""
+    """Where judge examples come from. Hydra builds one from the ``data.source`` node.
+
+    A source may have an attribute ``equal_rows_are_votes``: whether rows that are equal come from different raters. Without it, they
+    are copies, of which one is kept.
+    """
 
     def rows(self) -> Iterator[Row]:
         """The raw rows, one after the other. A row that cannot even be read carries a ``rows.RowProblem``."""
@@ -57,7 +62,7 @@ class FeedbackCollection:
     def __init__(self, path: str, split: str) -> None:
         self.path = path
         self.split = split
-        self._is_local = Path(path).exists() or path.startswith((".", "/")) or Path(path).suffix.lower() in SUFFIXES
+        self._is_local = Path(path).exists() or path.startswith((".", "/")) or format_of(Path(path)) is not None
 
     def rows(self) -> Iterator[Row]:
         """The rows of the files, or of the hub's data set.
@@ -168,10 +173,11 @@ def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid)
     instruction = fields.filled_text(fields.value_of(columns, "orig_instruction"), "orig_instruction")
     response = fields.text(fields.value_of(columns, "orig_response"), "orig_response")
     reference = fields.optional_text(columns.get("orig_reference_answer"), "orig_reference_answer")
-    described = [(str(n), f"orig_score{n}_description") for n in range(1, 6)]
+    levels = [(str(n), f"orig_score{n}_description") for n in range(1, 6)]
+    described = ((label, fields.optional_text(columns.get(name), name)) for label, name in levels)
     rubric = Rubric(
         criteria=fields.filled_text(fields.value_of(columns, "orig_criteria"), "orig_criteria"),
-        descriptions=tuple((label, fields.text(columns[name], name)) for label, name in described if columns.get(name) is not None),
+        descriptions=tuple((label, text) for label, text in described if text is not None),
     )
     score, cot = _score_and_feedback(columns, grid)
     question_id = _question_id(columns, instruction)
@@ -200,9 +206,8 @@ def _score_and_feedback(columns: Mapping[str, object], grid: ScoreGrid) -> tuple
         raise ValueError(f"orig_score: {score:g} contradicts the score {stated:g} at the end of output")
     field = "output" if score is None else "orig_score"
     score = fields.on_grid(stated if score is None else score, field, grid)  # type: ignore[arg-type]
-    if columns.get("orig_feedback") is not None:
-        return score, fields.filled_text(columns["orig_feedback"], "orig_feedback")
-    return score, None if output is None else fields.filled_text(output, "output")
+    feedback = fields.optional_text(columns.get("orig_feedback"), "orig_feedback")
+    return score, output if feedback is None else feedback
 
 
 def _stated_score(output: str) -> float | None:
@@ -219,14 +224,14 @@ def _stated_score(output: str) -> float | None:
 
 
 def _question_id(columns: Mapping[str, object], text: str) -> str:
-    if columns.get("idx") is not None:
-        return fields.identifier(columns["idx"], "idx")
-    return fields.short_hash(text, length=16)
+    own = fields.optional_value(columns, "idx")
+    return fields.short_hash(text, length=16) if own is None else fields.identifier(own, "idx")
 
 
 def _meta(columns: Mapping[str, object]) -> dict[str, str]:
-    named = {name: fields.text(columns[name], name) for name in ("category", "response_source") if columns.get(name) is not None}
-    human = columns.get("human_score")
+    texts = {name: fields.optional_text(columns.get(name), name) for name in ("category", "response_source")}
+    named = {name: text for name, text in texts.items() if text is not None}
+    human = fields.optional_value(columns, "human_score")
     return named if human is None else {**named, "human_score": json.dumps(_human_score(human))}
 
 
@@ -246,6 +251,6 @@ def _human_number(value: object) -> int | float:
 
 def _as_list(value: object) -> list[object]:
     """Some benchmark files hold one score and feedback per row instead of a list of them."""
-    if value is None:
+    if fields.is_missing(value):
         return []
     return value if isinstance(value, list) else [value]

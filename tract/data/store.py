@@ -37,7 +37,7 @@ __all__ = ["FEATURES", "ExampleStore", "build_store", "from_record", "to_record"
 
 log = logging.getLogger(__name__)
 
-STORE_VERSION = 3  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
+STORE_VERSION = 4  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
 BATCH_EXAMPLES = 256  # examples of one Arrow record batch, held in memory while writing
 MAPPED_ROWS = 64 * BATCH_EXAMPLES  # rows whose pages may stay in memory while rows are gathered, about 100 MB
 REJECTED_CHARACTERS = 200  # of a rejected row's content
@@ -51,8 +51,10 @@ class ExampleStore:
         folder: holds ``examples.arrow``, ``rejected.jsonl`` and ``store.json``.
         dataset: the Arrow rows (``FEATURES``), memory-mapped.
         counts: ``rows_read``, ``rows_rejected``, ``rejected_by_reason`` (category -> rows), ``examples``, ``annotations``,
-            ``duplicates_dropped`` (annotations, or rows without one, that the same prompt had already), ``scores_in_cots`` (how the CoTs
-            stated their scores, see ``feedback.how_stated`` -> annotations; what was stated is cut).
+            ``ratings`` (scores without a text), ``equal_rows_kept`` (annotations and ratings that are equal to one of an earlier row, and
+            count as those of other raters), ``duplicates_dropped`` (annotations, ratings, or rows without either, that the same prompt
+            had already), ``scores_in_cots`` (how the CoTs stated their scores, see ``feedback.how_stated`` -> annotations; what was
+            stated is cut).
         fingerprint: SHA-256 (hex) over the source and the options that made the store.
     """
 
@@ -177,7 +179,7 @@ def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
 def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cue: str | None) -> dict[str, Any]:
     """Writes ``examples.arrow`` and ``rejected.jsonl``; returns the counts."""
     stated: Counter[str] = Counter()
-    gatherer = Gatherer(group_annotations)
+    gatherer = Gatherer(group_annotations, getattr(source, "equal_rows_are_votes", False))
     rejections = _Rejections(folder / "rejected.jsonl", on_bad_row)
     with rejections:
         n_written = _write_arrow(folder / "rows.arrow", _valid_records(source, grid, cue, gatherer, rejections, stated))
@@ -197,6 +199,8 @@ def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group
         "rejected_by_reason": dict(sorted(rejections.by_reason.items())),
         "examples": n_examples,
         "annotations": gatherer.n_annotations,
+        "ratings": gatherer.n_ratings,
+        "equal_rows_kept": gatherer.n_equal_votes,
         "duplicates_dropped": gatherer.n_duplicates,
         "scores_in_cots": dict(sorted(stated.items())),
     }
@@ -267,8 +271,8 @@ def _gathered_records(path: Path, groups: Sequence[int]) -> Iterator[dict[str, A
     order = np.argsort(np.asarray(groups), kind="stable")  # stable: annotations stay in file order
     for _, members in groupby(_records_in_order(path, order), key=lambda item: groups[item[0]]):
         same_prompt = [record for _, record in members]
-        annotations = [annotation for record in same_prompt for annotation in record["annotations"]]
-        yield {**same_prompt[0], "annotations": annotations}
+        gathered = {name: [one for record in same_prompt for one in record[name]] for name in ("annotations", "ratings")}
+        yield {**same_prompt[0], **gathered}
 
 
 def _records_in_order(path: Path, order: NDArray[np.intp]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -31,7 +31,7 @@ from tract.schema import Annotation, JudgeExample
 log = logging.getLogger(__name__)
 
 # Raise when the meaning of the stored columns changes.
-TOKENS_VERSION = 4
+TOKENS_VERSION = 5
 # Statuses of examples that are too long; a status that begins with "dropped" leaves the example out.
 SHORTENED, OVERLONG_PROMPT, OVERLONG = "shortened", "dropped_overlong_prompt", "dropped_overlong"
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
@@ -44,6 +44,7 @@ TOKEN_FEATURES = Features(
         "prompt_ids": List(Value("int32")),
         "cot_ids": List(List(Value("int32"))),
         "score_index": List(Value("int32")),
+        "rating_index": List(Value("int32")),  # of the scores without a CoT that no continuation stands for
         "target": Value("float32"),
         "length": Value("int32"),  # tokens of the longest sequence: prompt and one continuation
         "ce_tokens": Value("int32"),  # tokens of all continuations without those of the scores
@@ -66,7 +67,7 @@ class TokenizeOptions:
         use_cot: whether the CoT stands in the sequence.
         unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation: CoTs are
             sampled on it later, so the annotated ones are not held against ``max_length`` here.
-            Without CoT, a target score that is on the grid stands in for an annotation.
+            Without CoT, scores without a text are annotations too, and so is a target score that is on the grid where there are none.
     """
 
     prompt_budget: int | None
@@ -190,9 +191,11 @@ class _Tokenizer:
     def __call__(self, record: dict[str, Any], row: int) -> dict[str, Any]:
         example = from_record(record)
         layout, options = self.layout, self.options
-        annotations = example.annotations
-        if not (annotations or options.use_cot) and example.target_score in layout.grid.values:
-            annotations = (Annotation("", float(example.target_score)),)  # a score is all that is learned without CoT
+        annotations, ratings = example.annotations, example.ratings
+        if not options.use_cot:  # a score is all that is learned
+            annotations, ratings = (*annotations, *(Annotation("", rating.score) for rating in ratings)), ()
+            if not annotations and example.target_score in layout.grid.values:
+                annotations = (Annotation("", float(example.target_score)),)
         cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in annotations]
         scores = [layout.grid.index(annotation.score) for annotation in annotations]
         longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
@@ -209,6 +212,7 @@ class _Tokenizer:
             "prompt_ids": prompt_ids,
             "cot_ids": cots,
             "score_index": scores,
+            "rating_index": [layout.grid.index(rating.score) for rating in ratings],
             "target": example.target if example.target is not None else float("nan"),
             "length": len(prompt_ids) + longest,
             "ce_tokens": sum(len(cot) + len(layout.cue_ids) + 1 for cot in cots),

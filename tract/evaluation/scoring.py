@@ -27,6 +27,7 @@ class Item:
         target: true score in points. words: of the response, else of the whole prompt.
         status: "ok", "shortened" or why its prompt could not be judged ("dropped_...").
         meta: further facts, for the predictions file.
+        n_raters, rater_sd: how many scores the target is made of and their sample standard deviation in points, None with fewer than two.
     """
 
     id: str
@@ -36,6 +37,8 @@ class Item:
     words: int
     status: str
     meta: Mapping[str, str]
+    n_raters: int = 0
+    rater_sd: float | None = None
 
 
 def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, float | None]:
@@ -159,6 +162,8 @@ def prediction_rows(
             "id": item.id,
             "question_id": item.question_id,
             "target": item.target,
+            "n_raters": item.n_raters,
+            "rater_sd": item.rater_sd,
             "status": item.status,
             "meta": dict(item.meta),
         }

@@ -44,13 +44,13 @@ class Columns:
         if isinstance(row.data, RowProblem):
             raise ValueError(row.data.reason)
         cells = fields.columns_of(row.data)
-        own_id = cells.get(self.of.get("id", ""))
+        own_id = fields.optional_value(cells, self.of.get("id"))
         return GradeRequest(
             instruction=fields.filled_text(fields.value_of(cells, self.of["instruction"]), self.of["instruction"]),
             response=fields.text(fields.value_of(cells, self.of["response"]), self.of["response"]),
             rubric=self._rubric(cells) if rubric is None else rubric,
             reference_answer=self._optional(cells, "reference_answer"),
-            id=None if own_id is None or own_id == "" else fields.identifier(own_id, self.of["id"]),
+            id=None if own_id is None else fields.identifier(own_id, self.of["id"]),
         )
 
     def _optional(self, cells: Mapping[str, object], field: str) -> str | None:
@@ -59,9 +59,9 @@ class Columns:
 
     def _rubric(self, cells: Mapping[str, object]) -> Rubric | None:
         """That of the row; lines of JSON may leave out what they have none of."""
-        own = cells.get(self.of.get("rubric", ""))
+        own = fields.optional_value(cells, self.of.get("rubric"))
         parts = self._of_parts(cells)
-        if own is None or (isinstance(own, str) and not own.strip()):
+        if own is None:
             return parts
         if parts is not None:
             raise ValueError(f"{self.of['rubric']}: is given beside {self.of['criteria']}; a row has one rubric, leave one of them empty")
@@ -73,10 +73,11 @@ class Columns:
     def _of_parts(self, cells: Mapping[str, object]) -> Rubric | None:
         """That of the columns of criteria and descriptions."""
         described: dict[str, str] = {}
-        whole = _without_nulls(cells.get(self.of.get("score_descriptions", "")))
+        whole = _without_nulls(fields.optional_value(cells, self.of.get("score_descriptions")))
         if isinstance(whole, Mapping):
-            described |= {str(label): fields.text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
-        elif whole is not None and whole != "":
+            texts = {str(label): fields.optional_text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
+            described |= {label: text for label, text in texts.items() if text is not None}
+        elif whole is not None:
             raise ValueError(f"{self.of['score_descriptions']}: found {fields.shown(whole)}; an object of score and text is accepted")
         for label, column in self.descriptions.items():
             if (text := fields.optional_text(cells.get(column), column)) is not None:
@@ -99,7 +100,7 @@ def _without_nulls(given: object) -> object:
 
 
 def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> dict[str, str]:
-    """Field -> column of FIELD=COLUMN pairs.
+    """Field -> column of FIELD=COLUMN pairs; FIELD= stands for the column without a name.
 
     Args:
         others: fields that are accepted beside those of ``FIELDS``.
@@ -111,7 +112,7 @@ def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> d
     found: dict[str, str] = {}
     for assignment in assignments:
         field, equals, column = assignment.partition("=")
-        if not equals or not column:
+        if not equals or not field:
             raise ConfigError(f"--columns: {assignment!r} is no FIELD=COLUMN pair, e.g. instruction=question response=answer")
         if field in found:
             raise ConfigError(f"--columns: {field} is given twice, as {found[field]!r} and {column!r}")
@@ -132,22 +133,26 @@ def _check_label(field: str) -> None:
         raise ConfigError(f"--columns: {field!r} names no score; write the score behind the point, e.g. {_DESCRIPTION}1=COLUMN") from None
 
 
-def columns_in(names: Collection[str], given: Mapping[str, str], file: str, required: Sequence[str] = REQUIRED) -> Columns:
+def columns_in(
+    names: Collection[str], given: Mapping[str, str], file: str, required: Sequence[str] = REQUIRED, others: Collection[str] = ()
+) -> Columns:
     """The columns of a file: those that were given, and for other fields those of their own names.
 
     Args:
         names: the columns that the file has. given: field -> column, of ``parse_columns``. file: its name, for messages.
-        required: fields that the file must have.
+        required: fields that the file must have. others: fields that are looked for beside those of ``FIELDS``.
 
     Raises:
         DataError: if a column that was given or is required is not there.
     """
-    found = {field: field for field in FIELDS if field in names and field not in given}
+    named = {field: fields.column_called(field, names) for field in (*FIELDS, *others) if field not in given}
+    found = {field: column for field, column in named.items() if column is not None}
     found |= {name: name for name in names if name.startswith(_DESCRIPTION) and name not in given and _is_label(name)}
     for field, column in given.items():
-        if column not in names:
-            raise DataError(f"{file}: has no column {column!r} (--columns {field}={column}); {_present(names)}")
-        found[field] = column
+        if (there := fields.column_called(column, names)) is None:
+            called = repr(column) if column else "without a name"
+            raise DataError(f"{file}: has no column {called} (--columns {field}={column}); {_present(names)}")
+        found[field] = there
     for field in required:
         if field not in found:
             raise DataError(f"{file}: has no column {field!r}; {_present(names)}; say which one it is with --columns {field}=COLUMN")

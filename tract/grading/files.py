@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from tract.data.formats import is_compressed
 from tract.data.readers import content_fingerprint
 from tract.data.rows import Row
 from tract.errors import DataError, GenerationError
@@ -111,7 +112,8 @@ def plan_of(
         DataError: if the input cannot be used or the output not be written.
     """
     if out.suffix.lower() not in OUTPUTS:
-        raise DataError(f"-o {out}: the suffix {out.suffix!r} is no known format; {', '.join(OUTPUTS)} are accepted")
+        later = "; compress it when it is written" if is_compressed(out) else ""
+        raise DataError(f"-o {out}: the suffix {out.suffix!r} is no known format of an output; {', '.join(OUTPUTS)} are accepted{later}")
     if not out.absolute().parent.is_dir():
         raise DataError(f"-o {out}: the folder {out.absolute().parent} does not exist; make it, or give another output")
     if out.exists() and source.exists() and out.samefile(source):

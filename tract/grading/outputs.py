@@ -194,4 +194,4 @@ def _cell(value: Any, kind: pa.DataType) -> Any:
 
 
 _Writer = Callable[[FileFacts, "int | None", Path, Records, Losses], None]
-OUTPUTS: dict[str, _Writer] = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
+OUTPUTS: dict[str, _Writer] = {".jsonl": _write_jsonl, ".ndjson": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}

@@ -24,12 +24,18 @@ KEYS = ("id", "instruction")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A graded answer: a hash of its question, its score in points or None, the status of its grade, its scale where that is known."""
+    """A graded answer.
+
+    Attributes:
+        question, response: hashes; the response's is "" where the file has none. score: in points or None. status: of its grade.
+        scale: where that is known.
+    """
 
     question: str
     score: float | None
     status: str
     scale: Scale | None = None
+    response: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,14 @@ class GradedFile:
 
     Attributes:
         name: for people. rows: all of them. answers: key -> answer. left_out: why -> rows that have no answer here.
+        repeats: rows that hold an answer and its grade once more, as where several people rated it; it counts once.
     """
 
     name: str
     rows: int
     answers: Mapping[str, Answer]
     left_out: Mapping[str, int]
+    repeats: int = 0
 
     @property
     def scored(self) -> int:
@@ -94,20 +102,25 @@ def read_graded(path: Path, key: str, given: Mapping[str, str]) -> GradedFile:
     if "judge_score" not in first or "judge_status" not in first:
         raise DataError(f"{path}: has no columns judge_score and judge_status; grade it first: tract grade {path} --judge ... -o ...")
     columns = columns_in(first, given, str(path), required=tuple(dict.fromkeys((key, "instruction"))))
-    answers: dict[str, Answer | None] = {}  # None where a key stands several times
+    answers: dict[str, Answer | None] = {}  # None where a key stands for several answers
+    times: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     rows = 0
     for row in read_rows(path):
         rows += 1
-        found = _answer(row, columns.of[key], columns.of["instruction"])
+        found = _answer(row, columns.of[key], columns.of["instruction"], columns.of.get("response"))
         if isinstance(found, str):
             left_out[found] += 1
-        elif found[0] in answers:
-            left_out[f"with a repeated {key}"] += 1 if answers[found[0]] is None else 2
-            answers[found[0]] = None
-        else:
-            answers[found[0]] = found[1]
-    return GradedFile(path.name, rows, {name: answer for name, answer in answers.items() if answer is not None}, dict(left_out))
+            continue
+        name, answer = found
+        times[name] += 1
+        if answers.setdefault(name, answer) != answer or (times[name] > 1 and not answer.response):
+            answers[name] = None
+    repeated = sum(times[name] for name, answer in answers.items() if answer is None)
+    if repeated:
+        left_out[f"with a repeated {key}"] = repeated
+    kept = {name: answer for name, answer in answers.items() if answer is not None}
+    return GradedFile(path.name, rows, kept, dict(left_out), sum(times[name] - 1 for name in kept))
 
 
 def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key: str, *, normalize: bool = False) -> Pairs:
@@ -179,7 +192,7 @@ def _first_columns(path: Path) -> list[str]:
     return list(found)
 
 
-def _answer(row: Row, key: str, instruction: str) -> tuple[str, Answer] | str:
+def _answer(row: Row, key: str, instruction: str, response: str | None) -> tuple[str, Answer] | str:
     """(key, answer) of a row, or why it has none.
 
     Raises:
@@ -197,4 +210,5 @@ def _answer(row: Row, key: str, instruction: str) -> tuple[str, Answer] | str:
         name = question if key == instruction else fields.identifier(cells.get(key), key)
     except ValueError:
         return f"without {'an instruction' if key == instruction else 'an id or an instruction'}"
-    return name, Answer(question, reading.score, reading.status, scale_of(reading.distribution))
+    answered = "" if response is None else fields.short_hash(str(cells.get(response)), length=16)
+    return name, Answer(question, reading.score, reading.status, scale_of(reading.distribution), answered)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tract.data.readers import SUFFIXES, content_fingerprint, read_rows
+from tract.data.formats import ACCEPTED, format_of, refusal
+from tract.data.readers import content_fingerprint, read_rows
 from tract.data.rows import Row, RowProblem
 from tract.errors import DataError
 
@@ -35,7 +36,7 @@ class FileFacts:
     @property
     def is_parquet(self) -> bool:
         """Whether its columns have types of their own."""
-        return self.path.suffix.lower() == ".parquet"
+        return format_of(self.path) == ".parquet"
 
 
 def scan(path: Path, limit: int | None) -> FileFacts:
@@ -49,8 +50,10 @@ def scan(path: Path, limit: int | None) -> FileFacts:
     """
     if path.is_dir() or not path.exists():
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{path}: {found}; give a {', '.join(SUFFIXES)} file")
-    rows, kinds = _facts_of_parquet(path, limit) if path.suffix.lower() == ".parquet" else _facts_of_text(path, limit)
+        raise DataError(f"{path}: {found}; give a {ACCEPTED} file")
+    if format_of(path) is None:
+        raise DataError(f"{path}: {refusal(path)}")
+    rows, kinds = _facts_of_parquet(path, limit) if format_of(path) == ".parquet" else _facts_of_text(path, limit)
     if not rows:
         raise DataError(f"{path}: holds no row; there is nothing to grade")
     return FileFacts(path, rows, content_fingerprint(path), kinds)

@@ -24,12 +24,59 @@ from tract.score_grid import ScoreGrid
 Advance = Callable[[int], None]
 
 
+# A field of a validation file beside those of requests: who gave the true score.
+RATER = "rater"
+
+
 @dataclass(frozen=True)
 class Validation:
-    """The examples of a file, and why its other rows are none."""
+    """The examples of a file, and why its other rows are none.
+
+    Attributes:
+        examples: one for each response; its target is the mean over the raters of it. left_out: why -> rows, or responses without a score.
+        ratings: true scores that the targets are made of. by_rater: whether the file says who gave them.
+    """
 
     examples: list[Example]
     left_out: Mapping[str, int]
+    ratings: int
+    by_rater: bool
+
+
+class _Ratings:
+    """The true scores of each response: rows of several raters are one example.
+
+    Args:
+        column: says who gave a score; None where every row counts as another rater.
+    """
+
+    def __init__(self, column: str | None, left_out: Counter[str]) -> None:
+        self._column, self._left_out = column, left_out
+        self._of: dict[str, tuple[int, float]] = {}  # response -> ratings, their sum
+        self._by_rater: dict[tuple[str, str], float] = {}  # (response, rater) -> true score
+
+    def add(self, response: str, target: float, cells: Mapping[str, object]) -> bool:
+        """Whether this is the first rating of a response. A rater counts once; what the same rater says again is counted as left out."""
+        found = fields.optional_value(cells, self._column)
+        if found is not None:
+            try:
+                who = (response, fields.identifier(found, RATER))
+            except ValueError:
+                self._left_out["fields that cannot be used"] += 1
+                return False
+            if who in self._by_rater:
+                again = self._by_rater[who] == target
+                self._left_out["a score that its rater gave twice" if again else "a second, other score of a rater"] += 1
+                return False
+            self._by_rater[who] = target
+        number, total = self._of.get(response, (0, 0.0))
+        self._of[response] = number + 1, total + target
+        return not number
+
+    def mean(self, response: str) -> tuple[float, int]:
+        """(mean in points, number) of the ratings of a response."""
+        number, total = self._of[response]
+        return total / number, number
 
 
 class _Targets:
@@ -62,7 +109,8 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
         target: the column of true scores. advance: is told how many grades were made.
     """
     targets = _Targets(target, judge.grid)
-    waiting: deque[tuple[float, str]] = deque()
+    ratings = _Ratings(columns.of.get(RATER), targets.left_out)
+    waiting: deque[tuple[str, str]] = deque()
 
     def requests() -> Iterator[GradeRequest]:
         for row in read_rows(path):
@@ -76,30 +124,35 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
             if request is None:
                 targets.left_out["fields that cannot be used"] += 1
                 continue
-            waiting.append((true, fields.short_hash(request.instruction, length=16)))
-            yield request
+            if ratings.add(request.content_id, true, fields.columns_of(row.data)):
+                waiting.append((request.content_id, fields.short_hash(request.instruction, length=16)))
+                yield request
+            else:
+                advance(1)  # it has the grade of an earlier row
 
-    examples = []
+    graded: list[tuple[Grade, str, str]] = []
     for grade in judge.grade_stream(requests()):
         advance(1)
-        true, question = waiting.popleft()
+        response, question = waiting.popleft()
         if grade.score is None:
             targets.left_out[f"no score ({grade.status})"] += 1
         elif set(grade.distribution) != set(judge.grid.labels):
             targets.left_out[_other_scale("a rubric", scale_of(grade.distribution) or (), judge.grid)] += 1
         else:
-            examples.append(Example(grade, true, question))
-    return Validation(examples, dict(targets.left_out))
+            graded.append((grade, response, question))
+    return _validation(graded, ratings, targets, columns)
 
 
-def graded_already(path: Path, instruction: str, target: str, grid: ScoreGrid, method: str) -> Validation:
+def graded_already(path: Path, columns: Columns, target: str, grid: ScoreGrid, method: str) -> Validation:
     """The examples of a graded file.
 
     Raises:
         DataError: if a grade cannot be used, was calibrated already, or ``method`` needs more than the file holds.
     """
     targets = _Targets(target, grid)
-    examples = []
+    ratings = _Ratings(columns.of.get(RATER), targets.left_out)
+    instruction = columns.of["instruction"]
+    graded: list[tuple[Grade, str, str]] = []
     for row in read_rows(path):
         if isinstance(row.data, RowProblem):
             targets.of(row)  # which counts it
@@ -124,8 +177,26 @@ def graded_already(path: Path, instruction: str, target: str, grid: ScoreGrid, m
         except ValueError:
             targets.left_out["fields that cannot be used"] += 1
             continue
-        examples.append(Example(_grade(reading), true, question))
-    return Validation(examples, dict(targets.left_out))
+        response = _response(cells, columns, reading) or row.place
+        if ratings.add(response, true, cells):
+            graded.append((_grade(reading), response, question))
+    return _validation(graded, ratings, targets, columns)
+
+
+def _validation(graded: list[tuple[Grade, str, str]], ratings: _Ratings, targets: _Targets, columns: Columns) -> Validation:
+    """The examples of (grade, response, question) of each response, now that all of its ratings are known."""
+    means = [ratings.mean(response) for _, response, _ in graded]
+    examples = [Example(grade, mean, question) for (grade, _, question), (mean, _) in zip(graded, means, strict=True)]
+    return Validation(examples, dict(targets.left_out), sum(number for _, number in means), RATER in columns.of)
+
+
+def _response(cells: Mapping[str, object], columns: Columns, reading: Reading) -> str | None:
+    """A hash of what was graded and of its score; None where the file does not hold the response."""
+    if "response" not in columns.of:
+        return None
+    asked = [columns.of[field] for field in sorted(columns.of) if field not in ("id", RATER)]
+    values = [str(fields.optional_value(cells, column)) for column in (*asked, *columns.descriptions.values())]
+    return fields.short_hash(*values, reading.raw_score, length=32)
 
 
 def _request(row: Row, columns: Columns, rubric: Rubric | None) -> GradeRequest | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tract.data.fields import is_missing
 from tract.errors import ConfigError, DataError, TractError
 from tract.generation.judgement import Judgement, Prompt
 from tract.generation.sampling import Sampling
@@ -23,7 +24,7 @@ from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
 from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, sampling_with, with_grid
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
-from tract.judge.requests import GradeRequest
+from tract.judge.requests import GradeRequest, whole_number_as_text
 from tract.judge.settings import JudgeSettings
 from tract.judge.worker import MOST_READINGS, ClosedError, Reading, Work, Worker, settle
 from tract.masking import masked_text
@@ -279,7 +280,7 @@ class Judge(PrometheusMethods):
         except DataError as error:
             given = request.get("id") if isinstance(request, Mapping) else None
             result: Future[Grade] = Future()
-            result.set_result(failed("" if given is None else str(given), ERROR, str(error)))
+            result.set_result(failed("" if is_missing(given) else str(whole_number_as_text(given)), ERROR, str(error)))
             return result
 
     def _work(self, request: GradeRequest, sampling: Sampling | None) -> tuple[Work | Grade, ScoreGrid, bool]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from tract.data.fields import identifier, is_missing, is_null
+from tract.data.fields import text as text_of
 from tract.data.rubric_mapping import rubric_from_mapping
 from tract.data.rubric_text import rubric_from_text
 from tract.errors import DataError
@@ -16,6 +19,8 @@ from tract.schema import JudgeExample, Rubric
 
 # The most CoTs that one request may ask for.
 MOST_COTS = 1024
+# Fields that may have no value, and what makes text of one.
+_OPTIONAL: tuple[tuple[str, Callable[[object, str], str]], ...] = (("reference_answer", text_of), ("id", identifier), ("prompt", text_of))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,11 @@ class GradeRequest:
         n_cot: CoTs to sample; None for as many as the judge's settings say.
         prompt: a finished prompt that holds all of these, for a judge that was trained on such and has no template of them.
 
+    Texts may be given as numbers or booleans, which become the text that JSON writes for them, and ids as whole numbers. None, NaN and
+    blank text stand for no value in the fields that may have none.
+
     Raises:
-        DataError: naming the field, if one is not text, holds half a surrogate pair, or is blank where it must not be.
+        DataError: naming the field, if one is no text, holds half a surrogate pair, or has no value where it needs one.
     """
 
     instruction: str
@@ -44,12 +52,16 @@ class GradeRequest:
 
     def __post_init__(self) -> None:
         for name in ("instruction", "response"):
-            _check_text(name, getattr(self, name))
+            self._take(name, text_of)
+        for name, take in _OPTIONAL:
+            if is_missing(getattr(self, name)):
+                object.__setattr__(self, name, None)
+            else:
+                self._take(name, take)
         if not self.instruction.strip():
             raise DataError("instruction: is blank; give what the response answers")
-        for name in ("reference_answer", "id", "prompt"):
-            if getattr(self, name) is not None:
-                _check_text(name, getattr(self, name))
+        if is_null(self.n_cot):
+            object.__setattr__(self, "n_cot", None)
         rubric: object = self.rubric
         if isinstance(rubric, (str, Mapping)):
             object.__setattr__(self, "rubric", rubric_of(rubric))
@@ -58,6 +70,13 @@ class GradeRequest:
         n_cot = self.n_cot
         if n_cot is not None and (isinstance(n_cot, bool) or not isinstance(n_cot, int) or not 1 <= n_cot <= MOST_COTS):
             raise DataError(f"n_cot: found {n_cot!r}; a whole number from 1 to {MOST_COTS} is accepted")
+
+    def _take(self, name: str, take: Callable[[object, str], str]) -> None:
+        """Makes text of what a field was given."""
+        try:
+            object.__setattr__(self, name, take(getattr(self, name), name))
+        except ValueError as error:
+            raise DataError(str(error)) from None
 
     @property
     def content_id(self) -> str:
@@ -95,13 +114,29 @@ class GradeRequest:
         return cls(**{**content, "rubric": rubric_of(content.get("rubric"))})
 
 
+def number_as_text(value: object) -> object:
+    """A finite number or a boolean as the text that JSON writes for it; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return text_of(value, "")
+    return value
+
+
+def whole_number_as_text(value: object) -> object:
+    """A whole number as the text of an id; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return identifier(value, "")
+    return value
+
+
 def rubric_of(given: object) -> Rubric | None:
     """The rubric of a Rubric, a text, a mapping with ``criteria`` and perhaps ``descriptions``, or None.
 
     Raises:
         DataError: if it is something else, or a part of it cannot be used.
     """
-    if given is None or isinstance(given, Rubric):
+    if is_null(given):
+        return None
+    if isinstance(given, Rubric):
         return given
     if isinstance(given, str):
         return rubric_from_text(given)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tract.judge.requests import number_as_text, whole_number_as_text
+
 Status = Literal["ok", "no_cue", "truncated_cot", "low_score_mass", "unreadable_score", "over_length", "error"]
 
 
@@ -17,8 +19,20 @@ def _whole(value: object) -> object:
 _Whole = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
 
+_MOST = 2**53 - 1  # whole numbers up to here are exact in every program that reads JSON
+
+
+def _id(value: object) -> object:
+    """A whole number as text; anything else as it is, so that its type is refused."""
+    return whole_number_as_text(value) if isinstance(value, (int, float)) and abs(value) <= _MOST else value
+
+
+_Text = Annotated[str, BeforeValidator(number_as_text, json_schema_input_type=str | float | bool)]
+_Id = Annotated[str, BeforeValidator(_id, json_schema_input_type=str | Annotated[int, Field(ge=-_MOST, le=_MOST)])]
+
+
 class _Asked(BaseModel):
-    """Of a request: types are what they say ("3" is no number), and a key that is not known is an error, not ignored."""
+    """Of a request: types are what they say ("3" is no number), but texts may be numbers; an unknown key is an error, not ignored."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -38,16 +52,21 @@ class RubricBody(_Asked):
 class GradeBody(_Asked):
     """One response that is to be graded."""
 
-    instruction: str = Field(description="What was asked.", examples=["Name a prime number above 10."])
-    response: str = Field(description="What is graded; may be empty.", examples=["11 is one."])
+    instruction: _Text = Field(
+        description="What was asked; a number, true or false is taken as its text, as in the other texts.",
+        examples=["Name a prime number above 10."],
+    )
+    response: _Text = Field(description="What is graded; may be empty.", examples=["11 is one."])
     rubric: RubricBody | str | None = Field(
         default=None,
         description="The criterion: an object, a text (the criterion, with a line for each score below it or without scores), or null for "
         "the judge's own wording without one. A text that leaves doubt which its scores are is refused.",
         examples=["Is the answer right?"],
     )
-    reference_answer: str | None = Field(default=None, description="An answer that deserves the best score.")
-    id: str | None = Field(default=None, description="Comes back with the grade; made of the content where none is given.")
+    reference_answer: _Text | None = Field(default=None, description="An answer that deserves the best score.")
+    id: _Id | None = Field(
+        default=None, description="Text or a whole number; comes back with the grade, as text; made of the content where none is given."
+    )
     n_cot: _Whole | None = Field(default=None, description="CoTs whose scores are averaged; null for the judge's own number.")
 
 

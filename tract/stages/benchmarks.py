@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tract.config import Config
+from tract.data.formats import ACCEPTED, format_of
 from tract.data.perturbed import Perturbed
-from tract.data.readers import SUFFIXES
 from tract.data.sources import PrometheusEval
 from tract.data.splits import SPLITS
 from tract.data.store import ExampleStore, build_store
@@ -109,9 +109,9 @@ def target_of(example: JudgeExample, target: str) -> float | None:
 def _files(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in path.iterdir() if format_of(file) is not None)
         if not files:
-            raise DataError(f"evaluation.benchmarks: the folder {name!r} holds no file that ends in {', '.join(SUFFIXES)}")
+            raise DataError(f"evaluation.benchmarks: the folder {name!r} holds no data file; accepted are {ACCEPTED}")
         return files
     if not path.is_file():
         raise ConfigError(f"evaluation.benchmarks: {name!r} is neither a split ({', '.join(SPLITS)}) nor a file or folder")

@@ -244,8 +244,8 @@ def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule,
     """The configuration and one training item, for people."""
     write_config(folder.working, stage.resolved)
     shown = preview(datamodule.train_set.item(0), stage.data.layout, objective)
-    stated = stage.data.scores_in_cots()
-    (folder.working / "preview.txt").write_text(shown + (f"\n{stated}\n" if stated else ""), encoding="utf-8")
+    facts = "".join(f"\n{said}\n" for said in (stage.data.raters(), stage.data.scores_in_cots()) if said)
+    (folder.working / "preview.txt").write_text(shown + facts, encoding="utf-8")
     log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
 
 

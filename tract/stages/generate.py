@@ -84,9 +84,14 @@ class GenerateStage:
         return limited(self.cfg, self._tokens, splits_of(self.cfg, self._store))
 
     @cached_property
-    def _annotated(self) -> list[StoredNumbers]:
-        """Of each row, the places in the grid of the annotated scores."""
-        return lists_at(self._tokens.dataset, "score_index", range(len(self._tokens.dataset)))
+    def _given(self) -> tuple[list[StoredNumbers], list[StoredNumbers]]:
+        """Of each row, the places in the grid of the scores with a CoT, and of those without."""
+        rows = range(len(self._tokens.dataset))
+        return lists_at(self._tokens.dataset, "score_index", rows), lists_at(self._tokens.dataset, "rating_index", rows)
+
+    def _scores(self, row: int) -> list[int]:
+        """The places in the grid of all scores that raters gave; one is attached to each generated CoT."""
+        return [int(place) for given in self._given for place in given[row]]
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
@@ -101,7 +106,7 @@ class GenerateStage:
         cfg = self.cfg
         if here().is_first:
             write_config(folder.working, self.resolved)
-        split_of = {row: split for split in _SPLITS for row in self._rows[split] if len(self._annotated[row])}
+        split_of = {row: split for split in _SPLITS for row in self._rows[split] if self._scores(row)}
         if not split_of:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
         self._lengths.report(self.name, self._tokens.counts)
@@ -140,7 +145,7 @@ class GenerateStage:
             yield self._record(judgement, split_of[judgement.row], grid)
 
     def _record(self, judgement: Judgement, split: str, grid: torch.Tensor) -> dict[str, Any]:
-        score = attached_score(self._annotated[judgement.row], judgement.id, judgement.sample)
+        score = attached_score(self._scores(judgement.row), judgement.id, judgement.sample)
         probabilities = torch.tensor(judgement.probabilities, dtype=torch.float32)
         return {
             "row": judgement.row,

@@ -230,7 +230,8 @@ class PredictStage:
             target = target_of(example, self.cfg.evaluation.target)
             assert target is not None
             words = len((example.response if told_apart else example.prompt or "").split())
-            yield Item(example.id, row, example.question_id, target, words, status[row], example.meta)
+            spread = (example.n_raters, example.rater_sd)
+            yield Item(example.id, row, example.question_id, target, words, status[row], example.meta, *spread)
 
 
 def _counted(journal: RankLogs, rows: set[int], finishes: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -99,8 +99,20 @@ class Prepared:
             f"{leak['by_chance']:.1%}"
         )
 
+    def raters(self) -> str:
+        """How many scores the rows gave, and what became of equal ones; "" where each row has a text and none is equal."""
+        counts = self.counts
+        if not (counts.get("ratings") or counts.get("equal_rows_kept")):
+            return ""
+        return (
+            f"scores of raters: {counts['annotations']} with a text, {counts['ratings']} without, of {counts['examples']} examples; "
+            f"{counts['equal_rows_kept']} equal rows count as votes of other raters, {counts['duplicates_dropped']} duplicates were dropped"
+        )
+
     def report(self) -> None:
         """Says in the log what was read, kept and dropped."""
+        if raters := self.raters():
+            log.info("data: %s", raters)
         if stated := self.scores_in_cots():
             log.info("data: %s", stated)
         status, by_split = self.counts["examples_by_status"], self.counts["items_by_split"]
@@ -147,6 +159,12 @@ def store_of(source: Source, cfg: Config, grid: ScoreGrid) -> ExampleStore:
         cache_dir=Path(cfg.paths.cache),
         cue=cfg.prompt.cue,
     )
+    if equal := store.counts.get("equal_rows_kept"):
+        log.warning(
+            "data: %d rows are equal to an earlier one (prompt, feedback and score) and count as votes of other raters; name the column "
+            "that says who rated (data.source.columns.rater) to drop true duplicates",
+            equal,
+        )
     if store.counts.get("rows_rejected"):
         reasons = ", ".join(f"{reason}: {number}" for reason, number in store.counts["rejected_by_reason"].items())
         log.warning("data: %d rows were left out (%s), listed in %s", store.counts["rows_rejected"], reasons, store.rejected_path)
