@@ -47,7 +47,7 @@ def test_the_table_counts_each_row_once_and_averages_scores_alone() -> None:
         "time": "3 s",
         "errors": "1 x max_length: too long",
     }
-    assert lines[14:16] == [f"{'':<17} 1 x the model failed", f"{'':<17} 1 x in.csv:9: response: missing"]
+    assert lines[14:16] == [f"{'':<20}1 x the model failed", f"{'':<20}1 x in.csv:9: response: missing"]
     assert [line.split() for line in lines[1:8]] == [
         ["ok", "2", "(22.2", "%)"], ["no_cue", "1", "(11.1", "%)"], ["truncated_cot", "1", "(11.1", "%)"],
         ["low_score_mass", "1", "(11.1", "%)"], ["unreadable_score", "1", "(11.1", "%)"], ["over_length", "1", "(11.1", "%)"],
