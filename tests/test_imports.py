@@ -87,6 +87,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.server_engine",
             "tract.generation.chat_engine",
             "tract.generation.chat_requests",
+            "tract.generation.chat_answers",
             "tract.generation.chat_score",
             "tract.generation.chat_tokens",
             "tract.generation.thoughts",

@@ -31,7 +31,7 @@ def test_a_score_is_read_as_it_is_written(behind: str) -> None:
 @pytest.mark.parametrize(
     "behind",
     ["3-4", "3 \u2013 4", "3 or 4", "3 to 4", "between 3 and 4", "7", "0", "-4",
-     "3.5", "3,5", "4%", "4+", "4\u00bd", "4 1/2", "4th", "4/10", "3/4",
+     "3.5", "3,5", "4%", "4+", "4-", "\uff13\u301c\uff14", "4\u00bd", "4 1/2", "4th", "4/10", "3/4",
      "N/A", "good", "one of the worst", "The score of 5 is too high", "1 2 3 4 5", ""],
 )  # fmt: skip
 def test_what_is_no_score_of_the_grid_is_none(behind: str) -> None:
@@ -40,7 +40,8 @@ def test_what_is_no_score_of_the_grid_is_none(behind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Good. **[RESULT]** 4", "Good. [Result] 4", "Good. [RESULT: 4]", "Good. [**RESULT**] 4", "[RESULT] 4\nGood."]
+    "text",
+    ["Good. **[RESULT]** 4", "Good. [Result] 4", "Good. [RESULT: 4]", "Good. [**RESULT**] 4", "[RESULT] 4\nGood.", "Good. **[RESULT] 4**"],
 )
 def test_a_cue_may_be_written_in_other_ways(text: str) -> None:
     found = written_score(text, "[RESULT]", FIVE, cut=False)

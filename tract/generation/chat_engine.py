@@ -7,7 +7,6 @@ distribution is that of the tokens there, among the alternatives that the server
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections import Counter
@@ -15,14 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tract.errors import ConfigError, GenerationError
-from tract.generation.chat_requests import Refusal, Shape, adapted, body_of, refusal_of, refuses_system
+from tract.errors import ConfigError
+from tract.generation.chat_answers import ChatReply, RefusedError, failure_of, json_or_text, no_answer, reply_of
+from tract.generation.chat_requests import Refusal, Shape, adapted, body_of
 from tract.generation.chat_score import Written, written_score
-from tract.generation.chat_tokens import MOST_UNDECIDED, Token, place_of, spread_of, tokens_of
+from tract.generation.chat_tokens import MOST_UNDECIDED, place_of, spread_of
 from tract.generation.judgement import END, LENGTH, Judgement, Prompt
 from tract.generation.sampling import Sampling, draw_key
 from tract.generation.thoughts import Separated, separate_thoughts
-from tract.generation.waiting import BusyError, asked_wait, with_retries
+from tract.generation.waiting import BusyError, with_retries
 from tract.masking import masked_text
 from tract.score_grid import ScoreGrid
 
@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 # Of a request's seed: whole numbers that every server takes.
 _SEED_BITS = 24
-# Of an HTTP status: asked again later; never a refusal of a parameter.
-_LATER = (408, 409, 425, 429)
-_NO_PARAMETER = (401, 402, 403, 407, *_LATER)
 
 
 @dataclass(frozen=True)
@@ -57,31 +54,6 @@ class ChatSettings:
     def shown_url(self) -> str:
         """The address for messages: it may hold a password or key."""
         return masked_text(self.base_url or "the server")
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReply:
-    """What the model wrote.
-
-    Attributes:
-        text: all of it. cut: whether it ran into the limit of tokens. thoughts: what a server with a reasoning parser tells apart.
-        tokens: of the text, thoughts perhaps before them; None where the server tells none.
-        wants_tokens: whether they were asked for.
-    """
-
-    text: str
-    cut: bool
-    thoughts: str
-    tokens: tuple[Token, ...] | None
-    wants_tokens: bool
-
-
-class RefusedError(GenerationError):
-    """A request that the server does not take as it is."""
-
-    def __init__(self, message: str, refusal: Refusal) -> None:
-        super().__init__(message)
-        self.refusal = refusal
 
 
 class ChatEngine:
@@ -154,96 +126,16 @@ class ChatEngine:
                     model=settings.model, messages=body["messages"], extra_body=rest
                 )
         except openai.APIStatusError as error:
-            raise _failure(error.status_code, _json(error.response.text), error.response.headers) from error
+            raise failure_of(error.status_code, json_or_text(error.response.text), error.response.headers) from error
         except (openai.APITimeoutError, TimeoutError) as error:
             raise BusyError(f"the server at {settings.shown_url} did not answer within timeout_s={settings.timeout_s:g} s") from error
         except openai.APIConnectionError as error:
             cause = f" {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ else ""
             raise BusyError(f"the server at {settings.shown_url} does not answer ({masked_text(str(error) + cause)})") from error
-        found = _json(raw.text)
+        found = json_or_text(raw.text)
         if isinstance(found, Mapping) and not found.get("error") and isinstance(found.get("choices"), list) and found["choices"]:
-            return _reply(found, raw.headers, wants_tokens="logprobs" in body)
-        raise _no_answer(found, raw.headers)
-
-
-def _json(text: str) -> Any:
-    """The value of a body; its text where it is no JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _failure(status: int, body: Any, headers: Mapping[str, str]) -> GenerationError:
-    """The error of an answer with an HTTP status that says so."""
-    refusal = refusal_of(body)
-    message = f"the server refuses a chat request ({status}): {refusal.words}"
-    again = headers.get("x-should-retry")
-    names_a_parameter = status < 500 and status not in _NO_PARAMETER
-    if status == 500 and refuses_system(refusal):  # llama.cpp tells so what a chat template does not take
-        return RefusedError(message, refusal)
-    if again != "false" and (again == "true" or status in _LATER or (status >= 500 and status != 501)):
-        return BusyError(f"the server is not able to answer ({status}): {refusal.words}", asked_wait(headers))
-    return RefusedError(message, refusal) if names_a_parameter or status == 501 else GenerationError(message)
-
-
-def _no_answer(body: Any, headers: Mapping[str, str]) -> GenerationError:
-    """The error of an answer that holds none, though its HTTP status is that of one."""
-    error = body.get("error") if isinstance(body, Mapping) else None
-    if not error:
-        shown = (
-            (refusal_of(body).words if body.strip() else "it is empty")
-            if isinstance(body, str)
-            else "no choices in " + json.dumps(body, ensure_ascii=False)
-        )
-        return GenerationError(f"the server's answer does not follow the chat protocol: {masked_text(' '.join(shown.split()))[:200]}")
-    code = error.get("code") if isinstance(error, Mapping) else None
-    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
-    if 400 <= status < 600:
-        return _failure(status, error, headers)
-    return GenerationError(f"the server's answer is an error: {refusal_of(error).words}")
-
-
-def _reply(found: Mapping[str, Any], headers: Mapping[str, str], *, wants_tokens: bool) -> ChatReply:
-    """What an answer of the protocol says.
-
-    Raises:
-        GenerationError: if the model, or a filter behind it, refuses to answer.
-    """
-    choice = found["choices"][0]
-    message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(message, Mapping):
-        raise _no_answer(choice if isinstance(choice, Mapping) and choice.get("error") else found, headers)
-    finish = choice.get("finish_reason")
-    text, thoughts = _content(message.get("content"))
-    told = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
-    apart = next((each for each in told if isinstance(each, str) and each.strip()), "")
-    if finish == "content_filter":
-        raise GenerationError(
-            f"a content filter of the server stopped the answer: {_refused(message) or text or 'nothing was written'}"[:300]
-        )
-    if not text and _refused(message):
-        raise GenerationError(f"the model refuses to answer: {_refused(message)}"[:300])
-    if not text and choice.get("error"):
-        raise _no_answer(choice, headers)
-    logprobs = choice.get("logprobs")
-    tokens = tokens_of(logprobs.get("content")) if isinstance(logprobs, Mapping) else None
-    return ChatReply(text, finish == "length", "\n\n".join(filter(None, (apart.strip(), thoughts))), tokens, wants_tokens)
-
-
-def _refused(message: Mapping[str, Any]) -> str:
-    refusal = message.get("refusal")
-    return " ".join(refusal.split()) if isinstance(refusal, str) else ""
-
-
-def _content(content: object) -> tuple[str, str]:
-    """(text, thoughts) of a message: a text, or a list of parts."""
-    if not isinstance(content, list):
-        return (content if isinstance(content, str) else ""), ""
-    parts = [part for part in content if isinstance(part, Mapping)]
-    texts = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    thoughts = [_content(part["thinking"])[0] for part in parts if "thinking" in part]
-    return texts, "\n\n".join(filter(None, (each.strip() for each in thoughts)))
+            return reply_of(found, raw.headers, wants_tokens="logprobs" in body)
+        raise no_answer(found, raw.headers)
 
 
 async def connect_chat(settings: ChatSettings) -> ChatEngine:

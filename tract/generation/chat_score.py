@@ -23,8 +23,8 @@ _NUMBER = re.compile(rf"[-\u2212]?\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b
 # Behind the number: the end of its scale, or what makes another number of it or a range.
 _SCALE = re.compile(r"[\s*)}\]]*(?:/|\bout\s+of\b|\bof\b)[\s*(\[{]*(\d+(?:\.\d+)?)", re.IGNORECASE)
 _NOT_ALONE = re.compile(
-    r"[.,_:\u066b]\d|\s*(?:[-\u2013\u2014~]|\.\.+|\u2026|\b(?:to|or|and|until|through)\b)\s*\d|(?:st|nd|rd|th)\b|\s*[%+\u00b0\u00bc\u00bd\u00be]"
-    r"|[ \t]+\d|\s*[,;|]\s*\d+\s*(?:$|\n)|\s*/|[eE]\d",
+    r"[.,_:\u066b]\d|\s*(?:[-\u2013\u2014~\u301c\uff5e]|\.\.+|\u2026|\b(?:to|or|and|until|through)\b)\s*\d|(?:st|nd|rd|th)\b|\s*[%+\u00b0\u00bc\u00bd\u00be]"
+    r"|[ \t]+\d|\s*[,;|]\s*\d+\s*(?:$|\n)|\s*/|[eE]\d|[-\u2212]\s*(?:$|\n)",
     re.IGNORECASE,
 )
 _CLOSES = re.compile(r"[\W_]*(?:(?:points?|stars?)\b[\W_]*)?(?:\n|$)", re.IGNORECASE)
@@ -59,6 +59,8 @@ def written_score(text: str, cue: str, grid: ScoreGrid, *, cut: bool) -> Written
     if mark is None:
         return _without_mark(text, taken, grid, cut)
     cot = text[: mark.start()].rstrip() if text.startswith(taken.cot) and len(taken.cot) > mark.start() else taken.cot
+    if cot.endswith("**") and cot.count("**") % 2:  # opens the emphasis of the statement
+        cot = cot[:-2].rstrip()
     number = _number_behind(text, mark.end())
     if cut and (number is None or _may_go_on(text, number, grid)):
         return Written(cot, LENGTH, None, None)
