@@ -111,7 +111,7 @@ def _files(name: str) -> list[Path]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if format_of(file) is not None)
         if not files:
-            raise DataError(f"evaluation.benchmarks: the folder {name!r} holds no data file; accepted are {ACCEPTED}")
+            raise DataError(f"evaluation.benchmarks: the folder {name!r} holds no file that ends in {ACCEPTED}")
         return files
     if not path.is_file():
         raise ConfigError(f"evaluation.benchmarks: {name!r} is neither a split ({', '.join(SPLITS)}) nor a file or folder")
