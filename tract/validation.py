@@ -49,7 +49,9 @@ def _expand_home(cfg: DictConfig) -> None:
         except OmegaConfBaseException:
             continue  # an interpolation that leads nowhere, which is told with its key
         if isinstance(found, ListConfig):
-            for place, item in enumerate(OmegaConf.to_container(found)):
+            items = OmegaConf.to_container(found)
+            assert isinstance(items, list)
+            for place, item in enumerate(items):
                 if isinstance(item, str) and item.startswith("~"):
                     found[place] = expanded(item, key)
         elif isinstance(found, str) and found.startswith("~"):
