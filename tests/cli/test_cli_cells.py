@@ -45,7 +45,7 @@ def test_an_index_without_a_name_is_no_hindrance_to_any_command(folder: Path, ra
         "compare", folder / "a.csv", folder / "b.jsonl", folder / "c.parquet", "--resamples", 10, "--by", "instruction"
     )
     assert (status, error) == (0, "")
-    assert "a.csv: 90 rows, 30 answers with a score; 60 rows repeat an answer and its grade, which count once" in output
+    assert "a.csv: 90 rows, 30 answers with a score (1 to 5); 60 rows repeat an answer and its grade, which count once" in output
     assert "30 pairs by instruction, 30 questions" in output
     for name in ("in.csv.gz", "in.ndjson"):
         status, output, error = tract("inspect", folder / name, "--judge", TINY, "--row", 4)
