@@ -59,7 +59,7 @@ def test_a_judge_is_graded_with_fitted_and_its_settings_written(folder: Path, tr
     assert f"{data}: 40 examples with a score and a target, 20 questions; left out: " in output
     assert all(f"{reason}: {count}" in output for reason, count in LEFT_OUT.items())
     # Errors are 1, 0.5, 0, 0.5, 1: the root of their mean square is the root of 0.5. The map takes them away.
-    table = dict(re.split("  +", line, maxsplit=1) for line in output.splitlines() if "  " in line)
+    table = dict(re.split("  +", line, maxsplit=1) for line in output.splitlines() if "  " in line.strip())
     assert table["RMSE before"].startswith("0.707 [")
     assert table["RMSE after, on held-out questions (5 folds)"] == "0.000 [0.000, 0.000]"
     assert table["90 % intervals that hold the target, before"].startswith("0.200 [")
@@ -180,3 +180,15 @@ def test_a_file_on_another_scale_alone_leaves_nothing(folder: Path, tract: Comma
     assert (status, judge.graded) == (2, [])
     assert "left out: a rubric on the scale 1 to 10, not the judge's 1 to 5: 1" in output
     assert "no row has both a score and a target, so there is nothing to fit on" in error
+
+
+def test_equal_failures_are_one_line_with_a_count(folder: Path, tract: Command, judge: StandIn) -> None:
+    data = validation(folder / "val.jsonl")
+    broken = [json.dumps({"instruction": f"q{n}?", "response": f"broken {n}", "human": 3}) + "\n" for n in range(30)]
+    data.write_text("".join(broken) + data.read_text())
+    status, output, error = tract("calibrate", "--judge", folder, "--data", data, "--target", "human", "--dry-run")
+    assert status == 0
+    assert "no score (error): 30" in output
+    assert output.count("the model failed") == 1
+    assert "\n  30 x the model failed\n  1 x val.jsonl:74: instruction: holds no value" in output
+    assert not [line for line in error.splitlines() if "failed" in line]

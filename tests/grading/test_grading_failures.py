@@ -32,9 +32,9 @@ def test_the_most_frequent_first_and_the_rest_counted() -> None:
     words = [f"reason {'abcdefghij'[n]}" for n in range(SHOWN_KINDS + 2)]
     lines = counted(*words, words[3])
     assert lines[0] == f"2 x {words[3]}"
-    assert lines[-1] == "2 x other errors, see judge_error"
+    assert lines[-1] == "2 x other errors"
     many = ["x" * n for n in range(1, MOST_KINDS + 11)]
-    assert counted(*many)[-1] == f"{len(many) - SHOWN_KINDS} x other errors, see judge_error"
+    assert counted(*many)[-1] == f"{len(many) - SHOWN_KINDS} x other errors"
 
 
 def test_long_errors_are_one_short_line() -> None:

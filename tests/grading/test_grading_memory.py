@@ -13,11 +13,12 @@ from graders import StandIn
 
 from tract.data.rows import Row
 from tract.errors import GenerationError
-from tract.grading import files
-from tract.grading.files import MOST_FAILURES, MOST_REFUSED, Plan, finish, grade_rows, plan_of
+from tract.grading.columns import Columns
+from tract.grading.files import MOST_FAILURES, MOST_REFUSED, finish, grade_rows, plan_of
 from tract.grading.journal import Journal
 from tract.judge.grades import Grade
 from tract.judge.requests import GradeRequest
+from tract.schema import Rubric
 
 
 class Forgetful(StandIn):
@@ -76,14 +77,14 @@ def test_a_run_of_rows_that_cannot_be_used_is_not_held(response: str, keep_going
             most = max(most, taken - row)
             super().append(row, record)
 
-    def counted(row: Row, plan: Plan) -> Any:
+    def counted(columns: Columns, row: Row, rubric: Rubric | None) -> Any:
         nonlocal taken
         taken += 1
-        return request_of(row, plan)
+        return request_or_reason(columns, row, rubric)
 
-    request_of = files._request_of
+    request_or_reason = Columns.request_or_reason
     with pytest.MonkeyPatch.context() as patch, Counting(plan.journal_path, {}) as journal:
-        patch.setattr(files, "_request_of", counted)
+        patch.setattr(Columns, "request_or_reason", counted)
         grade_rows(plan, Forgetful(), journal, lambda _: None, keep_going=keep_going)
         assert [str(record["judge_error"]).startswith("in.jsonl") for record in journal.records()] == [line == bad for line in lines]
     assert taken == len(lines)

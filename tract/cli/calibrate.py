@@ -155,7 +155,7 @@ def _about(path: Path, found: Validation) -> str:
     if found.ratings > len(found.examples):
         equal = "" if found.by_rater else "; equal rows count as different raters, --columns rater=COLUMN tells them apart"
         head += f"; a target is the mean over the raters of a response, of {found.ratings} ratings in all{equal}"
-    return f"{head}; left out: {left_out}" if left_out else head
+    return "\n".join([f"{head}; left out: {left_out}" if left_out else head, *(f"  {line}" for line in found.failures.lines())])
 
 
 def _facts(arguments: argparse.Namespace, facts: FileFacts, found: Validation, gain: Effect) -> dict[str, Any]:

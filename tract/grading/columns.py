@@ -53,6 +53,13 @@ class Columns:
             id=None if own_id is None else fields.identifier(own_id, self.of["id"]),
         )
 
+    def request_or_reason(self, row: Row, rubric: Rubric | None) -> tuple[GradeRequest | None, str]:
+        """(the request, "") of a row, or (None, what is wrong with it and where)."""
+        try:
+            return self.request(row, rubric), ""
+        except ValueError as error:  # DataError is one
+            return None, f"{row.place}: {error}"
+
     def _optional(self, cells: Mapping[str, object], field: str) -> str | None:
         column = self.of.get(field)
         return None if column is None else fields.optional_text(cells.get(column), column)

@@ -43,7 +43,7 @@ class Failures:
         kinds = sorted(self._kinds.values(), key=lambda kind: -kind.count)
         lines = [f"{kind.count} x {_brief(kind.first)}" for kind in kinds[:SHOWN_KINDS]]
         rest = sum(kind.count for kind in kinds[SHOWN_KINDS:]) + self._others
-        return [*lines, f"{rest} x other errors, see judge_error"] if rest else lines
+        return [*lines, f"{rest} x other errors"] if rest else lines
 
 
 def _brief(error: str) -> str:

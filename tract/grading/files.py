@@ -168,7 +168,7 @@ class _Order:
     def requests(self) -> Iterator[GradeRequest]:
         """The next requests; they end with the rows, or where ``MOST_REFUSED`` rows wait, so that the grades before them are waited for."""
         for number, row in self._rows:
-            request, reason = _request_of(row, self._plan)
+            request, reason = self._plan.columns.request_or_reason(row, self._plan.rubric)
             if request is not None:
                 self._waiting.append((number, ""))
                 yield request
@@ -251,11 +251,3 @@ def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
 def _records(plan: Plan, journal: Journal) -> Iterator[dict[str, Any]]:
     """The graded columns of all rows, in order."""
     return journal.records() if plan.retry is None else plan.retry.merged(journal.records())
-
-
-def _request_of(row: Row, plan: Plan) -> tuple[GradeRequest | None, str]:
-    """(the request, "") of a row, or (None, what is wrong with it and where)."""
-    try:
-        return plan.columns.request(row, plan.rubric), ""
-    except ValueError as error:  # DataError is one
-        return None, f"{row.place}: {error}"

@@ -13,6 +13,7 @@ from tract.data.rows import Row, RowProblem
 from tract.errors import DataError
 from tract.grading.calibrating import Example
 from tract.grading.columns import Columns
+from tract.grading.failures import Failures
 from tract.grading.files import Grader
 from tract.grading.graded import Reading, reading_of
 from tract.grading.scales import Scale, scale_of, shown_scale
@@ -35,12 +36,14 @@ class Validation:
     Attributes:
         examples: one for each response; its target is the mean over the raters of it. left_out: why -> rows, or responses without a score.
         ratings: true scores that the targets are made of. by_rater: whether the file says who gave them.
+        failures: the errors of rows that were left out because the judge failed, or a field of theirs cannot be used.
     """
 
     examples: list[Example]
     left_out: Mapping[str, int]
     ratings: int
     by_rater: bool
+    failures: Failures
 
 
 class _Ratings:
@@ -85,6 +88,7 @@ class _Targets:
     def __init__(self, column: str, grid: ScoreGrid) -> None:
         self.column, self._grid = column, grid
         self.left_out: Counter[str] = Counter()
+        self.failures = Failures()
 
     def of(self, row: Row) -> float | None:
         """In points; None where there is none that can be used."""
@@ -114,7 +118,7 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
 
     def requests() -> Iterator[GradeRequest]:
         for row in read_rows(path):
-            request = _request(row, columns, rubric)
+            request, reason = columns.request_or_reason(row, rubric)
             scale = scale_of(request.rubric.labels) if request and request.rubric else None
             if scale is not None and not set(scale) <= set(judge.grid.values):
                 targets.left_out[_other_scale("a rubric", scale, judge.grid)] += 1  # whose targets would be on that scale too
@@ -123,6 +127,7 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
                 continue
             if request is None:
                 targets.left_out["fields that cannot be used"] += 1
+                targets.failures.add(reason)
                 continue
             if ratings.add(request.content_id, true, fields.columns_of(row.data)):
                 waiting.append((request.content_id, fields.short_hash(request.instruction, length=16)))
@@ -136,6 +141,8 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
         response, question = waiting.popleft()
         if grade.score is None:
             targets.left_out[f"no score ({grade.status})"] += 1
+            if grade.error:
+                targets.failures.add(grade.error)
         elif set(grade.distribution) != set(judge.grid.labels):
             targets.left_out[_other_scale("a rubric", scale_of(grade.distribution) or (), judge.grid)] += 1
         else:
@@ -187,7 +194,8 @@ def _validation(graded: list[tuple[Grade, str, str]], ratings: _Ratings, targets
     """The examples of (grade, response, question) of each response, now that all of its ratings are known."""
     means = [ratings.mean(response) for _, response, _ in graded]
     examples = [Example(grade, mean, question) for (grade, _, question), (mean, _) in zip(graded, means, strict=True)]
-    return Validation(examples, dict(targets.left_out), sum(number for _, number in means), RATER in columns.of)
+    ratings_used = sum(number for _, number in means)
+    return Validation(examples, dict(targets.left_out), ratings_used, RATER in columns.of, targets.failures)
 
 
 def _response(cells: Mapping[str, object], columns: Columns, reading: Reading) -> str | None:
@@ -197,14 +205,6 @@ def _response(cells: Mapping[str, object], columns: Columns, reading: Reading) -
     asked = [columns.of[field] for field in sorted(columns.of) if field not in ("id", RATER)]
     values = [str(fields.optional_value(cells, column)) for column in (*asked, *columns.descriptions.values())]
     return fields.short_hash(*values, reading.raw_score, length=32)
-
-
-def _request(row: Row, columns: Columns, rubric: Rubric | None) -> GradeRequest | None:
-    """None where the row's fields cannot be used."""
-    try:
-        return columns.request(row, rubric)
-    except ValueError:
-        return None
 
 
 def _scale(cells: Mapping[str, object]) -> Scale | None:
