@@ -28,6 +28,7 @@ def rows(content: str) -> list[object]:
         (",a,Unnamed: 0,\n0,x,1,2\n", [{"Unnamed: 0.1": "0", "a": "x", "Unnamed: 0": "1", "Unnamed: 3": "2"}]),
         ("a,b\nx,y,\nu,v,w\n", [{"a": "x", "b": "y", "": ""}, {"a": "u", "b": "v", "": "w"}]),
         ("a,b\n\nx,y,,\n", [{"a": "x", "b": "y", "Unnamed: 2": "", "Unnamed: 3": ""}]),
+        ("a,b\nx,y,\nu,v\np,q\n", [{"a": "x", "b": "y", "": ""}, {"a": "u", "b": "v", "": ""}, {"a": "p", "b": "q", "": ""}]),
         (",b\nx,y,\n", [{"Unnamed: 0": "x", "b": "y", "Unnamed: 2": ""}]),
     ],
 )
@@ -39,7 +40,6 @@ def test_columns_without_a_name(content: str, expected: list[object]) -> None:
     ("content", "reasons"),
     [
         ("a,b\nx,y\nu,v,\n", [1]),  # only some lines end in the delimiter
-        ("a,b\nx,y,\nu,v\n", [1]),
         ("a,b\nx,y,z\n", [0]),  # a value without a column
     ],
 )

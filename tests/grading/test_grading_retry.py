@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from graders import StandIn, grade_for
@@ -122,13 +123,13 @@ def test_an_interrupted_retry_goes_on(tmp_path: Path) -> None:
 
 def test_another_file_than_the_one_that_was_graded_is_refused(tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
-    with pytest.raises(DataError, match=r"out.jsonl: does not exist; --retry-failed needs the graded file"):
+    with pytest.raises(DataError, match=r"out.jsonl: does not exist, and --retry-failed needs a graded file; an earlier command writes it"):
         planned(source, out)
     grade(source, out)
     with pytest.raises(DataError, match=r"is there already; .*--retry-failed"):
         plan_of(source, out, {}, None, None, overwrite=False)
     other = write(tmp_path / "other.jsonl", [{**ROWS[0], "response": "green 4"}, *ROWS[1:]])
-    with pytest.raises(DataError, match=r"its grade for other.jsonl:1 belongs to another instruction or response"):
+    with pytest.raises(DataError, match=r"its grade for other.jsonl:1 belongs to another response; give the input"):
         planned(other, out)
     with pytest.raises(DataError, match=r"does not hold the rows of .*more.jsonl: .*out.jsonl ends after 6 rows"):
         planned(write(tmp_path / "more.jsonl", [*ROWS, *ROWS]), out)
@@ -155,3 +156,44 @@ def test_the_first_rows_alone(tmp_path: Path) -> None:
     grade(source, out, Down("blue"), limit=2)
     summary = retried(source, out, StandIn(), limit=2)
     assert (summary.rows, summary.scores.count) == (2, 2)
+
+
+@pytest.mark.parametrize("out", OUTPUTS)
+def test_values_are_the_same_whichever_format_they_went_through(out: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    rubric = '{"criteria": "Right?", "descriptions": {"0": "no", "1": "yes"}}'
+    lines = [
+        f'{{"instruction": "q{n}", "response": {response}, "rubric": {rubric if n % 2 else "null"}, "id": {n}}}'
+        for n, response in enumerate(["1.50", "3.50", "1E5", "true", '"007"', '"{2"', "42", '"broken"', '" 4 "'])
+    ]
+    source.write_text("".join(f"{line}\n" for line in lines))
+    grade(source, tmp_path / out)
+    assert planned(source, tmp_path / out).rows == 1
+
+
+@pytest.mark.parametrize("out", OUTPUTS)
+def test_a_grade_by_another_rubric_is_not_kept(out: str, tmp_path: Path) -> None:
+    rows = [{"instruction": "q", "response": "3", "rubric": text} for text in ("Polite?", "Short?")]
+    rows += [{"instruction": "q", "response": "broken"}]
+    grade(write(tmp_path / "in.jsonl", rows), tmp_path / out)
+    assert planned(tmp_path / "in.jsonl", tmp_path / out).rows == 1
+    with pytest.raises(DataError, match=r"its grade for in.jsonl:1 belongs to another rubric; give the input that was graded"):
+        planned(write(tmp_path / "in.jsonl", [rows[1], rows[0], rows[2]]), tmp_path / out)
+
+
+def test_columns_of_the_output_alone_are_not_lost(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.csv", without(ROWS, "extra")), tmp_path / "out.csv"
+    grade(source, out)
+    again = pd.read_csv(out)
+    again.to_csv(out, index=False)  # True for true, and floats where it was whole numbers
+    assert planned(source, out).rows == 3
+    again.assign(note="mine").to_csv(out, index=False)
+    with pytest.raises(DataError, match=r"has a column 'note' that .*in.csv lacks, so that it would be lost; add it there first"):
+        planned(source, out)
+
+
+def test_what_was_interrupted_is_gone_on_with_first(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.partial").touch()
+    with pytest.raises(DataError, match=r"a command was interrupted: give it again, without --retry-failed"):
+        planned(source, out)

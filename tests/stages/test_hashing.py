@@ -108,9 +108,9 @@ def test_a_job_refuses_a_product_of_other_sizes(whole: Any, tmp_path: Path) -> N
 def test_the_fingerprint_of_a_judge_is_read_when_it_is_asked_for(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
-    def noted(*arguments: Any) -> str:
+    def noted(*arguments: Any, **named: Any) -> str:
         read.append(arguments)
-        return model_fingerprint(*arguments)
+        return model_fingerprint(*arguments, **named)
 
     monkeypatch.setattr(judges, "model_fingerprint", noted)
     cfg = validate(whole.tiny.compose())

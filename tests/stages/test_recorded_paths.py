@@ -105,6 +105,10 @@ def test_a_run_of_before_it_was_said_is_found_beside_its_folder(project: Project
     project.says(working_directory="absent", base_model="absent")
     monkeypatch.chdir(tmp_path)
     assert project.fingerprint() == own
+    # One with other files is not taken for what may be an id of the hub.
+    (project.root / WRITTEN / "more.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"^base_model: .*'models/x'; no folder here or beside the run has its files"):
+        project.fingerprint()
 
 
 def test_another_folder_of_that_name_is_not_taken_for_it(
@@ -170,7 +174,7 @@ def test_an_export_is_made_and_used_from_elsewhere(
     monkeypatch.chdir(tmp_path)
     if adapter:  # the model's weights are made at random, so that its folder has none, which an export of an adapter refuses
         shutil.copytree(project.stage, project.root / "out")
-        settings = replace(run_judge(project.stage).settings, base_model=BaseModel(WRITTEN))
+        settings = replace(run_judge(project.stage).settings, base_model=BaseModel(f"./{WRITTEN}"))
         settings.write(project.root / "out")
         (project.root / "out" / "manifest.json").unlink()
     else:
@@ -182,4 +186,7 @@ def test_an_export_is_made_and_used_from_elsewhere(
     if adapter:
         replace(files.settings, base_model=BaseModel("/nowhere/x")).write(there.root / "out")
         with pytest.raises(ConfigError, match=r"^base_model: the adapter .*out belongs on '/nowhere/x', which is not there; give"):
+            open_judge_files(there.root / "out")
+        replace(files.settings, base_model=BaseModel(WRITTEN)).write(there.root / "out")  # an id of the hub, whatever lies above
+        with pytest.raises(ConfigError, match=r"^base_model: the adapter .* 'models/x', neither a folder here nor found on the hub; give"):
             open_judge_files(there.root / "out")

@@ -32,7 +32,7 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
         delimiter: one character.
 
     A column without a name is called "", or "Unnamed: 2" (as pandas does, counted from 0) where there are several. Fields that the
-    first row has beyond the header, all empty, are such columns too: each line ends in the delimiter.
+    first row has beyond the header, all empty, are such columns too: each line ends in the delimiter, or some do.
 
     Raises:
         DataError: if the first line does not name each column once.
@@ -42,6 +42,7 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
     row = lines.row
     reader = _reader(lines, delimiter)
     header = _header(reader, name)
+    named = len(header)
     number = 1 + len(row)
     is_first = True
     in_doubt = False  # a row was broken, and what follows may be the rest of it
@@ -51,6 +52,7 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
             cells = next(reader)
             if is_first and cells:
                 header, is_first = _with_unnamed(header, cells), False
+            cells = _filled(cells, header, named)
             found = _named_cells(header, cells, row) if cells else None
             broken = len(row) > 1 and len(cells) != len(header)
         except StopIteration:
@@ -65,7 +67,7 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
         in_doubt = in_doubt or broken
         if broken and len(row) > 1:
             for below, line in enumerate(row[1:-1], start=1):
-                if (alone := _line_alone(header, line, delimiter)) is not None:
+                if (alone := _line_alone(header, named, line, delimiter)) is not None:
                     yield number + below, alone
             number += len(row) - 1
             lines.give_back(row[-1])
@@ -146,6 +148,11 @@ def _with_unnamed(header: list[str], first: list[str]) -> list[str]:
     return header if any(beyond) else _all_named([*header, *beyond])
 
 
+def _filled(cells: list[str], header: list[str], named: int) -> list[str]:
+    """The cells of a row, with empty ones for the columns beyond the ``named`` first where the row does not end in the delimiter."""
+    return [*cells, *[""] * (len(header) - named)] if len(cells) == named else cells
+
+
 def _named_cells(header: list[str], cells: list[str], row: list[str]) -> Found:
     if len(cells) != len(header):
         over = f" over {len(row)} lines" if len(row) > 1 else ""
@@ -161,13 +168,13 @@ def _named_cells(header: list[str], cells: list[str], row: list[str]) -> Found:
     return dict(zip(header, cells, strict=True))
 
 
-def _line_alone(header: list[str], line: str, delimiter: str) -> Found | None:
+def _line_alone(header: list[str], named: int, line: str, delimiter: str) -> Found | None:
     """A line as a whole row, or None if it is blank."""
     try:
         cells = next(_reader([line], delimiter))
     except csv.Error as error:
         return _no_csv(error, line)
-    return _well_formed(_named_cells(header, cells, [line]), [line], delimiter) if cells else None
+    return _well_formed(_named_cells(header, _filled(cells, header, named), [line]), [line], delimiter) if cells else None
 
 
 def _well_formed(found: Found | None, row: list[str], delimiter: str) -> Found | None:

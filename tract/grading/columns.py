@@ -73,14 +73,14 @@ class Columns:
         if parts is not None:
             raise ValueError(f"{self.of['rubric']}: is given beside {self.of['criteria']}; a row has one rubric, leave one of them empty")
         try:
-            return rubric_of(_without_nulls(own))
+            return rubric_of(without_nulls(own))
         except DataError as error:
             raise ValueError(f"{self.of['rubric']}: {str(error).removeprefix('rubric: ')}") from None
 
     def _of_parts(self, cells: Mapping[str, object]) -> Rubric | None:
         """That of the columns of criteria and descriptions."""
         described: dict[str, str] = {}
-        whole = _without_nulls(fields.optional_value(cells, self.of.get("score_descriptions")))
+        whole = without_nulls(fields.optional_value(cells, self.of.get("score_descriptions")))
         if isinstance(whole, Mapping):
             texts = {str(label): fields.optional_text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
             described |= {label: text for label, text in texts.items() if text is not None}
@@ -97,13 +97,13 @@ class Columns:
         return None
 
 
-def _without_nulls(given: object) -> object:
+def without_nulls(given: object) -> object:
     """A mapping without its nulls, within it too: a struct of Parquet has the scores of all rows in each; a map is read as pairs."""
     if isinstance(given, list) and given and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
         given = dict(given)
     if not isinstance(given, Mapping):
         return given
-    return {name: _without_nulls(value) for name, value in given.items() if value is not None}
+    return {name: without_nulls(value) for name, value in given.items() if value is not None}
 
 
 def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> dict[str, str]:

@@ -130,7 +130,7 @@ def plan_of(
     if rubric is not None and (twice := [field for field in ("rubric", "criteria") if field in given]):
         raise DataError(f"--rubric: is given beside --columns {twice[0]}=...; give one of them")
     columns = columns_in(list(facts.kinds), given, str(source))
-    return Plan(facts, out, columns, rubric, limit, retry_of(source, limit, out, columns) if retry_failed else None)
+    return Plan(facts, out, columns, rubric, limit, retry_of(facts, limit, out, columns) if retry_failed else None)
 
 
 def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[int], None], *, keep_going: bool = False) -> None:

@@ -112,7 +112,8 @@ def _typed(value: object, name: str, kind: pa.DataType) -> Any:
     if pa.types.is_floating(kind):
         return fields.optional_number(value, name)
     if pa.types.is_boolean(kind):
-        return bool(_parsed(value, name))
+        # True and False are how pandas writes them when it saves a CSV file again.
+        return bool(_parsed(value.lower() if isinstance(value, str) else value, name))
     found = fields.optional_text(value, name)
     return found or "" if name == "judge_feedback" else found
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tract.containers import not_finite_in
+from tract.data.fields import WrittenNumber
 from tract.data.rows import RowProblem, UnreadableCell
 from tract.durable import sync_file, sync_folder
 from tract.grading.graded import COLUMNS, TYPES
@@ -125,6 +126,10 @@ def _text(value: Any) -> str:
     """A value in CSV: text as it is, nothing for null, else JSON."""
     if value is None:
         return ""
+    if isinstance(value, WrittenNumber):
+        return value.written
+    if not isinstance(value, (str, bool, int, float, list, tuple, dict)):
+        value = _plain(value)
     return _valid(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,12 @@ from tract.data import fields
 from tract.data.readers import content_fingerprint, read_rows
 from tract.data.rows import Row
 from tract.errors import DataError
-from tract.grading.columns import REQUIRED, Columns
-from tract.grading.graded import record_of
-from tract.grading.scan import numbered_rows
+from tract.grading.columns import Columns, without_nulls
+from tract.grading.graded import COLUMNS, record_of
+from tract.grading.scan import FileFacts, numbered_rows
+
+# Of JSON, leading zeros aside, which make it a text.
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -47,26 +53,32 @@ class Retry:
             yield next(again) if record["judge_score"] is None else record
 
 
-def retry_of(source: Path, limit: int | None, graded: Path, columns: Columns) -> Retry:
+def retry_of(facts: FileFacts, limit: int | None, graded: Path, columns: Columns) -> Retry:
     """What is to be graded again.
 
     Args:
-        source: the input. limit: the most rows of it. graded: what an earlier command made of it. columns: of the input.
+        facts: of the input. limit: the most rows of it. graded: what an earlier command made of it. columns: of the input.
 
     Raises:
-        DataError: if ``graded`` is no graded file, or not that of the input: a row with a score must have the same instruction and
-            response in both. Rows without one may have been corrected.
+        DataError: if ``graded`` is no graded file, or not that of the input: a row with a score must hold the same in all columns that
+            the judge is shown. Rows without one may have been corrected. Nor may it have columns that the input lacks.
     """
     if not graded.is_file():
-        raise DataError(f"-o {graded}: does not exist; --retry-failed needs the graded file that an earlier command wrote there")
+        begun = graded.with_name(f"{graded.name}.partial").exists()
+        hint = "a command was interrupted: give it again, without --retry-failed" if begun else "an earlier command writes it"
+        raise DataError(f"-o {graded}: does not exist, and --retry-failed needs a graded file; {hint}")
     statuses: Counter[str] = Counter()
-    for row, record in _beside(source, limit, graded):
+    names = {name.strip() for name in facts.kinds} | set(COLUMNS)
+    for row, record in _beside(facts.path, limit, graded):
+        cells = fields.columns_of(record["input"])
+        if own := next((name for name in cells if name.strip() not in names), None):
+            raise DataError(f"-o {graded}: has a column {own!r} that {facts.path} lacks, so that it would be lost; add it there first")
         if record["judge_score"] is None:
             statuses[record["judge_status"]] += 1
-        elif _texts(row.data, columns) != _texts(record["input"], columns):
+        elif (changed := _changed(row.data, cells, columns)) is not None:
             raise DataError(
-                f"-o {graded}: its grade for {row.place} belongs to another instruction or response; give the input that was graded, or "
-                "grade the whole file: --overwrite in place of --retry-failed"
+                f"-o {graded}: its grade for {row.place} belongs to another {changed}; give the input that was graded, or grade the whole "
+                "file: --overwrite in place of --retry-failed"
             )
     return Retry(graded, content_fingerprint(graded), dict(statuses))
 
@@ -90,10 +102,32 @@ def _record(row: Row) -> dict[str, Any]:
         raise DataError(f"{row.place}: {error}; --retry-failed needs a file that tract grade wrote") from None
 
 
-def _texts(data: object, columns: Columns) -> list[str] | None:
-    """Instruction and response of a row; None if it has none that can be graded."""
-    try:
-        cells = fields.columns_of(data)
-        return [fields.text(fields.value_of(cells, columns.of[field]), field) for field in REQUIRED]
-    except ValueError:
-        return None
+def _changed(data: object, graded: Mapping[str, object], columns: Columns) -> str | None:
+    """The first field that a row and its graded form differ in; None if they hold the same."""
+    if not isinstance(data, Mapping):
+        return "row"
+    for field, column in columns.to_dict().items():
+        before, now = (_comparable(fields.optional_value(cells, column)) for cells in (graded, data))
+        if before != now:
+            return field
+    return None
+
+
+def _comparable(value: object) -> object:
+    """A value as it is in every format: numbers and objects may have become text, and nulls of a struct come and go."""
+    if isinstance(value, str):
+        number = _NUMBER.fullmatch(value.strip())
+        if not number and not value.lstrip().startswith(("{", "[")):
+            return value
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    value = without_nulls(value)
+    if isinstance(value, Mapping):
+        return {str(name): _comparable(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_comparable(inner) for inner in value]
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return float(value) if isinstance(value, (int, float, Decimal)) else str(value)

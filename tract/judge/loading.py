@@ -20,10 +20,10 @@ from tract.judge.chat_models import chat_settings, template_of
 from tract.judge.fit_stages import is_run
 from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
 from tract.layout import TEMPLATE_DATE, SequenceLayout
-from tract.modeling import context_of, load_tokenizer, locate, model_fingerprint, unpacked
+from tract.modeling import context_of, load_config, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
-from tract.stages.recorded_paths import places_of
+from tract.stages.recorded_paths import is_hub_id, places_of
 
 log = logging.getLogger(__name__)
 
@@ -273,28 +273,47 @@ def _trained(where: _Where, base_model: str | None) -> _Found | None:
         return _Found(settings, where.model(where.spec, revision=None if folder.is_dir() else where.revision), None)
     weights = folder if folder.is_dir() else _adapter_from_hub(where)
     base = _base_of(settings, folder) if base_model is None else BaseModel(base_model)
-    model = where.model(base.name_or_path, package=base.package, revision=base.revision)
-    return _Found(settings, model, weights, _adapter_digest(weights))
+    model = _base_model(base, where, folder)
+    return _Found(settings, model, weights, _adapter_digest(weights), named=settings.base_model.name_or_path)
+
+
+_NO_BASE = "give base_model=PATH (--base-model PATH)"
 
 
 def _base_of(settings: JudgeSettings, folder: Path) -> BaseModel:
     """What an exported adapter belongs on, also where its folder was moved together with that of the base model.
 
+    A name that may be an id of the hub is one: an export names a folder by its whole path.
+
     Raises:
         ConfigError: if that is a folder which is not there.
     """
     base = settings.base_model
-    if base.package is not None or not folder.is_dir():
+    if base.package is not None or is_hub_id(base.name_or_path):
         return base
     found = places_of(base.name_or_path, folder, {})
-    if found:
-        return replace(base, name_or_path=str(found[0]))
-    if base.name_or_path.startswith((".", "/", "~")) or base.name_or_path.endswith(".gguf"):
+    if not found:
+        raise ConfigError(f"base_model: the adapter {folder} belongs on {base.name_or_path!r}, which is not there; {_NO_BASE}")
+    return replace(base, name_or_path=str(found[0]))
+
+
+def _base_model(base: BaseModel, where: _Where, adapter: Path) -> ModelConfig:
+    """The configuration of an adapter's base model.
+
+    Raises:
+        ConfigError: if it is neither here nor on the hub.
+    """
+    try:
+        model = where.model(base.name_or_path, package=base.package, revision=base.revision)
+        load_config(model, locate(model))
+        return model
+    except ConfigError as error:
+        if base.package is not None or Path(base.name_or_path).exists():
+            raise
         raise ConfigError(
-            f"base_model: the adapter {folder} belongs on {base.name_or_path!r}, which is not there; give base_model=PATH "
-            "(--base-model PATH)"
-        )
-    return base
+            f"base_model: the adapter {adapter} belongs on {base.name_or_path!r}, neither a folder here nor found on the hub; {_NO_BASE} "
+            f"({error})"
+        ) from error
 
 
 def _of_run(folder: Path, where: _Where, base_model: str | None) -> _Found | None:

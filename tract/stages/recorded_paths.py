@@ -64,8 +64,9 @@ def found_base(model: ModelConfig, seed: int, folder: Path, manifest: Mapping[st
     if model.package is not None or ("base_model" in manifest and was is None):
         return model
     places = places_of(name, folder, manifest)
+    of_hub = was is None and is_hub_id(name)  # or a folder, of a run of an earlier version, which does not say
     if not places:
-        if was is None and _HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
+        if of_hub:
             return _of_hub(model, folder)
         made = f" ({was} when the run was made)" if was is not None and was != name else ""
         raise ConfigError(f"base_model: {folder} was trained on {name!r}{made}, which is not there any more; {_WHERE}")
@@ -74,6 +75,8 @@ def found_base(model: ModelConfig, seed: int, folder: Path, manifest: Mapping[st
         return model
     trained_on = manifest["identity"]["config"].get("model", {}).get("fingerprint")
     found = next((each for each in candidates if model_fingerprint(each, seed, named=name) == trained_on), None)
+    if found is None and of_hub:
+        return _of_hub(model, folder)
     if found is None:
         found = candidates[0]
         log.warning("base_model: %s was trained on %r; %s, with other files, is taken for it", folder, name, found.name_or_path)
@@ -82,13 +85,18 @@ def found_base(model: ModelConfig, seed: int, folder: Path, manifest: Mapping[st
     return found
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name may be its id on the hub; a relative path of two parts looks the same."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith(".gguf")
+
+
 def _of_hub(model: ModelConfig, folder: Path) -> ModelConfig:
     """The same, of a run that does not say whether its seed LLM was a folder, as earlier versions did not."""
     try:
         load_config(model, locate(model))
     except ConfigError as error:
         raise ConfigError(
-            f"base_model: {folder} was trained on {model.name_or_path!r}, of which there is no folder here or beside the run; "
-            f"{_WHERE} ({error})"
+            f"base_model: {folder} was trained on {model.name_or_path!r}; no folder here or beside the run has its files, and it is not "
+            f"found on the hub; {_WHERE} ({error})"
         ) from error
     return model
