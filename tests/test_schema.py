@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tract.errors import DataError
@@ -49,3 +50,9 @@ def test_other_shapes_are_one_line(descriptions: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         Rubric("x", descriptions)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_scores() -> None:
+    expected = Rubric("x", {1: "a", 2.5: "b"})
+    assert Rubric("x", [(np.int64(1), "a"), (np.float64(2.5), "b")]) == expected
+    assert Rubric("x", {np.int64(1): "a", np.float32(2.5): "b"}) == expected

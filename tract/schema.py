@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,12 +65,13 @@ def _pairs(given: object) -> tuple[tuple[str, str], ...]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and value is not True and value is not False
 
 
 def _label(key: object) -> str:
     """The text of a score; whole numbers are written without a point, as YAML and JSON may have read them."""
-    return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+    number = float(key) if isinstance(key, numbers.Real) and not isinstance(key, numbers.Integral) else math.nan
+    return str(int(number)) if number.is_integer() else str(key)
 
 
 def _shown(text: str) -> str:

@@ -142,3 +142,13 @@ def test_one_scale_is_compared_in_points(tmp_path: Path, tract: Command) -> None
 
 def test_normalize_is_for_files(tmp_path: Path, tract: Command) -> None:
     assert "--normalize: is for graded files" in tract("compare", tmp_path, "--normalize")[2]
+
+
+def test_blanks_around_the_name_of_an_id_do_not_count(tmp_path: Path, tract: Command) -> None:
+    grade = "ok,3.0,3.0,[],"
+    for name in ("a.csv", "b.csv"):
+        rows = "".join(f"Q,{n},{grade}\n" for n in range(3))
+        (tmp_path / name).write_text(f"instruction, ID,judge_status,judge_score,judge_raw_score,judge_feedbacks,judge_distribution\n{rows}")
+    status, output, error = tract("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--columns", "id=ID", "--resamples", 10)
+    assert (status, error) == (0, "")
+    assert "3 pairs by id" in output

@@ -231,7 +231,7 @@ def test_rows_that_failed_are_graded_again_by_the_same_command(tmp_path: Path, t
     status, output, error = tract(*command)
     assert (status, judge.graded[3].response) == (0, "broken")
     assert "errors 2 x the model failed 1 x in.jsonl:9: not JSON" in " ".join(output.split())
-    assert "3 rows failed; the same command with --retry-failed grades the rows without a score again" in output
+    assert "rows without a score: 5, errors: 3; the same command with --retry-failed grades these 5 again" in output
     assert not [line for line in error.splitlines() if "failed" in line]  # none for each row
     assert tract(*command)[2].endswith("--retry-failed for its rows without a score, or another output\n")
     assert "give one of the two" in tract(*command, "--retry-failed", "--overwrite")[2]

@@ -147,3 +147,11 @@ def test_a_rubric_column_and_the_text_of_a_rubric_in_a_file(tract: Command, tmp_
     assert tract("inspect", tmp_path / "in.jsonl", "--judge", TINY, "--row", 3)[2].startswith(
         "error: in.jsonl:3: rubric: cannot tell whether '1. a' and '2. b' are scores or a numbered list; write each score"
     )
+
+
+def test_a_row_may_lack_a_column_that_others_have(tract: Command, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"instruction": "a", "response": "b"}\n{"instruction": "c", "response": "d", "what": "Right?"}\n')
+    status, output, _ = tract("inspect", file, "--judge", "tract/assets/tiny", "--columns", "criteria=what")
+    assert status == 0
+    assert "Right?" not in output

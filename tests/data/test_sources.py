@@ -397,3 +397,5 @@ def test_mapped_columns_take_a_rubric_as_text():
     assert source.rubric == Rubric("Is it right?", {1: "no", 5: "yes"})
     with pytest.raises(ConfigError, match="data.source.rubric: cannot tell whether '1. no' and '2. yes' are scores or a numbered list"):
         MappedColumns("x.csv", {"instruction": "q", "response": "a"}, "Is it right?\n1. no\n2. yes")
+    with pytest.raises(ConfigError, match="data.source.rubric: ' ' is blank; give the text of a rubric, or null"):
+        MappedColumns("x.csv", {"instruction": "q", "response": "a"}, " ")

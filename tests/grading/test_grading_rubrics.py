@@ -12,6 +12,8 @@ import pytest
 from graders import StandIn
 from test_grading_files import grade, read, write
 
+from tract.data.rows import Row
+from tract.grading.columns import columns_in
 from tract.judge.requests import GradeRequest
 from tract.schema import Rubric
 
@@ -81,3 +83,13 @@ def test_the_column_can_have_another_name(tmp_path: Path) -> None:
     assert judge.graded[0].rubric == EXPECTED
     with pytest.raises(ValueError, match="--rubric: is given beside --columns rubric=...; give one of them"):
         grade(tmp_path / "in.jsonl", tmp_path / "other.jsonl", judge, {"rubric": "how"}, rubric=EXPECTED)
+
+
+def test_descriptions_as_json_text_are_an_object(tmp_path: Path) -> None:
+    """As ``tract grade`` writes them into a CSV file."""
+    rubric = Rubric("Right?", {0: "no", 1: "yes"})
+    columns = columns_in(["instruction", "response", "criteria", "score_descriptions"], {}, "in.csv")
+    cells = {"instruction": "a", "response": "b", "criteria": "Right?", "score_descriptions": ' {"0": "no", "1": "yes", "2": null}'}
+    assert columns.request(Row("in.csv:2", cells), None).rubric == rubric
+    with pytest.raises(ValueError, match=r"score_descriptions: found '\{0: no'; JSON of an object of score and text is accepted"):
+        columns.request(Row("in.csv:2", {**cells, "score_descriptions": "{0: no"}), None)

@@ -495,3 +495,17 @@ def test_fields_that_cannot_be_used_are_one_line(content: dict[str, Any], messag
 def test_an_item_that_fails_keeps_the_id_that_it_was_given(judge: Judge) -> None:
     bad: list[Any] = [{"instruction": "a", "response": None, "id": number} for number in (7, 7.0, None, float("nan"))]
     assert [grade.id for grade in judge.grade_batch(bad, progress=False)] == ["7", "7", "", ""]
+
+
+@pytest.mark.parametrize("blank", ["", "  \n", float("nan")])
+def test_a_blank_rubric_is_none_as_in_a_file(blank: Any) -> None:
+    expected = GradeRequest("a", "b")
+    assert GradeRequest("a", "b", blank) == GradeRequest.of({"instruction": "a", "response": "b", "rubric": blank}) == expected
+
+
+def test_a_whole_number_of_numpy_is_a_number_of_cots() -> None:
+    found = GradeRequest("a", "b", n_cot=np.int64(3)).n_cot  # type: ignore[arg-type]
+    assert (found, type(found)) == (3, int)
+    for wrong in (np.int64(0), np.float64(3.0), np.True_, True, "3"):
+        with pytest.raises(DataError, match="n_cot: found .*; a whole number from 1 to 1024 is accepted"):
+            GradeRequest("a", "b", n_cot=wrong)  # type: ignore[arg-type]

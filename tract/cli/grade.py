@@ -101,7 +101,8 @@ def _grade(arguments: argparse.Namespace) -> int:
         summary = finish(plan, journal, judge.grid)
     say("\n".join(summary.lines(_time(time.monotonic() - begun, rows - before, before))))
     if failed := summary.statuses[ERROR]:
-        say(f"\n{failed} rows failed; the same command with --retry-failed grades the rows without a score again")
+        without = summary.rows - summary.scores.count
+        say(f"\nrows without a score: {without}, errors: {failed}; the same command with --retry-failed grades these {without} again")
     say(f"\n{plan.out}")
     return 0 if summary.scores.count else 1
 

@@ -103,13 +103,15 @@ def _row(arguments: argparse.Namespace, rubric: Any) -> tuple[str, GradeRequest]
 
     from tract.data.readers import read_rows
     from tract.grading.columns import columns_in, parse_columns
+    from tract.grading.scan import first_columns
 
     given = parse_columns(arguments.columns)
     number = arguments.row or 1
     row = next(islice(read_rows(arguments.file), number - 1, None), None)
     if row is None:
         raise DataError(f"--row {number}: {arguments.file} holds fewer rows; rows are counted from 1")
-    names = list(row.data) if isinstance(row.data, dict) else []
+    # Lines of JSON may leave out what they have none of.
+    names = list({**row.data, **dict.fromkeys(first_columns(arguments.file))}) if isinstance(row.data, dict) else []
     try:
         # A row that could not be read says so itself.
         columns = columns_in(names, given, row.place) if names else columns_in(["instruction", "response"], {}, row.place)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from tract import __version__
-from tract.entry import ALLOCATOR, guarded, show_masked
 from tract.errors import ConfigError
 
 # Subcommand -> (the module with add_arguments(parser) and run(arguments), what it does).
@@ -41,9 +40,15 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a subcommand and ends the process with its status; an error of the user's is one line and status 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if (text := _text_of(given)) is not None:
+        sys.stdout.write(text)
+        return
+    from tract.entry import guarded, show_masked  # loads Hydra
+
     sys.excepthook = show_masked
     try:
-        status = guarded(_run)(list(sys.argv[1:] if arguments is None else arguments))
+        status = guarded(_run)(given)
     except KeyboardInterrupt:  # where there is nothing to go on with
         sys.stderr.write("interrupted\n")
         status = 128 + signal.SIGINT
@@ -51,14 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
-def _run(arguments: list[str]) -> int | None:
+def _text_of(arguments: list[str]) -> str | None:
+    """What is shown where no command is run; None for a command."""
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
-        sys.stdout.write(_overview())
-        return 0
-    if name == "--version":
-        sys.stdout.write(f"tract {__version__}\n")
-        return 0
+        return _overview()
+    return f"tract {__version__}\n" if name == "--version" else None
+
+
+def _run(arguments: list[str]) -> int | None:
+    name = arguments[0]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -73,6 +80,8 @@ def _run(arguments: list[str]) -> int | None:
 
 def _prepare() -> None:
     """What libraries read when they are loaded, and where warnings go."""
+    from tract.entry import ALLOCATOR
+
     for variable, value in ALLOCATOR.items():
         os.environ.setdefault(variable, value)
     if not sys.stderr.isatty():

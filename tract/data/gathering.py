@@ -151,7 +151,8 @@ def _check_rater(rater: str, score: float, content: bytes, known: bytes) -> None
 def _check_agreement(example: JudgeExample, known: tuple[int, float | None, str | None]) -> None:
     _, target_score, split = known
     if example.target_score != target_score:
-        raise ValueError(f"target_score: {example.target_score} contradicts {target_score} of an earlier row with the same prompt")
+        here, there = ("no value" if each is None else each for each in (example.target_score, target_score))
+        raise ValueError(f"target_score: {here} contradicts {there} of an earlier row with the same prompt")
     if example.split != split:
         raise ValueError(f"split: {example.split} contradicts {split} of an earlier row with the same prompt")
 

@@ -208,6 +208,9 @@ def _rubric_problems(columns: Mapping[str, Any], rubric: Mapping[str, Any] | str
     if columns.get("criteria") is not None:
         yield f"{key}: is given beside data.source.columns.criteria; set one of them to null"
     if isinstance(rubric, str):
+        if not rubric.strip():
+            yield f"{key}: {rubric!r} is blank; give the text of a rubric, or null"
+            return
         try:
             rubric_from_text(rubric)
         except DataError as error:

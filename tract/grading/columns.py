@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,8 @@ class Columns:
         """That of the columns of criteria and descriptions."""
         described: dict[str, str] = {}
         whole = without_nulls(fields.optional_value(cells, self.of.get("score_descriptions")))
+        if isinstance(whole, str) and whole.lstrip().startswith("{"):  # as CSV files hold an object
+            whole = without_nulls(_object_of(whole, self.of["score_descriptions"]))
         if isinstance(whole, Mapping):
             texts = {str(label): fields.optional_text(text, f"{self.of['score_descriptions']}.{label}") for label, text in whole.items()}
             described |= {label: text for label, text in texts.items() if text is not None}
@@ -95,6 +98,13 @@ class Columns:
         if described:
             raise ValueError(f"{self.of.get('criteria', 'criteria')}: missing beside descriptions of scores; a rubric needs its criterion")
         return None
+
+
+def _object_of(text: str, column: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError(f"{column}: found {fields.shown(text)}; JSON of an object of score and text is accepted") from None
 
 
 def without_nulls(given: object) -> object:

@@ -17,6 +17,7 @@ from tract.evaluation.results import Array
 from tract.grading.columns import columns_in
 from tract.grading.graded import reading_of
 from tract.grading.scales import Scale, normalized, scale_of, shown_scales
+from tract.grading.scan import first_columns
 from tract.judge.grades import OK
 
 KEYS = ("id", "instruction")
@@ -85,8 +86,8 @@ class Pairs:
 
 def key_of(files: Sequence[Path], given: Mapping[str, str]) -> str:
     """What answers are paired by: "id" if every file has such a column, else "instruction"."""
-    names = [_first_columns(path) for path in files]
-    return "id" if all(given.get("id", "id") in columns for columns in names) else "instruction"
+    names = [first_columns(path) for path in files]
+    return "id" if all(fields.column_called(given.get("id", "id"), columns) is not None for columns in names) else "instruction"
 
 
 def read_graded(path: Path, key: str, given: Mapping[str, str]) -> GradedFile:
@@ -98,7 +99,7 @@ def read_graded(path: Path, key: str, given: Mapping[str, str]) -> GradedFile:
     Raises:
         DataError: if the file was not graded, lacks a column, or one of its grades cannot be used.
     """
-    first = _first_columns(path)
+    first = first_columns(path)
     if "judge_score" not in first or "judge_status" not in first:
         raise DataError(f"{path}: has no columns judge_score and judge_status; grade it first: tract grade {path} --judge ... -o ...")
     columns = columns_in(first, given, str(path), required=tuple(dict.fromkeys((key, "instruction"))))
@@ -179,17 +180,6 @@ def _check_one_scale(scales: tuple[tuple[Scale, ...], tuple[Scale, ...]], names:
         f"tract compare: the scores of {found} are on several scales, whose points cannot be compared; grade both with one rubric, "
         "or give --normalize for (score - lowest) / (highest - lowest) of each score's own scale"
     )
-
-
-def _first_columns(path: Path) -> list[str]:
-    """The columns of the first rows; lines of JSON need not all have the same."""
-    found: dict[str, None] = {}
-    for number, row in enumerate(read_rows(path)):
-        if isinstance(row.data, Mapping):
-            found |= dict.fromkeys(row.data)
-        if number >= 255:
-            break
-    return list(found)
 
 
 def _answer(row: Row, key: str, instruction: str, response: str | None) -> tuple[str, Answer] | str:

@@ -59,6 +59,17 @@ def scan(path: Path, limit: int | None) -> FileFacts:
     return FileFacts(path, rows, content_fingerprint(path), kinds)
 
 
+def first_columns(path: Path) -> list[str]:
+    """The columns of the first rows; lines of JSON need not all have the same."""
+    found: dict[str, None] = {}
+    for number, row in enumerate(read_rows(path)):
+        if isinstance(row.data, Mapping):
+            found |= dict.fromkeys(row.data)
+        if number >= 255:
+            break
+    return list(found)
+
+
 def numbered_rows(path: Path, limit: int | None) -> Iterator[tuple[int, Row]]:
     """(number from 0, row) of each row of a file."""
     return enumerate(islice(read_rows(path), limit))

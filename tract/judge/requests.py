@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -63,13 +64,12 @@ class GradeRequest:
         if is_null(self.n_cot):
             object.__setattr__(self, "n_cot", None)
         rubric: object = self.rubric
-        if isinstance(rubric, (str, Mapping)):
+        if not isinstance(rubric, Rubric):
             object.__setattr__(self, "rubric", rubric_of(rubric))
         if self.rubric is not None:
             _check_rubric(self.rubric)
-        n_cot = self.n_cot
-        if n_cot is not None and (isinstance(n_cot, bool) or not isinstance(n_cot, int) or not 1 <= n_cot <= MOST_COTS):
-            raise DataError(f"n_cot: found {n_cot!r}; a whole number from 1 to {MOST_COTS} is accepted")
+        if self.n_cot is not None:
+            object.__setattr__(self, "n_cot", _number_of_cots(self.n_cot))
 
     def _take(self, name: str, take: Callable[[object, str], str]) -> None:
         """Makes text of what a field was given."""
@@ -114,6 +114,13 @@ class GradeRequest:
         return cls(**{**content, "rubric": rubric_of(content.get("rubric"))})
 
 
+def _number_of_cots(given: object) -> int:
+    with contextlib.suppress(TypeError):
+        if not isinstance(given, bool) and 1 <= (found := operator.index(given)) <= MOST_COTS:  # type: ignore[arg-type]
+            return found
+    raise DataError(f"n_cot: found {given!r}; a whole number from 1 to {MOST_COTS} is accepted")
+
+
 def number_as_text(value: object) -> object:
     """A finite number or a boolean as the text that JSON writes for it; anything else as it is."""
     with contextlib.suppress(ValueError):
@@ -134,7 +141,7 @@ def rubric_of(given: object) -> Rubric | None:
     Raises:
         DataError: if it is something else, or a part of it cannot be used.
     """
-    if is_null(given):
+    if is_missing(given):
         return None
     if isinstance(given, Rubric):
         return given

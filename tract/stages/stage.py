@@ -34,6 +34,12 @@ IMMATERIAL_CODE = (
     "tract.generation.exactness",
     "tract.generation.paths",
     "tract.stages.sequences",
+    # A rubric as text, and a seed LLM by its path: what they were read as is part of the key.
+    "tract.data.rubric_mapping",
+    "tract.data.rubric_marks",
+    "tract.data.rubric_signs",
+    "tract.data.rubric_text",
+    "tract.stages.recorded_paths",
     "tract.inside",
     "tract.masking",
     "tract.interruption",
