@@ -64,8 +64,8 @@ def _pairs(given: object) -> tuple[tuple[str, str], ...]:
     return tuple((_label(label) if _is_number(label) else label, text) for label, text in given)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and value is not True and value is not False
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _label(key: object) -> str:
