@@ -32,6 +32,8 @@ _STEPS = re.compile(
     rf"(?:(?!1(?![0-9]|[.,][0-9]))[0-9.]*[0-9]|{_PART}|(?!one\b){'(?:' + '|'.join(COUNTS) + ')'}\b)|"
     rf"\b{_PART}s?[ -](?:an? )?(?:points?|marks?|stars?|steps?|scores?|grades?|increments?|intervals?|ratings?|values?|numbers?)\b|"
     r"\bhalves\b|"
+    r"\b(?:intermediate|in-between|floating[ -]point|float|real-valued|continuous)[ ](?:values?|scores?|numbers?|grades?|ratings?)\b|"
+    r"\b(?:one|two|three|[0-9])[ ]decimals?\b|"
     r"(?<![\w.])[0-9]*[.,][0-9]+[ -]?(?:points?[ -])?(?:steps?|increments?|intervals?|points?|marks?)\b|"
     r"\b[0-9]+[ -](?:points?[ -])?(?:increments?|intervals?)\b|\b[0-9]+[ -]points?[ -]steps?\b|"
     r"\b(?:decimals?|fractions?|fractional|decimal (?:points?|numbers?|scores?|values?))[ ](?:(?:is|are|may|can)[ ](?:be[ ])?)?"
@@ -41,9 +43,14 @@ _STEPS = re.compile(
     r"\b(?:e\.g\.|like|such as|for example),?[ ][0-9]\.[0-9]",
     re.IGNORECASE,
 )  # fmt: skip
-_DENIED = re.compile(r"\b(?:no|not|without|never|avoid|neither|nor)\b[^.?!\n]*$|n't\b[^.?!\n]*$", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:no|not|without|never|avoid|within|neither|nor)\b[^.?!\n]*$|n't\b[^.?!\n]*$", re.IGNORECASE)
+_GIVE = r"(?:give|use|assign|answer|return|output|write|score|say|respond with|rate)"
+# A score for a case apart: "or 0 if it is empty", "If it is empty, give 0", "or N/A".
 _BESIDE = re.compile(
-    r"\b(?:or|otherwise|else|and|give|use|assign)[ ](?:it[ ])?(?:an?[ ])?([+-]?[0-9]{1,3})[ ](?:if|when|in case)\b", re.IGNORECASE
+    rf"\b(?:or|otherwise|else|and|{_GIVE})[ ](?:it[ ])?(?:an?[ ])?([+-]?[0-9]{{1,3}})[ ](?:if|when|in case)\b|"
+    rf"\b(?:if|when)\b[^.?!\n]{{1,80}}?[, ][ ]?(?:then[ ])?{_GIVE}[ ](?:it[ ])?(?:an?[ ])?([+-]?[0-9]{{1,3}})(?=[.;,!)]|\s*$)|"
+    r"\b(?:or|otherwise|else|and)[ ]?[\"'(]{0,2}(N/?A)\b",
+    re.IGNORECASE,
 )
 
 
@@ -58,6 +65,8 @@ def claimed_scales(criteria: str, below: str, scores: Sequence[float]) -> list[t
     for pattern, is_request, may_be_asked in _CLAIMS:
         for match in pattern.finditer(f"{criteria}\n{below}" if is_request else criteria):
             ends = _ends_of(match, scores)
+            if ends is not None and is_request:
+                ends = min(ends), max(ends)  # "from 5 to 1"; elsewhere "3-1" is the result of a match
             if ends is not None and ends[0] < ends[1] and (is_request or not may_be_asked or not in_question(criteria, match)):
                 found.append((ends, " ".join(match[0].split()).lstrip(".:;,!?( ")))
     return found
@@ -88,5 +97,8 @@ def finer_steps(text: str) -> str | None:
 
 def unlisted_score(text: str, scores: Sequence[float]) -> str | None:
     """The words that ask for a score that is none of ``scores`` ("or 0 if it is empty"), or None."""
-    asked = (match for match in _BESIDE.finditer(text) if float(match[1]) not in scores and not in_question(text, match))
-    return next((" ".join(match[0].split()) for match in asked), None)
+    for match in _BESIDE.finditer(text):
+        written = match[1] or match[2] or "nan"  # N/A equals no score
+        if float(written) not in scores and not in_question(text, match):
+            return " ".join(match[0].split())
+    return None

@@ -7,12 +7,12 @@ import re
 from tract.data.fields import shown
 
 _N = r"[+-]?[0-9]{1,4}"
-_RANGE = rf"(?<![\w.]){_N}[ \t]?(?:-|to|\.\.\.?)[ \t]?[0-9]{{1,4}}(?![\w]|[.,][0-9])"
+_RANGE = rf"(?<![\w.]){_N}[ \t]?(?:-|to|\.\.\.?|\u2026)[ \t]?[0-9]{{1,4}}(?![\w]|[.,][0-9])"
 RATE = r"(?:rate|score|grade|give|assign|award|evaluate|assess|judge|mark|use|answer|respond|return|output|reply)"
 # Two numbers, each perhaps with what it means in parentheses.
-_ENDS = rf"(?:from |of |between )?({_N})(?: ?\([^()\n]{{1,60}}\))?[ \t]?(?:-|to|through|and|\.\.\.?)[ \t]?({_N})(?![.,]?[0-9])"
+_ENDS = rf"(?:from |of |between )?({_N})(?: ?\([^()\n]{{1,60}}\))?[ \t]?(?:-|to|through|and|\.\.\.?|\u2026)[ \t]?({_N})(?![.,]?[0-9])"
 _BEGIN = r"(?:^|[.!?:;,]\s|\()[ \t]{0,8}(?:(?:please|then|and|finally)[ \t])?"
-_NOT_ASKED = r"(?![^.!?\n]{0,200}\?)"
+_NOT_ASKED = r"(?![^.!?:\n]{0,200}\?)"
 
 
 def asking_sentences(ends: str) -> tuple[re.Pattern[str], ...]:
@@ -31,7 +31,7 @@ _RATED = r"\b(?:scal(?:e|ed)|scores?|scored|scoring|rat(?:e|ed|ing|ings)|grad(?:
 _WORD = (
     r"(?:pass|fail|yes|no|true|false|good|bad|poor|fair|excellent|average|great|terrible|low|medium|high|weak|strong|partial|partially|"
     r"correct|incorrect|acceptable|unacceptable|very good|very bad|satisfactory|unsatisfactory|strongly agree|agree|neutral|disagree|"
-    r"strongly disagree|always|often|sometimes|rarely|never|(?-i:[A-F][+-]?))(?![\w+])"
+    r"strongly disagree|maybe|mediocre|adequate|inadequate|mixed|always|often|sometimes|rarely|never|(?-i:[A-F][+-]?))(?![\w+])"
 )
 _QUALITY = r"(?:best|worst|highest|lowest|perfect|poor|bad|good|excellent)"
 _COUNTED = r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|[ivx]{1,4}|[\u2605\u2606\u2b50]{1,10})(?![\w+])"
@@ -65,6 +65,8 @@ _ROW = rf"(?:0{_SPACED})?1{_SPACED}2(?:{_SPACED}3(?:{_SPACED}[0-9]{{1,3}}){{0,10
 _PHRASE_NUMBER = rf"(?!{_OTHER})[^\W\d_]{{2,20}}(?:[ \t][^\W\d_]{{1,20}}){{0,3}}[ \t][0-9]{{1,3}}[ \t.;,]{{0,3}}"
 _BRACKETED = r"[^\W\d_] ?[(\[][0-9]{1,3}[)\]]"
 _TOWARDS = r"(?:it|this|them|each|on|from|a|an|of|between|is)"
+_LISTING = r"[^.?!:\n]{0,40}\b(?:prints?|lists?|outputs?|returns?|shows?|counts?|contains?|holds?|includes?|steps?)\b"
+_FEW = r"[^\W\d_]{1,20}(?:[ \t][^\W\d_]{1,20}){0,2}"
 _LETTERS = r"(?-i:\b[A-E][+-]?[ \t]?(?:-|to|through|/|,)[ \t]?[B-F]\b(?!-))"
 _ASKING = r"\b(?:answer|reply|respond|output|say|grade|rate|score|verdict|choose|mark)\b[^.?!\n]{0,80}?[ \t]"
 _PAYING = r"\b(?:add|award|assign|deduct|subtract|earns?|worth)\b[^.?!\n]{0,40}?"
@@ -75,7 +77,7 @@ COUNTS = {
     word: place for place, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 } | {"hundred": 100}
 POINTS = rf"(?<![\w.])(?:[+-]?[0-9]{{1,4}}(?:\.[0-9]{{1,2}})?|{'|'.join(COUNTS)})(?![\w]|[.,]?[0-9])"
-UNTIL = r"[ \t]?(?:-|to|through|thru|until|up to|~|\.\.\.?)[ \t]?"
+UNTIL = r"[ \t-]?(?:-|to|through|thru|until|up to|~|\.\.\.?|\u2026)[ \t-]?"
 _BARE = "speaks of a scale without describing its scores"
 _WORDS = "names scores by words"
 _ASKED_FOR = "asks for one of several numbers"
@@ -162,13 +164,23 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ),
     (r"[,:-][ \t]*[01][ \t]?(?:or|/)[ \t]?[0-9]{1,3}[ \t.)]{0,4}$", _MENTIONED),
     (rf"{_GRADED}[ \t:(]{{1,3}}{_ROW}", _MENTIONED),
+    (rf"(?:^|[?.!:])[ \t]*(?!{_LISTING}){_FEW}[ \t]{_ROW}(?:[ \t]{_FEW})?\W{{0,3}}$", _MENTIONED),
+    (
+        rf"^(?!{_OTHER}s?\b)[^\W\d_]{{2,20}}(?:[ ](?!{_OTHER}s?\b)[^\W\d_]{{2,20}})?[ ,]{{1,2}}[01]{UNTIL}(?:[3-9]|10|100)\W{{0,3}}$",
+        _MENTIONED,
+    ),
+    (rf"\b(?:rate|score|grade)\b[^.?!\n]{{0,60}}\bbetween {POINTS} (?:and|&) {POINTS}", _MENTIONED),
+    (rf"\bbetween {POINTS} (?:and|&) {POINTS} (?:stars|points|marks)\b", _MENTIONED),
+    (r"(?<![\w/])[nx_]/(?:5|10|20|100)\b", _HIGHEST),
+    (r"\b(?:rate|score|grade|rating)\b[^.?!\n]{0,60}\b(?:in|as an?|as|using|with) percent(?:ages?)?\b|^use percentages?\b", _MENTIONED),
+    (r"\bthumbs[ -]?up[ ]?(?:/|or|,|versus|vs\.?)[ ]?(?:thumbs[ -]?)?down\b", _WORDS),
     (r"[\u2605\u2606\u2b50][ \t]{0,3}(?:-|to|through|,|/|or)[ \t]{0,3}[\u2605\u2606\u2b50]", _MENTIONED),
     (rf"\b(?:[0-9]+|{_COUNTED})[ ](?:stars?|points?|marks?)[ ]?(?:is|are|=|being|means?)[ ](?:the[ ])?{_QUALITY}\b", _MENTIONED),
     (r"\bhow many\b[^.?!\n]{0,40}\b(?:points|stars|marks)\b[^.?!\n]{0,40}\b(?:deserves?|earns?|merits?)\b", _MENTIONED),
 )
 _REFUSED = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), said) for pattern, said in _SIGNS)
 
-_NUMBERS = re.compile(rf"({_N})[ \t]?(?:-|to|\.\.\.?)[ \t]?([0-9]{{1,4}})", re.IGNORECASE)
+_NUMBERS = re.compile(rf"({_N})[ \t]?(?:-|to|\.\.\.?|\u2026)[ \t]?([0-9]{{1,4}})", re.IGNORECASE)
 _ASKING_START = re.compile(_ASKING, re.IGNORECASE)
 _QUESTION = re.compile(r"\W{0,9}(?:does|do|did|is|are|was|were|has|have|can|could|should|would|will)\b", re.IGNORECASE)
 

@@ -270,6 +270,9 @@ def _check_inline(signs: str, taken: Sequence[Mark]) -> None:
     for mark in inline_marks(signs, taken[0].style):
         if mark.value not in values and (mark.style == NAMED or mark.start < taken[-1].start or mark.value == following):
             _refuse(f"the score {mark.low} does not begin its line, others do")
+    dashed = re.compile(rf"[ \t]{following:g}[ \t]+-+[ \t](?![0-9])")  # between blanks, a dash is a mark where lines begin
+    if taken[-1].style == PLAIN and dashed.search(signs, taken[-1].end):
+        _refuse(f"the score {following:g} does not begin its line, others do")
 
 
 def _check_no_list(text: str, marks: Sequence[Mark]) -> None:
