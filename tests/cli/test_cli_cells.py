@@ -106,12 +106,14 @@ def test_files_that_cannot_be_read_are_one_line(
 )
 def test_no_command_grades_on_scores_that_a_rubric_does_not_ask_for(rubric: str, folder: Path, tract: Command, judge: StandIn) -> None:
     good = {"instruction": "a", "response": "3", "human": 3}
-    (folder / "in.jsonl").write_text("".join(json.dumps({**good, **more}) + "\n" for more in ({"rubric": rubric}, {"rubric": "Right?"})))
+    (folder / "in.jsonl").write_text(
+        "".join(json.dumps({**good, "instruction": text, "rubric": text}) + "\n" for text in (rubric, "Right?"))
+    )
     status, _, _ = tract("grade", folder / "in.jsonl", "--judge", "j", "-o", folder / "out.jsonl")
     grades = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [(grade["judge_status"], grade["judge_score"]) for grade in grades] == [("error", None), ("ok", 3.0)]
     assert "write each score on a line of its own" in grades[0]["judge_error"]
-    status, _, error = tract("inspect", folder / "in.jsonl", "--judge", TINY, "--row", 0)
+    status, _, error = tract("inspect", folder / "in.jsonl", "--judge", TINY, "--row", 1)
     assert status == 2
     assert "write each score on a line of its own" in error
     _, output, error = tract("calibrate", "--judge", folder, "--data", folder / "in.jsonl", "--target", "human", "--dry-run")

@@ -22,6 +22,7 @@ _CLAIMS = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), is_request, 
     (rf"(?<![0-9])[ (]out of (?P<high>{POINTS})(?=\W{{0,4}}$)", False, True),
     (rf"\b(?:max(?:imum|imal)?|highest|top)[ ](?:score|points?|marks?|rating)[ :=]{{1,3}}(?:(?:is|of) )?(?P<high>{POINTS})", False, True),
     (rf"\b(?:scores?|ratings?|grades?)[ \t:=]{{1,3}}[0-9_x]{{0,4}}/(?P<high>{POINTS})", False, True),
+    (rf"^how\b[^?\n]{{0,100}}\b(?:from|between) {_SPAN}", False, True),
     (rf"(?P<count>{POINTS})[ -](?:points?|levels?|stars?)[ -](?:likert )?(?:scale|rating|grid|score)\b", False, True),
 ))  # fmt: skip
 
@@ -54,20 +55,20 @@ _BESIDE = re.compile(
 )
 
 
-def claimed_scales(criteria: str, below: str, scores: Sequence[float]) -> list[tuple[tuple[float, float], str]]:
+def claimed_scales(around: str, within: str, scores: Sequence[float]) -> list[tuple[tuple[float, float], str]]:
     """((lowest, highest), words) of each sentence that names the scale of ``scores`` or another one.
 
     Args:
-        criteria: the text around the scores. below: what stands below a description, where only a request names a scale.
+        around: the lines around the scores. within: what stands in the line of a description, where only a request names a scale.
         scores: in points; they complete a sentence that names the highest score or how many there are.
     """
     found = []
     for pattern, is_request, may_be_asked in _CLAIMS:
-        for match in pattern.finditer(f"{criteria}\n{below}" if is_request else criteria):
+        for match in pattern.finditer(f"{around}\n{within}" if is_request else around):
             ends = _ends_of(match, scores)
             if ends is not None and is_request:
                 ends = min(ends), max(ends)  # "from 5 to 1"; elsewhere "3-1" is the result of a match
-            if ends is not None and ends[0] < ends[1] and (is_request or not may_be_asked or not in_question(criteria, match)):
+            if ends is not None and ends[0] < ends[1] and (is_request or not may_be_asked or not in_question(around, match)):
                 found.append((ends, " ".join(match[0].split()).lstrip(".:;,!?( ")))
     return found
 

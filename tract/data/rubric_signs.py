@@ -53,31 +53,32 @@ _FAR = r"(?s:.){0,2000}?"
 _LINES = r"[^\n]*(?:\n[^\n]*){1,9}?"
 _WHEN = rf"{_QUOTE}[0-9]+{_QUOTE}[ \t](?:if|when|means?|being|is|for|indicates)\b"
 _GIVEN = rf"\b(?:give|assign|award|score|rate|an?|is)[ \t](?:it[ \t])?(?:an?[ \t])?{_QUOTE}[0-9]+{_QUOTE}[ \t]"
-_ENDING = r"[^\n]{1,200}(?:[:=|,-][ \t]?[0-9]{1,3}|[^\W\d_][\"'*_]{0,3}[ \t]?[(\[{<][0-9]{1,3}[)\]}>])[ \t.;,*_]{0,3}"
-# A word for how good something is, and a number beside it.
-_GRADED = (
-    r"\b(?:best|worst|highest|lowest|perfect|poor|bad|good|excellent|fair|average|great|terrible|awful|ok|okay|mediocre|low|medium|high|weak|"
-    r"strong|pass|fail|partial|none|fully|partly|correct|incorrect|wrong|right|acceptable|unacceptable|(?:dis)?agree|neutral|"
-    r"always|sometimes|rarely|never|yes|unhelpful|helpful|not at all|very)"
-)
-_SPACED = r"(?:[ \t]*\([^()\n]{1,60}\))?[ \t|/<>_\[\]()\u2026\u2610\u25a1\u25cb\u25ef.=-]{1,12}"
-_ROW = rf"(?:0{_SPACED})?1{_SPACED}2(?:{_SPACED}3(?:{_SPACED}[0-9]{{1,3}}){{0,10}}|(?=[^\w\n]{{0,6}}$))"
-_PHRASE_NUMBER = rf"(?!{_OTHER})[^\W\d_]{{2,20}}(?:[ \t][^\W\d_]{{1,20}}){{0,3}}[ \t][0-9]{{1,3}}[ \t.;,]{{0,3}}"
-_BRACKETED = r"[^\W\d_] ?[(\[][0-9]{1,3}[)\]]"
-_TOWARDS = r"(?:it|this|them|each|on|from|a|an|of|between|is)"
-_LISTING = r"[^.?!:\n]{0,40}\b(?:prints?|lists?|outputs?|returns?|shows?|counts?|contains?|holds?|includes?|steps?)\b"
-_FEW = r"[^\W\d_]{1,20}(?:[ \t][^\W\d_]{1,20}){0,2}"
-_LETTERS = r"(?-i:\b[A-E][+-]?[ \t]?(?:-|to|through|/|,)[ \t]?[B-F]\b(?!-))"
-_ASKING = r"\b(?:answer|reply|respond|output|say|grade|rate|score|verdict|choose|mark)\b[^.?!\n]{0,80}?[ \t]"
-_PAYING = r"\b(?:add|award|assign|deduct|subtract|earns?|worth)\b[^.?!\n]{0,40}?"
-_FIRST = r"^[^\w\n]{0,6}_{0,2}[+-]?[0-9]+(?:[.,][0-9]+)?(?![.)\w]|[:][0-9])[^\n]*\n"
-
+_ENDING = r"[^\n]{1,200}(?:(?:[:=|,-]|\.{2,9}|\u2026)[ \t]?[0-9]{1,3}|[^\W\d_][\"'*_]{0,3}[ \t]?[(\[{<][0-9]{1,3}[)\]}>])[ \t.;,*_]{0,3}"
 # Numbers, in digits or words; a decimal point belongs to its number.
 COUNTS = {
     word: place for place, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 } | {"hundred": 100}
 POINTS = rf"(?<![\w.])(?:[+-]?[0-9]{{1,4}}(?:\.[0-9]{{1,2}})?|{'|'.join(COUNTS)})(?![\w]|[.,]?[0-9])"
 UNTIL = r"[ \t-]?(?:-|to|through|thru|until|up to|~|\.\.\.?|\u2026)[ \t-]?"
+# A word for how good something is, and a number beside it.
+_GRADED = (
+    r"\b(?:best|worst|highest|lowest|perfect|poor|bad|good|excellent|fair|average|great|terrible|awful|ok|okay|mediocre|low|medium|high|weak|"
+    r"strong|pass|fail|partial|none|fully|partly|correct|incorrect|wrong|right|acceptable|unacceptable|(?:dis)?agree|neutral|"
+    r"always|sometimes|rarely|never|yes|unhelpful|helpful|not at all|very)"
+)
+_SPACED = r"(?:[ \t]*\([^()\n]{1,60}\))?[ \t|/<>_\[\]()\u2026\u2610\u25a1\u25cb\u25ef\u20e3.=-]{1,12}"
+_ROW = rf"(?:0{_SPACED})?1{_SPACED}2(?:{_SPACED}3(?:{_SPACED}[0-9]{{1,3}}){{0,10}}|(?=[^\w\n]{{0,6}}$))"
+_PHRASE_NUMBER = rf"(?!{_OTHER})[^\W\d_]{{2,20}}(?:[ \t][^\W\d_]{{1,20}}){{0,3}}[ \t][0-9]{{1,3}}[ \t.;,]{{0,3}}"
+_BRACKETED = r"[^\W\d_] ?[(\[][0-9]{1,3}[)\]]"
+_TOWARDS = r"(?:it|this|them|each|on|from|a|an|of|between|is)"
+_LISTING = r"[^.?!:\n]{0,40}\b(?:prints?|lists?|outputs?|returns?|shows?|counts?|contains?|holds?|includes?|steps?)\b"
+_FEW = r"[^\W\d_]{1,20}(?:[ \t][^\W\d_]{1,20}){0,2}"
+_NO_COUNT = rf"(?:^|(?<![0-9]){''.join(f'(?<!{word})' for word in COUNTS)}[ \t])"
+_LETTERS = r"(?-i:\b[A-E][+-]?[ \t]?(?:-|to|through|/|,)[ \t]?[B-F]\b(?!-))"
+_ASKING = r"\b(?:answer|reply|respond|output|say|grade|rate|score|verdict|choose|mark)\b[^.?!\n]{0,80}?[ \t]"
+_PAYING = r"\b(?:add|award|assign|deduct|subtract|earns?|worth)\b[^.?!\n]{0,40}?"
+_FIRST = r"^[^\w\n]{0,6}_{0,2}[+-]?[0-9]+(?:[.,][0-9]+)?(?![.)\w]|[:][0-9])[^\n]*\n"
+
 _BARE = "speaks of a scale without describing its scores"
 _WORDS = "names scores by words"
 _ASKED_FOR = "asks for one of several numbers"
@@ -90,7 +91,7 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (rf"\b(?:number|integer|digit|percentage)\b[^.?!\n]{{0,30}}{_RANGE}|\b0 ?(?:-|to) ?100 ?(?:%|percent)", _BARE),
     (rf"{_RATED}[^.?!\n]{{0,100}}\b(?:between|from) [+-]?[0-9.]{{1,6}} ?(?:and|to|-) ?[0-9]", "may name a scale"),
     (rf"{_RATED}[^.?!\n]{{0,100}}\b{_COUNTED} (?:to|and) {_COUNTED}", _WORDS),
-    (rf"\b(?:[0-9]+|{_COUNTED})[ -]points? (?:likert )?(?:scale|rating|grid)\b", "says how many scores there are, not which"),
+    (rf"\b(?:[0-9]+|{_COUNTED})[ -](?:points?|levels?) (?:likert )?(?:scale|rating|grid)\b", "says how many scores there are, not which"),
     (r"\b(?:max(?:imum|imal)?|highest|top|full)\b[ \t](?:score|points?|marks?|rating)\b[^.?!\n]{0,15}[0-9]", _HIGHEST),
     (r"(?:^|\s)/ ?(?:5|10|20|100)\b", _HIGHEST),
     (r":[ \t][0-9]{1,3}(?:/[0-9]{1,3}){1,20}\W{0,3}$", "may name a scale"),
@@ -105,9 +106,9 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (r"\b[0-9]+ ?\([^()\n]{1,80}\)[;,\s]{1,3}(?:and |or )?[0-9]+ ?\(", "may name a scale"),
     (r"^[^\n]{1,40}\([0-9]+\)[ \t]?[:=-][^\n]*\n[^\n]{1,40}\([0-9]+\)[ \t]?[:=-]", "may name a scale"),
     (r"^[^\w\n]{0,6}[<>\u2264\u2265]=? ?[0-9]", "may name a scale"),
-    (r"\([ \t]?[+-]?[0-9]{1,3}(?:[ \t]?(?:/|,|\||\bor\b)[ \t]?[0-9]{1,3}){1,20}[ \t]?\)[ \t]?[.:?]?[ \t]?$", "may name a scale"),
+    (r"[(\[][ \t]?[+-]?[0-9]{1,3}(?:[ \t]?(?:/|,|\||\bor\b)[ \t]?[0-9]{1,3}){1,20}[ \t]?[)\]][ \t]?[.:?]?[ \t]?$", "may name a scale"),
     (rf"{_RATED}[^.?!\n]{{0,100}}\bout of (?:[0-9]+|{_COUNTED})", _HIGHEST),
-    (r"(?<![0-9])[ \t]out of (?:5|10|20|100|five|ten|twenty|(?:a |one )?hundred)\b(?=\W{0,4}$)", _HIGHEST),
+    (rf"{_NO_COUNT}out of (?:[3-9]|1[0-9]|20|50|100|five|ten|twenty|(?:a |one )?hundred)\b(?=\W{{0,4}}$)", _HIGHEST),
     (r"\b(?:score|rating|grade)[ \t:=]{1,3}[0-9_x]{0,4}/[0-9]+", _HIGHEST),
     (r"^[\u2605\u2606\u2b50]{1,10}[ \t:][^\n]*\n(?:[^\n]*\n){0,9}?[\u2605\u2606\u2b50]", _WORDS),
     (rf"[.?!,]\s{{1,3}}{_WORD}(?:{_OR}{_WORD}){{1,20}}\W{{0,4}}$", _WORDS),
@@ -173,6 +174,12 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (rf"\bbetween {POINTS} (?:and|&) {POINTS} (?:stars|points|marks)\b", _MENTIONED),
     (r"(?<![\w/])[nx_]/(?:5|10|20|100)\b", _HIGHEST),
     (r"\b(?:rate|score|grade|rating)\b[^.?!\n]{0,60}\b(?:in|as an?|as|using|with) percent(?:ages?)?\b|^use percentages?\b", _MENTIONED),
+    (r"(?-i:\bY ?/ ?N\b|\bT ?/ ?F\b)|(?:^|[?.!:(\[])[ \t]*(?:y|t)[ ]?(?:/|or)[ ]?(?:n|f)\b", _WORDS),
+    (r"(?:^|[?.!:(\[])[ \t]*([^\W\d_]{2,20})[ ]?(?:/|\bor\b)[ ]?(?:not |un|in|non-?)\1\b", _WORDS),
+    (
+        rf"\b{_COUNTED} (?:is|being|=|means) (?:the )?{_QUALITY}\b[^.?!\n]{{0,30}}\b{_COUNTED} (?:is|being|=|means|the)? ?(?:the )?{_QUALITY}\b",
+        _WORDS,
+    ),
     (r"\bthumbs[ -]?up[ ]?(?:/|or|,|versus|vs\.?)[ ]?(?:thumbs[ -]?)?down\b", _WORDS),
     (r"[\u2605\u2606\u2b50][ \t]{0,3}(?:-|to|through|,|/|or)[ \t]{0,3}[\u2605\u2606\u2b50]", _MENTIONED),
     (rf"\b(?:[0-9]+|{_COUNTED})[ ](?:stars?|points?|marks?)[ ]?(?:is|are|=|being|means?)[ ](?:the[ ])?{_QUALITY}\b", _MENTIONED),

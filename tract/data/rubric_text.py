@@ -320,16 +320,18 @@ def _on_its_scale(rubric: Rubric, text: str) -> Rubric:
     values = [float(label) for label in rubric.labels]
     low, high, labels = min(values), max(values), shown(", ".join(rubric.labels))
     criteria = ascii_signs(rubric.criteria)
-    bodies = (re.split(r"\n|(?<=[.!?])\s", ascii_signs(body), maxsplit=1) for _, body in rubric.descriptions)
-    below = "\n".join(parts[1] for parts in bodies if len(parts) > 1)  # where a sentence below the last score ends up
-    claims = claimed_scales(criteria, below, values)
+    # A sentence below the last score ends up in its description.
+    bodies = [ascii_signs(body).partition("\n") for _, body in rubric.descriptions]
+    around = "\n".join([criteria, *(lines for _, _, lines in bodies)])
+    within = "\n".join(re.split(r"(?<=[.!?])\s", line, maxsplit=1)[-1] for line, _, _ in bodies if re.search(r"[.!?]\s", line))
+    claims = claimed_scales(around, within, values)
     for ends, words in claims:
         if ends != (low, high):
             _refuse(f"describes the scores {labels}, but {shown(words, 60)} names others")
     whole = all(value.is_integer() for value in values)
-    if whole and (steps := finer_steps(f"{criteria}\n{below}")) is not None:
+    if whole and (steps := finer_steps(f"{around}\n{within}")) is not None:
         _refuse(f"{shown(steps, 60)} names steps between the scores {labels}")
-    if (other := unlisted_score(criteria, values)) is not None:
+    if (other := unlisted_score(around, values)) is not None:
         _refuse(f"{shown(other, 60)} names a score beside {labels}")
     missing = [score for score in range(int(low), int(high) + 1) if score not in values] if claims else []
     if not missing:
