@@ -17,7 +17,7 @@ _CLAIMS = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), is_request, 
     (rf"\b(?:rate|score|grade)\b(?:[ ](?:it|this|them|each|the \w{{1,20}})){{0,2}}[ ]{_SPAN}", False, True),
     (rf"(?P<low>{POINTS}){UNTIL}(?P<high>{POINTS})[ -]?(?:points? )?(?:likert )?{_SCALED}", False, True),
     (rf"[(\[](?:{_SCALED}[ :]{{1,2}})?(?:from )?(?P<low>{POINTS}){UNTIL}(?P<high>{POINTS})[)\]][ \t]?(?::|[.?]?[ \t]*$)", False, False),
-    (rf"\b(?:answer|reply|respond|output|return)\b[^.?!\n]{{0,40}}?(?P<low>{POINTS}){UNTIL}(?P<high>{POINTS})", False, True),
+    (rf"\b(?:answer|reply|respond|output|return)\b[^.?!\n]{{0,40}}?{_SPAN}", False, True),
     (rf"\b(?:{RATE}|scored|rated|graded|ratings?)\b[^.?!\n]{{0,60}}?(?<![0-9])[ ]out of (?P<high>{POINTS})", False, True),
     (rf"(?<![0-9])[ (]out of (?P<high>{POINTS})(?=\W{{0,4}}$)", False, True),
     (rf"\b(?:max(?:imum|imal)?|highest|top)[ ](?:score|points?|marks?|rating)[ :=]{{1,3}}(?:(?:is|of) )?(?P<high>{POINTS})", False, True),
@@ -29,10 +29,10 @@ _CLAIMS = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), is_request, 
 _PART = r"(?:half|quarter|tenth)"
 # Scores between whole numbers, or whole numbers that are left out.
 _STEPS = re.compile(
-    rf"\b(?:steps?|increments?|intervals?|multiples)(?: sizes?)?[ :=]{{1,3}}(?:of |is |by )?(?:an? )?"
+    rf"\b(?:steps?|increments?|intervals?|multiples)(?: sizes?)?[ :=]{{1,3}}(?:of |is |by )?(?:an? |one )?"
     rf"(?:(?!1(?![0-9]|[.,][0-9]))[0-9.]*[0-9]|{_PART}|(?!one\b){'(?:' + '|'.join(COUNTS) + ')'}\b)|"
     rf"\b{_PART}s?[ -](?:an? )?(?:points?|marks?|stars?|steps?|scores?|grades?|increments?|intervals?|ratings?|values?|numbers?)\b|"
-    r"\bhalves\b|"
+    r"\bhalves\b|(?<![\w.])[0-9]*\.[0-9]+ (?:precision|resolution)\b|\b(?:give|use|assign) [0-9]\.[0-9]|"
     r"\b(?:intermediate|in-between|floating[ -]point|float|real-valued|continuous)[ ](?:values?|scores?|numbers?|grades?|ratings?)\b|"
     r"\b(?:one|two|three|[0-9])[ ]decimals?\b|"
     r"(?<![\w.])[0-9]*[.,][0-9]+[ -]?(?:points?[ -])?(?:steps?|increments?|intervals?|points?|marks?)\b|"

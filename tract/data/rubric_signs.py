@@ -31,7 +31,8 @@ _RATED = r"\b(?:scal(?:e|ed)|scores?|scored|scoring|rat(?:e|ed|ing|ings)|grad(?:
 _WORD = (
     r"(?:pass|fail|yes|no|true|false|good|bad|poor|fair|excellent|average|great|terrible|low|medium|high|weak|strong|partial|partially|"
     r"correct|incorrect|acceptable|unacceptable|very good|very bad|satisfactory|unsatisfactory|strongly agree|agree|neutral|disagree|"
-    r"strongly disagree|maybe|mediocre|adequate|inadequate|mixed|always|often|sometimes|rarely|never|(?-i:[A-F][+-]?))(?![\w+])"
+    r"strongly disagree|accept|reject|maybe|mediocre|adequate|inadequate|mixed|always|often|sometimes|rarely|"
+    r"never|(?-i:[A-F][+-]?))(?![\w+])"
 )
 _QUALITY = r"(?:best|worst|highest|lowest|perfect|poor|bad|good|excellent)"
 _COUNTED = r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|[ivx]{1,4}|[\u2605\u2606\u2b50]{1,10})(?![\w+])"
@@ -73,8 +74,9 @@ _BRACKETED = r"[^\W\d_] ?[(\[][0-9]{1,3}[)\]]"
 _TOWARDS = r"(?:it|this|them|each|on|from|a|an|of|between|is)"
 _LISTING = r"[^.?!:\n]{0,40}\b(?:prints?|lists?|outputs?|returns?|shows?|counts?|contains?|holds?|includes?|steps?)\b"
 _FEW = r"[^\W\d_]{1,20}(?:[ \t][^\W\d_]{1,20}){0,2}"
+_COUNT_IS = rf"\b{_COUNTED} (?:(?:is|being|=|means|the) ){{0,2}}{_QUALITY}"
 _NO_COUNT = rf"(?:^|(?<![0-9]){''.join(f'(?<!{word})' for word in COUNTS)}[ \t])"
-_LETTERS = r"(?-i:\b[A-E][+-]?[ \t]?(?:-|to|through|/|,)[ \t]?[B-F]\b(?!-))"
+_LETTERS = r"(?-i:\b[A-F][*+-]?(?: ?\([^()\n]{1,40}\))?[ \t]?(?:-|to|through|/|,)[ \t]?[A-G]\b(?!-))"
 _ASKING = r"\b(?:answer|reply|respond|output|say|grade|rate|score|verdict|choose|mark)\b[^.?!\n]{0,80}?[ \t]"
 _PAYING = r"\b(?:add|award|assign|deduct|subtract|earns?|worth)\b[^.?!\n]{0,40}?"
 _FIRST = r"^[^\w\n]{0,6}_{0,2}[+-]?[0-9]+(?:[.,][0-9]+)?(?![.)\w]|[:][0-9])[^\n]*\n"
@@ -145,7 +147,7 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (rf"\b[0-9]{{1,3}}[ \t]{_GRADED}\b[^.?!\n]{{0,60}}?[ \t][0-9]{{1,3}}[ \t]{_GRADED}(?:$|[.;,)])", _MENTIONED),
     (rf"{_BRACKETED}[ \t]?(?:-|/|\||to|through|or|\.\.\.|\u2026)[^\n()\[\]]{{1,60}}{_BRACKETED}", _MENTIONED),
     (r"(?:^|[?.!:;])[ \t]*[(\[{<][01][)\]}>][ \t]*[^\W\d_][^\n]{0,200}?[(\[{<][0-9]{1,3}[)\]}>][ \t]*[^\W\d_]", _MENTIONED),
-    (rf"(?:^|[?.!:(\[])[ \t()\[\]<\u2610\u25a1\u25cb\u25ef]{{0,6}}{_ROW}", _MENTIONED),
+    (rf"(?:^|[?.!:(\[])[ \t()\[\]<\u2610\u25a1\u25cb\u25ef]{{0,6}}(?:[^()\n]{{1,40}}\)[ \t]{{1,3}})?{_ROW}", _MENTIONED),
     (rf"(?:{_RATED}|{RATE})[^.?!\n]{{0,100}}?[ \t(\[]{_ROW}", _MENTIONED),
     (rf"(?:{_RATED}|{RATE})[^.?!\n]{{0,60}}?:[ \t]*[0-9]{{1,3}}(?:[ \t|/]{{1,5}}[0-9]{{1,3}}){{1,20}}\W{{0,4}}$", _MENTIONED),
     (r"(?:^|\?)[ \t]*[01](?:[ \t]?(?:,|/|\||or|and|, or|, and)[ \t]?[0-9]{1,3}){1,20}[ \t.)]{0,4}$", _MENTIONED),
@@ -177,9 +179,13 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (r"(?-i:\bY ?/ ?N\b|\bT ?/ ?F\b)|(?:^|[?.!:(\[])[ \t]*(?:y|t)[ ]?(?:/|or)[ ]?(?:n|f)\b", _WORDS),
     (r"(?:^|[?.!:(\[])[ \t]*([^\W\d_]{2,20})[ ]?(?:/|\bor\b)[ ]?(?:not |un|in|non-?)\1\b", _WORDS),
     (
-        rf"\b{_COUNTED} (?:is|being|=|means) (?:the )?{_QUALITY}\b[^.?!\n]{{0,30}}\b{_COUNTED} (?:is|being|=|means|the)? ?(?:the )?{_QUALITY}\b",
+        rf"{_COUNT_IS}\b[^.?!\n]{{0,30}}{_COUNT_IS}\b",
         _WORDS,
     ),
+    (rf"^out of (?:[0-9]+|{_COUNTED}),|^between {POINTS} (?:and|&) {POINTS},", _MENTIONED),
+    (rf"\b(?:[0-9]+|{_COUNTED})[ -]stars? scale\b|{POINTS}{UNTIL}{POINTS}[ -](?:points? )?scale\b", _MENTIONED),
+    (r"\buse (?:only )?(?:the )?(?:numbers?|scores?|values?|labels?) [0-9]+(?:,| or| and)", _MENTIONED),
+    (rf"\b(?:award|assign|give)\b[^.?!\n]{{0,20}}\bup to (?:[0-9]+|{_COUNTED}) (?:marks|points|stars)\b", _MENTIONED),
     (r"\bthumbs[ -]?up[ ]?(?:/|or|,|versus|vs\.?)[ ]?(?:thumbs[ -]?)?down\b", _WORDS),
     (r"[\u2605\u2606\u2b50][ \t]{0,3}(?:-|to|through|,|/|or)[ \t]{0,3}[\u2605\u2606\u2b50]", _MENTIONED),
     (rf"\b(?:[0-9]+|{_COUNTED})[ ](?:stars?|points?|marks?)[ ]?(?:is|are|=|being|means?)[ ](?:the[ ])?{_QUALITY}\b", _MENTIONED),
