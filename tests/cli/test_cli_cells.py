@@ -12,6 +12,8 @@ import pytest
 from graders import StandIn
 from made_settings import made_settings
 
+from tract.schema import Rubric
+
 Command = Callable[..., tuple[int, str, str]]
 TINY = Path(__file__).resolve().parents[2] / "tract" / "assets" / "tiny"
 
@@ -97,3 +99,25 @@ def test_files_that_cannot_be_read_are_one_line(
     assert status == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "rubric", ["Check:\n1: tone\n2: facts\n3: style\nRate from 1 to 10.", "Rate it from 1 to 5, with 0.5 steps.", "Grade A-F"]
+)
+def test_no_command_grades_on_scores_that_a_rubric_does_not_ask_for(rubric: str, folder: Path, tract: Command, judge: StandIn) -> None:
+    good = {"instruction": "a", "response": "3", "human": 3}
+    (folder / "in.jsonl").write_text(
+        "".join(json.dumps({**good, "instruction": text, "rubric": text}) + "\n" for text in (rubric, "Right?"))
+    )
+    status, _, _ = tract("grade", folder / "in.jsonl", "--judge", "j", "-o", folder / "out.jsonl")
+    grades = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [(grade["judge_status"], grade["judge_score"]) for grade in grades] == [("error", None), ("ok", 3.0)]
+    assert "write each score on a line of its own" in grades[0]["judge_error"]
+    status, _, error = tract("inspect", folder / "in.jsonl", "--judge", TINY, "--row", 1)
+    assert status == 2
+    assert "write each score on a line of its own" in error
+    _, output, error = tract("calibrate", "--judge", folder, "--data", folder / "in.jsonl", "--target", "human", "--dry-run")
+    assert "write each score on a line of its own" in output + error
+    assert all(request.rubric == Rubric("Right?") for request in judge.graded)
+    _, output, _ = tract("compare", folder / "out.jsonl", folder / "out.jsonl", "--resamples", 10)
+    assert "1 answers with a score" in output

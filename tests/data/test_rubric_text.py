@@ -204,10 +204,148 @@ def test_what_leaves_doubt_is_refused_with_an_example(text: str, found: str) -> 
     assert EXAMPLE in str(error.value) or '{"criteria": ' in str(error.value) or "stands twice" in str(error.value)
 
 
+SOME = "1: no\n2: some\n3: all"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"Check these:\n{SOME}\nRate from 1 to 10.", "describes the scores '1, 2, 3', but 'Rate from 1 to 10' names others"),
+        (f"Check these:\n{SOME}\n\nScore from 1 to 5.", "but 'Score from 1 to 5' names others"),
+        (f"Rate it from one to five.\n{SOME}", "but 'Rate it from one to five' names others"),
+        (f"Rate it from 10 to 1.\n{SOME}", "but 'Rate it from 10 to 1' names others"),
+        (f"Rate 1 to 5.\n{SOME}", "but 'Rate 1 to 5' names others"),
+        (f"Use a 1-10 scale.\n{SOME}", "but '1-10 scale' names others"),
+        (f"Score it out of 10.\n{SOME}", "but 'Score it out of 10' names others"),
+        (f"Use a five-point scale.\n{SOME}", "but 'five-point scale' names others"),
+        (f"Support (1-10)\n{SOME}", "but '1-10\\)' names others"),
+        (f"Max score: 5\n{SOME}", "but 'Max score: 5' names others"),
+        ("Aspects: 1: grammar; 2: style. Rate from 1 to 10.", "but 'Rate from 1 to 10' names others"),
+        (f"{Q}\n| 1 | no |\n| 2 | yes |\n\nRate it from 1 to 5.", "but 'Rate it from 1 to 5' names others"),
+        (f"[{Q}]\nScore 1: no\nScore 2: yes\nRate from 1 to 10.", "but 'Rate from 1 to 10' names others"),
+        (f"{Q}\nScale:\n1. no\n2. some\n3. all\nRate from 1 to 10.", "but 'Rate from 1 to 10' names others"),
+        ("Rate from 1 to 5.\n1: no\n2.5: some\n5: all", "but 'Rate from 1 to 5' names 2 as well"),
+        ("Rate from 1 to 5, with 0.5 steps.", "'0.5 steps' names steps between the scores '1, 2, 3, 4, 5'"),
+        ("Rate from 1 to 5 in half-point increments.", "'half-point' names steps"),
+        ("Rate from 1 to 5; half points are allowed.", "'half points' names steps"),
+        ("Rate from 1 to 5 (decimals allowed).", "'decimals allowed' names steps"),
+        ("Rate from 0 to 10 in steps of 2.", "'steps of 2' names steps"),
+        ("Score from 0 to 100 in 10-point increments.", "'10-point increments' names steps"),
+        (f"Half points are fine.\n{SOME}", "'Half points' names steps"),
+        ("Rate from 1 to 5, or 0 if it is empty.", "'or 0 if' names a score beside '1, 2, 3, 4, 5'"),
+        ("Rate from 1 to 5. If it is empty, give 0.", "'If it is empty, give 0' names a score beside"),
+        ("How kind is it, from 1 to 10?\n1: no\n2: yes", "but 'How kind is it, from 1 to 10' names others"),
+        (f"{Q}\n1: no\n2: yes\nThe score must be between 0 and 100.", "but 'score must be between 0 and 100' names others"),
+        ("Rate from 1 to 5 or N/A.", "'or N/A' names a score beside"),
+        (f"[{Q}]\nScore 1: a\n\nScore 2: b Score 3: c", "the score 3 does not begin its line, others do"),
+        (f"{Q}\nScore 1: a\nScore 2: b Score 3: c", "the score 3 does not begin its line, others do"),
+        (f"{Q}\n1: a\n2: b; 3: c", "the score 3 does not begin its line, others do"),
+        (f"{Q}\n1 - a\n2 - b 3 - c", "the score 3 does not begin its line, others do"),
+    ],
+)
+def test_scores_that_a_sentence_contradicts_are_refused(text: str, found: str) -> None:
+    with pytest.raises(DataError, match=found) as error:
+        rubric_from_text(text)
+    assert EXAMPLE in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "On a scale from 1 to 5, is it kind? 1 = rude, 5 = kind",
+        "Rate from 1 to 5.\n1: rude\n3: neutral\n5: kind",
+        "[Rate from 1 to 5: is it kind?]\nScore 1: rude\nScore 5: kind",
+        "Is it kind? Use a five-point scale. 1 = rude, 5 = kind",
+        "Rate kindness out of 5 (1 = rude, 5 = kind).",
+        "Rate from 1 to 5 in steps of 1. No half points.",
+    ],
+)
+def test_anchors_of_a_range_leave_all_its_scores_and_the_text_as_criterion(text: str) -> None:
+    assert rubric_from_text(text) == Rubric(text, dict.fromkeys(range(1, 6), ""))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Rate from 1 to 3.",
+        "Rate from three to one.",
+        "Score it out of 3.",
+        "Use a three-point scale.",
+        "Does it rate the film from 1 to 10?",
+        "Does it use a 1-10 scale?",
+        "Does it give 1 to 2 reasons?",
+        "It covers pages 10-12.",
+        "Use whole numbers from 1 to 3, no decimals.",
+    ],
+)
+def test_a_sentence_that_agrees_or_speaks_of_the_response_leaves_the_scores(sentence: str) -> None:
+    assert rubric_from_text(f"{sentence}\n{SOME}") == Rubric(sentence, {1: "no", 2: "some", 3: "all"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{Q}\npoor (1)\ngood (5)",
+        f"{Q}\npoor 1\ngood 5",
+        f"{Q}\n- none [0]\n- all [1]",
+        "Not kind [1] very kind [5]",
+        "How helpful? 1 (not at all) 2 3 4 5 (very)",
+        "Rate accuracy: 1 2 3 4 5",
+        "Kind? 1 | 2 | 3 | 4 | 5",
+        "Kind? rude 1 2 3 4 5 kind",
+        f"{Q}\n[ ] 1 [ ] 2 [ ] 3",
+        f"{Q} [1] bad [2] good",
+        f"{Q} {{0}} no {{1}} yes",
+        "Pass/Fail: is it right?",
+        "Yes/No - is it right?",
+        "Is it right - yes/no",
+        "True or false: it is right.",
+        "Grade A-F",
+        "Rate it from A to E.",
+        "Give a letter grade.",
+        "Rate it out of five",
+        "five-point scale",
+        "Rate it on a scale of ten.",
+        "Likert scale: is it kind?",
+        "Give between one and five stars.",
+        "Rate 1 through 5 for kindness",
+        "Rate kindness in percent.",
+        "Kindness 1 to 5",
+        "Kindness, 0 or 1",
+        "Rate from A (best) to F (worst)",
+        "Kind? [Y/N]",
+        "met / not met",
+        "Ten is best, one is worst.",
+        "0-to-10 scale of kindness",
+        "Use the numbers 1, 2 and 3.",
+        "Is it kind? \u2b50 to \u2b50\u2b50\u2b50",
+    ],
+)
+def test_no_text_that_names_a_scale_is_a_criterion_alone(text: str) -> None:
+    with pytest.raises(DataError, match=r"^rubric: .*; write each score on a line of its own"):
+        rubric_from_text(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "Does it list 3 reasons?",
+        "The answer cites sources [1], [2] and [3].",
+        "Does it cite Smith (3) and Jones (4)?",
+        "Does it print 1 2 3 4 5?",
+        "Does it explain pass/fail grading and Likert scales?",
+        "Does it explain the grade A-F system?",
+        "Vitamin A, B and C are named.",
+        "Covers chapters 1 to 5",
+        "Assess whether the summary covers pages 10-12.",
+        "It gives the score of the game, 3 to 1.",
+        "The plan covers\nChapter 1\nChapter 2",
+        "Is it good for children aged 3 to 5?",
+        "Does it say that the film got 4 out of 5 stars?",
+        "Is the number of steps between 3 and 7?",
+        "The recipe needs 2 eggs, 100 g of flour and 1 cup of milk.",
+        "The code passes 3 tests and fails 1.",
+        "Rate how well the 3 steps are explained.",
         "Is 2+2=4 stated?",
         "The response cites section 4: Taxes",
         "It cites section 4: Taxes and section 5: Fees",

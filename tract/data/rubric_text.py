@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NoReturn
 
 from tract.data.fields import shown
+from tract.data.rubric_claims import claimed_scales, finer_steps, unlisted_score
 from tract.data.rubric_mapping import mapping_of, rubric_from_mapping
 from tract.data.rubric_marks import LISTED, NAMED, PLAIN, Mark, ascii_signs, inline_marks, line_marks, table_of
 from tract.data.rubric_signs import asked_ranges, sign_of_scale
@@ -59,11 +60,11 @@ def _read(text: str) -> Rubric:
         return rubric_from_mapping(mapping)
     lines = _BLOCKS.sub(r"\1\n", _BREAKS.sub("\n", text))
     if classic := _classic(lines.strip()):
-        return classic
+        return _on_its_scale(classic, lines)
     signs = ascii_signs(lines)
     for found in (_of_table, _of_list_on_a_scale, _of_lines, _of_inline, _of_range):
         if (rubric := found(lines, signs)) is not None:
-            return rubric
+            return _on_its_scale(rubric, lines)
     _check_no_sign(signs)
     return Rubric(text)
 
@@ -78,6 +79,7 @@ def _classic(text: str) -> Rubric | None:
     ascend = all(a < b for a, b in zip(scores, scores[1:], strict=False))
     if not (head.startswith("[") and head.endswith("]") and head[1:-1].strip() and ascend):
         return None
+    _check_inline(ascii_signs(text), line_marks(ascii_signs(text), NAMED))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return _checked(
         head[1:-1], [(mark[1], text[mark.end() : end].rstrip("\n")) for mark, end in zip(marks, ends, strict=True)], verbatim=True
@@ -100,7 +102,7 @@ def _of_list_on_a_scale(text: str, signs: str) -> Rubric | None:
     """Of a sentence that says the scale, beside a numbered list that is not of its length and so no list of its scores."""
     lists = [listed for listed in (line_marks(signs, LISTED), inline_marks(signs, LISTED)) if len(listed) > 1]
     ranges = asked_ranges(signs)
-    if len(ranges) != 1 or not lists or not all(_counts(listed) for listed in lists):
+    if len(ranges) != 1 or not lists or not all(_counts(listed) and not _is_headed(text, listed) for listed in lists):
         return None
     others = [mark for style in (NAMED, PLAIN) for mark in (*line_marks(signs, style), *inline_marks(signs, style))]
     same = any(len(listed) in (int(ranges[0][1]), int(ranges[0][1]) - int(ranges[0][0]) + 1) for listed in lists)
@@ -258,22 +260,34 @@ def _check_all_are_taken(text: str, taken: Sequence[Mark], others: Sequence[Mark
         after = re.search(r"^[^\w\n]{0,4}[0-9].*$", signs[last.end :], re.MULTILINE)
         if after and after.start():
             _refuse(f"cannot tell whether {shown(after[0].strip(), 40)} is a score")
-    inline = {mark.value: mark for mark in inline_marks(signs, taken[0].style) if mark.start < taken[-1].start}
-    if lost := [mark for value, mark in inline.items() if value not in values]:
-        _refuse(f"the score {lost[0].low} does not begin its line, others do")
+    _check_inline(signs, taken)
+
+
+def _check_inline(signs: str, taken: Sequence[Mark]) -> None:
+    """Refuses a text whose lines hold further scores; a number in the last one is a score if it is the next of the scale."""
+    values = [mark.value for mark in taken]
+    following = 2 * values[-1] - values[-2]
+    for mark in inline_marks(signs, taken[0].style):
+        if mark.value not in values and (mark.style == NAMED or mark.start < taken[-1].start or mark.value == following):
+            _refuse(f"the score {mark.low} does not begin its line, others do")
+    dashed = re.compile(rf"[ \t]{following:g}[ \t]+-+[ \t](?![0-9])")  # between blanks, a dash is a mark where lines begin
+    if taken[-1].style == PLAIN and dashed.search(signs, taken[-1].end):
+        _refuse(f"the score {following:g} does not begin its line, others do")
 
 
 def _check_no_list(text: str, marks: Sequence[Mark]) -> None:
     """Refuses 1., 2., 3., which number lists as well as scores, unless a heading says which."""
-    before = text[: marks[0].start].strip().rpartition("\n")[2]
-    if (
-        _counts(marks)
-        and not _SCALE_HEADING.fullmatch(before.strip())
-        and not re.search(r"\bscale\b[^.?!]{0,80}:\W{0,3}$", before, re.IGNORECASE)
-    ):
+    if _counts(marks) and not _is_headed(text, marks):
         found = f"{_line_at(text, marks[0])} and {_line_at(text, marks[1])}"
         _refuse(f"cannot tell whether {found} are scores or a numbered list")
     _check_order([mark.low for mark in marks])
+
+
+def _is_headed(text: str, marks: Sequence[Mark]) -> bool:
+    """Whether the line above calls the marks a scale."""
+    before = text[: marks[0].start].strip().rpartition("\n")[2]
+    heading = r"\bscale\b[^.?!]{0,80}:\W{0,3}$"
+    return _SCALE_HEADING.fullmatch(before.strip()) is not None or re.search(heading, before, re.IGNORECASE) is not None
 
 
 def _counts(marks: Sequence[Mark]) -> bool:
@@ -292,6 +306,39 @@ def _of_range(text: str, signs: str) -> Rubric | None:
     if len(found) != 1:
         return None  # and is refused below if it speaks of a scale all the same
     return _checked(text.strip(), _each(*found[0], ""))
+
+
+def _on_its_scale(rubric: Rubric, text: str) -> Rubric:
+    """The rubric, if its scores are those of every scale that its sentences name.
+
+    Where a sentence names whole numbers of which the text describes some ("from 1 to 5; 1 = bad, 5 = good"), these are the scores and the
+    text is the criterion.
+
+    Raises:
+        DataError: if a sentence names another scale, or steps that are no whole numbers.
+    """
+    values = [float(label) for label in rubric.labels]
+    low, high, labels = min(values), max(values), shown(", ".join(rubric.labels))
+    criteria = ascii_signs(rubric.criteria)
+    # A sentence below the last score ends up in its description.
+    bodies = [ascii_signs(body).partition("\n") for _, body in rubric.descriptions]
+    around = "\n".join([criteria, *(lines for _, _, lines in bodies)])
+    within = "\n".join(re.split(r"(?<=[.!?])\s", line, maxsplit=1)[-1] for line, _, _ in bodies if re.search(r"[.!?]\s", line))
+    claims = claimed_scales(around, within, values)
+    for ends, words in claims:
+        if ends != (low, high):
+            _refuse(f"describes the scores {labels}, but {shown(words, 60)} names others")
+    whole = all(value.is_integer() for value in values)
+    if whole and (steps := finer_steps(f"{around}\n{within}")) is not None:
+        _refuse(f"{shown(steps, 60)} names steps between the scores {labels}")
+    if (other := unlisted_score(around, values)) is not None:
+        _refuse(f"{shown(other, 60)} names a score beside {labels}")
+    missing = [score for score in range(int(low), int(high) + 1) if score not in values] if claims else []
+    if not missing:
+        return rubric
+    if not whole:
+        _refuse(f"describes the scores {labels}, but {shown(claims[0][1], 60)} names {missing[0]} as well")
+    return _checked(text.strip(), _each(str(int(low)), str(int(high)), ""))
 
 
 def _check_no_sign(signs: str) -> None:
