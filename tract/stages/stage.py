@@ -35,6 +35,7 @@ IMMATERIAL_CODE = (
     "tract.generation.paths",
     "tract.stages.sequences",
     # A rubric as text, and a seed LLM by its path: what they were read as is part of the key.
+    "tract.data.rubric_claims",
     "tract.data.rubric_mapping",
     "tract.data.rubric_marks",
     "tract.data.rubric_signs",
