@@ -94,6 +94,7 @@ def test_the_scale_is_found(form: str, end: str) -> None:
         (f"{Q}\n" + "\n".join(f"{n}: l{n}" for n in range(11)), {n: f"l{n}" for n in range(11)}),
         (f'{{"criteria": "{Q}", "descriptions": {{"0": "no", "1": "yes"}}}}', {0: "no", 1: "yes"}),
         (f'```json\n{{"criteria": "{Q}", "score1_description": "no", "score5_description": "yes"}}\n```', {1: "no", 5: "yes"}),
+        (f'score1_description: "no"\nscore5_description: "yes"\ncriteria: {Q}', {1: "no", 5: "yes"}),
         (f"criteria: {Q}\ndescriptions:\n  0: n\n  1: y", {0: "n", 1: "y"}),
         (f"{{'criteria': '{Q}', 'descriptions': {{0: 'n', 1: 'y'}}}}", {0: "n", 1: "y"}),
     ],

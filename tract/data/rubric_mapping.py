@@ -16,7 +16,7 @@ _EXAMPLE = 'write {"criteria": "...", "descriptions": {"1": "...", "2": "..."}}'
 # A text with more brackets is no rubric, and YAML would take long over it.
 _MOST_NESTED = 100
 _DESCRIBED_KEY = re.compile(r"score[_ ]?([+-]?[0-9]+(?:\.[0-9]+)?)[_ ]desc(?:ription)?")
-_MAPPING = re.compile(r"\s*(?:```\w*\s*|---\s*\n)?(?:\{|[\"']?(?:criteria|descriptions)[\"']?[ \t]*:)", re.IGNORECASE)
+_MAPPING = re.compile(r"\s*(?:```\w*\s*|---\s*\n)?(?:\{|[\"']?(?:criteria|descriptions|score\w*_desc\w*)[\"']?[ \t]*:)", re.IGNORECASE)
 _BOTH_KEYS = re.compile(r"[\"']?criteria[\"']?\s*:[\s\S]*(?:descriptions|score\w*_description)[\"']?\s*:", re.IGNORECASE)
 
 
