@@ -40,6 +40,7 @@ def test_a_score_is_read_as_it_is_written(behind: str) -> None:
      "4/5/2024",
      "3 & 4", "3 vs 4", "4\u00b11", "4 +/- 1", "|4|5|", "3, 4, 5", "3/5 - 4/5", "**3** - **4**", "4 and a half", "4 (or 5)", "3\u21924",
      "<4", ">=4", "> 3", "\u22654", "4 <-> 5", "4\\10", "+4",
+     "4 or more", "4 at most", "4\u2605 of 10", "4 up to 5", "4 \u2213 1",
      "N/A", "good", "one of the worst", "The score of 5 is too high", "1 2 3 4 5", ""],
 )  # fmt: skip
 def test_what_is_no_score_of_the_grid_is_none(behind: str) -> None:

@@ -12,7 +12,7 @@ _WORDS = "|".join(NUMBER_WORDS)
 _N = rf"(?:(?:(?<!\w)[{MINUSES}])?\d+(?:\.\d+)?|\b(?:{_WORDS})\b)"
 _DASH = rf"[{MINUSES}\u2014\u2015~\u223c\u301c\uff5e]"
 _TO = rf"\s*(?:{_DASH}|\.\.+|\u2026|\b(?:to|through|until|and)\b)\s*"
-_UNIT = r"(?:points?|stars?|marks?|pts?)\b\.?"
+_UNIT = r"(?:(?:points?|stars?|marks?|pts?)\b\.?|[\u2605\u2b50])"
 TAG = r"</?[|]?[A-Za-z!][^<>\n]{0,60}>"
 # Marks behind a number that belong to it: emphasis, quotes, the ends of brackets and tags.
 _CLOSERS = rf"(?:[\s*_`\"'\u201d\u2019)\]}}>$]|\\[)\]]|{TAG})*"
@@ -44,14 +44,14 @@ _SCALES = tuple(
 _BEFORE = re.compile(rf"(?:/|\bout\s+of\b){_FILLERS}(?P<most>{_N})[^\w\n]*(?:\b(?:is|as|was)\b[^\w\n]*)?$", re.IGNORECASE)
 # Between two numbers of which neither is the score.
 _BESIDE = (
-    rf"(?:\+\s*/\s*[{MINUSES}]|<?[-=]+>|{_DASH}|\.\.+|\u2026|[&\u00b1+^\u00d7\u3001\uff0c\u2192\u21d2\u81f3\u5230<>\u2264\u2265|]"
-    rf"|[,;/]?\s*\b(?:to|or|and|and\s*/\s*or|until|through|vs|versus|plus|minus|but|maybe|perhaps|possibly)\b\.?)"
+    rf"(?:\+\s*/\s*[{MINUSES}]|<?[-=]+>|{_DASH}|\.\.+|\u2026|[&\u00b1\u2213+^\u00d7\u3001\uff0c\u2192\u21d2\u81f3\u5230<>\u2264\u2265|]"
+    rf"|[,;/]?\s*\b(?:(?:up\s+)?to|or|and|and\s*/\s*or|until|through|vs|versus|plus|minus|but|maybe|perhaps|possibly)\b\.?)"
 )
 _SPACE = r"[^\S\n]*"
 _NOT_ALONE = re.compile(
     # More of the same number, or a power or fraction of it.
     rf"[.,_:\u066b\uff0e]\d|[A-Za-z]|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2150-\u215e\u00b0]|{_SPACE}[%+\uff05\u2030\u00b1\u00bc-\u00be\u2150-\u215e]"
-    rf"|{_SPACE}\b(?:per\s*cent|plus|minus)\b|{_SPACE}[{MINUSES}]{_SPACE}(?:$|\n)|{_SPACE}and\s+(?:an?|one|three)[\s-]+(?:half|quarters?|thirds?)\b"
+    rf"|{_SPACE}\b(?:per\s*cent|plus|minus|at\s+(?:most|least)|(?:or|and)\s+(?:more|less|fewer|higher|lower|better|above|below|up|over|under))\b|{_SPACE}[{MINUSES}]{_SPACE}(?:$|\n)|{_SPACE}and\s+(?:an?|one|three)[\s-]+(?:half|quarters?|thirds?)\b"
     # Another number beside it, or a scale whose end is no number.
     rf"|[^\S\n]+\d|{_CLOSERS_IN_LINE}[(\[]?{_SPACE}{_BESIDE}{_OPENERS}{_N}|{_CLOSERS_IN_LINE}[,;]\s*{_N}\s*(?:[,;]|\band\b|\bor\b|$|\n)"
     rf"|{_SPACE}[/\uff0f\u2044\u2215\u00f7]|{_SPACE}(?:{_UNIT})?{_SPACE}\(?out\s+of\b",
