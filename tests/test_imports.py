@@ -89,6 +89,8 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.generation.chat_requests",
             "tract.generation.chat_answers",
             "tract.generation.chat_score",
+            "tract.generation.chat_scales",
+            "tract.generation.chat_numbers",
             "tract.generation.chat_tokens",
             "tract.generation.thoughts",
             "tract.generation.waiting",

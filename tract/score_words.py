@@ -10,6 +10,8 @@ def _set(words: str) -> frozenset[str]:
 
 
 NUMBER_WORDS = dict(zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), range(11), strict=True))
+# How a minus sign is written, the hyphen first: hyphens, the figure dash, the en dash, the sign itself, and small and full-width ones.
+MINUSES = "-\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"
 # All that continues like a number is taken ("4,5", "1,000"), so that no score is cut out of it.
 DIGITS = r"(?:(?<!\w)[-\u2212])?\d(?:[.,]?\d|_?[^\W_])*"
 ANY_NUMBER = rf"{DIGITS}|\b(?:{'|'.join(NUMBER_WORDS)})\b"

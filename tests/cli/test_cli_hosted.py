@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def test_statuses_and_thoughts_go_into_graded_files_and_counts(tmp_path: Path, t
         for suffix in ("jsonl", "csv", "parquet"):
             status, output, error = tract("grade", data, *judge, "-o", tmp_path / f"out.{suffix}")
             assert status == 0, error
+            assert re.search(r"mean score mass +1\.000\n", output)
             assert "unreadable_score  1 (25.0 %)" in " ".join(output.split("\n")).replace("    ", "  ")
         assert {request["reasoning_effort"] for request in asked} == {"low"}
         status, _, error = tract("grade", data, *judge[:-1], "stream=true", "-o", tmp_path / "no.jsonl")
@@ -49,6 +51,7 @@ def test_statuses_and_thoughts_go_into_graded_files_and_counts(tmp_path: Path, t
     for suffix in ("jsonl", "csv", "parquet"):
         found = rows(tmp_path / f"out.{suffix}")
         assert [row["judge_status"] for row in found] == ["ok", "unreadable_score", "truncated_cot", "ok"]
+        assert [row["judge_score_mass"] in (None, "") for row in found] == [False, True, True, False]
         assert [row["judge_feedback"] for row in found] == ["Clear.", "Mixed.", "", "Good."]
         assert [row["judge_thoughts"] for row in found] == [["Draft. [RESULT] 2"], [], ["Draft. [RESULT] 2"], []]
     status, output, error = tract("compare", tmp_path / "out.jsonl", tmp_path / "out.parquet")

@@ -156,6 +156,19 @@ def test_negative_scores_are_read() -> None:
         assert found.probabilities == pytest.approx((0.7, 0, 0.3))
 
 
+@pytest.mark.parametrize("minus", ["\u2010", "\u2013", "\u2212", "\uff0d"])
+def test_a_minus_sign_of_any_kind_is_one(minus: str) -> None:
+    grid = ScoreGrid(("-1", "0", "1"))
+    whole = [f"{minus}1", {f"{minus}1": 0.6, "-1": 0.1, "1": 0.3}]
+    for told in (["[RESULT] ", tuple(whole)], ["[RESULT] ", (minus, {minus: 0.6, "-1": 0.1, "1": 0.3}), ("1", {"1": 1.0})]):
+        found = spread(told, f"[RESULT] {minus}1", f"{minus}1", grid)
+        assert found is not None
+        assert found.probabilities == pytest.approx((0.7, 0, 0.3))
+    beside = spread(["[RESULT] ", ("1", {"1": 0.6, f"{minus}1": 0.3, "\u20141": 0.1})], "[RESULT] 1", "1", grid)
+    assert beside is not None
+    assert beside.probabilities == pytest.approx((0.3, 0, 0.6))
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -99,7 +99,11 @@ def test_a_decoded_score_that_is_none_is_no_number() -> None:
 @pytest.mark.parametrize("least_score_mass", [0.0, 0.5])
 def test_a_score_that_cannot_be_read_is_another_thing_than_an_unlikely_one(finish: str, status: str, least_score_mass: float) -> None:
     none = grade(judgement(0.0, 0.0, 0.0, finish=finish, forced=None), least_score_mass=least_score_mass)
-    assert (none.score, none.status, none.score_mass) == (None, status, 0.0)
+    assert (none.score, none.status, none.score_mass, none.distribution) == (None, status, None, {})
+    read = judgement(0.5, 0.25, 0.0, sample=1)
+    both = grade(judgement(0.0, 0.0, 0.0, finish=finish, forced=None), read, least_score_mass=least_score_mass)
+    assert (both.status, both.score_mass, both.distribution) == (status, 0.75, {"1": 0.5, "2": 0.25, "3": 0.0})
+    assert [cot.distribution for cot in both.cots] == [{}, both.distribution]
     decoded = grade(judgement(0.4, 0.3, 0.3, finish=finish, free="Score: 7"), predictor="decode_free")
     assert decoded.status == status
     unlikely = grade(judgement(0.1, 0.1, 0.0, finish=finish, forced=None))

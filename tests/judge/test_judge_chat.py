@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -178,6 +179,23 @@ def test_a_score_without_a_distribution_is_warned_of_once_and_counted(
     assert last.startswith(f"some-model: 5 of 5 distributions are the written score alone: {reason}")
 
 
+def test_a_distribution_that_excludes_what_was_written_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    status, answer = said("It is fine. [RESULT] 2", tokens=[*FEEDBACK, (" 2", {" 1": 0.2, " 3": 0.7})])
+    answer["choices"][0]["logprobs"]["content"][-1]["logprob"] = -9999.0  # as some servers tell what was masked
+    with hosted(lambda _: (status, answer)) as (url, _), judge_at(url) as judge:
+        grade = judge.grade("a", "b")
+    assert (grade.score, grade.status, grade.distribution["2"]) == (2.0, "ok", 1.0)
+    (told,) = (record.message for record in caplog.records)
+    assert told.endswith("the tokens of the server give the score that was written no probability")
+
+
+def test_a_negative_score_with_a_minus_sign_has_its_distribution() -> None:
+    tokens = [*FEEDBACK, (" \u22121", {" \u22121": 0.6, " 0": 0.1, " 1": 0.3})]
+    with hosted(lambda _: said("It is fine. [RESULT] \u22121", tokens=tokens)) as (url, _), judge_at(url, grid=range(-2, 3)) as judge:
+        grade = judge.grade("a", "b")
+    assert grade.distribution == pytest.approx({"-2": 0, "-1": 0.6, "0": 0.1, "1": 0.3, "2": 0})
+
+
 THOUGHT = "A first draft: Weak. [RESULT] 2"
 
 
@@ -291,6 +309,78 @@ def test_each_deviation_is_adapted_to_and_told_once(status: int, caplog: pytest.
     )
     assert any(line.startswith("some-model gives no log-probabilities") for line in told)
     assert all("the server says: " in line for line in told)
+
+
+FINE = said("Fine. [RESULT] 3", tokens=[("Fine. [RESULT] ", {}), SCORE])
+OF_A_PROMPT = 400, {"error": {"message": "Unexpected token in the text: temperature is not allowed here"}}
+
+
+def holds(word: str, request: dict[str, Any]) -> bool:
+    return word in request["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("order", [("first", "odd one", "last"), ("odd one", "first", "last"), ("odd one", "odd one 2", "last")])
+def test_a_refusal_of_one_prompt_changes_no_other_request(order: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        hosted(lambda request: OF_A_PROMPT if holds("odd one", request) else FINE) as (url, asked),
+        judge_at(url) as judge,
+    ):
+        grades = [judge.grade("a", text) for text in order]
+    assert [grade.status for grade in grades] == ["error" if "odd" in text else "ok" for text in order]
+    assert all("temperature is not allowed here" in str(grade.error) for grade in grades if grade.score is None)
+    assert all("temperature" in request for request in asked if not holds("odd one", request))
+    assert not caplog.records
+
+
+def test_what_was_accepted_is_left_out_of_single_requests_alone(caplog: pytest.LogCaptureFixture) -> None:
+    def odd(request: dict[str, Any]) -> tuple[int, Any]:
+        return OF_A_PROMPT if holds("odd one", request) and "temperature" in request else FINE
+
+    with hosted(odd) as (url, asked), judge_at(url) as judge:
+        grades = [judge.grade("a", text) for text in ("first", "odd one", "odd one 2", "last")]
+    assert [grade.status for grade in grades] == ["ok"] * 4
+    assert ["temperature" in request for request in asked] == [True, True, False, True, False, True]
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "some-model refuses temperature in a request and accepts it in others, so that one alone leaves it out",
+        "some-model: 2 requests left out temperature, which others were accepted with",
+    ]
+
+
+def test_what_is_accepted_after_all_is_sent_again(caplog: pytest.LogCaptureFixture) -> None:
+    adapted = threading.Event()
+
+    def slow(request: dict[str, Any]) -> tuple[int, Any]:
+        if holds("odd one", request) and "temperature" in request:
+            return OF_A_PROMPT
+        if holds("slow one", request):
+            adapted.wait(10)
+        return FINE
+
+    with hosted(slow) as (url, asked), judge_at(url) as judge:
+        other = threading.Thread(target=judge.grade, args=("a", "slow one"))
+        other.start()
+        while not asked:
+            time.sleep(0.01)
+        judge.grade("a", "odd one")  # no request was accepted before: the next ones leave it out
+        adapted.set()
+        other.join()
+        judge.grade("a", "last")
+    assert "temperature" in asked[-1]
+    assert caplog.records[-1].message == "some-model accepts temperature: requests send it again"
+
+
+def test_many_first_requests_are_refused_once_each_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def picky(request: dict[str, Any]) -> tuple[int, Any]:
+        for name in ("seed", "top_p", "logprobs"):
+            if name in request:
+                return 400, {"error": {"message": f"Unsupported parameter: '{name}'", "param": name}}
+        return said("Fine. [RESULT] 3")
+
+    with hosted(picky) as (url, asked), judge_at(url, batch_size=40) as judge:
+        grades = judge.grade_batch([{"instruction": "a", "response": str(n)} for n in range(40)], progress=False)
+    assert [grade.score for grade in grades] == [3.0] * 40
+    assert len(caplog.records) == 3
+    assert len(asked) <= 40 + 40 + 2  # each with all, and with what is left; one request finds out what that is
 
 
 def test_as_many_alternatives_are_read_as_there_are(caplog: pytest.LogCaptureFixture) -> None:

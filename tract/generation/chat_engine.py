@@ -10,13 +10,14 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tract.errors import ConfigError
 from tract.generation.chat_answers import ChatReply, RefusedError, failure_of, json_or_text, no_answer, reply_of
-from tract.generation.chat_requests import Refusal, Shape, adapted, body_of
+from tract.generation.chat_requests import Shape, adapted, body_of, parts_of
 from tract.generation.chat_score import Written, written_score
 from tract.generation.chat_tokens import MOST_UNDECIDED, place_of, spread_of
 from tract.generation.judgement import END, LENGTH, Judgement, Prompt
@@ -62,7 +63,12 @@ class ChatEngine:
     def __init__(self, settings: ChatSettings, client: Any) -> None:
         self._settings = settings
         self._client = client
+        # What requests are sent with: less after one that was refused was accepted with less.
         self._shape = Shape()
+        self._adapting = asyncio.Lock()
+        self._accepted: frozenset[str] = frozenset()
+        self._not_sent: frozenset[str] = frozenset()
+        self._exceptions: Counter[str] = Counter()
         self._warned: set[str] = set()
         self._scores = 0
         self._undistributed: Counter[str] = Counter()
@@ -73,14 +79,71 @@ class ChatEngine:
         Raises:
             GenerationError: if there is no answer.
         """
+        bodies = partial(body_of, system=system, user=user, sampling=sampling, seed=seed, extra=self._settings.extra_body)
         while True:
             shape = self._shape
-            body = body_of(shape, system, user, sampling, seed, self._settings.extra_body)
             try:
-                return await with_retries(lambda: self._send(body), self._settings.max_retries, self._settings.model, self._warned)  # noqa: B023
+                return await self._ask(shape, bodies(shape))
             except RefusedError as error:
-                if self._shape == shape and not self._adapt(shape, body, error.refusal):  # another request may have found out meanwhile
-                    raise
+                refused = error
+            left_out = _left_out(shape, refused, bodies)
+            if not left_out and self._shape == shape:
+                raise refused
+            if left_out & self._accepted:  # it is of this request alone: no other one waits
+                return await self._ask_with_less(shape, refused, bodies)
+            async with self._adapting:  # one request finds out what the server takes, those refused with it wait for that
+                if self._shape == shape:
+                    return await self._ask_with_less(shape, refused, bodies)
+
+    async def _ask(self, shape: Shape, body: dict[str, Any]) -> ChatReply:
+        """The answer to a request; keeps what the server was seen to accept.
+
+        Raises:
+            RefusedError, GenerationError: see ``_send``.
+        """
+        reply = await with_retries(lambda: self._send(body), self._settings.max_retries, self._settings.model, self._warned)
+        self._accepted |= parts_of(body)
+        if self._shape != shape and parts_of(body) & self._not_sent:  # one that began before the others were sent with less
+            log.warning("%s accepts %s: requests send it again", self._settings.model, ", ".join(sorted(parts_of(body) & self._not_sent)))
+            self._shape, self._not_sent = shape, self._not_sent - parts_of(body)
+        return reply
+
+    async def _ask_with_less(self, shape: Shape, refused: RefusedError, bodies: Callable[[Shape], dict[str, Any]]) -> ChatReply:
+        """The answer without what was refused; other requests leave it out too once that was accepted, and none was with it.
+
+        Raises:
+            RefusedError, GenerationError: if there is no answer without it either.
+        """
+        whole, tried, notes = parts_of(bodies(shape)), shape, []
+        while True:
+            found = adapted(tried, bodies(tried), refused.refusal)
+            if found is None:
+                raise refused
+            tried = found.shape
+            notes += [(note, refused.refusal.words) for note in found.notes]
+            try:
+                reply = await self._ask(tried, bodies(tried))
+                break
+            except RefusedError as error:
+                refused = error
+        left_out = whole - parts_of(bodies(tried))
+        if left_out & self._accepted:
+            self._count_exception(left_out & self._accepted, refused.refusal.words)
+        elif self._shape == shape:
+            self._shape, self._not_sent = tried, self._not_sent | left_out
+            for note, words in notes:
+                log.warning("%s %s; the server says: %s", self._settings.model, note, words)
+        return reply
+
+    def _count_exception(self, names: Collection[str], words: str) -> None:
+        """Counts an answer to a request that left out what others are sent with."""
+        shown = ", ".join(sorted(names))
+        self._exceptions[shown] += 1
+        if self._exceptions[shown] == 1:
+            log.warning(
+                "%s refuses %s in a request and accepts it in others, so that one alone leaves it out; the server says: %s",
+                self._settings.model, shown, words,
+            )  # fmt: skip
 
     def count_score(self, undistributed: str | None) -> None:
         """Counts a score; ``undistributed``: why it has no distribution but what was written, or None if it has."""
@@ -93,21 +156,14 @@ class ChatEngine:
             log.warning("%s: some distributions are the written score alone: %s", self._settings.model, undistributed)
 
     async def close(self) -> None:
-        """Ends the connections; tells how many scores had no distribution."""
+        """Ends the connections; tells how many scores had no distribution, and how many requests left out what others did not."""
         for reason, count in ((reason, count) for reason, count in self._undistributed.items() if count > 1):
             log.warning("%s: %d of %d distributions are the written score alone: %s", self._settings.model, count, self._scores, reason)
+        for names, count in ((names, count) for names, count in self._exceptions.items() if count > 1):
+            log.warning("%s: %d requests left out %s, which others were accepted with", self._settings.model, count, names)
         self._undistributed.clear()
+        self._exceptions.clear()
         await self._client.close()
-
-    def _adapt(self, shape: Shape, body: Mapping[str, Any], refusal: Refusal) -> bool:
-        """Whether further requests can be made without what was refused."""
-        found = adapted(shape, body, refusal)
-        if found is None:
-            return False
-        self._shape = found.shape
-        for note in found.notes:
-            log.warning("%s %s; the server says: %s", self._settings.model, note, refusal.words)
-        return True
 
     async def _send(self, body: dict[str, Any]) -> ChatReply:
         """One answer.
@@ -136,6 +192,12 @@ class ChatEngine:
         if isinstance(found, Mapping) and not found.get("error") and isinstance(found.get("choices"), list) and found["choices"]:
             return reply_of(found, raw.headers, wants_tokens="logprobs" in body)
         raise no_answer(found, raw.headers)
+
+
+def _left_out(shape: Shape, refused: RefusedError, bodies: Callable[[Shape], dict[str, Any]]) -> frozenset[str]:
+    """What the request is to leave out next; nothing where the refusal names nothing of it."""
+    found = adapted(shape, bodies(shape), refused.refusal)
+    return frozenset() if found is None else parts_of(bodies(shape)) - parts_of(bodies(found.shape))
 
 
 async def connect_chat(settings: ChatSettings) -> ChatEngine:
@@ -173,7 +235,7 @@ async def chat_judgement(
     if written.value is not None and written.place is not None:
         score = grid.index(written.value)
         place = (separated.place_in_text(written.place[0]), separated.place_in_text(written.place[1] - 1) + 1)
-        found = _distribution(reply, place, grid)
+        found = _distribution(reply, place, grid, score)
         engine.count_score(found if isinstance(found, str) and reply.wants_tokens else None)
         probabilities = [float(k == score) for k in range(len(grid.labels))] if isinstance(found, str) else list(found)
     cot = written.cot.strip()
@@ -189,7 +251,7 @@ def _written(separated: Separated, cue: str, grid: ScoreGrid, *, cut: bool) -> W
     return written_score(separated.answer, cue, grid, cut=cut)
 
 
-def _distribution(reply: ChatReply, place: tuple[int, int], grid: ScoreGrid) -> tuple[float, ...] | str:
+def _distribution(reply: ChatReply, place: tuple[int, int], grid: ScoreGrid, score: int) -> tuple[float, ...] | str:
     """The probability of each score at the place of the one that was written; in words what keeps it from being read."""
     if reply.tokens is None:
         return "the server gave no log-probabilities"
@@ -201,4 +263,6 @@ def _distribution(reply: ChatReply, place: tuple[int, int], grid: ScoreGrid) -> 
         return "the log-probabilities of the server are no distribution over the scores"
     if spread.undecided > MOST_UNDECIDED:
         return "a likely token begins several scores (as 1 does in 1 and 10), and the server does not show the next token"
+    if spread.probabilities[score] == 0:  # whatever was read then, it is not what was written
+        return "the tokens of the server give the score that was written no probability"
     return spread.probabilities

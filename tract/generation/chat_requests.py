@@ -127,6 +127,13 @@ def body_of(shape: Shape, system: str, user: str, sampling: Sampling, seed: int,
     return {**body, **extra}
 
 
+def parts_of(body: Mapping[str, Any]) -> frozenset[str]:
+    """The names of what a request is sent with, as a shape can leave it out."""
+    parts = {name for name in body if name not in ("messages", "top_logprobs")}
+    parts |= {f"top_logprobs={body['top_logprobs']}"} if "top_logprobs" in body else set()
+    return frozenset(parts | ({"system message"} if body["messages"][0]["role"] == "system" else set()))
+
+
 def check_extra(extra: Mapping[str, Any]) -> None:
     """Checks a user's own parameters of requests.
 

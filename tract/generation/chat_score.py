@@ -6,28 +6,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tract.generation.chat_numbers import value_of
+from tract.generation.chat_scales import TAG, is_score, scale_behind
 from tract.generation.judgement import CUE, END, LENGTH, SCORE
 from tract.score_grid import ScoreGrid
-from tract.score_statement import Taken, number_of, take_cot
-from tract.score_words import NUMBER_WORDS
+from tract.score_statement import Taken, take_cot
+from tract.score_words import MINUSES, NUMBER_WORDS
 
 # The mark that chat models are asked for, as they write it: "[RESULT]", "[**RESULT**]", "[RESULT: 4]".
 _RESULT = r"\[[\s*]*RESULT[\s*]*(?:\]|(?=[:=\s][\s*]*\d))"
-# What may precede the number: marks of emphasis and of formulas, and words that say that a score follows.
+# What may precede the number: marks of emphasis and of formulas, tags, arrows, and words that say that a score follows.
 _LEADS = re.compile(
-    r"(?:[\s:=*_\"'`\u201c\u201d\u2018\u2019(\[{<>$|#~\u2248\u2192\])}]|\\[(\[]|\\(?:boxed|text|textbf|mathbf|mathrm)\b|[-\u2013\u2014](?=\s)"
-    r"|\b(?:the|my|final|overall|total|score|rating|grade|mark|result|answer|is|of|integer|number)\b)*",
+    rf"(?:{TAG}|[-=]+>|[\s:=*_\"'`\u201c\u201d\u2018\u2019(\[{{<>$|#~\u2248\u2192\])}}]|\\[(\[]|\\(?:boxed|text|textbf|mathbf|mathrm)\b"
+    r"|[-\u2013\u2014](?=\s)|\+(?=\d)|\b(?:the|my|final|overall|total|score|rating|grade|mark|result|answer|is|of|integer|number)\b)*",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(rf"[-\u2212]?\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
-# Behind the number: the end of its scale, or what makes another number of it or a range.
-_SCALE = re.compile(r"[\s*)}\]]*(?:/|\bout\s+of\b|\bof\b)[\s*(\[{]*(\d+(?:\.\d+)?)", re.IGNORECASE)
-_NOT_ALONE = re.compile(
-    r"[.,_:\u066b]\d|\s*(?:[-\u2013\u2014~\u301c\uff5e]|\.\.+|\u2026|\b(?:to|or|and|until|through)\b)\s*\d|(?:st|nd|rd|th)\b|\s*[%+\u00b0\u00bc\u00bd\u00be]"
-    r"|[ \t]+\d|\s*[,;|]\s*\d+\s*(?:$|\n)|\s*/|[eE]\d|[-\u2212]\s*(?:$|\n)",
-    re.IGNORECASE,
-)
-_CLOSES = re.compile(r"[\W_]*(?:(?:points?|stars?)\b[\W_]*)?(?:\n|$)", re.IGNORECASE)
+_NUMBER = re.compile(rf"[{MINUSES}]?\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
+_CLOSES = re.compile(rf"(?:[\W_]|{TAG})*(?:(?:points?|stars?|marks?|pts?)\b(?:[\W_]|{TAG})*)?(?:\n|$)", re.IGNORECASE)
+_NEAR = 60  # characters between a score and the end of its scale
 _ENDS = re.compile(r"<\|?[^<>\s]{1,40}>|\[/?[A-Z_]{2,12}\]")
 
 
@@ -64,7 +60,7 @@ def written_score(text: str, cue: str, grid: ScoreGrid, *, cut: bool) -> Written
     number = _number_behind(text, mark.end())
     if cut and (number is None or _may_go_on(text, number, grid)):
         return Written(cot, LENGTH, None, None)
-    value = None if number is None else _on_grid(text, number, grid)
+    value = None if number is None else _on_grid(text, number, mark.end(), grid)
     return Written(cot, CUE, value, number if value is not None else None)
 
 
@@ -73,8 +69,26 @@ def _without_mark(text: str, taken: Taken, grid: ScoreGrid, cut: bool) -> Writte
         return Written(taken.cot, LENGTH, None, None)
     if taken.place is None:
         return Written(taken.cot, END, None, None)
-    value = _on_grid(text, taken.place, grid)
-    return Written(taken.cot, SCORE, value, taken.place if value is not None else None)
+    place = _with_sign(text, _before_its_scale(text, taken.place), grid)
+    value = _on_grid(text, place, 0, grid)
+    return Written(taken.cot, SCORE, value, place if value is not None else None)
+
+
+def _before_its_scale(text: str, number: tuple[int, int]) -> tuple[int, int]:
+    """The place of the score where a number is the end of its scale ("4 of 5"); of the number itself elsewhere."""
+    line = text.rfind("\n", 0, number[0]) + 1
+    for match in _NUMBER.finditer(text, max(line, number[0] - _NEAR), number[0]):
+        scale = scale_behind(text, match.end())
+        if scale is not None and scale[0] <= number[0] < scale[1]:
+            return match.span()
+    return number
+
+
+def _with_sign(text: str, number: tuple[int, int], grid: ScoreGrid) -> tuple[int, int]:
+    """The place of a number with the dash directly before it, which is its sign where scores can be negative."""
+    start, end = number
+    is_sign = grid.lowest < 0 and re.search(rf"(?<!\w)[{MINUSES}]$", text[:start]) and text[start].isdecimal()
+    return (start - 1, end) if is_sign else number
 
 
 def _last_mark(text: str, cue: str, cut: bool) -> re.Match[str] | None:
@@ -95,23 +109,25 @@ def _number_behind(text: str, start: int) -> tuple[int, int] | None:
     found = _NUMBER.match(text, leads.end())
     if found is None:
         return None
-    in_words = re.search(r"[a-z]", leads[0].replace("\\boxed", "").replace("\\text", ""), re.IGNORECASE) or found[0].isalpha()
-    scale = _SCALE.match(text, found.end())
-    if in_words and not _CLOSES.match(text, scale.end() if scale else found.end()):
+    led = re.sub(rf"{TAG}|\\(?:boxed|text\w*|math\w*)", "", leads[0], flags=re.IGNORECASE)
+    in_words = re.search(r"[a-z]", led, re.IGNORECASE) or found[0].isalpha()
+    scale = scale_behind(text, found.end()) if in_words else None
+    if in_words and not _CLOSES.match(text, scale[1] if scale else found.end()):
         return None
     return found.span()
 
 
-def _on_grid(text: str, number: tuple[int, int], grid: ScoreGrid) -> float | None:
-    """The value of a number that stands alone; None if it is part of another one or of a range, out of another scale, or off the grid."""
+def _on_grid(text: str, number: tuple[int, int], since: int, grid: ScoreGrid) -> float | None:
+    """The value of a number that is a score by itself; None if it is not (see ``is_score``), or off the grid."""
     start, end = number
-    scale = _SCALE.match(text, end)
-    if scale is not None and float(scale[1]) != grid.highest:
+    value = value_of(text[start:end])
+    if value not in grid.values or not is_score(text, start, end, since, grid):
         return None
-    if scale is None and _NOT_ALONE.match(text, end):
+    before = text[since:start].rstrip(" \t")
+    # "- 1" may be a score behind a dash or a negative one; "+1" is a score where there are negative ones.
+    if before[-1:] and before[-1] in f"{MINUSES}\u2014\u2015" and -value in grid.values and value != 0:
         return None
-    value = number_of(text[start:end]) if not text[start:end].isdecimal() else float(text[start:end])
-    return value if value in grid.values else None
+    return None if before.endswith("+") and grid.lowest >= 0 else value
 
 
 def _may_go_on(text: str, number: tuple[int, int], grid: ScoreGrid) -> bool:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tract.generation.chat_numbers import plain_number
 from tract.generation.judgement import MOST_MASS
 from tract.score_grid import ScoreGrid
 from tract.score_words import NUMBER_WORDS
@@ -26,7 +27,9 @@ _RAW_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _CONTROL = re.compile(rb"<[|\xef]?[^<>\s]{1,40}>|\[/?[A-Z_]{2,12}\]|")
 _REPLACEMENT = "\ufffd".encode()
 _UNKNOWN = b"\xff"  # no byte of UTF-8
-_NUMBER = re.compile(r"(?P<before>(?:(?!-?\d|-$|\.)[\W_])*)(?P<number>-?\d+(?:\.\d+)?\.?|\.\d*|-$|)(?P<after>.*)", re.DOTALL)
+_NUMBER = re.compile(
+    r"(?P<before>(?:(?!-?\d|-$|\.|[\u2014\u2015]\d)[\W_])*)(?P<number>-?\d+(?:\.\d+)?\.?|\.\d*|-$|)(?P<after>.*)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ class _Reader:
     def __init__(self, tokens: Sequence[Token], written: str, grid: ScoreGrid) -> None:
         self._tokens, self._grid = tokens, grid
         self._words = not any(character.isdigit() for character in written)
-        self._written = _ascii(written)
+        self._written = plain_number(written)
         self.found = [0.0] * len(grid.labels)
         self.moved = 0.0
 
@@ -241,14 +244,14 @@ class _Reader:
         """(the number so far, whether it ends inside this token); without a number what was begun."""
         if offset is not None:
             text = bytes_of(text)[offset:].decode("utf-8", "replace")
-        text = text.replace("\u2581", " ").replace("\u0120", " ")
+        text = plain_number(text.replace("\u2581", " ").replace("\u0120", " "))
         if not begun and self._words and (word := re.search(r"[a-z]+", text.lower())) and word[0] in NUMBER_WORDS:
             return str(NUMBER_WORDS[word[0]]), True
         match = _NUMBER.match(text)
         assert match is not None
         if begun and match["before"]:
             return begun, True
-        number = begun + _ascii(match["number"])
+        number = begun + match["number"]
         point = number.endswith(".") and not any(label.startswith(number) for label in self._grid.labels)
         return number.rstrip(".") if point else number, bool(match["after"]) or point
 
@@ -257,11 +260,6 @@ class _Reader:
             return self._grid.index(float(number))
         except ValueError:
             return None
-
-
-def _ascii(digits: str) -> str:
-    """Digits of any script as those of the labels."""
-    return "".join(str(int(each)) if each.isdecimal() else each for each in digits)
 
 
 def _probability(logprob: float) -> float:

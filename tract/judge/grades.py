@@ -35,7 +35,7 @@ class CotGrade:
 
     Attributes:
         feedback: the CoT, without the score sentence. score: in points; None where there is none.
-        status: one of ``STATUSES``. distribution: score label -> probability, from the full softmax.
+        status: one of ``STATUSES``. distribution: score label -> probability, from the full softmax; empty where nothing was read.
         thoughts: what a reasoning model thought before it; empty for all others.
     """
 
@@ -53,13 +53,13 @@ class Grade:
     Attributes:
         score: in points, the mean over the CoTs that gave one; None where none did.
         status: one of ``STATUSES``, the worst among the CoTs; a score with another status than "ok" is to be looked at.
-        distribution: score label -> probability, mean over the CoTs; sums to the score mass. Empty where nothing was read.
+        distribution: score label -> probability, mean over the CoTs that were read; sums to the score mass. Empty where none was.
         feedback: the first CoT; empty for a judge that writes none. feedbacks: all of them.
         interval: (low, high) in points, where the score of another draw lies with probability 0.9: the quantiles of the
             distribution over the grid, mixed over the CoTs, so it holds both their spread and that within each; and the score itself.
             None without a score.
         standard_error: of the score, from the spread over the CoTs; None with fewer than two.
-        score_mass: the probability of the whole grid, mean over the CoTs; None where nothing was read.
+        score_mass: the probability of the whole grid, mean over the CoTs that were read; None where none was.
         cots: each CoT by itself. shortened: whether the middle of a field was left out.
         calibrated: whether the score was calibrated. raw_score: what it was before, else the score itself.
         id: of the request; made of its content where none was given. error: what went wrong, one line; None if nothing did.
@@ -125,7 +125,7 @@ def grade_of(
         feedbacks=feedbacks,
         interval=_interval(cots, grid, _mean(scores), 0.0),
         standard_error=_standard_error(scores),
-        score_mass=float(np.mean([math.fsum(judgement.probabilities) for judgement in ordered])),
+        score_mass=_mean([math.fsum(judgement.probabilities) for judgement in ordered if _was_read(judgement)]),
         cots=cots,
         shortened=shortened,
         calibrated=False,
@@ -158,7 +158,7 @@ def calibrated(grade: Grade, grid: ScoreGrid, predictor: str, calibration: Calib
 
 def _read(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> CotGrade:
     score = _raw_score(judgement, grid, cue, predictor, least_score_mass)
-    distribution = dict(zip(grid.labels, judgement.probabilities, strict=True))
+    distribution = dict(zip(grid.labels, judgement.probabilities, strict=True)) if _was_read(judgement) else {}
     return CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), distribution, judgement.thoughts)
 
 
@@ -180,10 +180,14 @@ def _tempered(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calib
     return replace(cot, score=expected if predictor in EXPECTATIONS else cot.score, distribution=distribution)
 
 
+def _was_read(judgement: Judgement) -> bool:
+    """Whether there is a distribution: none is of a hosted model's CoT whose score could not be read."""
+    return judgement.forced is not None or any(judgement.probabilities)
+
+
 def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
-    mass = math.fsum(judgement.probabilities)
-    # Of a hosted model whose score could not be read there is no distribution at all: that says why, not how likely scores were.
-    if mass < least_score_mass and (mass > 0 or judgement.forced is not None):
+    # Where there is no distribution at all, that says why there is none, not how likely scores were.
+    if _was_read(judgement) and math.fsum(judgement.probabilities) < least_score_mass:
         return LOW_SCORE_MASS
     if judgement.finish == LENGTH:
         return TRUNCATED_COT
@@ -201,7 +205,9 @@ def _standard_error(scores: Sequence[float]) -> float | None:
 
 
 def _mean_distribution(cots: Sequence[CotGrade], grid: ScoreGrid) -> dict[str, float]:
-    return {label: float(np.mean([cot.distribution[label] for cot in cots])) for label in grid.labels}
+    """The mean over the CoTs that were read; empty where none was."""
+    read = [cot.distribution for cot in cots if cot.distribution]
+    return {label: float(np.mean([distribution[label] for distribution in read])) for label in grid.labels} if read else {}
 
 
 def _interval(cots: Sequence[CotGrade], grid: ScoreGrid, score: float | None, margin: float) -> tuple[float, float] | None:
