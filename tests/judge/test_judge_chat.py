@@ -378,7 +378,7 @@ def test_many_first_requests_are_refused_once_each_and_told_once(caplog: pytest.
 
     with hosted(picky) as (url, asked), judge_at(url, batch_size=40) as judge:
         grades = judge.grade_batch([{"instruction": "a", "response": str(n)} for n in range(40)], progress=False)
-    assert [grade.score for grade in grades] == [3.0] * 40
+    assert [(grade.score, grade.error) for grade in grades] == [(3.0, None)] * 40
     assert len(caplog.records) == 3
     assert len(asked) <= 40 + 40 + 2  # each with all, and with what is left; one request finds out what that is
 
