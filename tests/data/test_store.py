@@ -146,7 +146,7 @@ def test_without_grouping_each_row_stays_an_example_with_an_id_of_its_own(tmp_pa
         (example("p2", id="q-p1"), r"list:2: id: 'q-p1' stands for other content in an earlier row"),
         (
             example("p1", ("c", 1.0), target_score=4.0),
-            r"list:2: target_score: 4\.0 contradicts None of an earlier row with the same prompt",
+            r"list:2: target_score: 4\.0 contradicts no value of an earlier row with the same prompt",
         ),
         (example("p1", ("c", 1.0), split="val"), r"list:2: split: val contradicts None"),
         (ValueError("score: bad"), r"list:2: score: bad \(set data\.on_bad_row=skip to leave such rows out\)"),

@@ -59,8 +59,8 @@ class GradeBody(_Asked):
     response: _Text = Field(description="What is graded; may be empty.", examples=["11 is one."])
     rubric: RubricBody | str | None = Field(
         default=None,
-        description="The criterion: an object, a text (the criterion, with a line for each score below it or without scores), or null for "
-        "the judge's own wording without one. A text that leaves doubt which its scores are is refused.",
+        description="The criterion: an object, a text (the criterion, with a line for each score below it or without scores), or null "
+        "(or a blank text) for the judge's own wording without one. A text that leaves doubt which its scores are is refused.",
         examples=["Is the answer right?"],
     )
     reference_answer: _Text | None = Field(default=None, description="An answer that deserves the best score.")

@@ -55,9 +55,6 @@ def spec_of(app: FastAPI, service: Service) -> dict[str, Any]:
         schemas.pop(name, None)
     for name, field in (("GradeBody", "instruction"), ("RubricBody", "criteria")):
         schemas[name]["properties"][field]["pattern"] = _NOT_BLANK
-    for option in schemas["GradeBody"]["properties"]["rubric"]["anyOf"]:
-        if option.get("type") == "string":
-            option["pattern"] = _NOT_BLANK
     for option in schemas["GradeBody"]["properties"]["n_cot"]["anyOf"]:
         if option.get("type") == "integer":
             option["maximum"] = service.settings.max_n_cot
