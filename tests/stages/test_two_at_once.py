@@ -90,6 +90,7 @@ def test_what_both_force_is_made_once(isolate: str, whole: Path, tmp_path: Path)
 def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg: Any = SimpleNamespace(
         paths=SimpleNamespace(runs=str(tmp_path)),
+        model=SimpleNamespace(package=None, name_or_path="of/hub"),
         run=SimpleNamespace(on_code_change="redo", on_version_change="reuse", when_locked="wait", name="r", ablation=None),
         force=["stage1"],
         seed=0,
