@@ -97,7 +97,7 @@ def printed(log: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-@pytest.mark.slow
+@pytest.mark.kills  # three runs: two minutes
 @pytest.mark.timeout(1200)  # five pipelines, in processes of their own
 def test_the_commands_that_a_run_prints_run(tmp_path: Path) -> None:
     """Where the folder of the runs has all that the shell and Hydra read in their own ways."""
