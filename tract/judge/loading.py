@@ -28,6 +28,7 @@ from tract.stages.recorded_paths import is_hub_id, places_of
 log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
+_NO_BASE = "give base_model=PATH (--base-model PATH)"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
 # Raise it when an answer of a hosted chat model can be read as another score or feedback than before.
 _CHAT_RULES = 2
@@ -275,9 +276,6 @@ def _trained(where: _Where, base_model: str | None) -> _Found | None:
     base = _base_of(settings, folder) if base_model is None else BaseModel(base_model)
     model = _base_model(base, where, folder)
     return _Found(settings, model, weights, _adapter_digest(weights), named=settings.base_model.name_or_path)
-
-
-_NO_BASE = "give base_model=PATH (--base-model PATH)"
 
 
 def _base_of(settings: JudgeSettings, folder: Path) -> BaseModel:

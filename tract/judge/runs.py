@@ -22,7 +22,7 @@ from tract.judge.wording import Recovered, recover_template
 from tract.layout import SequenceLayout
 from tract.masking import masked
 from tract.modeling import context_of
-from tract.stages.judges import trained_judge
+from tract.stages.judges import Judge, trained_judge
 from tract.stages.products import read_manifest
 from tract.stages.recorded_paths import places_of
 
@@ -87,27 +87,7 @@ def run_judge(
     manifest, _ = read_manifest(stage.path)
     try:
         config = _config(stage.path)
-        settings = JudgeSettings(
-            name=name or stage.name or str(manifest.get("run") or stage.path.name),
-            prompt=judge.template,
-            layout=judge.layout.to_dict(),
-            use_cot=judge.use_cot,
-            predictor=_predictor(str(config["evaluation"]["main_predictor"])),
-            # 0 leaves nothing but the reading without a CoT, which is one.
-            n_cot=max(1, int(config["evaluation"]["n_cot"])),
-            sampling=_sampling(config["generation"]),
-            seed=judge.seed,
-            # What bounds a prompt in all stages; ``data.max_length`` bounds what was trained on.
-            max_length=context_of(judge.model),
-            overlong="shorten" if config["data"]["overlong"] == "shorten" else "refuse",
-            shorten=tuple(config["data"]["shorten"]),
-            least_score_mass=LEAST_SCORE_MASS,
-            dtype=judge.model.dtype,
-            adapter=(judge.weights / "adapter_config.json").is_file(),
-            base_model=base_model_of(judge.model),
-            training=_training(manifest, config),
-            template_date=judge.model.template_date,
-        )
+        settings = _settings(stage, judge, manifest, config, name)
         fingerprint = str(manifest["data"]["source"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{stage.path}: {_reason(error)}; its config.yaml or manifest.json is not that of a fit stage") from error
@@ -128,6 +108,36 @@ def run_judge(
         judge.fingerprint,
         stage,
         judge.named,
+    )
+
+
+def _settings(stage: FitStage, judge: Judge, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None) -> JudgeSettings:
+    """How the judge of a stage works, as its run was configured.
+
+    Raises:
+        ConfigError, KeyError, TypeError, ValueError: if the configuration or the manifest is not that of a fit stage.
+    """
+    assert judge.weights is not None, "a fit stage leaves weights"
+    return JudgeSettings(
+        name=name or stage.name or str(manifest.get("run") or stage.path.name),
+        prompt=judge.template,
+        layout=judge.layout.to_dict(),
+        use_cot=judge.use_cot,
+        predictor=_predictor(str(config["evaluation"]["main_predictor"])),
+        # 0 leaves nothing but the reading without a CoT, which is one.
+        n_cot=max(1, int(config["evaluation"]["n_cot"])),
+        sampling=_sampling(config["generation"]),
+        seed=judge.seed,
+        # What bounds a prompt in all stages; ``data.max_length`` bounds what was trained on.
+        max_length=context_of(judge.model),
+        overlong="shorten" if config["data"]["overlong"] == "shorten" else "refuse",
+        shorten=tuple(config["data"]["shorten"]),
+        least_score_mass=LEAST_SCORE_MASS,
+        dtype=judge.model.dtype,
+        adapter=(judge.weights / "adapter_config.json").is_file(),
+        base_model=base_model_of(judge.model),
+        training=_training(manifest, config),
+        template_date=judge.model.template_date,
     )
 
 
