@@ -1,4 +1,4 @@
-"""The commands on files as users have them: an index without a name, blank cells, packed files, several raters."""
+"""The commands on files as users have them: an index without a name, blank cells, compressed files, several raters."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
         (
             "a.txt",
             b"x",
-            r"data\.path: .*a\.txt has the suffix '\.txt'.*\.jsonl, \.ndjson, \.json, .*\(each also packed: \.gz, .*\.parquet file",
+            r"data\.path: .*a\.txt has the suffix '\.txt'.*\.jsonl, \.ndjson, \.json, .*\(each also compressed: \.gz, .*\.parquet file",
         ),
         ("none.jsonl", None, r"data\.path: .*none\.jsonl does not exist"),
         ("a.json", b"{", r"a\.json: not UTF-8 JSON: .*name it \.jsonl"),

@@ -1,4 +1,4 @@
-"""Cells as users' files have them: columns without a name, blanks, numbers as answers, packed files, rows of several raters."""
+"""Cells as users' files have them: columns without a name, blanks, numbers as answers, compressed files, rows of several raters."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=given_path,
         required=True,
         metavar="FILE",
-        help="JSONL, JSON, CSV, TSV (also packed: .gz, .bz2, .xz) or Parquet; graded or not",
+        help="JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet; graded or not",
     )
     parser.add_argument("--target", required=True, metavar="COLUMN", help="the true score of each row, in points")
     add_data_arguments(parser)

@@ -38,7 +38,7 @@ _HOW = ("batch_size", "device", "timeout_s", "max_retries", "vllm", "cache_dir",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("file", type=given_path, metavar="FILE", help="JSONL, JSON, CSV, TSV (also packed: .gz, .bz2, .xz) or Parquet")
+    parser.add_argument("file", type=given_path, metavar="FILE", help="JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet")
     parser.add_argument("-o", "--out", type=given_path, required=True, metavar="OUTPUT", help=".jsonl, .ndjson, .csv or .parquet")
     add_data_arguments(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="grade the first N rows only; the output holds no others")

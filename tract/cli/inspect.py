@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument(
-        "file", type=given_path, nargs="?", metavar="FILE", help="JSONL, JSON, CSV, TSV (also packed: .gz, .bz2, .xz) or Parquet"
+        "file", type=given_path, nargs="?", metavar="FILE", help="JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet"
     )
     parser.add_argument("--row", type=positive, metavar="N", help="of the file, counted from 1 (default: 1)")
     parser.add_argument("--instruction", metavar="TEXT", help="in place of a file")

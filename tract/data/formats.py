@@ -14,7 +14,7 @@ TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # For messages: what may be given.
-ACCEPTED = f"{', '.join(TEXT_SUFFIXES)} (each also packed: {', '.join(_OPENERS)}) or .parquet"
+ACCEPTED = f"{', '.join(TEXT_SUFFIXES)} (each also compressed: {', '.join(_OPENERS)}) or .parquet"
 # What the openers raise at damaged content, beside an OSError without a number.
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
 
