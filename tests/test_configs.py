@@ -46,6 +46,9 @@ NEEDS = {
     ("objective", "regression_only"): ["pipeline=[stage1,predict,evaluate]"],
     ("data", "columns"): ["data.path=judged.csv", "data.source.columns.instruction=question", "data.source.columns.response=answer"],
 }
+# Experiments on rows of the user's own need these.
+OWN_ROWS = {name: NEEDS["data", "columns"] for name in ("own_data", "own_data_gpu")}
+NEEDS |= {("experiment", name): needs for name, needs in OWN_ROWS.items()}
 SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null", "batch.items_per_step=4"]
 
 
@@ -87,7 +90,8 @@ def test_stage2_of_an_experiment_validates_and_takes_a_step(name: str, compose_c
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_goes_with_every_entry_script(name: str, root: str, compose_root: Compose) -> None:
     """The experiment decides on all but the stages to run, so that a stage alone makes the product of the whole pipeline."""
-    whole, alone = compose_root("train", f"experiment={name}"), compose_root(root, f"experiment={name}", "judge=runs/some/stage1")
+    chosen = [f"experiment={name}", *OWN_ROWS.get(name, [])]
+    whole, alone = compose_root("train", *chosen), compose_root(root, *chosen, "judge=runs/some/stage1")
     cfg = validate(alone)
     assert cfg.stages == {"generate_cot": ["generate"], "evaluate": ["predict", "evaluate"]}[root]
     before = dict(leaves(OmegaConf.to_container(whole)))
@@ -113,7 +117,7 @@ def takes_a_step(cfg: Config) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_header_is_true(name: str, compose_config: Compose) -> None:
     header = "".join(line for line in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines(keepends=True) if line.startswith("#"))
-    cfg = validate(compose_config(f"experiment={name}"))
+    cfg = validate(compose_config(f"experiment={name}", *OWN_ROWS.get(name, [])))
     assert f"\n# Run: python train.py experiment={name}\n" in header
     assert re.search(r"^# Cost: \S", header, re.MULTILINE)
     assert cfg.run.name == name, "run.name is the run folder's name"

@@ -30,7 +30,8 @@ class Source(Protocol):
     """Where judge examples come from. Hydra builds one from the ``data.source`` node.
 
     A source may have an attribute ``equal_rows_are_votes``: whether rows that are equal come from different raters. Without it, they
-    are copies, of which one is kept.
+    are copies, of which one is kept. Another is ``instructions_hold_rubric``: whether the instructions name what is judged, so that a
+    prompt without the rubric hides nothing.
     """
 
     def rows(self) -> Iterator[Row]:

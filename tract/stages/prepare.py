@@ -15,6 +15,7 @@ from tract.config import Config, ModelConfig
 from tract.data.cot_filter import CotFilter, FilterResult, filter_cots
 from tract.data.cot_items import with_cots
 from tract.data.cots import check_splits, cots_fingerprint, read_cots
+from tract.data.hidden_fields import hidden_fields, warning_of
 from tract.data.score_leak import check_score_leak
 from tract.data.sources import Source
 from tract.data.splits import split_questions
@@ -128,6 +129,14 @@ class Prepared:
                 log.info("  dropped as %s: %s, sample %d: %r", cot.reason, cot.id, cot.sample, cot.text)
 
 
+def _warn_of_hidden_fields(cfg: Config, store: ExampleStore, template: PromptTemplate) -> None:
+    """Says which fields of the data the prompt does not show, before a judge is trained without them."""
+    if getattr(build_source(cfg), "instructions_hold_rubric", False):
+        return
+    if hidden := hidden_fields(store, template):
+        log.warning("data: %s", warning_of(hidden, template, len(store)))
+
+
 def seed_layout(cfg: Config) -> tuple[Any, SequenceLayout, PromptTemplate]:
     """(tokenizer, layout, prompt template) of the configured seed LLM."""
     grid = ScoreGrid(tuple(cfg.grid.labels))
@@ -211,6 +220,7 @@ def prepare(cfg: Config) -> Prepared:
     """Reads, splits and tokenises the configured data with its annotated CoTs."""
     tokenizer, layout, template = seed_layout(cfg)
     store = examples_of(cfg, layout.grid)
+    _warn_of_hidden_fields(cfg, store, template)
     lengths = Lengths.of(cfg, cfg.model, layout)
     options = TokenizeOptions(
         lengths.prompt, lengths.training, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, unannotated="drop"

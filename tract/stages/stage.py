@@ -34,6 +34,7 @@ IMMATERIAL_CODE = (
     "tract.generation.exactness",
     "tract.generation.paths",
     "tract.stages.sequences",
+    "tract.data.hidden_fields",
     # A rubric as text, and a seed LLM by its path: what they were read as is part of the key.
     "tract.data.rubric_claims",
     "tract.data.rubric_mapping",

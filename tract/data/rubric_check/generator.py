@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
+from typing import ClassVar
 
 from tract.data.rows import Row
 from tract.data.rubric_check import phrasing, texts
@@ -68,6 +69,8 @@ class RubricCheck:
     Raises:
         ConfigError: if a value is out of range.
     """
+
+    instructions_hold_rubric: ClassVar[bool] = True
 
     n_questions: int
     responses_per_question: int
