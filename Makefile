@@ -23,7 +23,7 @@ PYTEST_FILES := $(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 TRAIN := $(PY) train.py
 EXPERIMENTS = $(patsubst conf/experiment/%.yaml,%,$(sort $(wildcard conf/experiment/*.yaml conf/experiment/*/*.yaml)))
 
-.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-vllm bench bench-gpu study lock clean
+.PHONY: help docs setup setup-vllm quickstart smoke overfit configs check lint types format test test-slow test-all test-gpu test-kills test-newcomer test-vllm bench bench-gpu study lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -113,22 +113,22 @@ format: setup  ## let ruff sort the imports, mend what it safely can and format
 	@$(PY) -m ruff format .
 
 # Tests reach neither the hub nor W&B, unless the caller's environment says otherwise.
-test test-slow test-all test-gpu test-kills test-vllm check: export HF_HUB_OFFLINE ?= 1
-test test-slow test-all test-gpu test-kills test-vllm check: export WANDB_MODE ?= offline
+test test-slow test-all test-gpu test-kills test-newcomer test-vllm check: export HF_HUB_OFFLINE ?= 1
+test test-slow test-all test-gpu test-kills test-newcomer test-vllm check: export WANDB_MODE ?= offline
 # Else, where the environment forbids it, each of their hundreds of processes compiles this package anew, a second each.
-test test-slow test-all test-gpu test-kills test-vllm check: export PYTHONDONTWRITEBYTECODE :=
+test test-slow test-all test-gpu test-kills test-newcomer test-vllm check: export PYTHONDONTWRITEBYTECODE :=
 
 # Several at a time, each with one thread; for a debugger: make test ARGS="-n 0 --pdb".
 test: export OMP_NUM_THREADS ?= 1
 test: setup  ## fast tests, on a CPU, without a network
-	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS) -m 'not slow and not gpu and not multigpu and not network and not kills and not vllm'
+	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS) -m 'not slow and not gpu and not multigpu and not network and not kills and not newcomer and not vllm'
 
 test-slow: export OMP_NUM_THREADS ?= 1
 test-slow: setup  ## slow tests that need no GPU and no network
-	@$(PYTEST_FILES) -m 'slow and not gpu and not multigpu and not network and not kills and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
+	@$(PYTEST_FILES) -m 'slow and not gpu and not multigpu and not network and not kills and not newcomer and not vllm' || { code=$$?; [ $$code -eq 5 ]; }  # 5: there are none
 
 test-all: setup-vllm  ## everything but the network tests and the many kills; those for a GPU skip themselves where there is none
-	@$(PYTEST) -m 'not network and not kills'
+	@$(PYTEST) -m 'not network and not kills and not newcomer'
 
 test-gpu: setup  ## tests that need one or more GPUs; those of vLLM too, where it is installed
 	@$(PYTEST) -m '(gpu or multigpu) and not network'
@@ -140,6 +140,11 @@ test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the sam
 
 test-kills: setup-vllm  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests that .ci/run has no time for
 	@$(PYTEST) -s -m 'kills and not gpu and not multigpu and not network'
+
+# A quarter of an hour: each page's commands, in order, in a clean clone, with the tiny model.
+test-newcomer: export OMP_NUM_THREADS ?= 1
+test-newcomer: setup  ## the commands of README.md, docs/own_data.md and docs/change_the_science.md as a newcomer copies them
+	@$(PYTEST) -x -m newcomer
 
 # Small sizes: they show that everything runs and roughly where it stands. docs/performance.md has the full commands.
 # $(call bench_run,SCRIPT,OPTIONS): overrides of the configuration (ARGS) stand last.

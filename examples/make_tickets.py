@@ -2,9 +2,9 @@
 
     python examples/make_tickets.py tickets.csv [TICKETS]
 
-One row per rating: ticket, question, reply, rater, comment, score. Each ticket has four replies. A reply earns one point beyond the first for
-each of: it apologizes, names the cause, gives a step to take, says when. The raters mostly agree; Ben is a point stricter in one of five
-replies, and leaves the comment blank in one of three.
+One row per rating: ticket, question, reply, rater, comment, score. Each ticket has four replies. A reply earns one point beyond the first
+for each of: it apologizes, names the cause, gives a step to take, says when. The raters mostly agree; Ben is a point stricter in one of
+five replies, and leaves the comment blank in one of three.
 """
 
 import csv
@@ -21,7 +21,11 @@ PROBLEMS = {
     "was charged twice": ("the payment was sent again by mistake", "Please forward the second receipt to billing"),
     "came in the wrong color": ("two orders were swapped in the warehouse", "Please keep the parcel closed and print the return label"),
 }
-OPENINGS = ("My new {product} {problem}. What now?", "Hello, the {product} that I ordered {problem}.", "The {product} {problem}, and I need it today.")
+OPENINGS = (
+    "My new {product} {problem}. What now?",
+    "Hello, the {product} that I ordered {problem}.",
+    "The {product} {problem}, and I need it today.",
+)
 APOLOGIES = ("We are sorry about that.", "I apologize for the trouble.", "Sorry for the inconvenience.")
 TIMES = ("We answer within two days.", "A replacement leaves tomorrow.", "The refund takes five days.")
 FILLERS = ("Thank you for your message.", "Your ticket was received.", "We value all customers.", "Have a nice day.")

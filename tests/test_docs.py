@@ -72,8 +72,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_files_that_are_named_exist(page: Path) -> None:
     named = set(re.findall(r"`((?:tests|tract|conf|scripts|benchmarks|docs)/[\w/.\-]+\.(?:py|yaml|md|sbatch))`", text_of(page)))
-    written = {f"conf/{group}/{name}.yaml" for group in ("data", "prompt") for name in WRITTEN_BY_THE_READER}
-    assert [file for file in sorted(named - written) if not (ROOT / file).exists()] == []
+    assert [file for file in sorted(named) if not (ROOT / file).exists()] == []
 
 
 def overrides(page: Path) -> Iterator[tuple[str, str]]:
@@ -127,6 +126,7 @@ def test_options_and_keys_that_are_named_exist(page: Path, values: dict[str, Any
             continue
         options = [option for option in value.strip("[]").split(",") if not PLACEHOLDER.search(option)]
         known = {*ELSEWHERE, *(path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml"))}
+        known |= {path.stem for path in (ROOT / "examples" / key).glob("*.yaml")}
         unknown += [f"{key}={option}" for option in options if option not in known]
     assert unknown == []
 
@@ -137,7 +137,7 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
         text = re.sub(r"\\\n", " ", block)
         text = re.sub(r"\$\([^)]*\)", "seed", text)  # what a command of the shell prints: a judge
         for script, rest in re.findall(r"\b(train|generate_cot|evaluate)\.py (.*)$", text, re.MULTILINE):
-            words = shlex.split(rest, comments=True)
+            words = shlex.split(re.sub(r"--config-dir \S+", "", rest), comments=True)
             if any(word.startswith("--") or "hydra/" in word or PLACEHOLDER.search(word.partition("=")[2] or word) for word in words):
                 continue
             given = [word for word in words if word != "-m"]
@@ -152,7 +152,8 @@ def test_every_command_is_a_sound_configuration(page: Path, tmp_path: Path) -> N
     """It composes and validates, all of the page's own options included; nothing is read or run."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     written_files(tmp_path)
-    shutil.copytree(tmp_path / "my_conf", tmp_path / "conf", dirs_exist_ok=True)
+    for folder in (tmp_path / "mine", ROOT / "examples"):  # as --config-dir
+        shutil.copytree(folder, tmp_path / "conf", dirs_exist_ok=True)
     refused = []
     for script, words in commands(page):
         with initialize_config_dir(version_base="1.3", config_dir=str(tmp_path / "conf")):
@@ -167,10 +168,10 @@ OWN_DATA = ROOT / "docs" / "own_data.md"
 
 
 def written_files(into: Path) -> None:
-    """Writes the files of docs/own_data.md, those for conf/ into a folder of their own."""
+    """Writes the files of docs/own_data.md."""
     for block in blocks(OWN_DATA, "bash"):
         for name, text in re.findall(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
-            file = into / re.sub("^conf/", "my_conf/", name)
+            file = into / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
 
@@ -179,8 +180,8 @@ def test_the_files_of_the_page_on_own_data_are_read_as_it_says(tmp_path: Path, m
     written_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    shutil.copytree(tmp_path / "my_conf", tmp_path / "conf", dirs_exist_ok=True)
-    small = ["data=my_data", "data.on_bad_row=skip", "model=tiny", f"paths.cache={tmp_path}/cache"]
+    shutil.copytree(tmp_path / "mine", tmp_path / "conf", dirs_exist_ok=True)
+    small = ["experiment=own_data", "data=my_data", "data.on_bad_row=skip", "model=tiny", f"paths.cache={tmp_path}/cache"]
     with initialize_config_dir(version_base="1.3", config_dir=str(tmp_path / "conf")):
         cfg = typed(compose("train", small))
         own_prompt = typed(compose("train", [*small, "prompt=my_prompt"]))
@@ -206,7 +207,7 @@ def test_the_commands_of_the_page_on_own_data_run(tmp_path: Path) -> None:
     ends = []
     for command in commands[:2]:
         _, _, *arguments = shlex.split(command, comments=True)
-        run = [sys.executable, str(ROOT / "train.py"), "--config-dir", "my_conf", *arguments]
+        run = [sys.executable, str(ROOT / "train.py"), *arguments]
         done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         ends.append((done.returncode, done.stdout + done.stderr))
     assert ends[0][0] == 2
