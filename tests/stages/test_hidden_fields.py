@@ -1,4 +1,4 @@
-"""Fields of the data that a prompt does not show: a warning before the training, with the key that shows them."""
+"""What an experiment would hide of the data: fields that no prompt shows, the ends of long CoTs; a warning names the key."""
 
 from __future__ import annotations
 
@@ -74,3 +74,19 @@ def test_generated_tasks_name_in_the_instruction_what_is_judged(tiny_config: Tin
     with caplog.at_level(logging.WARNING):
         prepare(cfg)
     assert not [record for record in caplog.records if "does not see" in record.getMessage()]
+
+
+def test_annotated_cots_that_are_longer_than_the_judges_own_may_be(tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """One token fewer than the longest: that one is named with the number that it needs. With that number, none is."""
+    cfg, _ = tiny_config()
+    cfg.stage = "stage1"
+    longest = int(prepare(cfg).tokens.cot_lengths().max())
+    for most, lines in ((longest - 1, 1), (longest, 0)):
+        cfg, _ = tiny_config(f"generation.max_cot_tokens={most}")
+        cfg.stage = "stage1"
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            prepare(cfg)
+        said = [record.getMessage() for record in caplog.records if "annotated CoTs are longer" in record.getMessage()]
+        assert len(said) == lines
+        assert all(f"so set generation.max_cot_tokens={longest} or more" in line for line in said)

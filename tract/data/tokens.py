@@ -113,6 +113,13 @@ class TokenStore:
         dropped = pc.starts_with(arrow_column(self.dataset, "status"), "dropped").to_numpy()
         return [row for row in rows if not dropped[row]]
 
+    def cot_lengths(self) -> NDArray[np.int64]:
+        """Tokens of the CoT of each continuation, of all rows one after the other."""
+        lengths: NDArray[np.int64] = np.asarray(
+            pc.list_value_length(pc.list_flatten(arrow_column(self.dataset, "cot_ids"))), dtype=np.int64
+        )
+        return lengths
+
     def prompt_lengths(self, rows: Sequence[int]) -> NDArray[np.int64]:
         """Tokens of the prompts in the given rows; 0 where there is none."""
         lengths = np.asarray(pc.list_value_length(arrow_column(self.dataset, "prompt_ids")), dtype=np.int64)

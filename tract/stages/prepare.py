@@ -137,6 +137,22 @@ def _warn_of_hidden_fields(cfg: Config, store: ExampleStore, template: PromptTem
         log.warning("data: %s", warning_of(hidden, template, len(store)))
 
 
+def _warn_of_long_cots(cfg: Config, tokens: TokenStore) -> None:
+    """Says how many annotated CoTs are longer than the judge's own may be: it learns to write such, and is cut off."""
+    lengths = tokens.cot_lengths()
+    most = cfg.generation.max_cot_tokens
+    if cfg.objective.use_cot and (longer := int((lengths > most).sum())):
+        log.warning(
+            "data: %d of %d annotated CoTs are longer than generation.max_cot_tokens=%d, where the judge's own are cut off; the longest "
+            "has %d tokens, so set generation.max_cot_tokens=%d or more",
+            longer,
+            len(lengths),
+            most,
+            lengths.max(),
+            lengths.max(),
+        )
+
+
 def seed_layout(cfg: Config) -> tuple[Any, SequenceLayout, PromptTemplate]:
     """(tokenizer, layout, prompt template) of the configured seed LLM."""
     grid = ScoreGrid(tuple(cfg.grid.labels))
@@ -226,6 +242,7 @@ def prepare(cfg: Config) -> Prepared:
         lengths.prompt, lengths.training, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, unannotated="drop"
     )
     tokens = tokenize(store, template, layout, options, Path(cfg.paths.cache))
+    _warn_of_long_cots(cfg, tokens)
     leak = check_score_leak(tokens, layout, cfg.data.on_score_leak)
     rows = limited(cfg, tokens, splits_of(cfg, store))
     counts = {**_counted(store, tokens, rows, lengths), "score_leak": leak.to_dict()}
