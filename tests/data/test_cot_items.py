@@ -57,7 +57,7 @@ def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length:
         reword_output_format=False,
         escape_headings=True,
     )
-    options = TokenizeOptions(None, max_length, "drop", (), True, unannotated="drop")
+    options = TokenizeOptions(None, max_length, "drop", (), True, "drop", ratings=True)
     return tokenize(build_store(source, layout.grid, "raise", False, cache, cue=None), template, layout, options, cache)
 
 

@@ -114,7 +114,7 @@ def test_a_column_that_no_row_has_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^data\.source\.columns\.score_descriptions\.5: no row has a column 'high'; the file has"):
         build(path, tmp_path / "a", {**ALL, "score_descriptions": {"5": "high"}})
     both = (
-        r"columns\.rater: no row has a column 'Who ' \(did you mean 'who'\?\); .*columns\.target_score: no row has a column 'x'; the file"
+        r"columns\.target_score: no row has a column 'x'; .*columns\.rater: no row has a column 'Who ' \(did you mean 'who'\?\); the file"
     )
     with pytest.raises(DataError, match=both):
         build(path, tmp_path / "a", {**ALL, "rater": "Who ", "target_score": "x"})

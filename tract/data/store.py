@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
@@ -87,6 +88,23 @@ class ExampleStore:
     def questions(self) -> list[str]:
         """The question id of each example; reads that column alone."""
         return list(self.dataset.data.column("question_id").to_pylist())
+
+    def scores_by_rater(self) -> list[list[tuple[str | None, float]]]:
+        """(rater, score in points) of each example's annotations and ratings; reads these columns without the CoTs."""
+        found: list[list[tuple[str | None, float]]] = [[] for _ in range(len(self))]
+        for name in ("annotations", "ratings"):
+            column = self.dataset.data.column(name)
+            owners = np.repeat(np.arange(len(self)), np.asarray(pc.list_value_length(column)))
+            given = pc.list_flatten(column)
+            raters, scores = (pc.struct_field(given, part).to_pylist() for part in ("rater", "score"))
+            for owner, rater, score in zip(owners.tolist(), raters, scores, strict=True):
+                found[owner].append((rater, score))
+        return found
+
+    def n_ratings(self, rows: Sequence[int]) -> int:
+        """How many scores without a CoT the given examples have in all."""
+        counts = np.asarray(pc.list_value_length(self.dataset.data.column("ratings")))
+        return int(counts[np.asarray(rows, dtype=np.int64)].sum())
 
     def fixed_splits(self) -> list[str | None]:
         """The split that the source assigns to each example, or None; reads that column alone."""

@@ -77,7 +77,8 @@ def rater_agreement(items: Sequence[Scores]) -> RaterAgreement | None:
     values = given - given.mean()  # the sums of squares below would lose digits far from 0
     item: Indices = np.repeat(np.arange(len(paired)), sizes)
     counts = sizes.astype(np.float64)
-    sums, squares = np.bincount(item, values), np.bincount(item, values**2)
+    sums: Array = np.bincount(item, values).astype(np.float64)
+    squares: Array = np.bincount(item, values**2).astype(np.float64)
     others = (sums[item] - values) / (counts[item] - 1)
     n_pairs = float((counts * (counts - 1)).sum() / 2)
     squared = float(np.maximum(counts * squares - sums**2, 0.0).sum())  # (a - b)^2 over the pairs of each item
