@@ -123,11 +123,8 @@ class Prepared:
         if not found or not found["given"]:
             return ""
         left = found["given"] - found["trained_on"]
-        said = [
-            f"of the {found['given']} scores without a CoT in the training split {found['trained_on']} are trained on, by the squared error"
-        ]
-        said += [f"{left} are not ({found['left_out_since']})"] if left else []
-        return "; ".join(said)
+        said = f"{found['trained_on']} of {found['given']} scores without a CoT in the training split are trained on by the squared error"
+        return f"{said}; {left} are left out ({found['left_out_since']})" if left else said
 
     def report(self) -> None:
         """Says in the log what was read, kept and dropped."""
@@ -138,7 +135,8 @@ class Prepared:
         if trained := self.ratings_in_training():
             log.info("data: %s", trained)
         if number := self.counts.get("val_items_without_cot"):
-            log.info("data: %d validation items have scores but no CoT, behind which validation in training would read theirs", number)
+            left_out = "1 item without a CoT is" if number == 1 else f"{number} items without a CoT are"
+            log.info("data: validation in training reads scores after annotated CoTs; %s left out of it", left_out)
         if stated := self.scores_in_cots():
             log.info("data: %s", stated)
         status, by_split = self.counts["examples_by_status"], self.counts["items_by_split"]
