@@ -157,6 +157,9 @@ def test_the_target_is_the_mean_over_all_raters(name: str, tmp_path: Path) -> No
     assert (third.target, third.n_raters, third.rater_sd) == (1.0, 1, None)
     counts = build(path, tmp_path / "cache", RATED_COLUMNS).counts
     assert (counts["rows_read"], counts["annotations"], counts["ratings"]) == (6, 3, 3)
+    by_rater = build(path, tmp_path / "rated", {**RATED_COLUMNS, "rater": "rater"}).scores_by_rater()
+    assert by_rater == [[("a", 5.0), ("b", 5.0), ("c", 2.0)], [("a", 4.0), ("b", 3.0)]]
+    assert build(path, tmp_path / "apart", RATED_COLUMNS, group=False).scores_by_rater() == []
     assert (counts["equal_rows_kept"], counts["duplicates_dropped"]) == (1, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -108,3 +109,9 @@ def test_the_sentence_names_raters_and_pairs() -> None:
     assert found is not None
     assert "3 items with two or more scores (6 scores by 2 named raters)" in found.sentence()
     assert "r 1.00 over 1 pair of raters" in found.sentence()
+
+
+def test_no_agreement_is_zero_without_a_sign() -> None:
+    found = rater_agreement([[("a", 1.0), ("b", 2.0)], [("a", 3.0), ("b", 1.001)], [("a", 2.0), ("b", 2.0)], [("a", 2.0), ("b", 3.0)]])
+    assert found is not None
+    assert "-0.00" not in replace(found, alpha=-0.001, pairwise_r=-0.004, others_r=-0.0).sentence()

@@ -90,15 +90,18 @@ class ExampleStore:
         return list(self.dataset.data.column("question_id").to_pylist())
 
     def scores_by_rater(self) -> list[list[tuple[str | None, float]]]:
-        """(rater, score in points) of each example's annotations and ratings; reads these columns without the CoTs."""
-        found: list[list[tuple[str | None, float]]] = [[] for _ in range(len(self))]
-        for name in ("annotations", "ratings"):
-            column = self.dataset.data.column(name)
-            owners = np.repeat(np.arange(len(self)), np.asarray(pc.list_value_length(column)))
+        """(rater, score in points) of each annotation and rating, for the examples with two or more; reads none of the CoTs."""
+        columns = [self.dataset.data.column(name) for name in ("annotations", "ratings")]
+        sizes = [np.asarray(pc.list_value_length(column)) for column in columns]
+        several = sizes[0] + sizes[1] >= 2
+        found: list[list[tuple[str | None, float]]] = [[] for _ in range(int(several.sum()))]
+        place = np.cumsum(several) - 1
+        for column, size in zip(columns, sizes, strict=True):
+            kept = pa.array(np.repeat(several, size))
             given = pc.list_flatten(column)
-            raters, scores = (pc.struct_field(given, part).to_pylist() for part in ("rater", "score"))
-            for owner, rater, score in zip(owners.tolist(), raters, scores, strict=True):
-                found[owner].append((rater, score))
+            raters, scores = (pc.struct_field(given, part).filter(kept).to_pylist() for part in ("rater", "score"))
+            for example, rater, score in zip(np.repeat(place[several], size[several]).tolist(), raters, scores, strict=True):
+                found[example].append((rater, score))
         return found
 
     def n_ratings(self, rows: Sequence[int]) -> int:
