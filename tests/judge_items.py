@@ -15,7 +15,9 @@ from tract.objective import Objective, StepTotals
 from tract.prompts import Part, PromptText
 from tract.schema import JudgeExample
 
-TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
+TRACT = Objective(
+    ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, train_on_ratings=True, normalize=False, score_loss_scaling="step"
+)
 
 
 def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list[Item]:
@@ -43,8 +45,12 @@ def make_rubric_examples(count: int, annotations: int = 1) -> list[JudgeExample]
 
 def totals_of(items: Sequence[Item], layout: SequenceLayout, objective: Objective) -> StepTotals:
     """Counts of a step, taken from the trees token by token."""
-    trees = [layout.tree(item.prompt_ids, item.continuations) for item in items]
-    tokens = sum(kind in objective.supervised_kinds for tree in trees for kind in tree.target_kinds)
+    trees = [layout.tree(item.prompt_ids, item.continuations, item.ratings) for item in items]
+    tokens = sum(
+        kind in objective.supervised_kinds and not tree.is_rating[owner]
+        for tree in trees
+        for kind, owner in zip(tree.target_kinds, tree.target_continuations, strict=True)
+    )
     return StepTotals(tokens, sum(len(tree.score_index) for tree in trees))
 
 

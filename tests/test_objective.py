@@ -14,7 +14,9 @@ from tract.objective import Objective, ObjectiveParts, StepTotals, objective_los
 from tract.predictors import score_pairs
 from tract.score_grid import ScoreTrie
 
-TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
+TRACT = Objective(
+    ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, train_on_ratings=True, normalize=False, score_loss_scaling="step"
+)
 TRIE = ScoreTrie.build("12", [[0], [1]])
 
 

@@ -112,6 +112,7 @@ class ObjectiveConfig:
     score_loss_weight: float = MISSING  # "lambda" in YAML, as in the paper
     ce_on_score: bool = MISSING
     use_cot: bool = MISSING
+    train_on_ratings: bool = MISSING
     normalize: bool = MISSING
     score_loss_scaling: str = MISSING
 

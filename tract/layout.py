@@ -115,6 +115,7 @@ class TokenTree:
         target_ids: [N] its id. target_kinds: [N] its ``TokenKind``. target_continuations: [N] its continuation.
         score_reads: [C][K] for each continuation and each node of the score trie, the position whose logits are read.
         score_index: [C] the place of each continuation's score in the grid.
+        is_rating: [C] whether a continuation is a score without a CoT where CoTs are learned, which the cross-entropy leaves out.
     """
 
     input_ids: list[int]
@@ -127,6 +128,7 @@ class TokenTree:
     target_continuations: list[int]
     score_reads: list[list[int]]
     score_index: list[int]
+    is_rating: list[bool]
 
     @property
     def is_chain(self) -> bool:
@@ -266,17 +268,20 @@ class SequenceLayout:
         parts = [self.to_dict(), type(self.tokenizer).__name__, sorted(self.encoder.control_ids), vocabulary]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def tree(self, prompt_ids: Sequence[int], continuations: Sequence[tuple[Sequence[int], int]]) -> TokenTree:
-        """The token tree of a prompt and its continuations.
+    def tree(self, prompt_ids: Sequence[int], continuations: Sequence[tuple[Sequence[int], int]], ratings: Sequence[int] = ()) -> TokenTree:
+        """The token tree of a prompt and its continuations, those of ``ratings`` behind the others.
 
         Args:
             prompt_ids: token ids of the chat-templated prompt.
             continuations: (token ids of the CoT, place of the score in the grid) pairs; an empty CoT lets the cue follow
                 the prompt directly (regression-only).
+            ratings: places in the grid of scores without a CoT, where CoTs are learned; the cue follows the prompt directly.
         """
         builder = _TreeBuilder()
         prompt = builder.add_segment(-1, list(prompt_ids))
-        for number, (cot, score) in enumerate(continuations):
+        builder.out.is_rating.extend([False] * len(continuations) + [True] * len(ratings))
+        no_cot: Sequence[int] = ()
+        for number, (cot, score) in enumerate([*continuations, *((no_cot, score) for score in ratings)]):
             builder.continuation = number
             stem = builder.add_segment(prompt, [*cot, *self.cue_ids], [TokenKind.COT] * len(cot) + [TokenKind.CUE] * len(self.cue_ids))
             ids = self.score_ids[score]
@@ -321,7 +326,7 @@ class _TreeBuilder:
     """Appends segments to a token tree and notes which position predicts what."""
 
     def __init__(self) -> None:
-        self.out = TokenTree([], [], [], [], [], [], [], [], [], [])
+        self.out = TokenTree([], [], [], [], [], [], [], [], [], [], [])
         self.continuation = 0
         self._last: list[int] = []  # the last position of each segment
         self._first: list[int] = []

@@ -31,6 +31,8 @@ class Objective:
         score_loss_weight: lambda, the weight of the squared error.
         ce_on_score: whether the score's own tokens are trained by cross-entropy (standard fine-tuning).
         use_cot: whether the CoT stands between prompt and cue; without it the cue follows the prompt (RAFT).
+        train_on_ratings: whether a score without a CoT is trained on where CoTs are learned: by the squared error alone, with the
+            cue behind the prompt.
         normalize: whether the expected score is divided by the score mass; the paper does not.
         score_loss_scaling: "step": lambda as it is; "micro_batch": lambda divided by the examples of the micro-batch, the
             effective weight of the official code.
@@ -40,6 +42,7 @@ class Objective:
     score_loss_weight: float
     ce_on_score: bool
     use_cot: bool
+    train_on_ratings: bool
     normalize: bool
     score_loss_scaling: str
 
@@ -51,6 +54,11 @@ class Objective:
                 raise ConfigError(f"objective.{key}: {weight} is not a finite weight >= 0")
         if self.ce_weight == 0 and self.score_loss_weight == 0:
             raise ConfigError("objective: ce_weight and lambda are both 0, so nothing is trained; set one above 0")
+
+    @property
+    def trains_ratings(self) -> bool:
+        """Whether scores without a CoT are sequences of their own beside those with one; only the squared error can train them."""
+        return self.train_on_ratings and self.use_cot and self.score_loss_weight > 0
 
     @property
     def supervised_kinds(self) -> frozenset[TokenKind]:

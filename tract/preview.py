@@ -39,7 +39,7 @@ def token_lines(tree: TokenTree, objective: Objective) -> list[TokenLine]:
         place = position - first
         kind = kinds[place] if 0 <= place < len(kinds) else None
         name = PROMPT if place < 0 else BRANCH if kind is None else kind.name.lower()
-        trained = "nothing" if kind is None else _trained_by(kind, objective)
+        trained = "nothing" if kind is None else _trained_by(kind, objective, is_rating=tree.is_rating[0])
         lines.append(TokenLine(position, token_id, name, trained, position in reads))
     return lines
 
@@ -47,21 +47,31 @@ def token_lines(tree: TokenTree, objective: Objective) -> list[TokenLine]:
 def preview(item: Item, layout: SequenceLayout, objective: Objective) -> str:
     """A training item's prompt as text, then the tokens of its first continuation with their kinds and what trains them.
 
-    A * marks the positions where the score distribution is read.
+    Those of its first rating follow, if it has one. A * marks the positions where the score distribution is read.
     """
-    tree = layout.tree(item.prompt_ids, item.continuations[:1])
-    decode = layout.tokenizer.decode
-    rows = [f"item {item.id}: {len(item.prompt_ids)} prompt tokens, {len(item.continuations)} continuation(s), target {item.target:g}"]
-    rows += ["", decode(list(item.prompt_ids)), "", "predicted from | token | kind | trained by"]
-    lines = token_lines(tree, objective)
-    for position, line in zip(tree.target_from, (line for line in lines if line.kind not in (PROMPT, BRANCH)), strict=True):
-        mark = "*" if lines[position].read else " "
-        rows.append(f"{position:6d}{mark} | {decode([line.token_id])!r} | {line.kind} | {line.trained_by}")
+    ratings = f", {len(item.ratings)} rating(s) without a CoT" if item.ratings else ""
+    counts = f"{len(item.prompt_ids)} prompt tokens, {len(item.continuations)} continuation(s){ratings}, target {item.target:g}"
+    rows = [f"item {item.id}: {counts}", "", layout.tokenizer.decode(list(item.prompt_ids))]
+    if item.continuations:
+        rows += ["", *_table(layout.tree(item.prompt_ids, item.continuations[:1]), layout, objective)]
+    if item.ratings:
+        rows += ["", "a rating without a CoT, behind the same prompt"]
+        rows += _table(layout.tree(item.prompt_ids, [], item.ratings[:1]), layout, objective)
     return "\n".join(rows) + "\n"
 
 
-def _trained_by(kind: TokenKind, objective: Objective) -> str:
-    terms = ["cross-entropy"] if kind in objective.supervised_kinds else []
+def _table(tree: TokenTree, layout: SequenceLayout, objective: Objective) -> list[str]:
+    """A header, and a line for each token behind the prompt of a tree with a single continuation."""
+    lines = token_lines(tree, objective)
+    rows = ["predicted from | token | kind | trained by"]
+    for position, line in zip(tree.target_from, (line for line in lines if line.kind not in (PROMPT, BRANCH)), strict=True):
+        mark = "*" if lines[position].read else " "
+        rows.append(f"{position:6d}{mark} | {layout.tokenizer.decode([line.token_id])!r} | {line.kind} | {line.trained_by}")
+    return rows
+
+
+def _trained_by(kind: TokenKind, objective: Objective, *, is_rating: bool) -> str:
+    terms = ["cross-entropy"] if kind in objective.supervised_kinds and not is_rating else []
     if kind == TokenKind.SCORE and objective.score_loss_weight > 0:
         terms.append("squared error")
     return " and ".join(terms) or "nothing"

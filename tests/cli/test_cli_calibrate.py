@@ -105,6 +105,8 @@ def test_a_calibration_that_gains_nothing_says_so(folder: Path, tract: Command, 
     ("changes", "arguments", "message"),
     [
         ({}, ["--target", "gold"], "has no column 'gold' (--target); it has instruction, response, human"),
+        ({}, ["--target", "Humans"], "has no column 'Humans' (--target) (did you mean 'human'?); it has instruction, response, human"),
+        ({}, ["--target", "[human,response]"], "--target takes one column, found 2 (human, response); give a column of their means"),
         ({}, ["--folds", "1"], "--folds: 1 leaves nothing to fit on"),
         ({}, ["--folds", "21"], "20 questions with a score and a target cannot be cut into 21 folds"),
         ({}, ["--method", "platt"], "argument --method: invalid choice: 'platt'"),

@@ -15,6 +15,7 @@ from tokenizer_zoo import member
 from tract.data import cot_items
 from tract.data.cot_items import _Joiner, with_cots
 from tract.data.cots import COT_FEATURES
+from tract.data.mapped_columns import MappedColumns
 from tract.data.rubric_check import RubricCheck
 from tract.data.store import build_store
 from tract.data.tokens import TOKEN_FEATURES, TokenizeOptions, TokenStore, tokenize
@@ -25,6 +26,16 @@ from tract.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 MAX_LENGTH = 100_000
+TEMPLATE = PromptTemplate(
+    source="template",
+    system="",
+    blocks=("{cue} {response}",),
+    cue=" Score: ",
+    use_reference=True,
+    require_cue_in_prompt=True,
+    reword_output_format=False,
+    escape_headings=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +58,8 @@ def tokens_of(layout: SequenceLayout, cache: Path, n_questions: int, max_length:
         n_questions=n_questions, responses_per_question=2, n_ood_questions=0, annotations_per_response=2, n_constraints=4, cot_noise=0.2,
         score_noise=0.2, seed=3, kinds=None, wording="varied",
     )  # fmt: skip
-    template = PromptTemplate(
-        source="template",
-        system="",
-        blocks=("{cue} {response}",),
-        cue=" Score: ",
-        use_reference=True,
-        require_cue_in_prompt=True,
-        reword_output_format=False,
-        escape_headings=True,
-    )
-    options = TokenizeOptions(None, max_length, "drop", (), True, unannotated="drop")
-    return tokenize(build_store(source, layout.grid, "raise", False, cache, cue=None), template, layout, options, cache)
+    options = TokenizeOptions(None, max_length, "drop", (), True, "drop", ratings=True)
+    return tokenize(build_store(source, layout.grid, "raise", False, cache, cue=None), TEMPLATE, layout, options, cache)
 
 
 def records_of(tokens: TokenStore) -> list[dict[str, Any]]:
@@ -118,6 +119,20 @@ def test_items_get_their_kept_cots(
             check_counts(record, layout)
         else:
             assert (record["ce_tokens"], record["score_tokens"]) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["self", "mixed"])
+def test_ratings_are_no_continuations_beside_the_cots_that_they_are_attached_to(mode: str, layout: SequenceLayout, tmp_path: Path) -> None:
+    """Else each would count twice."""
+    rows = [["q1", "5", "Good."], ["q1", "2", ""], ["q2", "4", ""], ["q2", "3", ""]]
+    (tmp_path / "in.csv").write_text("q,s,c\n" + "\n".join(",".join(row) for row in rows) + "\n")
+    source = MappedColumns(str(tmp_path / "in.csv"), {"instruction": "q", "response": "q", "score": "s", "cot": "c"})
+    options = TokenizeOptions(None, None, "drop", (), True, "keep", ratings=True)
+    tokens = tokenize(build_store(source, GRID, "raise", True, tmp_path, cue=None), TEMPLATE, layout, options, tmp_path)
+    assert [record["rating_index"] for record in records_of(tokens)] == [[1], [3, 2]]
+    found = records_of(join(tokens, cots_for(tokens, {0: 2, 1: 1}), [True] * 3, mode, layout, tmp_path))
+    assert [record["rating_index"] for record in found] == [[], []]
+    assert [len(record["score_index"]) for record in found] == [2 + (mode == "mixed"), 1]
 
 
 def test_mixed_items_have_the_annotated_cots_first(tokens: TokenStore, layout: SequenceLayout, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tract.data.mapped_columns import MappedColumns
 from tract.data.store import ExampleStore, build_store
-from tract.errors import DataError
+from tract.errors import ConfigError, DataError
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
 
@@ -108,10 +108,24 @@ def test_blanks_around_the_names_of_columns_do_not_count(tmp_path: Path) -> None
 
 def test_a_column_that_no_row_has_is_a_mistake(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", [FULL, {**FULL, "key": "l", "answer": "x"}])
-    with pytest.raises(DataError, match=r"^data\.source\.columns\.cot: no row has a column 'coment'; the last has \['answer', .* or null$"):
+    match = r"^data\.source\.columns\.cot: no row has a column 'coment' \(did you mean 'comment'\?\); the file has \['answer', .* or null$"
+    with pytest.raises(DataError, match=match):
         build(path, tmp_path / "a", {**ALL, "cot": "coment"})
-    with pytest.raises(DataError, match=r"^data\.source\.columns\.score_descriptions\.5: no row has a column 'high'"):
+    with pytest.raises(DataError, match=r"^data\.source\.columns\.score_descriptions\.5: no row has a column 'high'; the file has"):
         build(path, tmp_path / "a", {**ALL, "score_descriptions": {"5": "high"}})
+    both = (
+        r"columns\.target_score: no row has a column 'x'; .*columns\.rater: no row has a column 'Who ' \(did you mean 'who'\?\); the file"
+    )
+    with pytest.raises(DataError, match=both):
+        build(path, tmp_path / "a", {**ALL, "rater": "Who ", "target_score": "x"})
+
+
+def test_a_needed_column_that_is_misspelled_is_hinted_at_in_its_first_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.csv", [FULL])
+    with pytest.raises(DataError, match=r"in\.csv:2: Answr: the row has no such column \(did you mean 'answer'\?\); it has \['answer', "):
+        build(path, tmp_path / "a", {**ALL, "response": "Answr"}, on_bad_row="raise")
+    with pytest.raises(DataError, match=r"^data\.source\.columns\.response: no row has a column 'Answr' \(did you mean 'answer'\?\)"):
+        build(path, tmp_path / "a", {**ALL, "response": "Answr"})
 
 
 RATED = [
@@ -143,6 +157,9 @@ def test_the_target_is_the_mean_over_all_raters(name: str, tmp_path: Path) -> No
     assert (third.target, third.n_raters, third.rater_sd) == (1.0, 1, None)
     counts = build(path, tmp_path / "cache", RATED_COLUMNS).counts
     assert (counts["rows_read"], counts["annotations"], counts["ratings"]) == (6, 3, 3)
+    by_rater = build(path, tmp_path / "rated", {**RATED_COLUMNS, "rater": "rater"}).scores_by_rater()
+    assert by_rater == [[("a", 5.0), ("b", 5.0), ("c", 2.0)], [("a", 4.0), ("b", 3.0)]]
+    assert build(path, tmp_path / "apart", RATED_COLUMNS, group=False).scores_by_rater() == []
     assert (counts["equal_rows_kept"], counts["duplicates_dropped"]) == (1, 0)
 
 
@@ -174,3 +191,99 @@ def test_a_packed_file_gives_the_same_examples(tmp_path: Path) -> None:
     (tmp_path / "in.ndjson").write_bytes(rated(tmp_path / "in.jsonl", RATED).read_bytes())
     found = [examples(tmp_path / name, tmp_path / "cache", RATED_COLUMNS) for name in ("in.csv", "in.csv.gz", "in.ndjson")]
     assert found[0] == found[1] == found[2]
+
+
+WIDE = [
+    {"question": "Q1?", "answer": "x", "anna": "5", "ben": "4", "carla": "", "anna says": "Good.", "ben says": "", "all say": "Fine."},
+    {"question": "Q2?", "answer": "x", "anna": "", "ben": "2", "carla": "3", "anna says": "", "ben says": "Thin.", "all say": ""},
+    {"question": "Q3?", "answer": "x", "anna": "", "ben": "", "carla": "", "anna says": "", "ben says": "", "all say": ""},
+]
+WIDE_COLUMNS: dict[str, Any] = {"instruction": "question", "response": "answer", "score": ["anna", "ben", "carla"]}
+COMMENTS = ["anna says", "ben says", None]
+
+
+def judgements(example: JudgeExample) -> list[tuple[str | None, float, str | None]]:
+    annotated = [(one.rater, one.score, one.cot) for one in example.annotations]
+    return [*annotated, *((one.rater, one.score, None) for one in example.ratings)]
+
+
+@pytest.mark.parametrize("name", ["in.csv", "blanks.csv", "in.jsonl", "missing.jsonl", "in.parquet"])
+def test_a_score_column_for_each_rater(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, [{key: value or None for key, value in row.items()} for row in WIDE])
+    first, second, third = examples(path, tmp_path / "cache", WIDE_COLUMNS)
+    assert judgements(first) == [("anna", 5.0, None), ("ben", 4.0, None)]
+    assert judgements(second) == [("ben", 2.0, None), ("carla", 3.0, None)]
+    assert (first.target, second.target, third.target, judgements(third)) == (4.5, 2.5, None, [])
+    assert build(path, tmp_path / "cache", WIDE_COLUMNS).counts["ratings"] == 4
+
+
+def test_comments_beside_the_score_columns_are_optional_for_each_rater(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.csv", WIDE)
+    found = examples(path, tmp_path / "cache", {**WIDE_COLUMNS, "cot": COMMENTS})
+    assert judgements(found[0]) == [("anna", 5.0, "Good."), ("ben", 4.0, None)]
+    assert judgements(found[1]) == [("ben", 2.0, "Thin."), ("carla", 3.0, None)]
+    counts = build(path, tmp_path / "cache", {**WIDE_COLUMNS, "cot": COMMENTS}).counts
+    assert (counts["annotations"], counts["ratings"]) == (2, 2)
+
+
+def test_a_comment_that_holds_for_each_score_is_written_for_each(tmp_path: Path) -> None:
+    """Also where one of the raters gave no score."""
+    (first, *_) = examples(write(tmp_path / "in.csv", WIDE), tmp_path / "cache", {**WIDE_COLUMNS, "cot": ["all say"] * 3})
+    assert judgements(first) == [("anna", 5.0, "Fine."), ("ben", 4.0, "Fine.")]
+
+
+def test_a_comment_of_a_rater_without_a_score_is_a_bad_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.csv", [{**WIDE[0], "anna": ""}, WIDE[1]])
+    with pytest.raises(DataError, match=r"in\.csv:2: anna: missing beside the CoT in 'anna says'; a row with a CoT needs its score"):
+        build(path, tmp_path / "cache", {**WIDE_COLUMNS, "cot": COMMENTS}, on_bad_row="raise")
+    store = build(path, tmp_path / "cache", {**WIDE_COLUMNS, "cot": COMMENTS})
+    assert (len(store), store.counts["rejected_by_reason"]) == (1, {"anna": 1})
+
+
+def test_both_shapes_of_the_same_ratings_give_the_same_examples(tmp_path: Path) -> None:
+    wide = write(tmp_path / "wide.csv", WIDE[:2])
+    long = write(tmp_path / "long.csv", [
+        {"question": row["question"], "answer": "x", "who": who, "points": row[who], "says": row.get(f"{who} says", "")}
+        for row in WIDE[:2] for who in ("anna", "ben", "carla") if row[who]
+    ])  # fmt: skip
+    columns = {"instruction": "question", "response": "answer", "score": "points", "cot": "says", "rater": "who"}
+    assert examples(wide, tmp_path / "a", {**WIDE_COLUMNS, "cot": COMMENTS}) == examples(long, tmp_path / "b", columns)
+
+
+def test_equal_scores_of_raters_with_a_column_each_are_votes(tmp_path: Path) -> None:
+    store = build(write(tmp_path / "in.csv", [{**WIDE[0], "ben": "5", "carla": "5"}]), tmp_path / "cache", WIDE_COLUMNS)
+    assert (store.example(0).scores, store.counts["equal_rows_kept"], store.counts["duplicates_dropped"]) == ((5.0, 5.0, 5.0), 0, 0)
+
+
+def test_a_score_column_that_no_row_has_is_named_with_the_near_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.csv", WIDE)
+    with pytest.raises(DataError, match=r"columns\.score\[1\]: no row has a column 'Benn' \(did you mean 'ben'\?\); the file has"):
+        build(path, tmp_path / "a", {**WIDE_COLUMNS, "score": ["anna", "Benn"]})
+    with pytest.raises(DataError, match=r"columns\.cot\[0\]: no row has a column 'anna_says' \(did you mean 'anna says'\?\)"):
+        build(path, tmp_path / "a", {**WIDE_COLUMNS, "cot": ["anna_says", None, None]})
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        (
+            {"rater": "who"},
+            r"columns\.rater: 'who' is given beside a list of score columns, whose names are the raters' ids; set it",
+        ),
+        ({"cot": "says"}, r"does not say whose CoT it is; write a list: \[says, null, null\] for the first rater's, \[says, says, says\]"),
+        (
+            {"cot": ["a", "b"]},
+            r"columns\.cot: found 2 columns for 3 score columns; give one for each, .* of \[anna, ben, carla\]",
+        ),
+        ({"score": []}, r"columns\.score: the list is empty"),
+        ({"score": ["anna", None]}, r"columns\.score\[1\]: found None; the name of a column is accepted"),
+        ({"score": ["anna", "anna"]}, r"columns\.score\[1\]: 'anna' stands there twice"),
+        ({"cot": ["a", 3, None]}, r"columns\.cot\[1\]: found 3; the name of a column, or null, is accepted"),
+        ({"score": "anna", "cot": ["a"]}, r"columns\.cot: found a list beside one score column, 'anna'; write lists for both"),
+        ({"score": None, "cot": ["a"]}, r"columns\.cot: is mapped without data\.source\.columns\.score"),
+        ({"response": ["a"]}, r"columns\.response: found \['a'\]; the name of a column, or null, is accepted"),
+    ],
+)
+def test_wide_mappings_that_cannot_be_used(columns: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        MappedColumns("in.csv", {**WIDE_COLUMNS, **columns})

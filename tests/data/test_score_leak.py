@@ -50,7 +50,7 @@ class Judged:
 
 def tokens_of(source: Any, layout: SequenceLayout, cache: Path, cue: str | None) -> TokenStore:
     store = build_store(source, layout.grid, "raise", False, cache, cue=cue)
-    return tokenize(store, TEMPLATE, layout, TokenizeOptions(None, 9000, "drop", (), True, "drop"), cache)
+    return tokenize(store, TEMPLATE, layout, TokenizeOptions(None, 9000, "drop", (), True, "drop", ratings=True), cache)
 
 
 def judged(count: int, ending: Callable[[int, random.Random], str], share: float = 1.0, seed: int = 0) -> Judged:
@@ -141,6 +141,6 @@ def test_real_rows_leak_until_they_are_cut(shared_data: Callable[[str], Path], t
 
 def test_nothing_to_look_at(tiny_layout: SequenceLayout, tmp_path: Path) -> None:
     store = build_store(Judged([("a", 1)]), tiny_layout.grid, "raise", False, tmp_path, cue=None)
-    tokens = tokenize(store, TEMPLATE, tiny_layout, TokenizeOptions(None, 900, "drop", (), False, "drop"), tmp_path)
+    tokens = tokenize(store, TEMPLATE, tiny_layout, TokenizeOptions(None, 900, "drop", (), False, "drop", ratings=True), tmp_path)
     assert score_leak(tokens, tiny_layout).cots == 0
     assert not check_score_leak(tokens, tiny_layout, "raise").found

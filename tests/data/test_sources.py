@@ -120,7 +120,7 @@ def test_feedback_row_without_feedback_is_a_target():
         ({"output": "x Rating: 3/5"}, r"^orig_score: 4 contradicts the score 3 at the end of output"),
         ({"orig_feedback": {"a": 1}}, r"^orig_feedback: found \{'a': 1\}; text is accepted, or a number, true or false"),
         ({"orig_feedback": ["x"] * 99}, r"^orig_feedback: found \['x', 'x', .{30,60}\.\.\.; text is accepted"),
-        ({"instruction": ...}, r"^instruction: the row has no such column; it has \['orig_criteria'"),
+        ({"instruction": ...}, r"^instruction: the row has no such column \(did you mean 'orig_instruction'\?\); it has \['orig_cri"),
         ({"instruction": None}, r"^instruction: holds no value \(blank, null or NaN\); text that is not empty is needed"),
         ({"orig_response": None}, r'^orig_response: holds no value \(null or NaN\); text is needed here, "" where it is empty'),
         ({"orig_response": "a\ud800"}, r"^orig_response: not valid Unicode at character 1"),

@@ -29,7 +29,8 @@ TEMPLATE = PromptTemplate(
     cue=" So the overall score is ", use_reference=True, require_cue_in_prompt=True, reword_output_format=False, escape_headings=True,
 )  # fmt: skip
 OPTIONS = TokenizeOptions(
-    prompt_budget=100_000, max_length=100_000, overlong="raise", shorten=("reference_answer", "response"), use_cot=True, unannotated="drop"
+    prompt_budget=100_000, max_length=100_000, overlong="raise", shorten=("reference_answer", "response"), use_cot=True, unannotated="drop",
+    ratings=True,
 )  # fmt: skip
 
 

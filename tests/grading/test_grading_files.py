@@ -270,6 +270,7 @@ def test_failures_among_others_do_not_end_it(tmp_path: Path) -> None:
         ({"source": "."}, "is a folder; give a .jsonl"),
         ({"source": "empty.jsonl"}, "holds no row; there is nothing to grade"),
         ({"source": "taken.jsonl"}, "has a column 'judge_id'; names that begin with judge_"),
+        ({"given": {"instruction": "instuction"}}, r"\(--columns instruction=instuction\) \(did you mean 'instruction'\?\); it has"),
         ({"given": {"instruction": "question"}}, r"has no column 'question' \(--columns instruction=question\); it has \['instruction'"),
         ({"source": "other.jsonl"}, "has no column 'instruction'; it has .*say which one it is with --columns instruction=COLUMN"),
         ({"given": {"criteria": "response"}, "rubric": Rubric("x")}, "--rubric: is given beside --columns criteria="),

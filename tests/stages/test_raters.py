@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tract.config import Config
-from tract.stages.fit import fit
-from tract.stages.prepare import examples_of, prepare, sampling_tokens, seed_layout
+from tract.errors import ConfigError
+from tract.stages.fit import build, fit
+from tract.stages.fit_plan import plan_of
+from tract.stages.prepare import examples_of, prepare, sampling_tokens, seed_layout, splits_of
 
 TinyConfig = Callable[..., tuple[Config, Any]]
 COLUMNS = {"question_id": "qid", "instruction": "question", "response": "answer", "score": "points", "cot": "comment"}
@@ -50,8 +53,9 @@ def test_a_rating_without_a_comment_counts_for_the_target_and_for_generated_cots
     cfg, _ = rated("data.source.columns.rater=rater")
     cfg.stage = "stage1"
     found = prepare(cfg)
-    assert found.counts["examples_by_status"] == {"ok": 15, "dropped_unannotated": 5}
+    assert found.counts["examples_by_status"] == {"ok": 20}
     assert (found.counts["annotations"], found.counts["ratings"], found.counts["equal_rows_kept"]) == (30, 30, 0)
+    assert [len(row["rating_index"]) for row in found.tokens.dataset.with_format(None)] == [3 if n % 4 == 3 else 1 for n in range(20)]
     _, layout, template = seed_layout(cfg)
     tokens = sampling_tokens(cfg, examples_of(cfg, layout.grid), template, layout, found.lengths, trained=True)
     for sampled in tokens.dataset.with_format(None):
@@ -79,3 +83,88 @@ def test_log_preview_and_manifest_say_what_became_of_equal_rows(
         20,
         0,
     ]
+
+
+@pytest.mark.parametrize("share_prompts", ["true", "false"])
+@pytest.mark.parametrize("grid", ["one_to_five", "one_to_ten"])
+def test_tokens_and_examples_are_counted_as_the_loaders_give_them(
+    rated: Callable[..., tuple[Config, Any]], share_prompts: str, grid: str
+) -> None:
+    cfg, _ = rated("data.source.columns.rater=rater", f"batch.share_prompts={share_prompts}", f"grid={grid}")
+    cfg.stage = "stage1"
+    data = prepare(cfg)
+    _, loaders = build(cfg, data)
+    for loader, items in ((loaders.train_dataloader(), loaders.train_sampler), (loaders.val_dataloader(), loaders.val_sampler)):
+        batches = [batch for batch in loader if batch.counts]
+        assert sum(batch.input_ids.shape[1] for batch in batches) == items.lengths.sum()
+        ce_tokens, examples = (
+            np.asarray(getattr(items, name, getattr(items, f"_{name}", None))).sum() for name in ("ce_tokens", "examples")
+        )
+        assert sum(batch.target_ids.numel() for batch in batches) == ce_tokens
+        assert sum(batch.scores.numel() for batch in batches) == examples
+    trained = plan_of("stage1", cfg, None).train
+    assert trained.tokens.sum() == loaders.train_sampler.lengths.sum()
+    assert plan_of("stage2", cfg, None).data.counts["ratings_in_training"]["trained_on"] == 0
+
+
+def test_validation_reads_scores_behind_cots_alone(rated: Callable[..., tuple[Config, Any]], caplog: pytest.LogCaptureFixture) -> None:
+    cfg, _ = rated("data.source.columns.rater=rater", "data.val_fraction=0.5")
+    cfg.stage = "stage1"
+    data = prepare(cfg)
+    without = data.counts["val_items_without_cot"]
+    assert without > 1
+    assert len(data.rows["val"]) + without == len(splits_of(cfg, data.store)["val"])
+    _, loaders = build(cfg, data)
+    for place in range(len(data.rows["val"])):
+        item = loaders.val_set.item(place)
+        assert (len(item.continuations), item.ratings) == (2, [])
+    with caplog.at_level(logging.INFO, "tract"):
+        data.report()
+    assert f"reads scores after annotated CoTs; {without} items without a CoT are left out of it" in caplog.text
+
+
+def test_agreement_and_trained_ratings_are_in_log_preview_and_manifest(
+    rated: Callable[..., tuple[Config, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg, resolved = rated("data.source.columns.rater=rater")
+    with caplog.at_level(logging.INFO, "tract"):
+        folder = fit(cfg, resolved)
+    shown = (folder / "preview.txt").read_text(encoding="utf-8")
+    data = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["data"]
+    given = data["counts"]["ratings_in_training"]["given"]
+    assert data["counts"]["ratings_in_training"] == {"given": given, "trained_on": given, "left_out_since": "their items are left out"}
+    agreement = data["rater_agreement"]
+    assert (agreement["n_items"], agreement["n_ratings"], agreement["n_raters"]) == (20, 60, 3)
+    assert agreement["exact"] == pytest.approx(1 / 3)
+    assert agreement["pairwise_difference"] == 2.0
+    for said in (
+        "agreement of raters: 20 items with two or more scores (60 scores by 3 named raters): Krippendorff's alpha",
+        f"{given} of {given} scores without a CoT in the training split are trained on by the squared error",
+    ):
+        assert said in caplog.text
+        assert said in shown
+    assert "a rating without a CoT, behind the same prompt" in shown
+
+
+@pytest.mark.parametrize(("override", "reason"), [("objective=ce_only", "objective.lambda=0"), ("objective.train_on_ratings=false",) * 2])
+def test_ratings_that_are_not_trained_on_are_counted(
+    rated: Callable[..., tuple[Config, Any]], override: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg, _ = rated("data.source.columns.rater=rater", override)
+    cfg.stage = "stage1"
+    data = prepare(cfg)
+    assert data.counts["examples_by_status"] == {"ok": 15, "dropped_unannotated": 5}
+    given = data.counts["ratings_in_training"]["given"]
+    with caplog.at_level(logging.INFO, "tract"):
+        data.report()
+    assert f"data: 0 of {given} scores without a CoT in the training split are trained on by the squared error" in caplog.text
+    assert f"squared error; {given} are left out ({reason})" in caplog.text
+    _, loaders = build(cfg, data)
+    assert all(not loaders.train_set.item(place).ratings for place in range(len(data.rows["train"])))
+
+
+def test_scores_alone_are_no_cots_to_learn(rated: Callable[..., tuple[Config, Any]]) -> None:
+    cfg, _ = rated("data.source.columns.cot=null")
+    cfg.stage = "stage1"
+    with pytest.raises(ConfigError, match=r"none of the \d+ items of the training split has a CoT to learn, .*ablation=regression_only"):
+        prepare(cfg)

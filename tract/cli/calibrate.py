@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,12 +128,25 @@ def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: 
     facts = scan(arguments.data, None)
     names, file = list(facts.kinds), str(arguments.data)
     if arguments.target not in names:
-        raise DataError(f"{file}: has no column {arguments.target!r} (--target); it has {', '.join(names)}"[:500])
+        raise DataError(_no_target(arguments.target, names, file))
     given = parse_columns(arguments.columns, others=(RATER,))
     if {"judge_score", "judge_distribution"} <= set(names):
         columns = columns_in(names, given, file, required=("instruction",), others=(RATER,))
         return graded_already(arguments.data, columns, arguments.target, settings.grid, method), facts
     return _graded_now(arguments, options, rubric, facts, columns_in(names, given, file, others=(RATER,))), facts
+
+
+def _no_target(target: str, names: Sequence[str], file: str) -> str:
+    """What to say of a --target that is no column of the file; one that lists a column for each rater is told how to write them."""
+    from tract.data.fields import did_you_mean
+
+    parts = [part.strip() for part in target.strip("[]()").split(",")]
+    if len(parts) > 1 and set(parts) <= set(names):
+        return (
+            f"{file}: --target takes one column, found {len(parts)} ({', '.join(parts)}); give a column of their means, or a file "
+            "with one row for each rating and --columns rater=COLUMN"
+        )
+    return f"{file}: has no column {target!r} (--target){did_you_mean(target, names)}; it has {', '.join(names)}"[:500]
 
 
 def _graded_now(

@@ -204,8 +204,8 @@ def _objective(files: JudgeFiles) -> tuple[Objective, str]:
     from tract.objective import Objective
 
     use_cot = files.settings.use_cot
-    plain: dict[str, Any] = {"ce_weight": 1.0, "lambda": 1.0, "ce_on_score": False, "use_cot": use_cot, "normalize": False,
-                             "score_loss_scaling": "step"}  # fmt: skip
+    plain: dict[str, Any] = {"ce_weight": 1.0, "lambda": 1.0, "ce_on_score": False, "use_cot": use_cot,
+                             "train_on_ratings": True, "normalize": False, "score_loss_scaling": "step"}  # fmt: skip
     kept = files.settings.training.get("objective")
     own = {name: value for name, value in kept.items() if name in plain} if isinstance(kept, dict) else {}
     values = {**plain, **own}

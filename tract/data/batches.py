@@ -68,17 +68,19 @@ class JudgeBatch:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A tokenised training item: one prompt with its (CoT, score) continuations.
+    """A tokenised training item: one prompt with its continuations, (CoT, score) pairs and ratings.
 
     Attributes:
         id: the example's id. target: the score in points that predictions are compared with.
         prompt_ids: token ids of the prompt. continuations: (token ids of the CoT, place of the score in the grid).
+        ratings: places in the grid of scores without a CoT, which the squared error alone trains.
     """
 
     id: str
     prompt_ids: Sequence[int]
     continuations: Sequence[tuple[Sequence[int], int]]
     target: float
+    ratings: Sequence[int] = ()
 
 
 class MicroBatches(Dataset[JudgeBatch]):
@@ -88,16 +90,25 @@ class MicroBatches(Dataset[JudgeBatch]):
         tokens: rows of ``TOKEN_FEATURES``. rows: those of this split.
         layout: makes the token trees. supervised: the kinds of token under cross-entropy.
         share_prompts: whether the continuations of an item share its prompt.
+        ratings: whether scores without a CoT are continuations too.
     """
 
     def __init__(
-        self, tokens: Any, rows: Sequence[int], layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool
+        self,
+        tokens: Any,
+        rows: Sequence[int],
+        layout: SequenceLayout,
+        supervised: frozenset[TokenKind],
+        *,
+        share_prompts: bool,
+        ratings: bool,
     ) -> None:
         self._tokens = tokens
         self._rows = np.asarray(rows, dtype=np.int64)
         self._layout = layout
         self._supervised = supervised
         self._share_prompts = share_prompts
+        self._ratings = ratings
 
     def __getitem__(self, micro: MicroBatch) -> JudgeBatch:
         """The tensors of one micro-batch."""
@@ -111,7 +122,8 @@ class MicroBatches(Dataset[JudgeBatch]):
         cots = [np.asarray(cot, dtype=np.int64).tolist() for cot in record["cot_ids"]]
         scores = [int(score) for score in record["score_index"]]
         prompt_ids = np.asarray(record["prompt_ids"], dtype=np.int64).tolist()
-        return Item(str(record["id"]), prompt_ids, list(zip(cots, scores, strict=True)), float(record["target"]))
+        ratings = [int(score) for score in record["rating_index"]] if self._ratings else []
+        return Item(str(record["id"]), prompt_ids, list(zip(cots, scores, strict=True)), float(record["target"]), ratings)
 
 
 def collate(
@@ -129,16 +141,21 @@ def collate(
     trees: list[TokenTree] = []
     owners: list[int] = []  # of the examples
     for number, item in enumerate(items):
-        groups = [item.continuations] if share_prompts else [[continuation] for continuation in item.continuations]
-        trees += [layout.tree(item.prompt_ids, group) for group in groups]
-        owners += [number] * len(item.continuations)
+        if share_prompts:
+            trees.append(layout.tree(item.prompt_ids, item.continuations, item.ratings))
+        else:
+            trees += [layout.tree(item.prompt_ids, [continuation]) for continuation in item.continuations]
+            trees += [layout.tree(item.prompt_ids, [], [rating]) for rating in item.ratings]
+        owners += [number] * (len(item.continuations) + len(item.ratings))
     offsets = list(accumulate((len(tree.input_ids) for tree in trees), initial=0))[:-1]
     placed = list(zip(trees, offsets, strict=True))
     targets = [
         (offset + position, token, kind)
         for tree, offset in placed
-        for position, token, kind in zip(tree.target_from, tree.target_ids, tree.target_kinds, strict=True)
-        if kind in supervised
+        for position, token, kind, owner in zip(
+            tree.target_from, tree.target_ids, tree.target_kinds, tree.target_continuations, strict=True
+        )
+        if kind in supervised and not tree.is_rating[owner]  # else a judge would learn to leave its CoT out
     ]
     reads = [[offset + position for position in nodes] for tree, offset in placed for nodes in tree.score_reads]
     needed = sorted({target[0] for target in targets} | {position for nodes in reads for position in nodes})
@@ -159,13 +176,19 @@ def collate(
         item_ids=tuple(item.id for item in items),
         totals=totals,
         counts=True,
-        trained_tokens=sum(_alone(layout, len(item.prompt_ids), cot, score) for item in items for cot, score in item.continuations),
+        trained_tokens=sum(_alone(layout, item, cot, score) for item in items for cot, score in _examples(item)),
     )
 
 
-def _alone(layout: SequenceLayout, prompt_tokens: int, cot: Sequence[int], score: int) -> int:
+def _examples(item: Item) -> list[tuple[Sequence[int], int]]:
+    """(CoT, place of the score) of each continuation, with no CoT for a rating."""
+    no_cot: Sequence[int] = ()
+    return [*item.continuations, *((no_cot, score) for score in item.ratings)]
+
+
+def _alone(layout: SequenceLayout, item: Item, cot: Sequence[int], score: int) -> int:
     """Tokens of an example that has a sequence of its own: prompt, CoT, cue, score, end of turn."""
-    return prompt_tokens + len(cot) + len(layout.cue_ids) + len(layout.score_ids[score]) + 1
+    return len(item.prompt_ids) + len(cot) + len(layout.cue_ids) + len(layout.score_ids[score]) + 1
 
 
 def _int64(values: Any) -> Tensor:

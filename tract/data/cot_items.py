@@ -19,7 +19,7 @@ from tract.data.tokens import OVERLONG, TOKEN_FEATURES, TokenStore, cached_token
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
 
-COTS_VERSION = 1  # raise it when ``with_cots`` makes other items than before: cached token ids are then made anew
+COTS_VERSION = 2  # raise it when ``with_cots`` makes other items than before: cached token ids are then made anew
 BATCH_ITEMS = 256  # items held in memory while token ids are put together
 MODES = ("self", "mixed")
 
@@ -38,7 +38,8 @@ def with_cots(
 ) -> TokenStore:
     """The token store with generated CoTs, and the true scores attached to them, as the continuations of its items.
 
-    Rows and order stay. Three statuses are added, all with no continuation: "dropped_not_generated" (no CoT was generated for
+    Rows and order stay. Scores without a CoT are no continuations here: the generation has attached them to its CoTs, as often as
+    the others. Three statuses are added, all with no continuation: "dropped_not_generated" (no CoT was generated for
     the example), "dropped_no_cot" (none was kept) and "dropped_overlong" (too long with these CoTs). In mode "mixed" an
     example that has annotated CoTs is never without. Rows that were dropped before stay so.
 
@@ -130,6 +131,7 @@ class _Joiner:
         made = {
             "cot_ids": pa.ListArray.from_arrays(offsets, cot_ids),
             "score_index": pa.ListArray.from_arrays(offsets, pa.array(scores, pa.int32())),
+            "rating_index": pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.int32())),  # attached to the CoTs
             "length": pa.array(prompt_tokens + _longest(owners, cot_ids, n) + self.tail, pa.int32()),
             "ce_tokens": pa.array(cot_tokens + counts * self.fixed_tokens, pa.int32()),
             "score_tokens": pa.array(np.bincount(owners, weights=self.score_tokens[scores], minlength=n).astype(np.int64), pa.int32()),

@@ -31,6 +31,7 @@ class JudgeDataModule(L.LightningDataModule):
         items_per_step: items of an optimizer step. limits: of a micro-batch.
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
+        ratings: whether scores without a CoT are trained on too; validation leaves them out, since it reads scores behind CoTs.
         rows: whether each path of a tree goes through the model as a row of its own, so that nothing is shared.
         ranks: processes that share each step and the validation split. rank: which of them this one is.
 
@@ -51,19 +52,22 @@ class JudgeDataModule(L.LightningDataModule):
         limits: Limits,
         seed: int,
         num_workers: int,
+        ratings: bool = True,
         rows: bool = False,
         ranks: int = 1,
         rank: int = 0,
     ) -> None:
         super().__init__()
-        self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, share_prompts=share_prompts)
-        self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts)
+        self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, share_prompts=share_prompts, ratings=ratings)
+        self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts, ratings=False)
         self.num_workers = num_workers
-        counts = _Counts(tokens, layout, supervised, share_prompts=share_prompts, rows=rows)
+        counts, val_counts = (
+            _Counts(tokens, layout, supervised, share_prompts=share_prompts, ratings=counted, rows=rows) for counted in (ratings, False)
+        )
         self.train_sampler = StepSampler(
             *counts.of(train_rows), items_per_step=items_per_step, limits=limits, seed=seed, ranks=ranks, rank=rank
         )
-        self.val_sampler = LengthSampler(*counts.of(val_rows), limits=limits, ranks=ranks, rank=rank)
+        self.val_sampler = LengthSampler(*val_counts.of(val_rows), limits=limits, ranks=ranks, rank=rank)
 
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of the training split."""
@@ -86,21 +90,39 @@ class _Counts:
     """Tokens in the model, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
 
     def __init__(
-        self, tokens: TokenStore, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool, rows: bool
+        self,
+        tokens: TokenStore,
+        layout: SequenceLayout,
+        supervised: frozenset[TokenKind],
+        *,
+        share_prompts: bool,
+        ratings: bool,
+        rows: bool,
     ) -> None:
         prompt = _list_lengths(tokens, "prompt_ids")
-        self._examples = _list_lengths(tokens, "score_index")
         ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
+        n_ratings, rating_scores = _ratings(tokens, layout) if ratings else (np.zeros_like(prompt), np.zeros_like(prompt))
+        self._examples = _list_lengths(tokens, "score_index") + n_ratings
+        stems = ce_tokens + n_ratings * (len(layout.cue_ids) + 1)  # of a rating: cue and end of turn
         prompts = np.where(self._examples > 0, 1, 0) if share_prompts else self._examples
-        self._lengths = prompt * prompts + ce_tokens + score_tokens + layout.branch_tokens * self._examples
+        self._lengths = prompt * prompts + stems + score_tokens + rating_scores + layout.branch_tokens * self._examples
         if rows:  # a row for each branch repeats prompt and CoT
-            self._lengths += layout.branches * (prompt * self._examples + ce_tokens)
+            self._lengths += layout.branches * (prompt * self._examples + stems)
         self._ce = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
 
     def of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """(tokens, tokens under cross-entropy, examples) of the given rows."""
         index = np.asarray(rows, dtype=np.int64)
         return self._lengths[index], self._ce[index], self._examples[index]
+
+
+def _ratings(tokens: TokenStore, layout: SequenceLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[n] the scores without a CoT of each item, and the tokens of these scores."""
+    counts = _list_lengths(tokens, "rating_index")
+    scores = pc.list_flatten(arrow_column(tokens.dataset, "rating_index")).to_numpy()
+    sizes = np.array([len(ids) for ids in layout.score_ids], dtype=np.int64)
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return counts, np.bincount(owners, weights=sizes[scores], minlength=len(counts)).astype(np.int64)
 
 
 def _list_lengths(tokens: TokenStore, column: str) -> NDArray[np.int64]:

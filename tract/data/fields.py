@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import math
@@ -57,6 +58,19 @@ def column_called(name: str, columns: Collection[object]) -> str | None:
     return similar[0] if len(similar) == 1 else None
 
 
+def did_you_mean(name: str, columns: Collection[object]) -> str:
+    """The columns whose names are like one that is not there, for a message: " (did you mean 'a' or 'b'?)", or "" without any."""
+    by_plain = {_plain_name(column): column for column in map(str, columns) if column.strip()}
+    plain = _plain_name(name)
+    near = [plain] if plain in by_plain else difflib.get_close_matches(plain, by_plain, n=3, cutoff=0.65)
+    return f" (did you mean {' or '.join(shown(by_plain[match]) for match in near)}?)" if near else ""
+
+
+def _plain_name(column: str) -> str:
+    """A column's name without what typing errors are often about: capitals, and what stands between words."""
+    return re.sub(r"[\s_.-]+", "", column.casefold())
+
+
 def column_shown(column: str) -> str:
     """How a column is called at the start of a message; a name of blanks is quoted."""
     return column if column.strip() else f"the column {column!r}"
@@ -71,7 +85,8 @@ def value_of(row: Mapping[str, object], column: str) -> object:
     if column in row:
         return row[column]
     if (similar := column_called(column, row)) is None:
-        raise ValueError(f"{column_shown(column)}: the row has no such column; it has {shown(sorted(map(str, row)), 200)}")
+        meant = did_you_mean(column, row)
+        raise ValueError(f"{column_shown(column)}: the row has no such column{meant}; it has {shown(sorted(map(str, row)), 200)}")
     return row[similar]
 
 

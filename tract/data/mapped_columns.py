@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tract.data import fields
+from tract.data.rater_columns import KEY, LISTS, RaterColumns, rater_problems
 from tract.data.readers import local_fingerprint, read_rows
 from tract.data.rows import Row
 from tract.data.rubric_text import rubric_from_text
 from tract.data.splits import SPLITS
 from tract.errors import ConfigError, DataError
-from tract.schema import Annotation, JudgeExample, Rating, Rubric
+from tract.schema import JudgeExample, Rubric
 from tract.score_grid import ScoreGrid
 
 SOURCE_VERSION = 3  # raise it when rows are turned into other examples than before: cached examples are then built anew
@@ -32,6 +33,7 @@ COLUMN_FIELDS = (
     "split",
 )
 _NEEDED = ("prompt", "instruction", "response")
+_OF_RATERS = ("score", "cot", "rater")
 
 
 class MappedColumns:
@@ -45,7 +47,8 @@ class MappedColumns:
     Args:
         path: a local file or folder.
         columns: field -> column, or null. The fields are those of ``COLUMN_FIELDS``; ``score_descriptions`` maps score labels to
-            columns. ``prompt``, or ``instruction`` and ``response``, are required; ``cot`` requires ``score``.
+            columns. ``prompt``, or ``instruction`` and ``response``, are required; ``cot`` requires ``score``. ``score`` may be a list of
+            columns, one for each rater; ``cot`` is then a list of as many, null for a rater without CoTs.
         rubric: one rubric for all rows, as ``{criteria: text, descriptions: {label: text}}``, as a text of ``rubric_from_text``, or null.
 
     Raises:
@@ -60,6 +63,7 @@ class MappedColumns:
             raise ConfigError("; ".join(problems))
         self.path = path
         self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
+        self.raters = RaterColumns.of(self.columns)
         self.description_columns = _by_label(columns.get("score_descriptions"))
         self.rubric = _rubric_for_all(rubric)
 
@@ -73,17 +77,23 @@ class MappedColumns:
 
     def _with_columns_seen(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows; a column that none of them has is a mistake, while one that some lack has no value there."""
-        mapped = {**self.columns, **{f"score_descriptions.{label}": name for label, name in self.description_columns.items()}}
-        columns: Mapping[str, object] = {}
+        missing = {**self._plain_columns(), **self.raters.mapped()}
+        missing |= {f"score_descriptions.{label}": name for label, name in self.description_columns.items()}
+        found: dict[str, None] = {}  # the columns of all rows, as long as one is missing
         for row in rows:
-            if isinstance(row.data, Mapping):
-                columns = row.data
-                mapped = mapped and {field: name for field, name in mapped.items() if fields.column_called(name, columns) is None}
+            if missing and isinstance(row.data, Mapping):
+                found |= dict.fromkeys(map(str, row.data))
+                missing = {field: name for field, name in missing.items() if fields.column_called(name, row.data) is None}
             yield row
-        if mapped and columns:
-            field, name = next(iter(mapped.items()))
-            there = fields.shown(sorted(map(str, columns)), 200)
-            raise DataError(f"data.source.columns.{field}: no row has a column {name!r}; the last has {there}; name one of these, or null")
+        if missing and found:
+            named = "; ".join(
+                f"{KEY}.{field}: no row has a column {name!r}{fields.did_you_mean(name, found)}" for field, name in missing.items()
+            )
+            raise DataError(f"{named}; the file has {fields.shown(sorted(found), 300)}; name one of these, or null")
+
+    def _plain_columns(self) -> dict[str, str]:
+        """Field -> column, without those of ``raters``."""
+        return {field: column for field, column in self.columns.items() if field not in _OF_RATERS}
 
     def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
         """The example of one row.
@@ -93,14 +103,15 @@ class MappedColumns:
             ConfigError: if a score description belongs to no score of the grid.
         """
         columns = fields.columns_of(row.data)
-        needed = {field: fields.value_of(columns, self.columns[field]) for field in _NEEDED if field in self.columns}
-        values = {field: fields.optional_value(columns, column) for field, column in self.columns.items() if field not in _NEEDED}
+        plain = self._plain_columns()
+        needed = {field: fields.value_of(columns, plain[field]) for field in _NEEDED if field in plain}
+        values = {field: fields.optional_value(columns, column) for field, column in plain.items() if field not in _NEEDED}
         prompt = fields.filled_text(needed["prompt"], self.columns["prompt"]) if "prompt" in needed else None
         instruction = fields.filled_text(needed["instruction"], self.columns["instruction"]) if "instruction" in needed else ""
         response = fields.text(needed["response"], self.columns["response"]) if "response" in needed else ""  # an empty one can be judged
         reference = fields.optional_text(values.get("reference_answer"), self.columns.get("reference_answer", ""))
         rubric = self._rubric(columns, values, grid)
-        annotations, ratings, target_score = self._judgement(columns, values, grid)
+        annotations, ratings = self.raters.judgements(columns, grid)
         if values.get("question_id") is not None:
             question_id = fields.identifier(values["question_id"], self.columns["question_id"])
         else:
@@ -117,7 +128,7 @@ class MappedColumns:
             prompt=prompt,
             annotations=annotations,
             ratings=ratings,
-            target_score=target_score,
+            target_score=self._target_score(values, grid),
             split=self._split(values),
         )
 
@@ -143,25 +154,10 @@ class MappedColumns:
         )
         return Rubric(criteria, tuple((label, description) for label, description in described if description is not None))
 
-    def _judgement(
-        self, columns: Mapping[str, object], values: Mapping[str, object], grid: ScoreGrid
-    ) -> tuple[tuple[Annotation, ...], tuple[Rating, ...], float | None]:
-        """(annotations, ratings, target score) of a row: one of the first two at most."""
-        cot_column, score_column, target_column = (self.columns.get(field, "") for field in ("cot", "score", "target_score"))
-        score = fields.optional_number(values.get("score"), score_column)
-        target = fields.optional_number(values.get("target_score"), target_column)
-        if score is not None:
-            score = fields.on_grid(score, score_column, grid)
-        if target is not None:
-            target = fields.within_grid(target, target_column, grid)
-        rater = None if values.get("rater") is None else fields.identifier(values["rater"], self.columns["rater"])
-        if values.get("cot") is None:
-            return (), () if score is None else (Rating(score, rater),), target
-        cot = fields.filled_text(values["cot"], cot_column)
-        if score is None:
-            fields.value_of(columns, score_column)  # says so if there is no such column
-            raise ValueError(f"{score_column}: missing beside the CoT in {cot_column!r}; a row with a CoT needs its score")
-        return (Annotation(cot, score, rater=rater),), (), target
+    def _target_score(self, values: Mapping[str, object], grid: ScoreGrid) -> float | None:
+        column = self.columns.get("target_score", "")
+        target = fields.optional_number(values.get("target_score"), column)
+        return None if target is None else fields.within_grid(target, column, grid)
 
     def _split(self, values: Mapping[str, object]) -> str | None:
         split = fields.optional_text(values.get("split"), self.columns.get("split", ""))
@@ -172,7 +168,7 @@ class MappedColumns:
 
 def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a mapping of columns, one line each."""
-    key = "data.source.columns"
+    key = KEY
     for field in columns:
         if field not in COLUMN_FIELDS:
             near = difflib.get_close_matches(str(field), COLUMN_FIELDS, n=1)
@@ -183,14 +179,11 @@ def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:
         column = columns[field]
         if field == "score_descriptions":
             yield from _label_problems(f"{key}.{field}", column, "column")
-        elif not isinstance(column, str):
+        elif not isinstance(column, str) and not (field in LISTS and isinstance(column, (list, tuple))):
             yield f"{key}.{field}: found {fields.shown(column)}; the name of a column, or null, is accepted"
     if "prompt" not in given and not {"instruction", "response"} <= given:
         yield f"{key}: a finished prompt, or instruction and response, are required; mapped are {', '.join(sorted(given)) or 'none'}"
-    if "cot" in given and "score" not in given:
-        yield f"{key}.cot: is mapped without {key}.score; a CoT is trained on with its score, map both"
-    if "rater" in given and "score" not in given:
-        yield f"{key}.rater: is mapped without {key}.score; raters give scores, map both"
+    yield from rater_problems(columns)
     if "score_descriptions" in given and "criteria" not in given:
         yield f"{key}.score_descriptions: is mapped without {key}.criteria; a rubric needs its criterion, map both"
 

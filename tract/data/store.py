@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
@@ -87,6 +88,26 @@ class ExampleStore:
     def questions(self) -> list[str]:
         """The question id of each example; reads that column alone."""
         return list(self.dataset.data.column("question_id").to_pylist())
+
+    def scores_by_rater(self) -> list[list[tuple[str | None, float]]]:
+        """(rater, score in points) of each annotation and rating, for the examples with two or more; reads none of the CoTs."""
+        columns = [self.dataset.data.column(name) for name in ("annotations", "ratings")]
+        sizes = [np.asarray(pc.list_value_length(column)) for column in columns]
+        several = sizes[0] + sizes[1] >= 2
+        found: list[list[tuple[str | None, float]]] = [[] for _ in range(int(several.sum()))]
+        place = np.cumsum(several) - 1
+        for column, size in zip(columns, sizes, strict=True):
+            kept = pa.array(np.repeat(several, size))
+            given = pc.list_flatten(column)
+            raters, scores = (pc.struct_field(given, part).filter(kept).to_pylist() for part in ("rater", "score"))
+            for example, rater, score in zip(np.repeat(place[several], size[several]).tolist(), raters, scores, strict=True):
+                found[example].append((rater, score))
+        return found
+
+    def n_ratings(self, rows: Sequence[int]) -> int:
+        """How many scores without a CoT the given examples have in all."""
+        counts = np.asarray(pc.list_value_length(self.dataset.data.column("ratings")))
+        return int(counts[np.asarray(rows, dtype=np.int64)].sum())
 
     def fixed_splits(self) -> list[str | None]:
         """The split that the source assigns to each example, or None; reads that column alone."""

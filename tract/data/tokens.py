@@ -44,7 +44,9 @@ TOKEN_FEATURES = Features(
         "prompt_ids": List(Value("int32")),
         "cot_ids": List(List(Value("int32"))),
         "score_index": List(Value("int32")),
-        "rating_index": List(Value("int32")),  # of the scores without a CoT that no continuation stands for
+        # Scores without a CoT that no continuation stands for: a fit stage trains on them by the squared error, a generate stage attaches
+        # them to CoTs.
+        "rating_index": List(Value("int32")),
         "target": Value("float32"),
         "length": Value("int32"),  # tokens of the longest sequence: prompt and one continuation
         "ce_tokens": Value("int32"),  # tokens of all continuations without those of the scores
@@ -68,6 +70,7 @@ class TokenizeOptions:
         unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation: CoTs are
             sampled on it later, so the annotated ones are not held against ``max_length`` here.
             Without CoT, scores without a text are annotations too, and so is a target score that is on the grid where there are none.
+        ratings: whether scores without a CoT are used; if not, an example that has nothing else is without annotations.
     """
 
     prompt_budget: int | None
@@ -76,6 +79,7 @@ class TokenizeOptions:
     shorten: tuple[str, ...]
     use_cot: bool
     unannotated: str
+    ratings: bool
 
     def __post_init__(self) -> None:
         if self.overlong not in OVERLONG_POLICIES:
@@ -119,6 +123,22 @@ class TokenStore:
             pc.list_value_length(pc.list_flatten(arrow_column(self.dataset, "cot_ids"))), dtype=np.int64
         )
         return lengths
+
+    def with_cot(self, rows: list[int]) -> list[int]:
+        """Those of the given rows that have a CoT to train on, or a score in its place where none is learned."""
+        has = np.asarray(pc.list_value_length(arrow_column(self.dataset, "score_index"))) > 0
+        return [row for row in rows if has[row]]
+
+    def first_with_all(self, rows: list[int]) -> int:
+        """The place in ``rows`` of the first one with a CoT and a score without one; else of the first with a CoT, else 0."""
+        cots, ratings = (np.asarray(pc.list_value_length(arrow_column(self.dataset, name))) > 0 for name in ("score_index", "rating_index"))
+        index = np.asarray(rows, dtype=np.int64)
+        return int(np.argmax(2 * cots[index] + (cots & ratings)[index]))
+
+    def n_ratings(self, rows: list[int]) -> int:
+        """How many scores without a CoT the given rows have in all."""
+        counts = np.asarray(pc.list_value_length(arrow_column(self.dataset, "rating_index")), dtype=np.int64)
+        return int(counts[np.asarray(rows, dtype=np.int64)].sum())
 
     def prompt_lengths(self, rows: Sequence[int]) -> NDArray[np.int64]:
         """Tokens of the prompts in the given rows; 0 where there is none."""
@@ -203,12 +223,14 @@ class _Tokenizer:
             annotations, ratings = (*annotations, *(Annotation("", rating.score) for rating in ratings)), ()
             if not annotations and example.target_score in layout.grid.values:
                 annotations = (Annotation("", float(example.target_score)),)
+        elif not options.ratings:
+            ratings = ()
         cots = [layout.cot_ids(annotation.cot) if options.use_cot else [] for annotation in annotations]
         scores = [layout.grid.index(annotation.score) for annotation in annotations]
         longest = max((len(cot) for cot in cots), default=0) + layout.max_tail_tokens
         prompt_ids: list[int] = []
         status = "dropped_unannotated"
-        if cots or options.unannotated == "keep":
+        if cots or ratings or options.unannotated == "keep":
             prompt_ids, status = self._fit_prompt(example)
             behind = layout.max_tail_tokens if options.unannotated == "keep" else longest
             if not self._can_be_trained_on(example, len(prompt_ids), behind):

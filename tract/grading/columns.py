@@ -168,11 +168,13 @@ def columns_in(
     for field, column in given.items():
         if (there := fields.column_called(column, names)) is None:
             called = repr(column) if column else "without a name"
-            raise DataError(f"{file}: has no column {called} (--columns {field}={column}); {_present(names)}")
+            meant = fields.did_you_mean(column, names)
+            raise DataError(f"{file}: has no column {called} (--columns {field}={column}){meant}; {_present(names)}")
         found[field] = there
     for field in required:
         if field not in found:
-            raise DataError(f"{file}: has no column {field!r}; {_present(names)}; say which one it is with --columns {field}=COLUMN")
+            meant = fields.did_you_mean(field, names)
+            raise DataError(f"{file}: has no column {field!r}{meant}; {_present(names)}; say which one it is with --columns {field}=COLUMN")
     labels = {name.removeprefix(_DESCRIPTION): column for name, column in found.items() if name.startswith(_DESCRIPTION)}
     return Columns(
         {field: column for field, column in found.items() if not field.startswith(_DESCRIPTION)},

@@ -53,7 +53,7 @@ from tract.stages.prepare import Prepared, limits_that_matter, prepare, prepare_
 from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.sequences import packs, shares_prompts, warn_of_rows
-from tract.stages.stage import IMMATERIAL_CODE, run_stage
+from tract.stages.stage import IMMATERIAL_CODE, REPORTED_CODE, run_stage
 from tract.stages.strategies import own_precision
 from tract.stages.tracking import Tracker
 
@@ -109,7 +109,7 @@ class FitStage:
             self.name,
             config,
             {role: product.fingerprint for role, product in parents.items() if product is not None},
-            code_digests("tract.stages.fit", immaterial=IMMATERIAL_CODE),
+            code_digests("tract.stages.fit", immaterial=(*IMMATERIAL_CODE, *REPORTED_CODE)),
         )
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
@@ -235,7 +235,12 @@ def _train(stage: FitStage, folder: StageFolder, tracker: Tracker) -> dict[str, 
     write_json(folder.working / "layout.json", {**data.layout.to_dict(), "prompt": asdict(data.template)})
     return {
         "parents": {role: str(product.path) for role, product in (("generate", stage.generated), ("start", stage.start)) if product},
-        "data": {"source": data.store.fingerprint, "tokens": data.tokens.fingerprint, "counts": data.counts},
+        "data": {
+            "source": data.store.fingerprint,
+            "tokens": data.tokens.fingerprint,
+            "counts": data.counts,
+            "rater_agreement": None if data.agreement is None else data.agreement.to_dict(),
+        },
         "training": {**training, "seconds_of_last_process": round(time.perf_counter() - begun, 1)},
     }
 
@@ -243,8 +248,10 @@ def _train(stage: FitStage, folder: StageFolder, tracker: Tracker) -> dict[str, 
 def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule, objective: Objective) -> None:
     """The configuration and one training item, for people."""
     write_config(folder.working, stage.resolved)
-    shown = preview(datamodule.train_set.item(0), stage.data.layout, objective)
-    facts = "".join(f"\n{said}\n" for said in (stage.data.raters(), stage.data.scores_in_cots()) if said)
+    data = stage.data
+    shown = preview(datamodule.train_set.item(data.tokens.first_with_all(data.rows["train"])), data.layout, objective)
+    agreement = f"agreement of raters: {data.agreement.sentence()}" if data.agreement is not None else ""
+    facts = "".join(f"\n{said}\n" for said in (data.raters(), agreement, data.ratings_in_training(), data.scores_in_cots()) if said)
     (folder.working / "preview.txt").write_text(shown + facts, encoding="utf-8")
     log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
 

@@ -43,7 +43,7 @@ def plan_of(name: str, cfg: Config, generated: Product | None) -> FitPlan:
         TractError: if the data cannot be used.
     """
     real = name == "stage2" and generated is not None
-    data = prepare_generated(cfg, *generated.file(COTS_FILE)) if real and generated else prepare(cfg)
+    data = prepare_generated(cfg, *generated.file(COTS_FILE)) if real and generated else prepare(cfg, ratings=name != "stage2")
     train, val = items_of(cfg, data, "train"), items_of(cfg, data, "val")
     longest, assumed = 0, ""
     if name == "stage2" and not real:

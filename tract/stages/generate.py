@@ -30,7 +30,7 @@ from tract.stages.prepare import Lengths, examples_of, limited, limits_that_matt
 from tract.stages.products import JOURNAL, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
-from tract.stages.stage import IMMATERIAL_CODE
+from tract.stages.stage import IMMATERIAL_CODE, REPORTED_CODE
 from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class GenerateStage:
         config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
         config["generation"] |= way_of(self.judge, self.cfg)
         config["data"] |= {"fingerprint": self._store.fingerprint, **limits_that_matter(self._tokens, self._lengths)}
-        code = code_digests("tract.stages.generate", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
+        code = code_digests("tract.stages.generate", immaterial=(*IMMATERIAL_CODE, *REPORTED_CODE, *immaterial_code(self.cfg)))
         return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:

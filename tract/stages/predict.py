@@ -38,7 +38,7 @@ from tract.stages.prepare import Lengths, sampling_tokens
 from tract.stages.products import JOURNAL, Product, json_line, open_product, write_config
 from tract.stages.rank_logs import RankLogs
 from tract.stages.run_folder import StageFolder
-from tract.stages.stage import IMMATERIAL_CODE
+from tract.stages.stage import IMMATERIAL_CODE, REPORTED_CODE
 from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,10 @@ class PredictStage:
             config["evaluation"]["cots"] = "generated"
             parents["cots"] = self._given.fingerprint
         return StageIdentity(
-            self.name, config, parents, code_digests("tract.stages.predict", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
+            self.name,
+            config,
+            parents,
+            code_digests("tract.stages.predict", immaterial=(*IMMATERIAL_CODE, *REPORTED_CODE, *immaterial_code(self.cfg))),
         )
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:

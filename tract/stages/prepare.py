@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from tract.data.splits import split_questions
 from tract.data.store import ExampleStore, build_store
 from tract.data.tokens import OVERLONG, OVERLONG_PROMPT, SHORTENED, TokenizeOptions, TokenStore, tokenize
 from tract.errors import ConfigError
+from tract.evaluation.agreement import RaterAgreement, rater_agreement
 from tract.generation.room import prompt_budget
 from tract.layout import SequenceLayout
 from tract.modeling import context_of, load_tokenizer
+from tract.objective import Objective
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
 
@@ -110,10 +113,31 @@ class Prepared:
             f"{counts['equal_rows_kept']} equal rows count as votes of other raters, {counts['duplicates_dropped']} duplicates were dropped"
         )
 
+    @cached_property
+    def agreement(self) -> RaterAgreement | None:
+        """How well the raters of all examples agree, in whatever split; None where no example has two scores."""
+        return rater_agreement(self.store.scores_by_rater())
+
+    def ratings_in_training(self) -> str:
+        """What training makes of the scores without a CoT in its split; "" without any, and where no CoTs are learned."""
+        found = self.counts.get("ratings_in_training")
+        if not found or not found["given"]:
+            return ""
+        left = found["given"] - found["trained_on"]
+        said = f"{found['trained_on']} of {found['given']} scores without a CoT in the training split are trained on by the squared error"
+        return f"{said}; {left} are left out ({found['left_out_since']})" if left else said
+
     def report(self) -> None:
         """Says in the log what was read, kept and dropped."""
         if raters := self.raters():
             log.info("data: %s", raters)
+        if self.agreement is not None:
+            log.info("data: agreement of raters: %s", self.agreement.sentence())
+        if trained := self.ratings_in_training():
+            log.info("data: %s", trained)
+        if number := self.counts.get("val_items_without_cot"):
+            left_out = "1 item without a CoT is" if number == 1 else f"{number} items without a CoT are"
+            log.info("data: validation in training reads scores after annotated CoTs; %s left out of it", left_out)
         if stated := self.scores_in_cots():
             log.info("data: %s", stated)
         status, by_split = self.counts["examples_by_status"], self.counts["items_by_split"]
@@ -214,7 +238,7 @@ def sampling_tokens(
         trained: whether what is sampled is trained on, so that prompts are left out which are too long for that by themselves.
     """
     most = lengths.training if trained else None
-    options = TokenizeOptions(lengths.prompt, most, cfg.data.overlong, tuple(cfg.data.shorten), True, unannotated="keep")
+    options = TokenizeOptions(lengths.prompt, most, cfg.data.overlong, tuple(cfg.data.shorten), True, "keep", ratings=True)
     return tokenize(store, template, layout, options, Path(cfg.paths.cache))
 
 
@@ -232,20 +256,40 @@ def limited(cfg: Config, tokens: TokenStore, splits: Mapping[str, list[int]]) ->
     return rows
 
 
-def prepare(cfg: Config) -> Prepared:
-    """Reads, splits and tokenises the configured data with its annotated CoTs."""
+def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
+    """Reads, splits and tokenises the configured data with its annotated CoTs.
+
+    Args:
+        cfg: the configuration.
+        ratings: whether scores without a CoT are trained on beside those with one, if ``objective`` says so; False as if it did not.
+
+    Raises:
+        DataError, ConfigError: if the data cannot be used, or CoTs are to be learned and there is none.
+    """
     tokenizer, layout, template = seed_layout(cfg)
     store = examples_of(cfg, layout.grid)
     _warn_of_hidden_fields(cfg, store, template)
     lengths = Lengths.of(cfg, cfg.model, layout)
+    trains_ratings = ratings and Objective(**vars(cfg.objective)).trains_ratings
     options = TokenizeOptions(
-        lengths.prompt, lengths.training, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, unannotated="drop"
+        lengths.prompt, lengths.training, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, "drop", trains_ratings
     )
     tokens = tokenize(store, template, layout, options, Path(cfg.paths.cache))
     _warn_of_long_cots(cfg, tokens)
     leak = check_score_leak(tokens, layout, cfg.data.on_score_leak)
-    rows = limited(cfg, tokens, splits_of(cfg, store))
-    counts = {**_counted(store, tokens, rows, lengths), "score_leak": leak.to_dict()}
+    splits = splits_of(cfg, store)
+    # Validation reads scores behind annotated CoTs, as an evaluation on these does.
+    with_cot = tokens.with_cot(tokens.usable(splits["val"]))
+    without_cot = len(tokens.usable(splits["val"])) - len(with_cot)
+    rows = limited(cfg, tokens, {**splits, "val": with_cot})
+    counts = {**_counted(store, tokens, rows, lengths), "val_items_without_cot": without_cot, "score_leak": leak.to_dict()}
+    if cfg.objective.use_cot:
+        _check_cots(tokens, rows["train"])
+        counts["ratings_in_training"] = {
+            "given": store.n_ratings(splits["train"]),
+            "trained_on": tokens.n_ratings(rows["train"]),
+            "left_out_since": _why_left_out(cfg) if not trains_ratings else "their items are left out",
+        }
     return Prepared(store, tokens, tokenizer, layout, template, lengths, rows, counts)
 
 
@@ -281,6 +325,19 @@ def prepare_generated(cfg: Config, cots_path: Path, fingerprint: str | None = No
     rows = limited(cfg, tokens, splits)
     counts = {**_counted(store, tokens, rows, lengths), "cots": chosen.counts}
     return Prepared(store, tokens, tokenizer, layout, template, lengths, rows, counts, chosen)
+
+
+def _check_cots(tokens: TokenStore, train: list[int]) -> None:
+    if not tokens.with_cot(train):
+        raise ConfigError(
+            f"data: none of the {len(train)} items of the training split has a CoT to learn, only scores; map the column with the feedback "
+            "(data.source.columns.cot), or train on scores alone: +ablation=regression_only"
+        )
+
+
+def _why_left_out(cfg: Config) -> str:
+    """The key for which scores without a CoT are not trained on."""
+    return "objective.lambda=0" if cfg.objective.score_loss_weight == 0 else "objective.train_on_ratings=false"
 
 
 def build_source(cfg: Config) -> Source:

@@ -67,6 +67,9 @@ IMMATERIAL_CODE = (
     "tract.stages.wandb_logger",
 )
 
+# Moves no number of the stages before an evaluation: they log it, and an evaluation reports it.
+REPORTED_CODE = ("tract.evaluation.agreement",)
+
 
 class Stage(Protocol):
     """A stage with its inputs; nothing heavy is loaded before ``make``."""

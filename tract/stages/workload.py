@@ -30,7 +30,7 @@ class Items:
 
     Attributes:
         prompts: tokens of the prompt. own: tokens of all continuations. ce_tokens: those under cross-entropy.
-        examples: continuations. shared: whether these share the prompt.
+        examples: continuations, ratings among them in training. shared: whether these share the prompt.
     """
 
     prompts: NDArray[np.int64]
@@ -93,7 +93,8 @@ def items_of(cfg: Config, data: Prepared, split: str) -> Items:
     shared = shares_prompts(cfg)
     counts = JudgeDataModule(
         data.tokens, rows, [], data.layout, supervised,
-        share_prompts=shared, rows=not packs(cfg.model), items_per_step=1, limits=Limits(1, None), seed=cfg.seed, num_workers=0,
+        share_prompts=shared, ratings=split == "train", rows=not packs(cfg.model), items_per_step=1, limits=Limits(1, None),
+        seed=cfg.seed, num_workers=0,
     ).train_sampler  # fmt: skip
     lengths = np.asarray(pc.list_value_length(arrow_column(data.tokens.dataset, "prompt_ids")), dtype=np.int64)
     prompts = lengths[np.asarray(rows, dtype=np.int64)]
