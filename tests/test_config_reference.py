@@ -64,7 +64,7 @@ def test_a_row_says_type_default_choices_and_comment(page: str) -> None:
         "`stage2.start_from`", "text", "`seed`", "seed, stage1",
         "seed: start again from the seed LLM (the paper); stage1: go on from the judge of stage 1.",
     ]  # fmt: skip
-    assert row_of(page, "objective.lambda")[1:] == ["number", "`1.0`", "Weight of the squared error"]
+    assert row_of(page, "objective.lambda")[1:] == ["number", "`1.0`", "Weight of score_loss"]
     assert row_of(page, "evaluation.n_cot")[1:4] == ["whole number", "`1`", ">= 0"]
     assert row_of(page, "trainer.precision")[3].startswith("32-true, bf16-mixed")
     assert row_of(page, "model.pad_token")[1:3] == ["text or null", r"`<\|im_end\|>`"]

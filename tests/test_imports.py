@@ -124,7 +124,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
-    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
+    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "config", "stages", "entry")),
     "export": (
         ("tract.export", "tract.export.*"),
         ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),

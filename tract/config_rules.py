@@ -311,9 +311,10 @@ def _optimized_problems(cfg: Config) -> Iterator[str]:
 
 def _built_problems(cfg: Config) -> Iterator[str]:
     """What the classes that take a whole section refuse."""
-    from tract.objective import Objective
+    from tract.objective import Objective, score_loss_of
 
     builders: list[Callable[[], Any]] = [
+        lambda: score_loss_of(cfg.objective.score_loss),
         lambda: Objective(**vars(cfg.objective)),
         lambda: ScoreGrid(tuple(cfg.grid.labels)),
         lambda: PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)}),

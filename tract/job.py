@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tract import interruption
+from tract import import_order, interruption
 from tract.entry import CONFIG_DIR, guarded, show_masked
 from tract.errors import Told, TrainingError
 from tract.ranks import Ranks, by_environment, end_with, joined
@@ -43,6 +43,7 @@ def _leave_note(folder: Path, number: int, reason: str) -> None:
 def _main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     end_with(task.pop("parent"))
+    import_order.add_last(task.pop("import_path"))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
