@@ -62,7 +62,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (
-        ("tract.config", "tract.config_devices", "tract.config_rules", "tract.validation"),
+        ("tract.config", "tract.config_devices", "tract.config_package", "tract.config_rules", "tract.validation"),
         ("schema", "text", "tensors", "sampling"),
     ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),
