@@ -63,15 +63,19 @@ def _main(folder: Path) -> None:
 
 def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
-    from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage
+    from tract.stages.loaded_code import check_unchanged
+    from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage, check_code, stage_modules
     from tract.stages.products import checked_by_leader
     from tract.stages.stage import follow_stage, run_stage
     from tract.validation import typed
 
+    code = task.pop("code")
     wanted, cfg = Task(**task), typed(config)
+    check_code(wanted, config, code)
     gpu = cfg.trainer.get("accelerator") in ("gpu", "cuda")
     with joined(gpu=gpu, timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks), checked_by_leader():
         stage = build_stage(wanted, config)
+        check_unchanged(wanted.stage, lambda: stage_modules(wanted.stage))  # once more, behind the imports
         if ranks.is_first:
             product = run_stage(stage, cfg, force=wanted.force)
             (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")

@@ -24,6 +24,7 @@ from tract.config import without_added_keys
 from tract.containers import canonical
 from tract.masking import masked
 from tract.stages.code_digest import code_digest
+from tract.stages.loaded_code import source_of
 from tract.validation import in_yaml_names, typed_node
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -261,7 +262,7 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path, siblings: boo
 @cache  # stages share most of their modules
 def _module(file: Path, name: str) -> tuple[str, frozenset[str]]:
     """(digest, what may be modules that it imports) of a module."""
-    tree = ast.parse(file.read_bytes())
+    tree = ast.parse(source_of(file))  # what this process runs, whatever was edited since it began
     nodes = list(ast.walk(tree))  # once: the trees are large
     return code_digest(tree, nodes), frozenset(_imported(nodes, name, is_package=file.name == "__init__.py"))
 
