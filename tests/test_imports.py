@@ -63,7 +63,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (
         ("tract.config", "tract.config_devices", "tract.config_package", "tract.config_rules", "tract.validation"),
-        ("schema", "text", "tensors", "sampling"),
+        ("schema", "text", "tensors", "sampling", "evaluation"),
     ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),

@@ -230,7 +230,7 @@ class GenerationConfig:
 
 @dataclass
 class EvaluationConfig:
-    """What a judge is evaluated on and how; predictors are those of ``config_rules.PREDICTORS``."""
+    """What a judge is evaluated on and how; predictors are those of ``tract.evaluation.predictors``."""
 
     benchmarks: list[str] = MISSING  # splits of the data, or files and folders
     prompt: str = MISSING  # "own": the judge's; "finished": the benchmark's

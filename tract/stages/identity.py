@@ -30,7 +30,7 @@ from tract.validation import in_yaml_names, typed_node
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "tract"
 # Keys that hold dotted paths of functions, one or a list, where no name of a table is given.
-NAMED_FUNCTIONS = ("objective.score_loss",)
+NAMED_FUNCTIONS = ("objective.score_loss", "evaluation.predictors")
 _ABSENT = object()
 _SHOWN_CHARACTERS = 40  # of a value in a line about a difference
 
