@@ -16,7 +16,14 @@ from tract.prompts import Part, PromptText
 from tract.schema import JudgeExample
 
 TRACT = Objective(
-    ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, train_on_ratings=True, normalize=False, score_loss_scaling="step"
+    ce_weight=1.0,
+    score_loss="squared_error",
+    score_loss_weight=1.0,
+    ce_on_score=False,
+    use_cot=True,
+    train_on_ratings=True,
+    normalize=False,
+    score_loss_scaling="step",
 )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from tract.evaluation.metrics import METRIC_TABLE
 from tract.evaluation.plots import benchmark_png, data_uri, shifts_png
+from tract.evaluation.predictors import PREDICTORS, meanings_of
 from tract.evaluation.results import BenchmarkReport, Evaluation
 from tract.evaluation.robustness_tables import MEANINGS, robust_benchmarks, robustness_on, robustness_tables
 from tract.evaluation.tables import (
@@ -25,27 +27,8 @@ from tract.perturbations import PERTURBATIONS
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 # One sentence each; a reader need not know the paper.
-METRIC_MEANINGS = {
-    "pearson_r": "linear correlation of predicted and true scores; 1 is a straight rising line.",
-    "spearman_rho": "Pearson correlation of the ranks, ties sharing their mean rank: only the order counts.",
-    "kendall_tau": "share of pairs in the right order minus the share in the wrong one, corrected for ties.",
-    "rmse": "root of the mean squared error, in points; large errors weigh more.",
-    "mae": "mean absolute error, in points.",
-    "accuracy_within_half": "share of items whose predicted score is at most 0.5 points from the true one.",
-    "score_mass": "probability that the model gives to all scores of the grid together where the score is read; "
-    "far below 1 it wanted to write something else there.",
-    "failure_rate": "share of the draws that gave no score of their own; they count with the declared fallback.",
-}
-PREDICTOR_MEANINGS = {
-    "rail": "mean of the grid's scores, each weighted with its probability after the answer cue; probability outside the grid "
-    "counts as zero points (the paper's predictor).",
-    "rail_normalized": "the same mean, divided by the probability of the whole grid.",
-    "argmax": "the most probable score of the grid after the answer cue.",
-    "median": "the score at which the cumulated probability of the grid, after the answer cue, passes one half.",
-    "decode_forced": "the score that the model writes when the answer cue is put after its CoT.",
-    "decode_free": "the score parsed from what the model writes freely, cue and score included.",
-    "no_cot": "rail read right after the prompt and the answer cue, without any CoT.",
-}
+METRIC_MEANINGS = {name: metric.meaning for name, metric in METRIC_TABLE.items()}
+PREDICTOR_MEANINGS = meanings_of(PREDICTORS)
 BASELINE_MEANINGS = {
     "constant": "the mean of the true scores for every item.",
     "length": "the log of the response's number of words: its correlations, and the errors of the least-squares line on it.",
@@ -75,7 +58,7 @@ def html(evaluation: Evaluation) -> str:
         interval=interval_name(evaluation),
         metric_labels=METRIC_LABELS,
         metric_meanings={label: METRIC_MEANINGS[metric] for metric, label in METRIC_LABELS.items()},
-        predictor_meanings={name: meaning for name, meaning in PREDICTOR_MEANINGS.items() if name in used},
+        predictor_meanings=meanings_of(used),
         baseline_meanings=BASELINE_MEANINGS,
     )
 
