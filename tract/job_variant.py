@@ -23,8 +23,11 @@ _NAMED_BY_VALUE = ("ablation", "experiment")
 # Folders in that of a run's name which are no variants.
 TAKEN = ("multirun", "comparison", "records")
 _SEED = re.compile(r"seed\d+")
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.+=-]+")
-_LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
+# No comma, which Hydra would read as two values in judge=FOLDER.
+_JOIN = "+"
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?", re.IGNORECASE)
 _MOST_CHARACTERS = 72
 
 
@@ -60,8 +63,8 @@ def variant_of(overrides: Sequence[str], fixed: Sequence[str], run_name: str) ->
     if not parts:
         return None
     ordered = sorted(parts.items(), key=lambda part: (part[0] not in _NAMED_BY_VALUE, part[0]))
-    whole = ",".join(_part(key, value) for key, value in ordered)
-    shown = ",".join(_part(key, _short(value)) for key, value in ordered)[:_MOST_CHARACTERS]
+    whole = _JOIN.join(_part(key, value) for key, value in ordered)
+    shown = _JOIN.join(_part(_safe(key), _short(value)) for key, value in ordered)[:_MOST_CHARACTERS]
     return shown if shown == whole else f"{shown}-{hashlib.sha256(json.dumps(ordered).encode()).hexdigest()[:6]}"
 
 
@@ -75,10 +78,14 @@ def _part(key: str, value: str) -> str:
 
 
 def _short(value: str) -> str:
-    """The value without characters that a folder's name cannot hold and without digits that nobody reads."""
-    if _LONG_NUMBER.fullmatch(value):
-        return f"{float(value):.4g}"
-    return _UNSAFE.sub("-", value).strip("-") if _UNSAFE.search(value) else value
+    """The value without what a folder's name cannot hold, and without digits that nobody reads."""
+    if _NUMBER.fullmatch(value):
+        return (f"{float(value):.4g}" if _LONG_NUMBER.fullmatch(value) else value).replace("e+", "e")
+    return _safe(value)
+
+
+def _safe(text: str) -> str:
+    return _UNSAFE.sub("-", text).strip("-") if _UNSAFE.search(text) else text
 
 
 def _key(given: str) -> str:
