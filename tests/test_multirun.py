@@ -291,8 +291,17 @@ def test_a_sweep_leaves_a_judge_in_each_folder(tmp_path: Path, monkeypatch: pyte
     from tract.cli.main import main
     from tract.stages.pipeline import run as run_stages
 
-    small = [override for override in SMALL if not override.startswith("pipeline=")]
-    quick = ["run.isolate=false", "generation.max_cot_tokens=8", "evaluation.resamples=20", "compare_to=null", "train.export=best"]
+    small = [override for override in SMALL if not override.startswith(("pipeline=", "train."))]
+    quick = [
+        "train.max_steps=2",
+        "train.validate_seed_model=false",
+        "optimizer.lr=0.01",
+        "run.isolate=false",
+        "generation.max_cot_tokens=8",
+        "evaluation.resamples=20",
+        "compare_to=null",
+        "train.export=best",
+    ]
     swept = ["+ablation=tract,from_stage1", "objective.lambda=0.1,1", "seed=0,1"]
     assert multirun_of(monkeypatch, run_stages, "hydra/job_logging=none", *small, *quick, *swept, *places(tmp_path)) == 0
     root = tmp_path / "runs" / "jobs"
@@ -329,8 +338,8 @@ def test_a_sweep_leaves_a_judge_in_each_folder(tmp_path: Path, monkeypatch: pyte
     variant, seed = folder.split("/")
     assert f"\njudge: variant {variant}, seed {seed[4:]}, {stage_name}, in {root / folder / stage_name}" in said
     status, said, _ = tract("compare", root, "--resamples", 0)
-    assert (status, said.count("2  ")) == (0, said.count("2  "))
-    assert len({line.split()[0] for line in said.splitlines() if line.startswith(("tract", "from_stage1"))}) >= 2
+    assert status == 0
+    assert all(f"{ablation} objective.lambda={weight} " in said for ablation in ("tract", "from_stage1") for weight in ("0.1", "1"))
     # Without the records of the sweep the folders still say whose the evaluations are.
     shutil.rmtree(root / "multirun")
     found = find_runs([root])

@@ -106,7 +106,7 @@ def _expand_home() -> None:
 
 
 def _with_home(word: str) -> str:
-    """An argument of a script in which each ``~`` at the beginning of a value is the home folder; any other one, and "=" in a path, is quoted."""
+    """An argument of a script with the home folder for ``~`` at the beginning of a value; any other one, and "=" in a path, is quoted."""
     key, equals, value = word.partition("=")
     if key in _FOLDER_FLAGS:
         return f"{key}={expanded(value, key)}" if value.startswith("~") else word

@@ -211,6 +211,20 @@ def test_a_judge_that_several_variants_share_is_one(made: Made) -> None:
     assert chosen_judge(made.root / "n_cot", Choice(variant="evaluation.n_cot=4")).variant == "evaluation.n_cot=4"
 
 
+def test_stages_of_equal_weights_share_their_cots(made: Made) -> None:
+    """The CoTs of one stage 1 are those of another that came out the same, which is no judge that a run ends with either."""
+    first = made.stage("stage1", seed=0)
+    second = made.pipeline("equal/seed0", first=first)
+    other = made.stage("stage1", seed=0, optimizer={"lr": 1})
+    for stage in (first, other):
+        content = json.loads((stage / "manifest.json").read_text())
+        (stage / "manifest.json").write_text(json.dumps({**content, "fingerprint": "the same"}))
+    folder = made.link("equal/seed0", other)
+    assert chosen_judge(folder, NONE).path.resolve() == second
+    shutil.rmtree(next((made.root / "stages").glob("generate-*")))
+    assert chosen_judge(folder, NONE).path.resolve() == second
+
+
 def test_the_folder_of_a_multirun_lists_its_jobs(made: Made, sweep: dict[str, Path]) -> None:
     folder = made.root / "sweep" / "multirun"
     for number, (run, second) in enumerate(sweep.items()):

@@ -104,13 +104,17 @@ def find_runs(folders: Sequence[Path]) -> Found:
     runs = sorted((entry for entry in entries if isinstance(entry, Run)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
     # Runs may share a product under different names.
-    known = {(os.path.realpath(run.product), run.name, run.seed) for run in runs}
+    known = {_called(run) for run in runs}
     for product, number in products.items():
         run = _run_in(product, number)
-        if (place := (os.path.realpath(product), run.name, run.seed)) not in known:
-            known.add(place)
+        if (called := _called(run)) not in known:
+            known.add(called)
             runs.append(run)
     return Found(tuple(runs), tuple(left_out))
+
+
+def _called(run: Run) -> tuple[object, ...]:
+    return os.path.realpath(run.product), run.name, run.config.get("run.variant"), run.seed
 
 
 def _no_run(folder: Path) -> str:

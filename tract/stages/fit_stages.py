@@ -121,16 +121,22 @@ class FitStage:
         found = [path for place in places for path in sorted(place.glob(f"{stage}-*")) if not path.suffix and (path / MANIFEST).is_file()]
         return list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
 
-    def first_stage(self) -> str | None:
-        """The folder's name of the stage 1 whose CoTs it was trained on; None where it is a stage 1, or its CoTs are not there any more."""
-        if self.stage == "stage1":
-            return None
+    @property
+    def marks(self) -> set[str]:
+        """What a stage that was trained on its CoTs may know it by: the name of its folder, and the fingerprint of what is in it."""
+        return {Path(os.path.realpath(self.path)).name, str(self.manifest.get("fingerprint", self.path.name))}
+
+    def first_stage(self) -> set[str] | None:
+        """The ``marks`` of the stage 1 whose CoTs a stage 2 was trained on; None where these CoTs are not there any more.
+
+        CoTs of equal weights are made once, so they may be those of another stage 1 with the same fingerprint.
+        """
         generated = _parent(self.manifest, "generate")
-        if generated is None:
-            return None
-        for folder in (Path(os.path.realpath(self.path)).parent, self.path.parent):
-            if (folder / generated / MANIFEST).is_file():
-                return _parent(manifest_in(folder / generated), "judge")
+        for folder in (Path(os.path.realpath(self.path)).parent, self.path.parent) if generated else ():
+            if (folder / str(generated) / MANIFEST).is_file():
+                name = _parent(manifest_in(folder / str(generated)), "judge")
+                first = folder / str(name)
+                return FitStage(first, None).marks if name and (first / MANIFEST).is_file() else {str(name)}
         return None
 
 
@@ -172,8 +178,9 @@ def final_stages(stages: Iterable[FitStage]) -> list[FitStage]:
     every = list(stages)
     seconds = [stage for stage in every if stage.stage == "stage2"]
     firsts = [stage.first_stage() for stage in seconds]
+    known = set[str]().union(*(marks for marks in firsts if marks is not None))
     # Where the CoTs between them are gone, nothing tells whose stage 1 it was.
-    kept = [] if None in firsts else [stage for stage in every if stage.stage == "stage1" and _real_name(stage) not in firsts]
+    kept = [] if None in firsts else [stage for stage in every if stage.stage == "stage1" and not stage.marks & known]
     newest = {stage.made_by: stage for stage in sorted((*seconds, *kept), key=lambda found: str(found.manifest.get("finished", "")))}
     final = list(newest.values())
     return [stage for stage in every if stage in final]
@@ -224,10 +231,6 @@ def _parent(manifest: Mapping[str, Any], role: str) -> str | None:
     """The name of a parent's folder."""
     parents = manifest.get("parents")
     return Path(str(parents[role])).name if isinstance(parents, Mapping) and role in parents else None
-
-
-def _real_name(stage: FitStage) -> str:
-    return Path(os.path.realpath(stage.path)).name
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
