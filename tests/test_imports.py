@@ -97,6 +97,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("schema", "text", "tensors", "finite", "forward", "sampling", "ranks"),
     ),
+    "judge_settings": (("tract.judge", "tract.judge.settings", "tract.judge.calibration"), ("schema", "text", "sampling")),
     "stages": (
         ("tract.stages", "tract.stages.*"),
         (
@@ -116,21 +117,40 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "preview",
             "lit_module",
             "backends",
+            "judge_settings",
         ),
     ),
     "judge": (
-        ("tract.judge", "tract.judge.*"),
-        ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "stages"),
+        (
+            "tract.judge.arguments",
+            "tract.judge.asking",
+            "tract.judge.backends",
+            "tract.judge.chat_models",
+            "tract.judge.engine_worker",
+            "tract.judge.grades",
+            "tract.judge.judge",
+            "tract.judge.loading",
+            "tract.judge.local_worker",
+            "tract.judge.measured",
+            "tract.judge.prometheus",
+            "tract.judge.relative",
+            "tract.judge.requests",
+            "tract.judge.runs",
+            "tract.judge.training_rows",
+            "tract.judge.wording",
+            "tract.judge.worker",
+        ),
+        ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "judge_settings", "stages"),
     ),
-    "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
+    "entry": (("tract.entry", "tract.multirun", "tract.job_variant"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "config", "stages", "entry")),
     "export": (
         ("tract.export", "tract.export.*"),
-        ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
+        ("package", "schema", "text", "sampling", "config", "modeling", "judge_settings", "stages", "judge", "entry"),
     ),
-    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge")),
-    "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
+    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge_settings", "judge")),
+    "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge_settings", "judge", "entry")),
     "cli": (
         ("tract.cli", "tract.cli.*", "tract.__main__"),
         (
@@ -145,6 +165,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "data",
             "preview",
             "stages",
+            "judge_settings",
             "judge",
             "entry",
             "compare",
@@ -167,7 +188,10 @@ SINGLE_MODULES = {
     ("tract", "tract.schema"): "Rubric",
 }
 # Of the stages, comparisons read products and nothing else, so that they load no model's libraries.
-READING_ONLY = {"compare": ("tract.stages.products",)}
+READING_ONLY = {
+    "compare": ("tract.stages.products", "tract.stages.fit_stages"),
+    "export": ("tract.stages.judge_choice",),
+}
 # Who alone may import a library.
 LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages", "dashboard"), "vllm": ("backends",), "openai": ("backends",)}
 SCRIPTS = ("train", "generate_cot", "evaluate")

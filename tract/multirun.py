@@ -1,4 +1,4 @@
-"""Jobs of a multirun: each leaves a record, one that fails does not end the others, and those that failed are listed at the end.
+"""Jobs of a multirun: each has a folder of its variant and leaves a record; one that fails does not end the others and is listed last.
 
 A job runs in the process of the command (Hydra's basic launcher), in one of joblib's, or in one that submitit starts
 (hydra/launcher=slurm, or submitit_local to try it). What it returns is pickled, so its error is no exception. Knows Hydra and submitit.
@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from tract import import_order
+from tract import import_order, job_variant
 from tract.errors import ConfigError, Told
 from tract.interruption import Interrupted
 from tract.masking import masked_text, secret_keys
@@ -76,6 +76,7 @@ class SweepStart(Callback):
             SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
         """
         os.environ[SWEEP] = f"{time.time_ns():x}-{os.getpid()}"
+        os.environ[job_variant.FIXED_KEYS] = job_variant.fixed_keys(config.hydra.overrides.task)
         if (runs := str(config.paths.runs)).startswith("~"):  # what is given in other ways is expanded before Hydra reads it
             sys.stderr.write(
                 f"{_ERROR}paths.runs: ~ in {runs!r} of a file is not read before a multirun; write the folder out, or give it with "
@@ -110,6 +111,7 @@ def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> floa
     Raises:
         SystemExit: if the job was interrupted or is to be started again, or if it has other tasks, which must end with it.
     """
+    job_variant.set_variant(cfg, HydraConfig.get().overrides.task)
     try:
         return task(cfg)
     except Told as told:
