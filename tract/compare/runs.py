@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from tract.evaluation.results import METRICS_FILE
 from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, records_below
 from tract.stages.products import MANIFEST, read_manifest
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, REPORT_FILE = "config.yaml", "report.html"
+FIT_STAGES = ("stage1", "stage2")
 # The folder of the products that runs share: those in it are no runs by themselves.
 _STORE = "stages"
 _LOOKED_FOR = f"a {FOLDER}/*.json, an evaluate-* with {METRICS_FILE}"
@@ -29,12 +30,14 @@ class Run:
         config: dotted key -> value, resolved; see ``flat``. product: folder of its evaluate stage.
         finished: when the product was, ISO time.
         place: where it stands among all runs: number of the folder that was given, then of its job in a sweep.
+        stages: stage -> folder of its product, of those that its record names.
     """
 
     config: Mapping[str, Any]
     product: Path
     finished: str
     place: tuple[int, int]
+    stages: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -45,6 +48,11 @@ class Run:
     def name(self) -> str:
         """What the run is called."""
         return str(self.config.get("run.name", ""))
+
+    @property
+    def judge(self) -> Path | None:
+        """The folder of the judge that it trained and evaluated: of its last fit stage; None where it trained none."""
+        return next((self.stages[name] for name in reversed(FIT_STAGES) if name in self.stages and self.config.get("judge") is None), None)
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,8 @@ def _run_of(path: Path, record: RunRecord, number: int) -> Run | LeftOut:
     product = path.parent / record.stages["evaluate"]
     if not is_evaluation(product):
         return LeftOut(what, f"its evaluation is gone: {product} does not exist or is not whole")
-    return Run(_with_seed(config, path), product, _finished(product), (number, -1 if record.job is None else record.job))
+    stages = {name: path.parent / folder for name, folder in record.stages.items()}
+    return Run(_with_seed(config, path), product, _finished(product), (number, -1 if record.job is None else record.job), stages)
 
 
 def _run_in(product: Path, number: int) -> Run:
