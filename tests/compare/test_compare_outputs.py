@@ -77,7 +77,7 @@ def test_the_terminal_shows_variants_differences_and_what_is_left_out(comparison
     assert "constant baseline" in shown
     assert re.search(r"[+-]\.\d+ \[.*\]q 2/3 seeds", shown)
     assert all(character == "\n" or character.isprintable() for character in shown)
-    assert max(len(line) for line in shown.splitlines() if "rail" in line and "minus" not in line) <= 112
+    assert max(len(line) for line in shown.splitlines() if "rail" in line and "minus" not in line) <= 116
 
 
 def test_the_terminal_lists_some_of_many_runs_that_are_left_out(comparison: Comparison) -> None:

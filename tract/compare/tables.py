@@ -216,7 +216,8 @@ def _short_lines(table: BenchmarkTable, metrics: Sequence[str], untrained: Colle
         lines[0] += [METRIC_LABELS[metric], "difference"][: 1 if table.reference is None else 2]
     for place, row in enumerate(table.rows):
         mark = marked_label(table, place, untrained).removeprefix(row_label(row))
-        line = [_cut(row_label(row), _SHORT_LABEL - len(mark)) + mark, *(["", ""] if row.predictor == CONSTANT else [row.predictor, str(len(row.seeds))])]
+        label = _cut(row_label(row), _SHORT_LABEL - len(mark)) + mark
+        line = [label, *(["", ""] if row.predictor == CONSTANT else [row.predictor, str(len(row.seeds))])]
         for metric in metrics:
             line.append(str(_mean_cell(row, metric)))
             if table.reference is not None:

@@ -16,7 +16,6 @@ import errno
 import gc
 import logging
 import os
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -38,7 +37,7 @@ from tract.stages.products import Product, open_product
 from tract.stages.run_folder import StageFolder
 from tract.stages.run_record import recorded
 from tract.stages.stage import Stage, complete_product, folder_of, label_of, outdated, run_stage
-from tract.stages.tracking import FOLDER, offline_runs
+from tract.stages.tracking import offline_runs, sync_command
 from tract.validation import typed, validate
 
 log = logging.getLogger(__name__)
@@ -110,9 +109,11 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
 
 def _tell_offline(cfg: Config, products: Mapping[str, Product]) -> None:
     """Says how W&B gets the runs that were logged without it."""
-    if offline_runs(cfg, [str(product.manifest["key"]) for product in products.values()]):
-        place = shlex.quote(str(Path(cfg.paths.runs) / FOLDER))
-        log.info("W&B: the runs were logged offline; with a key, this uploads them: wandb sync --yes %s/offline-run-*", place)
+    # Parents too: of the two judges that an evaluation compares, one is no stage of the pipeline.
+    parents = [Path(place) for product in products.values() for place in product.manifest.get("parents", {}).values()]
+    keys = [*(str(product.manifest["key"]) for product in products.values()), *(place.name.rpartition("-")[2] for place in parents)]
+    if folders := offline_runs(cfg, keys):
+        log.info("W&B: this run was logged offline; with a key, this uploads it: %s", sync_command(cfg, folders))
 
 
 def _make_place(key: str, folder: str) -> None:
