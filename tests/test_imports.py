@@ -25,6 +25,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.masking",
             "tract.model_name",
             "tract.records",
+            "tract.command_line",
         ),
         (),
     ),
@@ -122,9 +123,31 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tract.judge", "tract.judge.*"),
         ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "stages"),
     ),
-    "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
+    "sweeps": (
+        ("tract.compare", "tract.compare.runs", "tract.compare.variants", "tract.compare.best"),
+        ("package", "schema", "evaluation", "stages"),
+    ),
+    "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config", "sweeps")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
-    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
+    "compare": (
+        (
+            "tract.compare.__main__",
+            "tract.compare.command",
+            "tract.compare.comparison",
+            "tract.compare.csv_table",
+            "tract.compare.curves",
+            "tract.compare.differences",
+            "tract.compare.files",
+            "tract.compare.intervals",
+            "tract.compare.options",
+            "tract.compare.page",
+            "tract.compare.plots",
+            "tract.compare.readings",
+            "tract.compare.results",
+            "tract.compare.tables",
+        ),
+        ("package", "schema", "evaluation", "stages", "sweeps", "entry"),
+    ),
     "export": (
         ("tract.export", "tract.export.*"),
         ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
@@ -147,6 +170,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "stages",
             "judge",
             "entry",
+            "sweeps",
             "compare",
             "export",
             "grading",
@@ -167,7 +191,7 @@ SINGLE_MODULES = {
     ("tract", "tract.schema"): "Rubric",
 }
 # Of the stages, comparisons read products and nothing else, so that they load no model's libraries.
-READING_ONLY = {"compare": ("tract.stages.products",)}
+READING_ONLY = {"sweeps": ("tract.stages.products",), "compare": ("tract.stages.products",)}
 # Who alone may import a library.
 LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages", "dashboard"), "vllm": ("backends",), "openai": ("backends",)}
 SCRIPTS = ("train", "generate_cot", "evaluate")
@@ -264,7 +288,11 @@ def test_rows_have_no_cycle() -> None:
             "from tract.stages.evaluate import log",
             "imports tract.stages.evaluate; of the stages only tract.stages.products",
         ),
-        ("tract.evaluation.cells", "import tract.compare", "tract.evaluation.cells (row evaluation) imports tract.compare (row compare)"),
+        (
+            "tract.evaluation.cells",
+            "import tract.compare.tables",
+            "tract.evaluation.cells (row evaluation) imports tract.compare.tables (row compare)",
+        ),
     ],
 )
 def test_an_upward_import_is_seen(module: str, source: str, expected: str) -> None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import interruption, multirun
+from tract.command_line import given_command
 from tract.errors import Told, TractError
 from tract.given_paths import expanded
 from tract.masking import masked_text
@@ -91,9 +92,9 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
     except Exception as error:
         if began or not multirun.by_submitit(error):
             raise
-        multirun.tell_failures()
+        multirun.tell_end()
         _fail(multirun.explain(error))
-    if multirun.tell_failures():
+    if multirun.tell_end():
         sys.exit(2)
 
 
@@ -132,7 +133,7 @@ def _last_line(number: int, reason: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     # A command that holds a secret can be read again by its user alone.
-    sys.stderr.write(f"{masked_text(interruption.last_line(number, reason, sys.orig_argv))}\n")
+    sys.stderr.write(f"{masked_text(interruption.last_line(number, reason, given_command()))}\n")
     sys.stderr.flush()
 
 

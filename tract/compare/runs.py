@@ -106,7 +106,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
                 records[record.key] = (path, record, min(number, records.get(record.key, (path, record, number))[2]))
         for product in linked:
             products.setdefault(product, number)
-    entries = [_run_of(path, record, number) for path, record, number in records.values()]
+    entries = [run_of(path, record, number) for path, record, number in records.values()]
     runs = sorted((entry for entry in entries if isinstance(entry, Run)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
     # Runs may share a product under different names.
@@ -129,8 +129,15 @@ def _rank(record: RunRecord) -> tuple[bool, str]:
     return record.status == COMPLETE, record.finished
 
 
-def _run_of(path: Path, record: RunRecord, number: int) -> Run | LeftOut:
-    """The run of a record, or why there is nothing to compare."""
+def run_of(path: Path, record: RunRecord, number: int = 0) -> Run | LeftOut:
+    """The run of a record, or why there is nothing to compare.
+
+    Args:
+        path: of the record's file. record: its content. number: of the folder that was given, among all of them.
+
+    Raises:
+        DataError: if its configuration is none, or the manifest of its product cannot be read.
+    """
     if not isinstance(record.config, Mapping):
         raise DataError(f"{path}: the configuration is no mapping, so this is no record of a run; remove it")
     config = flat(record.config)

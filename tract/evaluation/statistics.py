@@ -22,7 +22,6 @@ from tract.evaluation.weighted import (
 METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_within_half", "score_mass", "failure_rate")
 BASELINE_METRICS = METRICS[:6]
 _SIGNED, _ERRORS = METRICS[:3], ("rmse", "mae")
-LESS_IS_BETTER = frozenset({"rmse", "mae", "failure_rate"})
 HALF_A_POINT = 0.5 + 1e-9  # 4.4 - 3.9 is a little more than 0.5 in float64
 
 Metrics = dict[str, Array]  # metric -> [R], NaN where undefined

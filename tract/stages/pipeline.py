@@ -30,7 +30,7 @@ from tract.config_rules import AUTO, STAGES
 from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
-from tract.stages.commands import next_command, override
+from tract.stages.commands import is_job, next_commands
 from tract.stages.judges import SEED, find_judge
 from tract.stages.launch import check_devices, follow, follows, isolated, leading, processes, run_job
 from tract.stages.products import Product, open_product
@@ -255,19 +255,9 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
     inputs = {"predicted": str(products["predict"].path), **({"other": str(other.path)} if other else {})}
     product = _obtain(Task("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
     log.info("results:\n\n%s\n\n  report: %s", read_short_table(product), product.path / REPORT_FILE)
-    if any(stage in products for stage in _FIT):
-        log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in _next_commands(cfg, _judged(cfg, products))))
+    if any(stage in products for stage in _FIT) and not is_job():
+        log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in next_commands(cfg, _judged(cfg, products))))
     return product
-
-
-def _next_commands(cfg: Config, judge: str) -> list[str]:
-    """Three commands that go on from a trained judge, with the overrides that this run was given."""
-    weight = cfg.objective.score_loss_weight
-    return [
-        next_command("evaluate.py", override("judge", judge), f"evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)}", "compare_to=seed"),
-        next_command("train.py", f"objective.lambda={weight / 10 if weight else 1:g}"),
-        next_command("train.py -m", f"seed={cfg.seed + 1},{cfg.seed + 2}"),
-    ]
 
 
 def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
