@@ -37,6 +37,13 @@ def tract_command(*arguments: str) -> str:
     return shlex.join([*(_given_program() or _found_program()), *arguments])
 
 
+def install_command(extra: str = "", *packages: str) -> str:
+    """The command that installs an extra of this project, or packages in the versions that go with it, from any working directory."""
+    here = Path.cwd().resolve() == ROOT
+    own = [] if not extra else ["-e", f"{'.' if here else ROOT}[{extra}]"]
+    return shlex.join(["pip", "install", "-c", "constraints.txt" if here else str(ROOT / "constraints.txt"), *own, *packages])
+
+
 def given_command() -> list[str]:
     """The command that started this process, as it can be given again."""
     program, arguments = _given_program(), list(sys.orig_argv)
@@ -47,7 +54,7 @@ def _given_program() -> list[str] | None:
     """How ``tract`` was typed if this process was started so; None if it was not."""
     arguments = list(sys.orig_argv)
     place = _place(arguments)
-    if place < 1 or place + 1 >= len(arguments) or arguments[place + 1] not in SUBCOMMANDS.values():
+    if place < 1 or place + 1 >= len(arguments):
         return None
     if arguments[place - 1] == "-m":
         return [interpreter(), *arguments[1 : place + 1]]

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import interruption, multirun
-from tract.command_line import given_command
+from tract.command_line import given_command, install_command
 from tract.errors import Told, TractError
 from tract.given_paths import expanded
 from tract.masking import masked_text
@@ -213,7 +213,7 @@ def _missing_config(error: MissingConfigException) -> str:
     group, _, option = name.rpartition("/")
     for beginning, (package, extra) in _PLUGINS.items():
         if name.startswith(beginning):
-            return f"{group}: {option} needs the package {package}; run `pip install -c constraints.txt -e '.[{extra}]'`"
+            return f"{group}: {option} needs the package {package}; run `{install_command(extra)}`"
     options = [option for option in error.options or () if not option.startswith("_")]
     if not options:
         return f"{name}: there is no such configuration file or group in conf; `--help` lists the groups"

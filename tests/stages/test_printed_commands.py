@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from tiny_overrides import TINY
 
 from tract import command_line
-from tract.command_line import SUBCOMMANDS, given_command, tract_command
+from tract.command_line import SUBCOMMANDS, given_command, install_command, tract_command
 from tract.config import Config
 from tract.entry import launch
 from tract.stages.commands import is_job, next_commands
@@ -225,7 +225,8 @@ def test_a_folder_of_the_user_s_own_and_the_way_to_start_stay(
         (["python", "{bin}/tract", "train", "-m", "seed=1,2"], ["tract", "train", "-m", "seed=1,2"]),
         (["python", "/elsewhere/tract", "evaluate"], ["/elsewhere/tract", "evaluate"]),
         (["python", "-P", "-m", "tract", "generate", "seed=1"], ["python", "-P", "-m", "tract", "generate", "seed=1"]),
-        (["python", "tract", "compare", "train"], ["python", "tract", "compare", "train"]),  # none of the pipeline
+        (["python", "{bin}/tract", "grade", "a b.csv"], ["tract", "grade", "a b.csv"]),
+        (["python", "{bin}/tract"], ["python", "{bin}/tract"]),
         (["python", "-m", "pytest", "tract", "train"], ["python", "-m", "pytest", "tract", "train"]),
         (["python"], ["python"]),
     ],
@@ -238,7 +239,15 @@ def test_the_command_that_was_given_can_be_given_again(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(command_line, "interpreter", lambda: "python")
     monkeypatch.setattr(sys, "orig_argv", [word.format(bin=tmp_path) for word in arguments])
-    assert given_command() == expected
+    assert given_command() == [word.format(bin=tmp_path) for word in expected]
+
+
+def test_extras_are_installed_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert install_command("slurm") == "pip install -c constraints.txt -e '.[slurm]'"
+    assert install_command("", "deepspeed") == "pip install -c constraints.txt deepspeed"
+    monkeypatch.chdir(tmp_path)
+    assert install_command("slurm") == f"pip install -c {ROOT}/constraints.txt -e '{ROOT}[slurm]'"
 
 
 def test_tract_is_found_beside_the_interpreter_or_started_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
