@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import items_of, make_run
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from made_runs import NO_RECORD, items_of, make_run
+from omegaconf import DictConfig
 
 from tract.compare.best import best_lines
 from tract.compare.runs import Run, find_runs, run_of
-from tract.records import records_below
+from tract.entry import launch
+from tract.errors import ConfigError
+from tract.records import COMPLETE, SWEEP, RunRecord, records_below
 from tract.stages.identity import StageIdentity
 from tract.stages.products import write_manifest
 
@@ -145,3 +154,65 @@ def test_a_given_judge_is_not_taken_for_one_that_was_trained(tmp_path: Path) -> 
     trained(tmp_path, 0.5, judge="runs/other")
     assert "nothing but the test split measured them" in said(tmp_path)
     assert find_runs([tmp_path / "runs" / "sweep"]).runs[0].judge is None
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, task: Callable[[DictConfig], None], *arguments: str) -> int:
+    """The exit status of a multirun of a task in this process."""
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "run.name=jobs", *arguments])
+    GlobalHydra.instance().clear()
+    try:
+        launch(task, "train")  # type: ignore[arg-type]
+    except SystemExit as error:
+        return int(str(error.code))
+    return 0
+
+
+def evaluated(root: Path, **changes: Any) -> None:
+    """What a job of the multirun at work leaves when it is complete."""
+    hydra = HydraConfig.get()
+    made = make_run(root, changes.pop("noise"), records=NO_RECORD, **changes)
+    record = RunRecord(COMPLETE, made.config, stages={"evaluate": str(made.product)}, sweep=os.environ[SWEEP], job=int(hydra.job.num))
+    record.write(Path(hydra.sweep.dir))
+
+
+def test_the_end_of_a_multirun_names_the_best_of_its_own_jobs_beside_those_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def task(cfg: DictConfig) -> None:
+        if cfg.objective["lambda"] == 2:
+            raise ConfigError("objective.lambda: 2 is taken")
+        weight = float(cfg.objective["lambda"])
+        evaluated(tmp_path, noise=weight, objective__lambda=weight, optimized_metric="test/rmse")
+
+    monkeypatch.chdir(tmp_path)
+    # Of an earlier one in the same folder, and better.
+    old = make_run(tmp_path, 0.01, records=tmp_path / "my runs" / "jobs" / "multirun", objective__lambda=0.01, optimized_metric="test/rmse")
+    status = ended(monkeypatch, task, "objective.lambda=0.3,0.9,2", "paths.runs='my runs'")
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert status == 2
+    assert lines[-5].startswith("best of 2 variants by test/rmse of the evaluation, less is better: objective.lambda=0.3 (")
+    assert lines[-3] == "  it was chosen on test, so its numbers there are too good; confirm them on other data"
+    assert shlex.split(lines[-1])[-2:] == ["compare", "my runs/jobs/multirun"]
+    assert old.product.name not in said.out
+    assert said.err.splitlines()[-2].startswith("1 of 3 jobs did not complete; ")
+
+
+def test_a_multirun_whose_jobs_cannot_be_read_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def task(cfg: DictConfig) -> None:
+        evaluated(tmp_path, noise=0.5, seed=cfg.seed, optimized_metric="test/rmse")
+        for path in (tmp_path / "runs" / "stages").glob("*/metrics.json"):
+            path.write_text("{")
+
+    assert ended(monkeypatch, task, "seed=0,1", f"paths.runs={tmp_path}/runs") == 0
+    assert "metrics.json: cannot be read (JSONDecodeError); evaluate the run anew with force=[evaluate]" in capsys.readouterr().out
+
+
+def test_a_multirun_without_an_evaluation_names_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, lambda cfg: None, "seed=0,1", f"paths.runs={tmp_path}/runs") == 0
+    said = capsys.readouterr()
+    assert "best" not in said.out + said.err

@@ -16,10 +16,13 @@ import numpy as np
 
 from tract.compare.runs import REPORT_FILE, Run
 from tract.compare.variants import Variant, differing_keys, variants_of
+from tract.errors import DataError
 from tract.evaluation.cells import format_number
-from tract.evaluation.results import LESS_IS_BETTER, METRICS_FILE
+from tract.evaluation.results import METRICS_FILE
 from tract.stages.products import read_manifest
 
+# Of the metrics of an evaluation; of the others more is better.
+LESS_IS_BETTER = frozenset({"rmse", "mae", "failure_rate"})
 VALIDATION = "val"  # the split's name among the benchmarks
 # Keys of the data that leave the validation split as it is.
 _SAME_ITEMS = ("data.num_workers", "data.max_train_items")
@@ -57,6 +60,9 @@ def best_lines(runs: Sequence[Run]) -> list[str]:
 
     Args:
         runs: the evaluated ones.
+
+    Raises:
+        DataError: if a product of theirs cannot be read.
     """
     variants, _ = variants_of(runs)
     if not variants:
@@ -120,7 +126,7 @@ def _measure(variants: Sequence[Variant]) -> tuple[Measure | None, str]:
         return _of_evaluation(name), ""
     if moved := _other_items(variants):
         return None, f"their validation items are not the same, since {moved} differs; compare them on one benchmark"
-    if all(VALIDATION in _benchmarks(run) for run in runs):
+    if all(VALIDATION in _content(run)["benchmarks"] for run in runs):
         return _of_evaluation(f"{VALIDATION}/{_DEFAULT_METRIC}"), ""
     trained = [run for run in runs if run.judge is not None]
     if not trained:
@@ -156,15 +162,19 @@ def _validated_on(run: Run) -> str:
     return "generated CoTs" if "stage2" in run.stages else "annotated CoTs"
 
 
-def _benchmarks(run: Run) -> Mapping[str, Any]:
-    content = json.loads((run.product / METRICS_FILE).read_text(encoding="utf-8"))
-    found: Mapping[str, Any] = content["benchmarks"]
-    return found
+def _content(run: Run) -> dict[str, Any]:
+    """What its evaluation measured."""
+    path = run.product / METRICS_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({type(error).__name__}); evaluate the run anew with force=[evaluate]") from error
+    return content
 
 
 def _evaluated(run: Run, benchmark: str, metric: str) -> float | None:
     """The metric of the main predictor on a benchmark."""
-    content = json.loads((run.product / METRICS_FILE).read_text(encoding="utf-8"))
+    content = _content(run)
     predictors = content["benchmarks"].get(benchmark, {}).get("predictors", {})
     value: float | None = predictors.get(content["main_predictor"], {}).get(metric, {}).get("value")
     return value

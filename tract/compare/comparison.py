@@ -10,6 +10,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from tract.compare.best import LESS_IS_BETTER
 from tract.compare.differences import differences_to
 from tract.compare.intervals import MIN_SEEDS, Difference, Mean, mean_of
 from tract.compare.options import DEFAULT_BASELINE, Options
@@ -19,7 +20,6 @@ from tract.compare.runs import Found, LeftOut, Run
 from tract.compare.variants import Variant, variants_of
 from tract.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.results import LESS_IS_BETTER
 from tract.evaluation.statistics import METRICS, limits_of
 
 

@@ -13,8 +13,6 @@ Array = NDArray[np.float64]
 
 # The files of an evaluation that others read: numbers, and a row for each judgement as JSON lines and as a table.
 METRICS_FILE, PREDICTIONS_FILE, PREDICTIONS_TABLE = "metrics.json", "predictions.jsonl", "predictions.parquet"
-# Of the metrics, those that are better the less they are; of the others more is better.
-LESS_IS_BETTER = frozenset({"rmse", "mae", "failure_rate"})
 
 
 @dataclass(frozen=True)
