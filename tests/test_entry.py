@@ -367,7 +367,7 @@ def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Pa
         *places,
     )
     assert done.returncode == 0, done.stderr
-    manifests = sorted((tmp_path / "runs" / "tract_quickstart" / "seed0").glob("*/manifest.json"))
+    manifests = sorted((tmp_path / "runs" / "tract_quickstart").glob("objective=*/seed0/*/manifest.json"))
     assert len(manifests) == 2
     assert {json.loads(path.read_text())["training"]["optimizer_steps"] for path in manifests} == {2}
     assert not list((tmp_path / "runs").rglob("*.partial"))

@@ -128,6 +128,11 @@ def test_a_benchmark_and_the_data_behind_an_interpolation_take_it_too(compose_co
         ("evaluation.benchmarks=[~/a.json, test,./~b]", ["{}/a.json", "test", "./~b"]),
         ("paths.runs=~/${run.name}/x", ["{}/${{run.name}}/x"]),
         ("prompt.cue='~/a'", ["~/a"]),
+        # Folders of a sweep's jobs.
+        ("judge=runs/a/objective.lambda=0.1/seed0", ["runs/a/objective.lambda=0.1/seed0"]),
+        ("judge=runs/ce_both+a=1/seed0,runs/b=c", ["runs/ce_both+a=1/seed0", "runs/b=c"]),
+        ("judge='runs/a=1'", ["runs/a=1"]),
+        ("evaluation.benchmarks=[test,runs/a=1/b.json]", ["test", "runs/a=1/b.json"]),
         ("prompt.cue=~Score: ", ["~Score: "]),
         ("~judge", None),
         ("seed=1", [1]),

@@ -98,6 +98,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("schema", "text", "tensors", "finite", "forward", "sampling", "ranks"),
     ),
+    "judge_settings": (("tract.judge", "tract.judge.settings", "tract.judge.calibration"), ("schema", "text", "sampling")),
     "stages": (
         ("tract.stages", "tract.stages.*"),
         (
@@ -117,17 +118,36 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "preview",
             "lit_module",
             "backends",
+            "judge_settings",
         ),
     ),
     "judge": (
-        ("tract.judge", "tract.judge.*"),
-        ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "stages"),
+        (
+            "tract.judge.arguments",
+            "tract.judge.asking",
+            "tract.judge.backends",
+            "tract.judge.chat_models",
+            "tract.judge.engine_worker",
+            "tract.judge.grades",
+            "tract.judge.judge",
+            "tract.judge.loading",
+            "tract.judge.local_worker",
+            "tract.judge.measured",
+            "tract.judge.prometheus",
+            "tract.judge.relative",
+            "tract.judge.requests",
+            "tract.judge.runs",
+            "tract.judge.training_rows",
+            "tract.judge.wording",
+            "tract.judge.worker",
+        ),
+        ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "judge_settings", "stages"),
     ),
     "sweeps": (
         ("tract.compare", "tract.compare.runs", "tract.compare.variants", "tract.compare.best"),
         ("package", "schema", "evaluation", "stages"),
     ),
-    "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config", "sweeps")),
+    "entry": (("tract.entry", "tract.multirun", "tract.job_variant"), ("package", "interruption", "schema", "config", "sweeps")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (
         (
@@ -150,10 +170,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "export": (
         ("tract.export", "tract.export.*"),
-        ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),
+        ("package", "schema", "text", "sampling", "config", "modeling", "judge_settings", "stages", "judge", "entry"),
     ),
-    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge")),
-    "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge", "entry")),
+    "grading": (("tract.grading", "tract.grading.*"), ("schema", "text", "evaluation", "data", "judge_settings", "judge")),
+    "server": (("tract.server", "tract.server.*"), ("package", "interruption", "schema", "text", "judge_settings", "judge", "entry")),
     "cli": (
         ("tract.cli", "tract.cli.*", "tract.__main__"),
         (
@@ -168,6 +188,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "data",
             "preview",
             "stages",
+            "judge_settings",
             "judge",
             "entry",
             "sweeps",
@@ -191,7 +212,11 @@ SINGLE_MODULES = {
     ("tract", "tract.schema"): "Rubric",
 }
 # Of the stages, comparisons read products and nothing else, so that they load no model's libraries.
-READING_ONLY = {"sweeps": ("tract.stages.products",), "compare": ("tract.stages.products",)}
+READING_ONLY = {
+    "sweeps": ("tract.stages.products", "tract.stages.fit_stages"),
+    "compare": ("tract.stages.products", "tract.stages.fit_stages"),
+    "export": ("tract.stages.judge_choice",),
+}
 # Who alone may import a library.
 LIBRARIES = {"hydra": ("stages", "entry"), "wandb": ("stages", "dashboard"), "vllm": ("backends",), "openai": ("backends",)}
 SCRIPTS = ("train", "generate_cot", "evaluate")

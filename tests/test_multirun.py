@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from tract import multirun
+from tract.compare.runs import find_runs
 from tract.entry import launch
 from tract.errors import ConfigError, Told
 from tract.interruption import Interrupted
@@ -53,7 +56,9 @@ def jobs(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 
 def complete(root: Path) -> list[str]:
-    return sorted(path.relative_to(root / "runs").parts[1] for path in (root / "runs" / "jobs").glob("seed*/stage1-*"))
+    """The folders of the runs with a complete stage 1, below that of their name."""
+    found = [path for depth in ("", "*/") for path in (root / "runs" / "jobs").glob(f"{depth}seed*/stage1-*")]
+    return sorted(str(path.parent.relative_to(root / "runs" / "jobs")) for path in found)
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -257,6 +262,99 @@ def test_every_sweep_runs_its_jobs(sweep: str, tmp_path: Path, monkeypatch: pyte
     assert sorted(OmegaConf.select(cfg, found) for cfg in seen) == expected[sweep]
 
 
+def test_each_job_has_a_variant_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str | None, int]] = []
+
+    def task(cfg: DictConfig) -> None:
+        validate(cfg)
+        seen.append((cfg.run.variant, cfg.seed))
+
+    def variants(*arguments: str) -> list[tuple[str | None, int]]:
+        seen.clear()
+        assert multirun_of(monkeypatch, task, "model=tiny", *arguments, *places(tmp_path)) == 0
+        return list(seen)
+
+    assert variants("seed=0,1", "objective.lambda=1") == [(None, 0), (None, 1)]
+    assert variants("objective.lambda=0.1", "objective=tract,ce_only") == [("objective=tract", 0), ("objective=ce_only", 0)]
+    assert variants("sweep=lambda", "seed=3", "evaluation.benchmarks=[val, test]") == [
+        (f"objective.lambda={weight}", 3) for weight in ("0", "0.1", "1", "10")
+    ]
+    assert variants("run.variant=mine", "objective.lambda=1,2") == [("mine", 0)] * 2
+    assert variants("run.variant=a,b", "seed=0,1") == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.kills
+@pytest.mark.timeout(900)
+def test_a_sweep_leaves_a_judge_in_each_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two ablations, two lambdas and two seeds: folders, comparison, export of the best, and what a folder above says."""
+    from tract.cli.main import main
+    from tract.stages.pipeline import run as run_stages
+
+    small = [override for override in SMALL if not override.startswith(("pipeline=", "train."))]
+    quick = [
+        "train.max_steps=2",
+        "train.validate_seed_model=false",
+        "optimizer.lr=0.01",
+        "run.isolate=false",
+        "generation.max_cot_tokens=8",
+        "evaluation.resamples=20",
+        "compare_to=null",
+        "train.export=best",
+    ]
+    swept = ["+ablation=tract,from_stage1", "objective.lambda=0.1,1", "seed=0,1"]
+    assert multirun_of(monkeypatch, run_stages, "hydra/job_logging=none", *small, *quick, *swept, *places(tmp_path)) == 0
+    root = tmp_path / "runs" / "jobs"
+    folders = [
+        f"{ablation}+objective.lambda={weight}/seed{seed}"
+        for ablation in ("from_stage1", "tract")
+        for weight in ("0.1", "1")
+        for seed in "01"
+    ]
+    assert sorted(set(complete(tmp_path))) == folders
+    assert all(len(list((root / folder).glob("stage2-*"))) == 1 for folder in folders)
+    assert len(list((tmp_path / "runs" / "stages").glob("stage1-*/manifest.json"))) == 4, "stage 1 is shared by both ablations"
+    capsys.readouterr()
+
+    def tract(*arguments: object) -> tuple[int, str, str]:
+        try:
+            main([str(argument) for argument in arguments])
+            status = 0
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        return status, *capsys.readouterr()
+
+    status, _, said = tract("export", root, tmp_path / "out")
+    assert status == 2
+    assert said.startswith(f"error: judge: {root} holds 8 judges: ")
+    assert all(f"{root / folder} (variant " in said for folder in folders)
+    status, said, _ = tract("export", root, tmp_path / "out", "--best", "val/rmse")
+    assert status == 0
+    values = {}
+    for folder in folders:
+        (stage,) = (root / folder).glob("stage2-*")
+        values[folder, stage.name] = json.loads((stage / "manifest.json").read_text())["training"]["exported"]["val/rmse"]
+    (folder, stage_name), _ = min(values.items(), key=lambda entry: entry[1])
+    variant, seed = folder.split("/")
+    assert f"\njudge: variant {variant}, seed {seed[4:]}, {stage_name}, in {root / folder / stage_name}" in said
+    status, said, _ = tract("compare", root, "--resamples", 0)
+    assert status == 0
+    assert all(f"{ablation} objective.lambda={weight} " in said for ablation in ("tract", "from_stage1") for weight in ("0.1", "1"))
+    # Without the records of the sweep the folders still say whose the evaluations are.
+    shutil.rmtree(root / "multirun")
+    found = find_runs([root])
+    assert sorted((run.name, run.config["run.variant"], run.seed) for run in found.runs) == sorted(
+        ("jobs", folder.split("/")[0], int(folder[-1])) for folder in folders
+    )
+    # A stage that was removed leaves a link to nowhere.
+    (stage,) = (root / folders[0]).glob("stage2-*")
+    (first,) = (root / folders[0]).glob("stage1-*")
+    for link in (stage, first):
+        shutil.rmtree(link.resolve())
+    status, _, said = tract("export", root / folders[0], tmp_path / "other")
+    assert (status, "but links that lead nowhere (stage" in said) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("log", "line"),
     [
@@ -297,7 +395,7 @@ def test_the_error_of_a_job_is_one_line_and_the_others_go_on(tmp_path: Path) -> 
     log = Path(last.rpartition("(log: ")[2].partition(")")[0])
     assert log.read_text() == "error: data.max_length: 0 is not a number >= 1\n"
     assert log.is_relative_to(tmp_path / "runs" / "jobs" / "multirun" / ".submitit")
-    assert complete(tmp_path) == ["seed0"]
+    assert complete(tmp_path) == ["data.max_length=2048/seed0"]
 
 
 @pytest.mark.slow
@@ -318,6 +416,10 @@ def test_concurrent_jobs_share_stage_1_and_its_cots(tmp_path: Path) -> None:
     assert all(record.status == "complete" for record in found.values())
     folder = tmp_path / "runs" / "jobs" / "multirun" / "records"
     assert all((folder / product / "manifest.json").is_file() for record in found.values() for product in record.stages.values())
+    # Also in processes that only inherit which keys all jobs share.
+    assert {name: record.config["run"]["variant"] for name, record in found.items()} == {name: name for name in found}
+    links = {path.parent.parent.name for path in (tmp_path / "runs" / "jobs").glob("*/seed0/evaluate-*")}
+    assert links == set(found)
 
 
 @pytest.mark.slow
@@ -404,7 +506,7 @@ def test_the_slurm_launcher_submits_an_array_of_jobs(tmp_path: Path) -> None:
         done.stderr
     )
     assert done.returncode == 2
-    assert complete(tmp_path) == ["seed0"]
+    assert complete(tmp_path) == ["adapter.rank=2/seed0"]
     (script,) = folder.rglob("*_submission.sh")
     wanted = {"--partition=gpu", "--array=0-1%2", "--ntasks-per-node=1", "--gpus-per-node=1", "--time=720"}
     assert wanted <= {line.removeprefix("#SBATCH ") for line in script.read_text().splitlines()}

@@ -13,6 +13,7 @@ class RunConfig:
     """What a run is called and where it goes."""
 
     name: str = MISSING  # with the seed, the run folder's name and the W&B group
+    variant: str | None = MISSING  # what tells a job of a multirun from the others; null: a run by itself
     ablation: str | None = MISSING  # how the run differs from the experiment that it is named after; null: not at all
     tags: list[str] = MISSING
     isolate: bool | str = MISSING  # heavy stages in processes of their own; "auto": where it matters

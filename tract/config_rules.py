@@ -33,6 +33,8 @@ METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_
 SPLITS = ("val", "test", "ood")
 # Folders beside those of runs.
 _TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
+# Folders beside those of a run's variants.
+_TAKEN_VARIANT = re.compile(r"multirun|comparison|records|seed\d+")
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
@@ -209,6 +211,12 @@ def _name_problems(cfg: Config) -> Iterator[str]:
         yield f"run.device_memory_gib: {cfg.run.device_memory_gib} is not a number > 0; null asks the device that is here"
     if "trust_remote_code" in cfg.generation.vllm.engine:
         yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
+    variant = cfg.run.variant
+    if variant is not None and (not _FOLDER_NAME.fullmatch(variant) or _TAKEN_VARIANT.fullmatch(variant)):
+        yield (
+            f"run.variant: {variant!r} names no folder of a variant; letters, digits and _ . + = , - are accepted, but not multirun, "
+            "comparison, records or seedN"
+        )
     if cfg.run.name in _TAKEN:
         yield f"run.name: {cfg.run.name!r} is the folder of {_TAKEN[cfg.run.name]}; choose another name"
 

@@ -99,7 +99,7 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
 
 
 def _expand_home() -> None:
-    """Replaces ``~`` in what Hydra reads before the configuration is there: overrides, where it accepts none, and folders."""
+    """Rewrites what Hydra reads before the configuration is there and would not accept: ``~``, and "=" in a folder's name."""
     for name in ("TRACT_RUNS", "TRACT_CACHE"):
         if (found := os.environ.get(name, "")).startswith("~"):
             os.environ[name] = expanded(found, name)
@@ -107,20 +107,26 @@ def _expand_home() -> None:
 
 
 def _with_home(word: str) -> str:
-    """An argument of a script in which each ``~`` at the beginning of a value is the home folder, and any other one can be read."""
+    """An argument of a script with the home folder for ``~`` at the beginning of a value; any other one, and "=" in a path, is quoted."""
     key, equals, value = word.partition("=")
     if key in _FOLDER_FLAGS:
         return f"{key}={expanded(value, key)}" if value.startswith("~") else word
-    if not equals or "~" not in value or re.search(r"['\"]", value) or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+    # A folder of a sweep's job has "=" in its name, which Hydra reads in quotes alone.
+    unread = "~=" if "=" in value and _is_path(key) else "~"
+    if not equals or not set(unread) & set(value) or re.search(r"['\"]", value) or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
         return word  # what is quoted is read as it is, and expanded where it is a path (tract.validation)
     # Of a list, or of several jobs, each by itself.
-    return f"{key}=" + _ELEMENT.sub(lambda found: _quoted(found[0], key.lstrip("+~")) if "~" in found[0] else found[0], value)
+    return f"{key}=" + _ELEMENT.sub(lambda found: _quoted(found[0], key.lstrip("+~")) if set(unread) & set(found[0]) else found[0], value)
+
+
+def _is_path(key: str) -> bool:
+    from tract.config_rules import PATHS
+
+    return key.lstrip("+~") in PATHS
 
 
 def _quoted(text: str, key: str) -> str:
-    from tract.config_rules import PATHS
-
-    is_path = key in PATHS or text.partition("/")[0] == "~"  # elsewhere ~NAME may be any text
+    is_path = _is_path(key) or text.partition("/")[0] == "~"  # elsewhere ~NAME may be any text
     return QuotedString(expanded(text, key) if is_path else text, Quote.single).with_quotes()
 
 

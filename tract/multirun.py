@@ -1,4 +1,6 @@
-"""Jobs of a multirun: each leaves a record, one that fails does not end the others; the end names the best one and lists those that failed.
+"""Jobs of a multirun: each has a folder of its variant and leaves a record; one that fails does not end the others.
+
+The end of a multirun names the best job and lists those that failed.
 
 A job runs in the process of the command (Hydra's basic launcher), in one of joblib's, or in one that submitit starts
 (hydra/launcher=slurm, or submitit_local to try it). What it returns is pickled, so its error is no exception. Knows Hydra and submitit.
@@ -20,7 +22,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from tract import import_order
+from tract import import_order, job_variant
 from tract.command_line import tract_command
 from tract.errors import ConfigError, DataError, Told
 from tract.interruption import Interrupted
@@ -77,6 +79,7 @@ class SweepStart(Callback):
             SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
         """
         os.environ[SWEEP] = f"{time.time_ns():x}-{os.getpid()}"
+        os.environ[job_variant.FIXED_KEYS] = job_variant.fixed_keys(config.hydra.overrides.task)
         if (runs := str(config.paths.runs)).startswith("~"):  # what is given in other ways is expanded before Hydra reads it
             sys.stderr.write(
                 f"{_ERROR}paths.runs: ~ in {runs!r} of a file is not read before a multirun; write the folder out, or give it with "
@@ -111,6 +114,7 @@ def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> floa
     Raises:
         SystemExit: if the job was interrupted or is to be started again, or if it has other tasks, which must end with it.
     """
+    job_variant.set_variant(cfg, HydraConfig.get().overrides.task)
     try:
         return task(cfg)
     except Told as told:

@@ -1,6 +1,6 @@
 """The record of a run of the pipeline: its configuration, how it ended and what it made; what sweeps list and comparisons read.
 
-    <runs>/<run name>/seed<seed>/records/<key>.json     of a run by itself
+    <runs>/<run name>/seed<seed>/records/<key>.json     of a run by itself (with run.variant, in <run name>/<variant>/seed<seed>)
     <sweep folder>/records/<key>.json                   of a job of a multirun
 
 The key is a hash of the configuration, so that the same job, run again, replaces its record. Stages are shared, runs are not: two
@@ -92,6 +92,20 @@ def records_below(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
         folders.sort()
         if Path(base).name == FOLDER:
             yield from ((Path(base) / name, read_record(Path(base) / name)) for name in sorted(files) if name.endswith(".json"))
+
+
+def names_of_run(folder: Path, runs: Path | None, variant: str | None) -> tuple[str, str | None]:
+    """(name, variant) of the run whose folder is NAME/seedN or NAME/VARIANT/seedN; the variant is None for the first.
+
+    Args:
+        folder: of the run. runs: the folder of all runs, where it is known: what lies between decides. variant: elsewhere, as that of a
+            run that was copied, the one that a product in the folder was made for.
+    """
+    folder = Path(os.path.abspath(folder))
+    between = Path(os.path.relpath(os.path.realpath(folder), os.path.realpath(runs))).parts if runs is not None else ()
+    if ".." in between or len(between) not in (2, 3):
+        between = folder.parts[-3:] if variant and folder.parent.name == variant else folder.parts[-2:]
+    return (between[0], between[1] if len(between) == 3 else None) if len(between) > 1 else (folder.name, None)
 
 
 def config_of(cfg: DictConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -124,3 +125,39 @@ def test_the_record_that_finished_last_counts(tmp_path: Path) -> None:
         record = RunRecord(COMPLETE, new.config, (), {"evaluate": str(made.product)}, finished=f"2026-01-0{2 - number}")
         replace(record).write(tmp_path / f"folder{number}")
     assert [run.product for run in find_runs([tmp_path / "folder1", tmp_path / "folder0"]).runs] == [new.product]
+
+
+def test_a_run_of_a_sweep_is_called_by_its_folders_without_a_record(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 0.5, records=NO_RECORD)
+    (tmp_path / "runs" / "tract" / "seed0" / made.product.name).unlink()
+    for variant in ("a=1", "a=2"):
+        folder = tmp_path / "runs" / "sweep" / variant / "seed0"
+        folder.mkdir(parents=True)
+        (folder / made.product.name).symlink_to(made.product)
+    found = find_runs([tmp_path / "runs" / "sweep"]).runs
+    assert [(run.name, run.config["run.variant"]) for run in found] == [("sweep", "a=1"), ("sweep", "a=2")]
+    (alone,) = find_runs([tmp_path / "runs" / "sweep" / "a=2" / "seed0"]).runs
+    assert (alone.name, alone.config["run.variant"]) == ("sweep", "a=2")
+
+
+def test_a_judge_stands_for_its_evaluations(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 0.5)
+    store = made.product.parent
+    content = json.loads((made.product / "manifest.json").read_text())
+    (made.product / "manifest.json").write_text(json.dumps({**content, "parents": {"predict": "runs/stages/predict-1"}}))
+    for name, facts in (
+        ("stage2-1", {"stage": "stage2"}),
+        ("stage2-2", {"stage": "stage2"}),
+        ("predict-1", {"stage": "predict", "judge": {"weights": "runs/stages/stage2-1"}}),
+    ):
+        (store / name).mkdir()
+        (store / name / "manifest.json").write_text(json.dumps(facts))
+    for name in ("stage2-1", "predict-1"):
+        (run,) = find_runs([store / name]).runs
+        assert run.product.resolve() == made.product
+    with pytest.raises(DataError, match=r"stage2-2: is a stage without an evaluation beside it; give the evaluation that `python evaluate"):
+        find_runs([store / "stage2-2"])
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "judge_config.json").write_text("{}")
+    with pytest.raises(DataError, match="exported: is an exported judge without an evaluation beside it"):
+        find_runs([tmp_path / "exported"])

@@ -12,11 +12,11 @@ from exported_runs import Runs
 from omegaconf import OmegaConf
 
 from tract.errors import ConfigError, DataError
-from tract.judge.fit_stages import FitStage, fit_stage, is_run
 from tract.judge.measured import metrics_of
 from tract.judge.runs import run_judge, shown_name
 from tract.judge.settings import BaseModel
-from tract.records import FAILED, RunRecord
+from tract.stages.fit_stages import FitStage
+from tract.stages.judge_choice import Choice
 from tract.stages.products import read_manifest, write_manifest
 
 
@@ -34,79 +34,48 @@ def changed(stage: Path, key: str, value: object) -> Path:
 
 
 def test_a_run_is_judged_by_its_second_stage(runs: Runs) -> None:
-    found = fit_stage(runs.folder)
-    assert found.path.resolve() == runs.products["stage2"].path.resolve()
-    assert found.name == "tiny"
-    assert run_judge(runs.folder).settings.name == "tiny"
+    found = run_judge(runs.folder)
+    assert found.stage.path.resolve() == runs.products["stage2"].path.resolve()
+    assert (found.stage.run, found.settings.name) == (runs.folder, "tiny")
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_stage_is_taken_as_it_is_also_by_its_link(runs: Runs, stage: str) -> None:
     path = runs.products[stage].path
-    assert fit_stage(path) == FitStage(path, None)
-    assert fit_stage(runs.folder / path.name).path.resolve() == path.resolve()
-    assert run_judge(path).settings.training["stage"] == stage
-
-
-def test_a_run_without_a_second_stage_is_judged_by_its_first(runs: Runs, tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "cut" / "seed0"
-    folder.mkdir(parents=True)
-    first = runs.products["stage1"].path
-    (folder / first.name).symlink_to(first)
-    (folder / "stage2-0000000000.partial").mkdir()
-    assert fit_stage(folder).path.name == first.name
-    # Where links are impossible, the record alone says it; one of a failed run does not count.
-    (folder / first.name).unlink()
-    RunRecord(FAILED, {"a": 1}, stages={"stage2": str(first)}, finished="3").write(folder)
-    RunRecord("complete", {"a": 2}, stages={"stage1": str(first)}, finished="2").write(folder)
-    assert fit_stage(folder).path == first
-
-
-def test_of_several_stages_of_a_run_the_newest_command_s_is_taken(runs: Runs, tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "twice" / "seed0"
-    folder.mkdir(parents=True)
-    for stage in (runs.products["stage1"].path, runs.whole):
-        (folder / stage.name).symlink_to(stage)
-    newest = max(runs.products["stage1"].path, runs.whole, key=lambda path: read_manifest(path)[0]["finished"])
-    assert fit_stage(folder).path.name == newest.name
-    other = next(path for path in (runs.products["stage1"].path, runs.whole) if path != newest)
-    RunRecord("complete", {"a": 1}, stages={"stage1": str(newest)}, finished="2026-01-01").write(folder)
-    RunRecord("complete", {"a": 2}, stages={"stage1": str(other)}, finished="2026-01-02").write(folder)
-    assert fit_stage(folder).path == other
+    for place in (path, runs.folder / path.name):
+        found = run_judge(place)
+        assert found.stage == FitStage(place, None)
+        assert found.settings.training["stage"] == stage
+    assert run_judge(runs.folder, choice=Choice(stage=stage)).settings.training["stage"] == stage
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("absent", "run: there is no folder"),
-        ("stages/{predict}", "the product of the stage 'predict', which trains no judge"),
+        ("absent", "judge: there is no folder"),
+        ("stages/{predict}", r"the product of the stage 'predict', which trains no judge; its judge is .*stages/stage2-\w+, give that"),
+        ("stages/{evaluate}", r"the product of the stage 'evaluate', which trains no judge; its judge is .*stages/stage2-\w+, give that"),
         ("stages/stage2-0.partial", "not complete yet"),
-        ("exported", "exported judge already"),
-        ("tiny", r"holds no complete fit stage; its seeds are seed0"),
-        ("empty", "holds no complete fit stage; give the folder"),
+        ("exported", "is an exported judge and no run's; give the folder"),
+        ("adapter", "is an adapter and no run's; give the folder"),
+        ("empty", "holds no complete fit stage, it is empty; give the folder"),
+        ("tiny/seed0/records", "holds no complete fit stage; it holds .*json; give the folder"),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(runs: Runs, tmp_path: Path, name: str, message: str) -> None:
     root = tmp_path / "runs"
     shutil.copytree(runs.tiny.root / "runs" / "tiny", root / "tiny", symlinks=True)
     (root / "stages").symlink_to(runs.tiny.root / "runs" / "stages")
-    (root / "exported").mkdir()
-    (root / "exported" / "judge_config.json").write_text("{}")
-    (root / "empty").mkdir()
+    for folder, file in (("exported", "judge_config.json"), ("adapter", "adapter_config.json"), ("empty", None)):
+        (root / folder).mkdir()
+        if file is not None:
+            (root / folder / file).write_text("{}")
     if name.endswith(".partial"):
         root = tmp_path / "other"
         (root / name).mkdir(parents=True)
     with pytest.raises(ConfigError, match=message) as error:
-        fit_stage(root / name.format(predict=runs.products["predict"].path.name))
+        run_judge(root / name.format(**{stage: runs.products[stage].path.name for stage in ("predict", "evaluate")}))
     assert "\n" not in str(error.value)
-
-
-def test_a_run_is_told_from_a_model(runs: Runs, base: Path, tmp_path: Path) -> None:
-    assert is_run(runs.folder)
-    assert is_run(runs.whole)  # it holds config.json and model.safetensors, as a model does
-    assert is_run(tmp_path / "stage2-0.partial")
-    assert not is_run(base)
-    assert not is_run(tmp_path)
 
 
 def test_the_settings_are_those_of_the_run(runs: Runs) -> None:

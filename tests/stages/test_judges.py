@@ -189,7 +189,7 @@ def test_the_pad_token_of_the_configuration_helps_out(cfg: Config, whole: Any, t
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/judge", "runs/nowhere/seed0/stage1-0123456789"])
 def test_a_folder_that_is_absent(spec: str, cfg: Config) -> None:
-    with pytest.raises(ConfigError, match=f"judge: there is no folder '{spec}'; give the folder of a complete stage"):
+    with pytest.raises(ConfigError, match=f"judge: there is no folder '{spec}'; give the folder of a run"):
         find_judge(spec, cfg)
 
 
@@ -202,12 +202,13 @@ def test_a_model_that_is_nowhere(cfg: Config) -> None:
 def test_a_stage_that_is_not_finished(cfg: Config, whole: Any, tmp_path: Path) -> None:
     folder = copy_of(whole.products["stage1"], tmp_path / "stage1-abc.partial")
     (folder / "manifest.json").unlink()
-    with pytest.raises(ConfigError, match=r"no complete stage at .*stage1-abc.partial"):
+    with pytest.raises(ConfigError, match=r"judge: .*stage1-abc.partial is not complete yet; run the same training command"):
         find_judge(str(folder), cfg)
 
 
 def test_a_stage_that_is_no_fit_stage(cfg: Config, whole: Any) -> None:
-    with pytest.raises(DataError, match=r"judge: .* is no folder of a fit stage: FileNotFoundError: .*; give that of stage1 or stage2"):
+    message = rf"'generate', which trains no judge; its judge is .*{whole.products['stage1'].path.name}, give that"
+    with pytest.raises(ConfigError, match=message):
         find_judge(str(whole.products["generate"].path), cfg)
 
 

@@ -17,7 +17,7 @@ from tract.stages.run_record import recorded
 
 
 def cfg(root: Path) -> Any:
-    return SimpleNamespace(paths=SimpleNamespace(runs=str(root)), run=SimpleNamespace(name="a"), seed=3)
+    return SimpleNamespace(paths=SimpleNamespace(runs=str(root)), run=SimpleNamespace(name="a", variant=None), seed=3)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ import yaml
 
 from tract.errors import DataError
 from tract.evaluation.results import METRICS_FILE
-from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, records_below
+from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, names_of_run, records_below
+from tract.stages.fit_stages import FitStage, manifest_in
 from tract.stages.products import MANIFEST, read_manifest
 
 CONFIG_FILE, REPORT_FILE = "config.yaml", "report.html"
 FIT_STAGES = ("stage1", "stage2")
 # The folder of the products that runs share: those in it are no runs by themselves.
 _STORE = "stages"
+_EXPORTED = "judge_config.json"
 _LOOKED_FOR = f"a {FOLDER}/*.json, an evaluate-* with {METRICS_FILE}"
 
 
@@ -86,7 +88,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
     configuration that lies in the product is taken.
 
     Args:
-        folders: each an evaluate stage, a run, a multirun or anything above.
+        folders: each an evaluate stage, a run, a multirun or anything above; a fit or predict stage stands for its evaluations.
 
     Raises:
         DataError: if a folder does not exist or holds no run, or a record or configuration cannot be read.
@@ -100,7 +102,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
         own = [] if is_evaluation(folder) else list(records_below(folder))
         linked = list(_products_below(folder))
         if not own and not linked:
-            raise DataError(f"{folder}: no run to compare; looked for {_LOOKED_FOR} in it and below")
+            raise DataError(_no_run(folder))
         for path, record in own:
             if record.key not in records or _rank(record) > _rank(records[record.key][1]):
                 records[record.key] = (path, record, min(number, records.get(record.key, (path, record, number))[2]))
@@ -110,13 +112,25 @@ def find_runs(folders: Sequence[Path]) -> Found:
     runs = sorted((entry for entry in entries if isinstance(entry, Run)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
     # Runs may share a product under different names.
-    known = {(os.path.realpath(run.product), run.name, run.seed) for run in runs}
+    known = {_called(run) for run in runs}
     for product, number in products.items():
         run = _run_in(product, number)
-        if (place := (os.path.realpath(product), run.name, run.seed)) not in known:
-            known.add(place)
+        if (called := _called(run)) not in known:
+            known.add(called)
             runs.append(run)
     return Found(tuple(runs), tuple(left_out))
+
+
+def _called(run: Run) -> tuple[object, ...]:
+    return os.path.realpath(run.product), run.name, run.config.get("run.variant"), run.seed
+
+
+def _no_run(folder: Path) -> str:
+    """Why there is nothing to compare in a folder."""
+    judge = "an exported judge" if (folder / _EXPORTED).is_file() else "a stage" if (folder / MANIFEST).is_file() else None
+    if judge is None:
+        return f"{folder}: no run to compare; looked for {_LOOKED_FOR} in it and below"
+    return f"{folder}: is {judge} without an evaluation beside it; give the evaluation that `python evaluate.py judge={folder}` makes"
 
 
 def is_evaluation(folder: Path) -> bool:
@@ -165,7 +179,9 @@ def _run_in(product: Path, number: int) -> Run:
     config = _with_seed(config, path)
     parent = Path(os.path.abspath(product)).parent
     if parent.name == f"seed{config['seed']}":  # products are shared, and the configuration in them is that of the first run
-        config["run.name"] = parent.parent.name
+        store = Path(os.path.realpath(product)).parent
+        config["run.name"], variant = names_of_run(parent, store.parent if store.name == _STORE else None, config.pop("run.variant", None))
+        config |= {} if variant is None else {"run.variant": variant}
     return Run(config, product, _finished(product), (number, -1))
 
 
@@ -184,8 +200,27 @@ def _products_below(folder: Path) -> Iterator[Path]:
     if is_evaluation(folder):
         yield folder
         return
+    if (folder / MANIFEST).is_file():
+        yield from _evaluations_of(folder)
+        return
     for base, names, _ in os.walk(folder):
         for name in sorted(names):
             if name.startswith("evaluate-") and not name.endswith((".partial", ".discarded")) and is_evaluation(Path(base) / name):
                 yield Path(base) / name
         names[:] = sorted(name for name in names if name not in (_STORE, FOLDER) and not name.startswith("evaluate-"))
+
+
+def _evaluations_of(stage: Path) -> Iterator[Path]:
+    """The evaluations beside a stage that are of its predictions, or of the judge that it trained."""
+    own = Path(os.path.realpath(stage))
+    for path in FitStage(stage, None).beside("evaluate"):
+        predicted = own.parent / _name(manifest_in(path).get("parents"), "predict")
+        if predicted == own or (
+            (predicted / MANIFEST).is_file() and _name(manifest_in(predicted).get("judge"), "weights") == own.name and is_evaluation(path)
+        ):
+            yield path
+
+
+def _name(facts: Any, role: str) -> str:
+    """The name of the folder that a manifest names in a role; empty for none."""
+    return Path(str(facts.get(role) or "")).name if isinstance(facts, Mapping) else ""

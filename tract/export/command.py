@@ -13,12 +13,14 @@ from tract.entry import guarded
 from tract.errors import ConfigError
 from tract.export.options import DTYPES, Options
 from tract.given_paths import given_path, given_text
+from tract.judge.arguments import add_choice_arguments
 from tract.masking import MaskedFormatter
 
 DESCRIPTION = "Writes the judge of a run as a standard Hugging Face folder, with its settings and a model card."
 EPILOG = """\
 examples:
   python -m tract.export runs/tract_quickstart/seed0 my-judge                    merged weights
+  python -m tract.export runs/tract_quickstart my-judge --best val/rmse          the best judge of a sweep
   python -m tract.export runs/tract_mistral/seed0/stage2-KEY my-judge --adapter  the LoRA adapter alone
   python -m tract.export runs/tract_mistral/seed0 my-judge --dtype bfloat16 --push me/my-judge --private
 """
@@ -35,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what an export is asked for."""
-    parser.add_argument("run", type=given_path, metavar="RUN", help="a run (runs/NAME/seed0) or the folder of its stage1-KEY or stage2-KEY")
+    parser.add_argument("run", type=given_path, metavar="RUN", help="a run (runs/NAME/seed0), a sweep (runs/NAME) or a stage (stage2-KEY)")
     parser.add_argument("out", type=given_path, metavar="OUT", help="the new folder; it is there as a whole or not at all")
+    add_choice_arguments(parser)
     parser.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone, for PEFT, not merged weights")
     parser.add_argument(
         "--base", type=given_text, metavar="ID", help="with --adapter: hub id or folder of the base model (default: the run's)"
@@ -81,7 +84,9 @@ def _export(arguments: argparse.Namespace, options: Options) -> None:
     from tract.export.exporting import check_options, export, licence_hint
     from tract.export.hub import check_push, push
     from tract.judge.loading import cache_folder
+    from tract.stages.judge_choice import Choice
 
+    choice = Choice(arguments.stage, arguments.variant, arguments.best)
     check_options(options)
     if arguments.push is not None:
         check_push(arguments.push)
@@ -93,11 +98,13 @@ def _export(arguments: argparse.Namespace, options: Options) -> None:
         cache=cache_folder(arguments.cache),
         data=arguments.data,
         to_hub=arguments.push is not None,
+        choice=choice,
     )
     settings = exported.settings
     what = "adapter" if settings.adapter else f"whole weights, {exported.dtype}"
     measured = ", ".join(settings.metrics) or "nothing"
-    _say(f"{exported.folder}: {settings.name}, {what}, {exported.size / 1e6:.1f} MB; from {exported.stage}; measured on: {measured}")
+    _say(f"{exported.folder}: {settings.name}, {what}, {exported.size / 1e6:.1f} MB; measured on: {measured}")
+    _say(f"judge: {exported.judge}, in {exported.stage}")
     if (hint := licence_hint(exported)) is not None:
         _say(f"licence: {hint}")
     if arguments.push is not None:

@@ -16,8 +16,10 @@ from tract.judge.measured import metrics_of
 from tract.judge.runs import RunJudge, run_judge
 from tract.judge.settings import JudgeSettings
 from tract.masking import masked
+from tract.stages.judge_choice import Choice, described
 
 CARD_FILE = "README.md"
+_NO_CHOICE = Choice()
 _LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
@@ -26,7 +28,8 @@ class Exported:
     """A finished export.
 
     Attributes:
-        folder: where it is. settings: those in it. dtype: of its weights. size: of all files, in bytes. stage: what was exported.
+        folder: where it is. settings: those in it. dtype: of its weights. size: of all files, in bytes.
+        stage: what was exported. judge: which one that is: variant, seed, stage and key.
         licence: of it, ``NOT_STATED`` where none is known.
     """
 
@@ -35,6 +38,7 @@ class Exported:
     dtype: str
     size: int
     stage: Path
+    judge: str
     licence: str
 
 
@@ -47,19 +51,21 @@ def export(
     cache: Path | None = None,
     data: Path | None = None,
     to_hub: bool = False,
+    choice: Choice = _NO_CHOICE,
 ) -> Exported:
     """Writes the judge of a run as a standard folder.
 
     Args:
         folder: of a run or a fit stage. out: the new folder. options: what is asked for.
-        to_hub: whether others are to load it from the hub. The others as in ``run_judge``.
+        to_hub: whether others are to load it from the hub. choice: which judge is meant, where the folder holds several.
+        trust_remote_code, cache, data: as in ``judge_of_stage``.
 
     Raises:
         ConfigError, DataError: if there is no such judge, or it cannot be written so; nothing is left then.
     """
     check_options(options)
     check_target(out, overwrite=options.overwrite)
-    run = run_judge(folder, trust_remote_code=trust_remote_code, cache=cache, data=data, name=options.name)
+    run = run_judge(folder, choice=choice, trust_remote_code=trust_remote_code, cache=cache, data=data, name=options.name)
     with new_folder(out, sources=(run.weights,), overwrite=options.overwrite) as working:
         settings, dtype = _write_model(run, options, working, to_hub=to_hub)
         licence = options.licence or model_licence(run.model)
@@ -77,7 +83,7 @@ def export(
         settings.write(working)
         (working / CARD_FILE).write_text(model_card(settings, facts), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return Exported(out, settings, dtype, size, run.weights, licence)
+    return Exported(out, settings, dtype, size, run.weights, described(run.stage), licence)
 
 
 def check_options(options: Options) -> None:

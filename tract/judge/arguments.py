@@ -12,7 +12,7 @@ from tract.given_paths import given_text
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
 _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",
-            "timeout_s", "max_retries", "extra_body", "vllm", "trust_remote_code", "cache_dir")  # fmt: skip
+            "timeout_s", "max_retries", "extra_body", "vllm", "trust_remote_code", "cache_dir", "stage", "variant", "best")  # fmt: skip
 # Option -> the backend that it is for; with another one it would have no effect.
 _ONLY_FOR = {"device": "hf", "vllm": "vllm",
              **dict.fromkeys(("base_url", "served_model", "api", "api_key_env", "timeout_s", "max_retries", "extra_body"),
@@ -40,6 +40,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = Tru
         metavar="PATH",
         help="an exported folder, a stage or run folder, a chat model (folder or hub id), or package:NAME",
     )
+    add_choice_arguments(group)
     if running:
         _add_running(group)
     group.add_argument("--dtype", choices=DTYPES, help="of the arithmetic (default: the judge's)")
@@ -51,6 +52,13 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, settings: bool = Tru
     group.add_argument("--trust-remote-code", action="store_true", default=None, help="let code that comes with the model run")
     if settings:
         _add_settings(parser.add_argument_group("instead of the judge's own settings"))
+
+
+def add_choice_arguments(group: Any) -> None:
+    """Adds what says which judge of a folder of runs is meant."""
+    group.add_argument("--stage", metavar="STAGE", help="of a run that holds several judges: stage1, stage2 or the key of one")
+    group.add_argument("--variant", metavar="NAME", help="of a sweep: the job's, as its folder is called")
+    group.add_argument("--best", metavar="METRIC", help="of several judges, the one with the best validation metric, e.g. val/rmse")
 
 
 def _add_running(group: Any) -> None:
@@ -117,6 +125,9 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(
                 f"--{name.replace('_', '-')}: has no effect with --backend {backend}; leave it out, or give --backend {needed}"
             )
+    for name in ("stage", "variant", "best"):
+        if name in given and given.get("api") == "chat":
+            raise ConfigError(f"--{name}: has no effect with --api chat, whose judge is the server's; leave it out")
     if "extra_body" in given and given.get("api") != "chat":
         raise ConfigError("--extra-body: has no effect without --api chat; leave it out, or give --api chat")
     if "vllm" in given:

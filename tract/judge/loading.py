@@ -17,18 +17,18 @@ from tract.generation.chat_requests import check_extra
 from tract.generation.sampling import Sampling
 from tract.given_paths import expanded
 from tract.judge.chat_models import chat_settings, template_of
-from tract.judge.fit_stages import is_run
-from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings, read_settings
+from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings
 from tract.layout import TEMPLATE_DATE, SequenceLayout
 from tract.modeling import context_of, load_config, load_tokenizer, locate, model_fingerprint, unpacked
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
-from tract.stages.recorded_paths import is_hub_id, places_of
+from tract.stages.exported_judge import NO_BASE, adapter_digest, exported_judge
+from tract.stages.fit_stages import FitStage
+from tract.stages.judge_choice import Choice
+from tract.stages.judge_location import ADAPTER, PACKAGE, SEED, locate_judge
 
 log = logging.getLogger(__name__)
 
-PACKAGE = "package:"
-_NO_BASE = "give base_model=PATH (--base-model PATH)"
 DEFAULT_GRID = ("1", "2", "3", "4", "5")
 # Raise it when an answer of a hosted chat model can be read as another score or feedback than before.
 _CHAT_RULES = 2
@@ -72,19 +72,24 @@ def open_judge_files(
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    stage: str | None = None,
+    variant: str | None = None,
+    best: str | None = None,
     **changed: Any,
 ) -> JudgeFiles:
     """Finds a judge and reads its settings; loads no weights.
 
     Args:
         path_or_hub_id: an exported folder, the folder of a run or of a fit stage, a chat model's folder or hub id, or
-            "package:NAME" for a GGUF file in an installed Python package.
+            "package:NAME" for a GGUF file in an installed Python package; see ``tract.stages.judge_location.locate_judge``.
         revision: commit, tag or branch on the hub. base_model: what an adapter belongs on, in place of what the settings say.
         grid: the scores, in place of those of the settings; a trained judge was trained on its own.
         prompt: wording for a chat model: a template text with {instruction}, {response}, {rubric}, {reference_answer} as prometheus-eval
             has it, a YAML file, or a mapping of the fields of ``PromptTemplate``.
         cache_dir: for what has to be unpacked. trust_remote_code: run code that comes with the model.
         chat_template_kwargs: of a chat model's template, e.g. {"enable_thinking": False} for Qwen 3.
+        stage, variant, best: which judge of a folder of runs is meant: "stage1", "stage2" or the key of one; the name of a job of a sweep;
+            the validation metric to choose by, e.g. "val/rmse".
         changed: settings to change: name, predictor, n_cot, seed, max_length, overlong, least_score_mass, dtype, temperature, top_p,
             repetition_penalty, max_cot_tokens; None leaves a setting as it is.
 
@@ -92,7 +97,8 @@ def open_judge_files(
         ConfigError: if there is no judge, or a setting cannot be used.
     """
     where = _Where(_spec(path_or_hub_id), revision, cache_folder(cache_dir), trust_remote_code)
-    found = _trained(where, None if base_model is None else expanded(str(base_model), "base_model")) or _chat_model(where)
+    base_model = None if base_model is None else expanded(str(base_model), "base_model")
+    found = _trained(where, base_model, Choice(stage, variant, best)) or _chat_model(where)
     return _completed(found, grid, prompt, changed, chat_template_kwargs or {})
 
 
@@ -260,39 +266,22 @@ class _Found:
     named: str | None = None
 
 
-def _trained(where: _Where, base_model: str | None) -> _Found | None:
+def _trained(where: _Where, base_model: str | None, choice: Choice) -> _Found | None:
     """The judge of an exported folder, on this disk or on the hub, or of a run; None where there are no settings of one."""
-    folder = Path(where.spec)
-    # The stage of a judge whose weights were all trained holds a config.json too, as a chat model does.
-    if folder.is_dir() and not (folder / SETTINGS_FILE).is_file() and (is_run(folder) or not (folder / "config.json").is_file()):
-        return _of_run(folder, where, base_model)
-    settings_path = folder / SETTINGS_FILE if folder.is_dir() else _from_hub(where)
-    if settings_path is None or not settings_path.is_file():
+    location = locate_judge(where.spec, choice)
+    if location.kind == SEED:
+        raise ConfigError("judge: 'seed' is the seed LLM of a configuration, which evaluate.py knows; give its folder or hub id")
+    if location.fit is not None:
+        return _of_run(location.fit, where, base_model)
+    if location.kind == ADAPTER:
+        return _of_adapter(location.path, where, base_model)
+    found = exported_judge(location, revision=where.revision, base_model=base_model)
+    if found is None:
         return None
-    settings = read_settings(settings_path)
-    if not settings.adapter:
-        return _Found(settings, where.model(where.spec, revision=None if folder.is_dir() else where.revision), None)
-    weights = folder if folder.is_dir() else _adapter_from_hub(where)
-    base = _base_of(settings, folder) if base_model is None else BaseModel(base_model)
-    model = _base_model(base, where, folder)
-    return _Found(settings, model, weights, _adapter_digest(weights), named=settings.base_model.name_or_path)
-
-
-def _base_of(settings: JudgeSettings, folder: Path) -> BaseModel:
-    """What an exported adapter belongs on, also where its folder was moved together with that of the base model.
-
-    A name that may be an id of the hub is one: an export names a folder by its whole path.
-
-    Raises:
-        ConfigError: if that is a folder which is not there.
-    """
-    base = settings.base_model
-    if base.package is not None or is_hub_id(base.name_or_path):
-        return base
-    found = places_of(base.name_or_path, folder, {})
-    if not found:
-        raise ConfigError(f"base_model: the adapter {folder} belongs on {base.name_or_path!r}, which is not there; {_NO_BASE}")
-    return replace(base, name_or_path=str(found[0]))
+    if found.adapter is None:
+        return _Found(found.settings, where.model(found.model.name_or_path, revision=found.model.revision), None)
+    model = _base_model(found.model, where, location.path)
+    return _Found(found.settings, model, found.adapter, found.trained, named=found.settings.base_model.name_or_path)
 
 
 def _base_model(base: BaseModel, where: _Where, adapter: Path) -> ModelConfig:
@@ -309,57 +298,27 @@ def _base_model(base: BaseModel, where: _Where, adapter: Path) -> ModelConfig:
         if base.package is not None or Path(base.name_or_path).exists():
             raise
         raise ConfigError(
-            f"base_model: the adapter {adapter} belongs on {base.name_or_path!r}, neither a folder here nor found on the hub; {_NO_BASE} "
+            f"base_model: the adapter {adapter} belongs on {base.name_or_path!r}, neither a folder here nor found on the hub; {NO_BASE} "
             f"({error})"
         ) from error
 
 
-def _of_run(folder: Path, where: _Where, base_model: str | None) -> _Found | None:
-    if (folder / "adapter_config.json").is_file() and not (folder / "manifest.json").is_file():
-        raise ConfigError(
-            f"{folder}: holds an adapter without {SETTINGS_FILE}, so nothing says what it was trained on; merge it into its base model"
-        )
-    from tract.judge.runs import run_judge
+def _of_run(stage: FitStage, where: _Where, base_model: str | None) -> _Found:
+    from tract.judge.runs import judge_of_stage
 
-    run = run_judge(folder, trust_remote_code=where.trust_remote_code, cache=where.cache, base_model=base_model)
+    run = judge_of_stage(stage, trust_remote_code=where.trust_remote_code, cache=where.cache, base_model=base_model)
     return _Found(run.settings, run.model, run.weights, run.fingerprint, run.four_bit, run.seed, named=run.named)
 
 
-def _from_hub(where: _Where) -> Path | None:
-    """The settings of a judge on the hub; None where there are none, or nothing of it is known."""
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if where.spec.startswith(PACKAGE):
-        return None
-    if where.spec.startswith((".", "/", "~", "runs/")):
-        raise ConfigError(f"judge: there is no folder {where.spec!r}; give an exported judge, a run, a chat model's folder or hub id")
-    try:
-        return Path(hf_hub_download(where.spec, SETTINGS_FILE, revision=where.revision))
-    except LocalEntryNotFoundError:  # no network, or none is wanted
-        if try_to_load_from_cache(where.spec, SETTINGS_FILE, revision=where.revision) is not _CACHED_NO_EXIST:
-            log.warning(
-                "%s: whether it has a %s cannot be looked up, so it is asked as a chat model that was not trained as a judge",
-                where.spec,
-                SETTINGS_FILE,
-            )
-        return None
-    except EntryNotFoundError:  # a chat model
-        return None
-    except HfHubHTTPError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"judge: cannot look up {SETTINGS_FILE} of {where.spec!r} on the hub: {reason}") from error
-    except HFValidationError as error:
-        raise ConfigError(f"judge: {where.spec!r} is no folder and no hub id: {' '.join(str(error).split())[:200]}") from error
-
-
-def _adapter_from_hub(where: _Where) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(where.spec, revision=where.revision, allow_patterns=["adapter_*", "*.json"]))
-    except OSError as error:
-        raise ConfigError(f"judge: cannot load the adapter of {where.spec!r}: {' '.join(str(error).split())[:200]}") from error
+def _of_adapter(folder: Path, where: _Where, base_model: str | None) -> _Found:
+    """An adapter of PEFT that was trained elsewhere, on a chat model: asked as one, since nothing says how it was trained."""
+    if base_model is None:
+        raise ConfigError(
+            f"{folder}: holds an adapter without {SETTINGS_FILE}, so nothing says what it was trained on; {NO_BASE}, or merge it into its "
+            "base model"
+        )
+    base = BaseModel(base_model)
+    return _Found(replace(chat_settings(base), adapter=True), where.model(base_model), folder, adapter_digest(folder))
 
 
 def _chat_model(where: _Where) -> _Found:
@@ -437,14 +396,6 @@ def sampling_with(sampling: Sampling, changed: Mapping[str, Any]) -> Sampling:
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             raise ConfigError(f"{name}: {value!r} is not a {'whole ' if whole else ''}number")
     return replace(sampling, **changed)
-
-
-def _adapter_digest(folder: Path) -> str:
-    """What tells trained adapters from each other."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("adapter_*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def cache_folder(given: str | Path | None) -> Path:

@@ -15,13 +15,15 @@ from omegaconf.errors import OmegaConfBaseException
 from tract.config import ModelConfig
 from tract.errors import ConfigError, DataError
 from tract.generation.sampling import Sampling
-from tract.judge.fit_stages import FitStage, fit_stage
 from tract.judge.settings import LEAST_SCORE_MASS, PREDICTORS, BaseModel, JudgeSettings
 from tract.judge.training_rows import training_rows
 from tract.judge.wording import Recovered, recover_template
 from tract.layout import SequenceLayout
 from tract.masking import masked
 from tract.modeling import context_of
+from tract.stages.fit_stages import FitStage
+from tract.stages.judge_choice import Choice
+from tract.stages.judge_location import locate_judge
 from tract.stages.judges import Judge, trained_judge
 from tract.stages.products import read_manifest
 from tract.stages.recorded_paths import places_of
@@ -29,6 +31,7 @@ from tract.stages.recorded_paths import places_of
 log = logging.getLogger(__name__)
 
 RAIL = "rail"
+_NO_CHOICE = Choice()
 _OBJECTIVE = ("ce_weight", "lambda", "ce_on_score", "use_cot", "normalize", "score_loss_scaling")
 _TRAINING = ("optimizer_steps", "trained_parameters", "processes", "exported", "final_metrics")
 
@@ -57,8 +60,26 @@ class RunJudge:
     named: str | None = None
 
 
-def run_judge(
-    folder: Path | str,
+def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any) -> RunJudge:
+    """The judge of a fit stage's folder, or of a run's folder.
+
+    Args:
+        folder: stage1-KEY, stage2-KEY, or one of runs. choice: which judge is meant, where it holds several.
+        options: as in ``judge_of_stage``.
+
+    Raises:
+        ConfigError, DataError: if there is no such judge, or several, its files are damaged, or it needs code that may not run.
+    """
+    found = locate_judge(str(folder), choice)
+    if found.fit is None:
+        raise ConfigError(
+            f"judge: {folder} is {found.kind} and no run's; give the folder of a run (runs/NAME/seed0) or of a fit stage (stage2-KEY)"
+        )
+    return judge_of_stage(found.fit, **options)
+
+
+def judge_of_stage(
+    stage: FitStage,
     *,
     trust_remote_code: bool = False,
     cache: Path | None = None,
@@ -66,21 +87,20 @@ def run_judge(
     name: str | None = None,
     base_model: str | None = None,
 ) -> RunJudge:
-    """The judge of a fit stage's folder, or of the last fit stage of a run's folder.
+    """The judge of a fit stage.
 
     A judge that was trained on finished prompts gets the template that fills them in, where its training data is at hand.
 
     Args:
-        folder: stage1-KEY, stage2-KEY or runs/NAME/seed0. trust_remote_code: whether code that came with its seed LLM may run.
+        stage: where it is. trust_remote_code: whether code that came with its seed LLM may run.
         cache: folder for unpacked GGUF files, None for none; examples of the training are looked for there too.
         data: rows as those that it was trained on, see ``training_rows``.
         name: what it is called; None for the run's name.
         base_model: where its seed LLM is; None for where the run found it.
 
     Raises:
-        ConfigError, DataError: if there is no such judge, its files are damaged, or it needs code that may not run.
+        ConfigError, DataError: if its files are damaged, or it needs code that may not run.
     """
-    stage = fit_stage(Path(folder))
     unpacked = None if cache is None else str(cache)
     judge = trained_judge(stage.path, trust_remote_code=trust_remote_code, unpacked=unpacked, base_model=base_model)
     assert judge.weights is not None, "a fit stage leaves weights"

@@ -19,7 +19,8 @@ from tract.config import BATCH_SIZES, Config
 from tract.config_devices import vllm_does_not_fit, vllm_is_missing
 from tract.config_rules import AUTO
 from tract.errors import ConfigError, TractError
-from tract.stages.judges import SEED, find_judge
+from tract.stages.judge_location import SEED
+from tract.stages.judges import find_judge
 from tract.stages.stage import run_folder
 from tract.validation import typed
 

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 
 from tract.command_line import script_words
 from tract.config import Config
-from tract.stages.judges import SEED
+from tract.stages.judge_location import SEED
 
 # Overrides that say what one run does, which the next one need not do too.
 _OF_A_RUN = ("stages", "from", "force", "dry_run", "sweep")

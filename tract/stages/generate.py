@@ -130,7 +130,7 @@ class GenerateStage:
         ends = ", ".join(f"{number} by {name}" for name, number in sorted(finishes.items()))
         log.info("generate: %d CoTs of %s prompts; ended %s", finishes.total(), by_split, ends)
         return {
-            "parents": {"judge": str(self.judge.weights or self.judge.model_name)},
+            "parents": {"judge": str(self.judge.folder or self.judge.model_name)},
             "layout": self.judge.layout.fingerprint,
             "data": {"source": self._store.fingerprint, "counts": {**self._counts, "prompts_by_split": by_split}},
             "cots": {"count": finishes.total(), "by_finish": dict(sorted(finishes.items()))},

@@ -1,4 +1,4 @@
-"""Which judge a stage works with: a run folder, a Hugging Face model or the seed LLM, with its own prompt, cue and grid."""
+"""Which judge a stage works with: a run's, an exported one, a Hugging Face model or the seed LLM, with its own prompt, cue and grid."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import Config, ModelConfig
 from tract.errors import ConfigError, DataError
+from tract.judge.settings import SETTINGS_FILE
 from tract.layout import TEMPLATE_DATE, SequenceLayout
 from tract.model_name import model_name
 from tract.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.prompts import PromptTemplate
+from tract.stages.exported_judge import ExportedJudge, adapter_digest, exported_judge
+from tract.stages.judge_location import ADAPTER, FIT, IN_PACKAGE, PACKAGE, SEED, JudgeLocation, locate_judge
 from tract.stages.prepare import seed_layout
-from tract.stages.products import MANIFEST, open_product
+from tract.stages.products import open_product
 from tract.stages.recorded_paths import found_base
-
-SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Judge:
         seed: of the seed LLM's weights where they are made at random; the one that it was trained on, not today's.
         use_cot: whether it was trained to write feedback before the score.
         named: what its run calls the seed LLM, where that is found in another place now; None for ``model.name_or_path``.
+        folder: where a judge is that was trained; None for a model as it came.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Judge:
     seed: int
     use_cot: bool = True
     named: str | None = None
+    folder: Path | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -64,24 +67,80 @@ class Judge:
 
 
 def find_judge(spec: str, cfg: Config) -> Judge:
-    """The judge of a run folder, a Hugging Face model, or the configured seed LLM (``seed``).
+    """The judge of a run, an exported one, a model, an adapter on the configured seed LLM, or that LLM itself (``seed``).
+
+    Args:
+        spec: see ``tract.stages.judge_location.locate_judge``.
 
     Raises:
-        ConfigError, DataError: if there is none, or its files are damaged.
+        ConfigError, DataError: if there is none, or more than one, or its files are damaged.
     """
-    if spec == SEED:
+    found = locate_judge(spec)
+    if found.kind == SEED:
         return _seed_judge(cfg)
-    folder = Path(spec)
-    if (folder / MANIFEST).is_file() or folder.name.endswith(".partial"):
-        return trained_judge(folder, trust_remote_code=cfg.model.trust_remote_code, unpacked=cfg.model.unpacked)
-    if (folder / "adapter_config.json").is_file():
-        return _adapter_judge(folder, cfg)
-    if spec.startswith((".", "/", "runs/")) and not folder.is_dir():
-        raise ConfigError(f"judge: there is no folder {spec!r}; give the folder of a complete stage, a Hugging Face model, or seed")
+    if found.kind == FIT:
+        return trained_judge(found.path, trust_remote_code=cfg.model.trust_remote_code, unpacked=cfg.model.unpacked)
+    if found.kind == ADAPTER:
+        return _adapter_judge(found.path, cfg)
+    if (exported := exported_judge(found)) is not None:
+        return _exported_judge(exported, found, cfg)
+    return _model_judge(found, cfg)
+
+
+def with_exact_judges(resolved: DictConfig, cfg: Config) -> DictConfig:
+    """The configuration with the folder of a fit stage in place of a run's, for ``judge`` and ``compare_to``.
+
+    What is made meanwhile may be linked into the folder of that very run.
+
+    Raises:
+        ConfigError: if one names no judge, or several.
+    """
+    exact = resolved
+    for key, spec in (("judge", cfg.judge), ("compare_to", cfg.compare_to)):
+        if spec is None or spec in (SEED, "stage1"):
+            continue
+        found = locate_judge(spec)
+        if found.fit is not None and found.fit.run is not None:
+            exact = exact.copy()
+            with open_dict(exact):
+                exact[key] = str(found.path)
+    return exact
+
+
+def _model(cfg: Config, name: str, *, package: str | None = None, revision: str | None = None) -> ModelConfig:
+    """Another model, used as the configuration says."""
     model = replace(
-        cfg.model, name_or_path=spec, package=None, revision=None, tokenizer_name_or_path=None, random_init=False, pad_token=None
+        cfg.model, name_or_path=name, package=package, revision=revision, tokenizer_name_or_path=None, random_init=False, pad_token=None
     )
-    return replace(_seed_judge(replace(cfg, model=_with_pad(model, cfg))), name=model_name(folder.name, None))
+    return _with_pad(model, cfg)
+
+
+def _model_judge(found: JudgeLocation, cfg: Config) -> Judge:
+    """A model that was not trained as a judge, with the configured prompt."""
+    package, name = None, found.spec
+    if found.kind == IN_PACKAGE:
+        package, _, pattern = found.spec.removeprefix(PACKAGE).partition("/")
+        name = pattern or "*.gguf"
+    judge = _seed_judge(replace(cfg, model=_model(cfg, name, package=package)))
+    return replace(judge, name=model_name(Path(name).name, package))
+
+
+def _exported_judge(found: ExportedJudge, location: JudgeLocation, cfg: Config) -> Judge:
+    """An exported judge, with its own prompt, cue and grid."""
+    settings, base = found.settings, found.model
+    model = replace(_model(cfg, base.name_or_path, package=base.package, revision=base.revision), dtype=settings.dtype, chat_template=None)
+    tokenizer = load_tokenizer(model if found.adapter is None else in_folder(model, found.adapter))
+    layout = SequenceLayout.from_dict(tokenizer, dict(settings.layout))
+
+    def fingerprinted() -> str:
+        # Whatever its card and its settings say beside what is read here, the judge is the same.
+        llm = model_fingerprint(model, settings.seed, leave_out=(SETTINGS_FILE, "README.md"), named=settings.base_model.name_or_path)
+        return _joined(llm, found.trained, layout.fingerprint, repr(settings.prompt))
+
+    return Judge(
+        settings.name, fingerprinted, model, found.adapter, False, tokenizer, layout, settings.prompt, settings.seed, settings.use_cot,
+        settings.base_model.shown, location.path,
+    )  # fmt: skip
 
 
 def _with_pad(model: ModelConfig, cfg: Config) -> ModelConfig:
@@ -109,10 +168,9 @@ def _adapter_judge(folder: Path, cfg: Config) -> Judge:
     seed = _seed_judge(cfg)
 
     def fingerprinted() -> str:
-        weights = b"".join(path.read_bytes() for path in sorted(folder.glob("adapter_*")))
-        return _joined(seed.fingerprint, hashlib.sha256(weights).hexdigest())
+        return _joined(seed.fingerprint, adapter_digest(folder))
 
-    return replace(seed, name=folder.name, weights=folder, fingerprinted=fingerprinted)
+    return replace(seed, name=folder.name, weights=folder, fingerprinted=fingerprinted, folder=folder)
 
 
 def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None, base_model: str | None = None) -> Judge:
@@ -158,7 +216,7 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
         return _joined(product.fingerprint, model_fingerprint(model, seed, named=written))
 
     name = str(product.manifest.get("stage", folder.name))
-    return Judge(name, fingerprinted, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot, written)
+    return Judge(name, fingerprinted, model, folder, kind == "qlora", tokenizer, layout, template, seed, use_cot, written, folder)
 
 
 def _as_allowed(model: ModelConfig, folder: Path, trust_remote_code: bool, unpacked: str | None) -> ModelConfig:

@@ -31,7 +31,8 @@ from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
 from tract.stages.commands import is_job, next_commands
-from tract.stages.judges import SEED, find_judge
+from tract.stages.judge_location import SEED
+from tract.stages.judges import find_judge, with_exact_judges
 from tract.stages.launch import check_devices, follow, follows, isolated, leading, processes, run_job
 from tract.stages.products import Product, open_product
 from tract.stages.run_folder import StageFolder
@@ -80,12 +81,14 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         SystemExit: if a stage in a process of its own failed; it has said why.
     """
     cfg = validate(resolved)
-    if cfg.dry_run:
-        if not follows():
-            _dry_run(cfg, resolved)
-        return {}
     if follows():
-        follow()
+        if not cfg.dry_run:
+            follow()
+        return {}
+    resolved = with_exact_judges(resolved, cfg)
+    cfg = typed(resolved)
+    if cfg.dry_run:
+        _dry_run(cfg, resolved)
         return {}
     check_devices(cfg)
     _make_place("paths.runs", cfg.paths.runs)
@@ -168,7 +171,7 @@ def _check_ahead(cfg: Config, resolved: DictConfig, plan: list[str]) -> None:
     if cfg.compare_to != "stage1":
         assert find_judge(cfg.compare_to, cfg).fingerprint  # its files are there
     elif "stage1" not in plan:
-        raise ConfigError("compare_to: 'stage1' is no stage of this pipeline; give seed, a run folder, a Hugging Face model, or null")
+        raise ConfigError("compare_to: 'stage1' is no stage of this pipeline; give seed, the folder of a run or a judge, a model, or null")
 
 
 def _check_models(cfg: Config, plan: list[str]) -> None:

@@ -141,7 +141,7 @@ class PredictStage:
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
         (folder.working / JUDGE_FILE).write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
         return {
-            "judge": {"name": self.judge.name, "model": self.judge.model_name, "weights": str(self.judge.weights or "")},
+            "judge": {"name": self.judge.name, "model": self.judge.model_name, "weights": str(self.judge.folder or "")},
             "prompt_budget": self._lengths.prompt,
             "benchmarks": counts,
         }

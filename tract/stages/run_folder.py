@@ -4,6 +4,7 @@
     <runs>/stages/<stage>-<key>.partial                   being made; holds the checkpoints to resume from
     <runs>/stages/<stage>-<key>.lock, .holder             who is making it
     <runs>/<run name>/seed<seed>/<stage>-<key>            a link to the product, for people
+    <runs>/<run name>/<variant>/seed<seed>/<stage>-<key>  the same, of a job of a multirun
 
 The key is a hash of everything that moves the result, see ``tract.stages.identity``. The same command finds its own product
 again; a changed one gets another, and runs that share a stage share its product.
@@ -220,7 +221,7 @@ def reason(runs: Path, identity: StageIdentity, run: Path, *, judge: str | None 
             earlier version of these.
     """
     comparable = [found for found in _manifests(runs, identity.stage) if judge is None or _judge_of(found[1]) == judge]
-    own = [found for found in comparable if _is_of(run, *found[:2])]
+    own = [found for found in comparable if _is_of(run.relative_to(runs), found[1]) or os.path.lexists(run / found[0].name)]
     if not comparable:
         return "making it (nothing to reuse)"
     # The newest of equally similar ones.
@@ -230,7 +231,9 @@ def reason(runs: Path, identity: StageIdentity, run: Path, *, judge: str | None 
         return f"rebuilding, though {path} has the same inputs"
     if own:
         return f"rebuilding, since {lines} (was {path.name})"
-    return f"new; the most similar product, {path.name} of run {manifest.get('run')}, seed {manifest.get('seed')}, differs: {lines}"
+    variant = f", variant {manifest['variant']}" if manifest.get("variant") else ""
+    whose = f"run {manifest.get('run')}{variant}, seed {manifest.get('seed')}"
+    return f"new; the most similar product, {path.name} of {whose}, differs: {lines}"
 
 
 def _judge_of(manifest: Mapping[str, Any]) -> str | None:
@@ -238,9 +241,9 @@ def _judge_of(manifest: Mapping[str, Any]) -> str | None:
     return str(judge.get("name")) if isinstance(judge, Mapping) else None
 
 
-def _is_of(run: Path, path: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether a product belongs to a run: made by it, or linked in its folder."""
-    return (str(manifest.get("run")), f"seed{manifest.get('seed')}") == (run.parent.name, run.name) or os.path.lexists(run / path.name)
+def _is_of(run: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a product was made by the run of a folder, given relative to that of all runs."""
+    return Path(str(manifest.get("run")), str(manifest.get("variant") or ""), f"seed{manifest.get('seed')}") == run
 
 
 def _name(identity: StageIdentity) -> str:

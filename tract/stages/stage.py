@@ -41,6 +41,13 @@ IMMATERIAL_CODE = (
     "tract.data.rubric_signs",
     "tract.data.rubric_text",
     "tract.stages.recorded_paths",
+    # Where a judge lies: what was found there is part of the key, in its fingerprint.
+    "tract.judge.calibration",
+    "tract.judge.settings",
+    "tract.stages.exported_judge",
+    "tract.stages.fit_stages",
+    "tract.stages.judge_choice",
+    "tract.stages.judge_location",
     "tract.inside",
     "tract.masking",
     "tract.interruption",
@@ -131,7 +138,12 @@ def _say_versions(stage: str, changes: list[str], what: str) -> None:
 
 def run_folder(cfg: Config) -> Path:
     """Where a run's stages are linked."""
-    return Path(cfg.paths.runs) / cfg.run.name / f"seed{cfg.seed}"
+    return Path(cfg.paths.runs) / cfg.run.name / (cfg.run.variant or "") / f"seed{cfg.seed}"
+
+
+def _names(cfg: Config) -> dict[str, Any]:
+    """What the run is called that makes a stage, for the manifest."""
+    return {"run": cfg.run.name, "variant": cfg.run.variant, "seed": cfg.seed}
 
 
 def follow_stage(stage: Stage, cfg: Config) -> None:
@@ -199,9 +211,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         with tracked(stage.cfg, shown, folder.key) as tracker:
             facts = _make(stage, folder, cfg, tracker)
             wait_for_all(patient=True)
-            product = folder.finish(
-                {"stage": stage.name, "run": cfg.run.name, "seed": cfg.seed, **provenance(), **whereabouts(cfg.model), **facts}
-            )
+            product = folder.finish({"stage": stage.name, **_names(cfg), **provenance(), **whereabouts(cfg.model), **facts})
             tracker.log_product(product)
     folder.link(run_folder(cfg))
     interruption.at(f"after {stage.name}, which is complete")

@@ -34,7 +34,7 @@ NODE = "wandb"  # of the logger section
 FOLDER = "wandb"  # below the folder of all runs
 STEP_AXIS = "trainer/global_step"  # as Lightning's loggers call it: optimizer steps
 EXAMPLES_AXIS, TOKENS_AXIS = "progress/examples", "progress/trained_tokens"
-VARIANT = "variant"  # key beside the configuration: the ablation, else the run's name; what runs are grouped by
+VARIANT = "variant"  # key beside the configuration: the job's variant, else the ablation, else the run's name; what runs are grouped by
 _LAST_PATIENCE_S = 10.0  # for the end of a run that has failed
 # What W&B shows of its arguments; others, such as its settings, may hold a key that it needs.
 _SHOWN = ("project", "entity", "group", "name", "job_type", "notes", "tags")
@@ -165,11 +165,11 @@ def tracked(cfg: Config, config: Mapping[str, Any], key: str) -> Iterator[Tracke
         "id": f"{cfg.run.name}-s{cfg.seed}-{cfg.stage}-{key}",
         "job_type": cfg.stage,
         "dir": cfg.paths.runs,
-        "config": {**masked(dict(config)), VARIANT: masked_text(cfg.run.ablation or cfg.run.name)},
+        "config": {**masked(dict(config)), VARIANT: masked_text(cfg.run.variant or cfg.run.ablation or cfg.run.name)},
     }
     if node is not None:
         marks = [cfg.stage, cfg.run.ablation, *map(str, node.get("tags") or [])]
-        node = {**node, "tags": list(dict.fromkeys(filter(None, marks)))}
+        node = {**node, "tags": list(dict.fromkeys(filter(None, marks))), "name": _with_variant(str(node.get("name")), cfg)}
     tracker = Tracker(node, arguments)
     try:
         yield tracker
@@ -177,6 +177,12 @@ def tracked(cfg: Config, config: Mapping[str, Any], key: str) -> Iterator[Tracke
         tracker.close(failed=True)
         raise
     tracker.close(failed=False)
+
+
+def _with_variant(name: str, cfg: Config) -> str:
+    """The name of a W&B run, in which the variant of a multirun's job follows what all jobs are called."""
+    own = cfg.run.name
+    return f"{own}-{cfg.run.variant}{name.removeprefix(own)}" if cfg.run.variant and name.startswith(own) else name
 
 
 def wandb_mode() -> str:
