@@ -25,6 +25,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.masking",
             "tract.model_name",
             "tract.records",
+            "tract.command_line",
         ),
         (),
     ),
@@ -142,9 +143,31 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "judge_settings", "stages"),
     ),
-    "entry": (("tract.entry", "tract.multirun", "tract.job_variant"), ("package", "interruption", "schema", "config")),
+    "sweeps": (
+        ("tract.compare", "tract.compare.runs", "tract.compare.variants", "tract.compare.best"),
+        ("package", "schema", "evaluation", "config", "stages"),
+    ),
+    "entry": (("tract.entry", "tract.multirun", "tract.job_variant"), ("package", "interruption", "schema", "config", "sweeps")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
-    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "config", "stages", "entry")),
+    "compare": (
+        (
+            "tract.compare.__main__",
+            "tract.compare.command",
+            "tract.compare.comparison",
+            "tract.compare.csv_table",
+            "tract.compare.curves",
+            "tract.compare.differences",
+            "tract.compare.files",
+            "tract.compare.intervals",
+            "tract.compare.options",
+            "tract.compare.page",
+            "tract.compare.plots",
+            "tract.compare.readings",
+            "tract.compare.results",
+            "tract.compare.tables",
+        ),
+        ("package", "schema", "evaluation", "config", "stages", "sweeps", "entry"),
+    ),
     "export": (
         ("tract.export", "tract.export.*"),
         ("package", "schema", "text", "sampling", "config", "modeling", "judge_settings", "stages", "judge", "entry"),
@@ -168,6 +191,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "judge_settings",
             "judge",
             "entry",
+            "sweeps",
             "compare",
             "export",
             "grading",
@@ -189,6 +213,7 @@ SINGLE_MODULES = {
 }
 # Of the stages, comparisons read products and nothing else, so that they load no model's libraries.
 READING_ONLY = {
+    "sweeps": ("tract.stages.products", "tract.stages.fit_stages"),
     "compare": ("tract.stages.products", "tract.stages.fit_stages"),
     "export": ("tract.stages.judge_choice",),
 }
@@ -288,7 +313,11 @@ def test_rows_have_no_cycle() -> None:
             "from tract.stages.evaluate import log",
             "imports tract.stages.evaluate; of the stages only tract.stages.products",
         ),
-        ("tract.evaluation.cells", "import tract.compare", "tract.evaluation.cells (row evaluation) imports tract.compare (row compare)"),
+        (
+            "tract.evaluation.cells",
+            "import tract.compare.tables",
+            "tract.evaluation.cells (row evaluation) imports tract.compare.tables (row compare)",
+        ),
     ],
 )
 def test_an_upward_import_is_seen(module: str, source: str, expected: str) -> None:

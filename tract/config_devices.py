@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tract.command_line import install_command
 from tract.config import Config
 
 # Arguments of lightning.Trainer that the stage sets, and the key to set instead.
@@ -102,7 +103,7 @@ def _strategy_problems(cfg: Config) -> Iterator[str]:
     if target != ZERO:
         return
     if importlib.util.find_spec("deepspeed") is None:
-        yield "trainer.strategy: ZeRO needs the package deepspeed; run `pip install -c constraints.txt deepspeed`, or set trainer=fsdp"
+        yield f"trainer.strategy: ZeRO needs the package deepspeed; run `{install_command('', 'deepspeed')}`, or set trainer=fsdp"
     optimizer = str(cfg.optimizer.get("_target_"))
     if optimizer not in ZERO_OPTIMIZERS:
         yield (
@@ -143,7 +144,7 @@ def vllm_does_not_fit(cfg: Config) -> str | None:
 def _vllm_problems(cfg: Config) -> Iterator[str]:
     """What vLLM needs that is not there, and what it does not go with; one line each."""
     if importlib.util.find_spec("vllm") is None:
-        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else "`pip install -c constraints.txt -e '.[vllm]'`"
+        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else f"`{install_command('vllm')}`"
         yield f"generation.backend: vllm needs the package vllm; run {how}, or set generation=hf"
     yield from _vllm_setting_problems(cfg)
     if cfg.adapter.kind == "qlora" and cfg.judge is None:
@@ -178,7 +179,7 @@ def _vllm_setting_problems(cfg: Config) -> Iterator[str]:
 
 def _server_problems(cfg: Config) -> Iterator[str]:
     if importlib.util.find_spec("openai") is None:
-        yield "generation.backend: openai_server needs the package openai; run `pip install -c constraints.txt -e '.[server]'`"
+        yield f"generation.backend: openai_server needs the package openai; run `{install_command('server')}`"
     server = cfg.generation.server
     if server.base_url is None:
         yield "generation.server.base_url: openai_server needs the server's address; give it up to and including /v1"

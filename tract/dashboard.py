@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tract.command_line import install_command
 from tract.entry import guarded, show_masked
 from tract.errors import ConfigError
 from tract.given_paths import given_path
@@ -34,7 +35,7 @@ def workspace(entity: str, project: str, name: str, benchmark: str) -> Any:
     try:
         import wandb_workspaces.workspaces as ws
     except ImportError:
-        raise ConfigError("dashboard: needs the package wandb-workspaces; run `pip install -c constraints.txt -e '.[dashboard]'`") from None
+        raise ConfigError(f"dashboard: needs the package wandb-workspaces; run `{install_command('dashboard')}`") from None
     sections = [
         ws.Section(name=title, panels=panels, is_open=True)
         for title, panels in (

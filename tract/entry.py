@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import interruption, multirun
+from tract.command_line import given_command, install_command
 from tract.errors import Told, TractError
 from tract.given_paths import expanded
 from tract.masking import masked_text
@@ -91,9 +92,9 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
     except Exception as error:
         if began or not multirun.by_submitit(error):
             raise
-        multirun.tell_failures()
+        multirun.tell_end()
         _fail(multirun.explain(error))
-    if multirun.tell_failures():
+    if multirun.tell_end():
         sys.exit(2)
 
 
@@ -138,7 +139,7 @@ def _last_line(number: int, reason: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     # A command that holds a secret can be read again by its user alone.
-    sys.stderr.write(f"{masked_text(interruption.last_line(number, reason, sys.orig_argv))}\n")
+    sys.stderr.write(f"{masked_text(interruption.last_line(number, reason, given_command()))}\n")
     sys.stderr.flush()
 
 
@@ -218,7 +219,7 @@ def _missing_config(error: MissingConfigException) -> str:
     group, _, option = name.rpartition("/")
     for beginning, (package, extra) in _PLUGINS.items():
         if name.startswith(beginning):
-            return f"{group}: {option} needs the package {package}; run `pip install -c constraints.txt -e '.[{extra}]'`"
+            return f"{group}: {option} needs the package {package}; run `{install_command(extra)}`"
     options = [option for option in error.options or () if not option.startswith("_")]
     if not options:
         return f"{name}: there is no such configuration file or group in conf; `--help` lists the groups"

@@ -1,4 +1,6 @@
-"""Jobs of a multirun: each has a folder of its variant and leaves a record; one that fails does not end the others and is listed last.
+"""Jobs of a multirun: each has a folder of its variant and leaves a record; one that fails does not end the others.
+
+The end of a multirun names the best job and lists those that failed.
 
 A job runs in the process of the command (Hydra's basic launcher), in one of joblib's, or in one that submitit starts
 (hydra/launcher=slurm, or submitit_local to try it). What it returns is pickled, so its error is no exception. Knows Hydra and submitit.
@@ -21,7 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tract import import_order, job_variant
-from tract.errors import ConfigError, Told
+from tract.command_line import tract_command
+from tract.errors import ConfigError, DataError, Told
 from tract.interruption import Interrupted
 from tract.masking import masked_text, secret_keys
 from tract.records import COMPLETE, FAILED, FOLDER, SWEEP, RunRecord, config_of, records_below
@@ -146,25 +149,51 @@ def _record(cfg: DictConfig, message: str) -> None:
     record.write(Path(hydra.sweep.dir))
 
 
-def tell_failures() -> bool:
-    """Says how the jobs of the multirun of this process ended, if it was one; whether any did not complete."""
+def tell_end() -> bool:
+    """Says which job of the multirun of this process is the best, and which did not complete, if it was one; whether any did not."""
     ended = False
     while _started:
         folder = _started.pop()
-        found = [record for _, record in records_below(folder / FOLDER) if record.sweep == os.environ.get(SWEEP)]
-        bad = sorted((record for record in found if record.status != COMPLETE), key=lambda record: record.job or 0)
-        if not bad:
-            continue
-        ended = True
-        # Of jobs that only say what they would do, none but those that failed leave a record.
-        dry = any(record.config.get("dry_run") for record in found)
-        count = f"{len(bad)} {'job' if len(bad) == 1 else 'jobs'}" if dry else f"{len(bad)} of {len(found)} jobs"
-        sys.stderr.write(f"{count} did not complete; the same command again runs these, and reuses the others:\n")
-        for record in bad:
-            own = _own(record, found)
-            said = record.message or "it ended without a word"
-            sys.stderr.write(f"{_ERROR}job #{record.job}: {said}{f' ({own})' if own else ''}\n")
+        found = [(path, record) for path, record in records_below(folder / FOLDER) if record.sweep == os.environ.get(SWEEP)]
+        _tell_best(folder, [(path, record) for path, record in found if record.status == COMPLETE])
+        ended |= _tell_failures([record for _, record in found])
     return ended
+
+
+def _tell_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
+    """Names the best of the jobs that were evaluated, and the command that compares them all."""
+    if not complete:
+        return
+    # numpy and scipy, which a process that starts jobs and no more does without until now.
+    from tract.compare.best import best_lines
+    from tract.compare.runs import Run, run_of
+    from tract.entry import say
+
+    try:
+        runs = [run for path, record in complete if isinstance(run := run_of(path, record), Run)]
+        lines = best_lines(runs)
+    except (DataError, OSError, ValueError, LookupError) as error:  # what the jobs made stays as it is
+        say(f"no best run is named: {masked_text(' '.join(str(error).split()))}")
+        return
+    if runs:
+        shown = os.path.relpath(folder)
+        say(masked_text("\n".join([*lines, f"compare: {tract_command('compare', str(folder) if shown.startswith('..') else shown)}"])))
+
+
+def _tell_failures(found: list[RunRecord]) -> bool:
+    """Lists the jobs that did not complete; whether there are any."""
+    bad = sorted((record for record in found if record.status != COMPLETE), key=lambda record: record.job or 0)
+    if not bad:
+        return False
+    # Of jobs that only say what they would do, none but those that failed leave a record.
+    dry = any(record.config.get("dry_run") for record in found)
+    count = f"{len(bad)} {'job' if len(bad) == 1 else 'jobs'}" if dry else f"{len(bad)} of {len(found)} jobs"
+    sys.stderr.write(f"{count} did not complete; the same command again runs these, and reuses the others:\n")
+    for record in bad:
+        own = _own(record, found)
+        said = record.message or "it ended without a word"
+        sys.stderr.write(f"{_ERROR}job #{record.job}: {said}{f' ({own})' if own else ''}\n")
+    return True
 
 
 def _own(record: RunRecord, others: list[RunRecord]) -> str:

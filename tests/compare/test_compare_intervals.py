@@ -20,7 +20,7 @@ def test_t_interval_by_hand() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
-@pytest.mark.parametrize("count", [2, 3, 12])
+@pytest.mark.parametrize("count", [3, 4, 12])
 def test_t_interval_is_that_of_scipy(count: int, confidence: float) -> None:
     values = np.random.default_rng(count).normal(3, 2, count)
     expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
@@ -28,18 +28,21 @@ def test_t_interval_is_that_of_scipy(count: int, confidence: float) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_without_two_values_there_is_no_interval() -> None:
+def test_without_three_values_there_is_no_interval() -> None:
     assert t_interval([], 0.95) == Estimate(None)
     assert t_interval([4.0], 0.95) == Estimate(4.0)
+    assert t_interval([4.0, 5.0], 0.95) == Estimate(4.5)
 
 
 def test_equal_values_have_an_interval_without_width() -> None:
-    assert t_interval([0.5, 0.5], 0.95) == Estimate(0.5, 0.5, 0.5)
+    assert t_interval([0.5, 0.5, 0.5], 0.95) == Estimate(0.5, 0.5, 0.5)
 
 
 def test_an_undefined_seed_is_counted_and_no_number() -> None:
-    found = mean_of([1.0, None, 3.0], 0.95, lambda k: pytest.fail("asked for one seed"))
-    assert (found.estimate.value, found.seeds, found.runs, found.kind) == (2.0, 2, 3, SEEDS)
+    found = mean_of([1.0, None, 3.0, 5.0], 0.95, lambda k: pytest.fail("asked for one seed"))
+    assert (found.estimate.value, found.seeds, found.runs, found.kind) == (3.0, 3, 4, SEEDS)
+    two = mean_of([1.0, None, 3.0], 0.95, lambda k: pytest.fail("asked for one seed"))
+    assert (two.estimate, two.seeds, two.runs, two.kind) == (Estimate(2.0), 2, 3, NONE)
     assert mean_of([None, None], 0.95, lambda k: Estimate(None)).estimate == Estimate(None)
     assert mean_of([None, None], 0.95, lambda k: Estimate(None)).kind == NONE
 
@@ -58,11 +61,11 @@ def test_a_difference_shows_its_interval_over_seeds_where_there_is_one() -> None
 
 
 def test_an_interval_over_seeds_is_cut_at_what_the_metric_can_be() -> None:
-    whole = mean_of([0.99, 0.7], 0.95, lambda k: Estimate(None)).estimate
+    whole = mean_of([0.99, 0.7, 0.8], 0.95, lambda k: Estimate(None)).estimate
     assert whole.low is not None
     assert whole.high is not None
     assert whole.high > 1 > whole.low
-    cut = mean_of([0.99, 0.7], 0.95, lambda k: Estimate(None), limits_of("pearson_r")).estimate
+    cut = mean_of([0.99, 0.7, 0.8], 0.95, lambda k: Estimate(None), limits_of("pearson_r")).estimate
     assert cut == Estimate(whole.value, max(whole.low, -1.0), 1.0)
     assert limits_of("rmse") == (0.0, float("inf"))
     assert limits_of("accuracy_within_half") == limits_of("failure_rate") == (0.0, 1.0)

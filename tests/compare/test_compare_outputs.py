@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import struct
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib as mpl
 import pytest
 from html_page import Page
-from made_runs import HOSTILE
+from made_runs import HOSTILE, make_run
 
 from tract.compare.comparison import Comparison, compare
 from tract.compare.csv_table import COLUMNS, csv_text
 from tract.compare.files import files_of
-from tract.compare.intervals import QUESTIONS, SEEDS, Mean
+from tract.compare.intervals import QUESTIONS, SEEDS, Difference, Mean
 from tract.compare.runs import find_runs
-from tract.compare.tables import markdown, mean_cell, short_metrics, tables_of, terminal
+from tract.compare.tables import difference_cell, markdown, mean_cell, short_metrics, tables_of, terminal
 from tract.evaluation.cells import printable
 from tract.evaluation.results import Estimate
 
@@ -34,8 +36,8 @@ VARIANTS = [
 
 
 @pytest.fixture(scope="module")
-def files(comparison: Comparison) -> dict[str, str | bytes]:
-    return dict(files_of(with_metrics(comparison, "rmse"), [HOSTILE]))
+def files(study: Path, comparison: Comparison) -> dict[str, str | bytes]:
+    return dict(files_of(with_metrics(comparison, "rmse"), [HOSTILE], study / "out"))
 
 
 def with_metrics(comparison: Comparison, *metrics: str) -> Comparison:
@@ -54,8 +56,10 @@ def test_the_study_is_what_the_tests_think(comparison: Comparison) -> None:
     [
         (Mean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 3), ".796 [.660, .880]"),
         (Mean(Estimate(0.7961, 0.66, 0.88), QUESTIONS, 1, 1), ".796 [.660, .880]q"),
-        (Mean(Estimate(0.7961, 0.66, 0.88), SEEDS, 2, 3), ".796 [.660, .880] 2/3 seeds"),
+        (Mean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 4), ".796 [.660, .880] 3/4 seeds"),
         (Mean(Estimate(0.7961), "", 1, 1), ".796"),
+        (Mean(Estimate(0.7961), "", 2, 2), ".796 2 seeds: no interval"),
+        (Mean(Estimate(0.7961), "", 2, 3), ".796 2/3 seeds: no interval"),
         (Mean(Estimate(None), "", 0, 3), "undefined"),
     ],
 )
@@ -66,14 +70,14 @@ def test_cells_say_what_an_interval_covers_and_how_many_seeds_there_are(mean: Me
 def test_the_terminal_shows_variants_differences_and_what_is_left_out(comparison: Comparison) -> None:
     shown = terminal(comparison)
     for variant in VARIANTS:
-        assert re.search(rf"^{re.escape(variant)} +rail +\d ", shown, re.MULTILINE), variant
+        assert re.search(rf"^{re.escape(variant)}(?: \(best\))? +rail +\d ", shown, re.MULTILINE), variant
     assert "1 run left out:" in shown
     assert "failed: out of memory" in shown
     assert "difference: paired, minus tract (rail)" in shown
     assert "constant baseline" in shown
-    assert re.search(r"[+-]\.\d+ \[.*\] 2/3 seeds", shown)
+    assert re.search(r"[+-]\.\d+ \[.*\]q 2/3 seeds", shown)
     assert all(character == "\n" or character.isprintable() for character in shown)
-    assert max(len(line) for line in shown.splitlines() if "rail" in line and "minus" not in line) <= 112
+    assert max(len(line) for line in shown.splitlines() if "rail" in line and "minus" not in line) <= 116
 
 
 def test_the_terminal_lists_some_of_many_runs_that_are_left_out(comparison: Comparison) -> None:
@@ -152,12 +156,12 @@ def test_no_text_of_the_csv_is_a_formula(comparison: Comparison) -> None:
     assert all(float(cell) < 0 for line in lines for cell in line if cell.startswith("-"))
 
 
-def test_files_have_the_names_that_are_promised(files: dict[str, str | bytes], comparison: Comparison) -> None:
+def test_files_have_the_names_that_are_promised(files: dict[str, str | bytes], comparison: Comparison, study: Path) -> None:
     assert {"comparison.md", "comparison.csv", "index.html", "bars_test.png", "lambda_test.png", "n_cot_test.png"} < set(files)
     assert all(re.fullmatch(r"[\w.-]+", name) for name in files)
     alike = tuple(replace(comparison.tables[0], benchmark=name) for name in ("a b", "A/b", "a_b"))
     short = replace(with_metrics(comparison, "rmse"), tables=alike, variants=comparison.variants[:1])
-    assert {"bars_a_b.png", "bars_A_b_2.png", "bars_a_b_3.png"} < set(files_of(short, []))
+    assert {"bars_a_b.png", "bars_A_b_2.png", "bars_a_b_3.png"} < set(files_of(short, [], study / "out"))
 
 
 def test_plots_are_images_of_some_size(files: dict[str, str | bytes]) -> None:
@@ -173,13 +177,13 @@ def test_plots_are_images_of_some_size(files: dict[str, str | bytes]) -> None:
 @pytest.mark.parametrize("metrics", [("rmse",), ("score_mass", "mae", "failure_rate")])
 def test_any_number_of_metrics_is_drawn(metrics: tuple[str, ...], comparison: Comparison, study: Path) -> None:
     options = replace(comparison.options, metrics=metrics, resamples=0, predictors=None)
-    found = files_of(compare(find_runs([study / "swept"]), options), [])
+    found = files_of(compare(find_runs([study / "swept"]), options), [], study)
     assert {"bars_test.png", "lambda_test.png"} < set(found)
 
 
 def test_a_benchmark_that_nobody_was_judged_on_so_has_a_table_and_no_plot(comparison: Comparison) -> None:
     empty = replace(comparison.tables[0], rows=comparison.tables[0].rows[-1:], reference=None, notes=("not read: x",))
-    found = files_of(with_metrics(replace(comparison, tables=(empty,)), "rmse"), [])
+    found = files_of(with_metrics(replace(comparison, tables=(empty,)), "rmse"), [], Path("out"))
     assert set(found) == {"comparison.md", "comparison.csv", "index.html"}
     assert "constant baseline" in found["comparison.md"]
 
@@ -190,14 +194,58 @@ def test_the_page_is_whole_and_loads_nothing(files: dict[str, str | bytes], comp
     for variant in VARIANTS:
         assert variant in page.text
     assert "failed: out of memory" in page.text
+    assert Page(html).text.count("Comparison of runs: tract, swept") == 2  # title and heading
     sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert len(sources) == 4
     assert all(source and source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in re.sub(r'"data:[^"]*"', "", html).replace("http-equiv", "")
     targets = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
-    assert {str(attrs["href"]).lstrip("#") for tag, attrs in page.tags if tag == "a"} <= targets
+    assert {link.lstrip("#") for link in page.values("href") if link.startswith("#")} <= targets
     assert "Over seeds: mean over the runs of a variant" in page.text
     assert len([tag for tag, attrs in page.tags if "marked" in (attrs.get("class") or "")]) > 3
+
+
+def test_links_lead_from_the_page_to_each_run(study: Path, comparison: Comparison, tmp_path: Path) -> None:
+    """Also from a folder whose name an address has to quote, and from one behind a link."""
+    report = make_run(tmp_path, 0.5, run__name="odd # name?").product / "report.html"
+    report.write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    own = with_metrics(compare(find_runs([tmp_path / "runs"]), replace(comparison.options, predictors=None)), "rmse")
+    for place in (tmp_path / "runs" / "odd # name?" / "comparison", tmp_path / "link" / "my out"):
+        links = [link for link in Page(str(files_of(own, [], place)["index.html"])).values("href") if not link.startswith("#")]
+        assert [(Path(os.path.realpath(place)) / unquote(link)).resolve() for link in links] == [report.resolve(), report.parent.resolve()]
+        assert not any(link.startswith("/") for link in links)
+    runs = sum(len(variant.runs) for variant in comparison.variants)
+    whole = Page(str(files_of(with_metrics(comparison, "rmse"), [], study / "out")["index.html"])).values("href")
+    assert sum("/evaluate-" in link for link in whole) == runs
+
+
+def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Path, comparison: Comparison) -> None:
+    make_run(tmp_path, 0.5)
+    make_run(tmp_path, 0.9, run__name="plain", pipeline=["predict", "evaluate"])
+    make_run(tmp_path, 0.7, run__name="given", judge="seed")
+    options = replace(comparison.options, predictors=None, metrics=("rmse",), resamples=0)
+    own = compare(find_runs([tmp_path / "runs"]), options)
+    page = str(files_of(own, [], tmp_path)["index.html"])
+    assert "<title>Comparison of runs: given, plain, tract</title>" in page
+    assert Page(page).values("class").count("main best") == 1
+    for text in (terminal(own), markdown(own), Page(page).text):
+        assert "tract (best)" in text
+        assert "plain (not trained)" in text
+        assert "given (not trained)" in text
+    assert "best first, by RMSE" in terminal(own)
+    assert markdown(own).startswith("# Comparison of runs: given, plain, tract\n")
+
+
+def test_a_difference_that_is_zero_as_it_is_printed_is_not_marked() -> None:
+    def shown(*numbers: float) -> str:
+        estimate = Estimate(*numbers)
+        return str(difference_cell(estimate, Difference(estimate, estimate, 3, 3), "rmse", SEEDS))
+
+    assert shown(-0.0003, -0.0004, -0.0002) == "0.000 [-0.000, -0.000]"
+    assert shown(0.0004, 0.0003, 0.0005) == "0.000 [+0.000, +0.001]"
+    assert shown(-0.0006, -0.0007, -0.0005) == "-0.001 [-0.001, -0.001] *"
 
 
 def test_hostile_names_stay_text(files: dict[str, str | bytes]) -> None:
@@ -210,5 +258,5 @@ def test_the_same_runs_give_the_same_bytes(study: Path, comparison: Comparison, 
     before = dict(mpl.rcParams)
     again = compare(find_runs([study]), comparison.options)
     assert (terminal(again), markdown(again), csv_text(again)) == (terminal(comparison), markdown(comparison), csv_text(comparison))
-    assert dict(files_of(with_metrics(again, "rmse"), [HOSTILE])) == files
+    assert dict(files_of(with_metrics(again, "rmse"), [HOSTILE], study / "out")) == files
     assert dict(mpl.rcParams) == before

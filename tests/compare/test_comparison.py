@@ -13,7 +13,7 @@ from scipy import stats
 
 from tract.compare.comparison import BenchmarkTable, Comparison, Row, compare
 from tract.compare.differences import BOOTSTRAP_SEED
-from tract.compare.intervals import QUESTIONS, SEEDS
+from tract.compare.intervals import NONE, QUESTIONS, SEEDS
 from tract.compare.options import DEFAULT_METRICS, Options
 from tract.compare.readings import CONSTANT
 from tract.compare.results import Results
@@ -171,17 +171,51 @@ def test_the_constant_baseline_is_a_row_with_the_interval_of_the_items(pair: Pai
 def test_predictors_are_rows_and_compared_with_the_baselines_main_one(pair: Pair) -> None:
     folder, own, _ = pair
     (table,) = compared(folder, baseline="tract", predictors=("decode_free", "rail")).tables
-    assert [(line.variant, line.predictor) for line in table.rows[:-1]] == [
+    assert sorted((line.variant, line.predictor) for line in table.rows[:-1]) == [
         ("other", "decode_free"), ("other", "rail"), ("tract", "decode_free"), ("tract", "rail"),
     ]  # fmt: skip
-    assert table.reference == 3
+    assert table.reference is not None
+    assert (table.rows[table.reference].variant, table.rows[table.reference].predictor) == ("tract", "rail")
     found = row(table, "tract", "decode_free").differences["rmse"].over_seeds.value
     assert found == pytest.approx(np.mean(values(own, "rmse", "decode_free")) - np.mean(values(own, "rmse")))
     (every,) = compared(folder, predictors=()).tables
     assert len(every.rows) == 2 * len(PREDICTORS) + 1
     # Where the main one is not shown, the first of those that are takes its place.
     (alone,) = compared(folder, baseline="tract", predictors=("no_cot",)).tables
-    assert alone.reference == 1
+    assert alone.reference is not None
+    assert (alone.rows[alone.reference].variant, alone.rows[alone.reference].predictor) == ("tract", "no_cot")
+
+
+@pytest.mark.parametrize(("metric", "least_first"), [("pearson_r", False), ("rmse", True), ("failure_rate", True)])
+def test_rows_are_sorted_by_the_first_metric_and_the_best_is_marked(metric: str, least_first: bool, pair: Pair) -> None:
+    (table,) = compared(pair[0], metrics=(metric, "mae"), predictors=()).tables
+    *judges, constant = table.rows
+    means = [line.means[metric].estimate.value for line in judges]
+    known = [mean for mean in means if mean is not None]
+    assert known == sorted(known, reverse=not least_first)
+    assert means == [*known, *[None] * (len(means) - len(known))]
+    assert constant.predictor == CONSTANT
+    assert table.best == tuple(k for k, mean in enumerate(means) if mean == known[0])
+
+
+def test_without_a_value_or_another_row_nothing_is_the_best(tmp_path: Path) -> None:
+    make_run(tmp_path, 0.5, flat=True)
+    assert compared(tmp_path).tables[0].best == ()
+    make_run(tmp_path, 0.5, run__name="other")
+    (table,) = compared(tmp_path).tables  # one of two has a correlation
+    assert ([line.variant for line in table.rows], table.best) == (["other", "tract", ""], ())
+
+
+def test_two_seeds_have_no_interval_over_seeds_and_that_is_told(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path, 0.5, seed=seed)
+        make_run(tmp_path, 0.8, seed=seed, run__name="other")
+    (table,) = compared(tmp_path).tables
+    assert table.notes == ("tract, other: 2 seeds, no interval over seeds; give at least 3",)
+    assert row(table, "other").means["rmse"].kind == NONE
+    difference = row(table, "other").differences["rmse"]
+    assert difference.over_seeds.low is None
+    assert difference.shown == (difference.over_questions, QUESTIONS)  # paired by items, whatever the number of seeds
 
 
 def test_the_baseline_is_tract_else_the_first_or_the_one_that_is_named(tmp_path: Path) -> None:
@@ -223,7 +257,7 @@ def test_other_items_are_not_compared_and_that_is_told(tmp_path: Path) -> None:
 
 
 def test_items_that_change_with_the_seed_are_paired_by_seed_alone(tmp_path: Path) -> None:
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         items = {"test": items_of("test", 24 - 3 * seed)}
         make_run(tmp_path, 0.5, seed=seed, items=items)
         make_run(tmp_path, 0.8, seed=seed, run__name="other", items=items)
@@ -255,7 +289,7 @@ def test_variants_that_no_chosen_predictor_read_are_told(tmp_path: Path, monkeyp
     by_name = {table.benchmark: table for table in compared(tmp_path / "runs", predictors=("rail",)).tables}
     assert by_name["test"].notes == ("not read by the predictors that are shown: other",)
     assert [line.predictor for line in by_name["more"].rows] == [CONSTANT]
-    (_, own) = [line for line in compared(tmp_path / "runs", baseline="other").tables[0].rows if line.predictor != CONSTANT]
+    own = row(compared(tmp_path / "runs", baseline="other").tables[0], "tract")
     assert own.differences["rmse"].over_seeds.value is not None
 
 

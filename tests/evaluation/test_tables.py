@@ -48,6 +48,8 @@ def test_every_metric_has_a_column() -> None:
         (Estimate(0.012, 0.0001, 0.031), "pearson_r", True, "+.012 [+.000, +.031] *"),
         (Estimate(-0.2, -0.3, -0.1), "rmse", True, "-0.200 [-0.300, -0.100] *"),
         (Estimate(0.0, 0.0, 0.0), "failure_rate", True, ".000 [.000, .000]"),
+        (Estimate(-0.0004, -0.0005, -0.0001), "rmse", True, "0.000 [-0.001, -0.000]"),
+        (Estimate(0.0004, 0.0001, 0.0005), "pearson_r", True, ".000 [+.000, +.001]"),
     ],
 )
 def test_cell(estimate: Estimate | None, metric: str, difference: bool, expected: str) -> None:

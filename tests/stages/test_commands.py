@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from tract.stages import commands
+from tract import command_line
 from tract.stages.commands import kept_overrides, next_command, override
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,10 +86,11 @@ def test_the_command_names_the_script_where_it_lies_and_this_interpreter(monkeyp
 
 def test_the_user_s_own_folder_of_configurations_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "_python", lambda: "python")
+    monkeypatch.setattr(command_line, "interpreter", lambda: "python")
     hydra_of(monkeypatch, name="mine", folder=f"{tmp_path}/my conf #1")
     assert shlex.split(next_command("train.py"))[2:] == ["--config-dir", "my conf #1", "--config-name", "mine"]
-    assert shlex.split(next_command("evaluate.py", "judge=a"))[2:] == ["--config-dir", "my conf #1", "judge=a"]
+    expected = ["--config-dir", "my conf #1", "--config-name", "mine", "judge=a", "stages=[predict,evaluate]"]
+    assert shlex.split(next_command("evaluate.py", "judge=a"))[2:] == expected
 
 
 def printed(log: str) -> list[list[str]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from wandb_file import RunFile, run_files
 from tract.config import Config
 from tract.stages import tracking
 from tract.stages.callbacks import Throughput
-from tract.stages.tracking import EXAMPLES_AXIS, STEP_AXIS, TOKENS_AXIS, Tracker, tracked, wandb_mode
+from tract.stages.tracking import EXAMPLES_AXIS, STEP_AXIS, TOKENS_AXIS, Tracker, offline_runs, sync_command, tracked, wandb_mode
 from tract.validation import validate
 
 Compose = Callable[..., DictConfig]
@@ -217,6 +219,48 @@ def test_sums_go_on_where_a_run_is_resumed() -> None:
     assert second._axes() == {TOKENS_AXIS: 7, EXAMPLES_AXIS: 7}
 
 
+def expanded(command: str) -> list[Path]:
+    """The folders that a shell gives to the command."""
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {command.partition(' --yes ')[2]}"], capture_output=True, text=True, check=True)
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
+def offline_folders(cfg: Config, *ids: str) -> list[Path]:
+    """Folders as W&B leaves them, one for each id of a run."""
+    folders = [Path(cfg.paths.runs) / "wandb" / f"offline-run-20260101_00000{k}-{name}" for k, name in enumerate(ids)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "run-x.wandb").touch()
+    return folders
+
+
+@pytest.mark.parametrize("runs", ["runs", "my runs (old) [1] it's #2"])
+@pytest.mark.parametrize("others", [(), ("other-s0-stage1-k9",), ("tiny-s0-stage1-k9",), ("my-tiny-s0-stage1-k9",), ("tiny-s1-stage1-k1",)])
+def test_what_uploads_a_run_names_its_folders_alone(runs: str, others: tuple[str, ...], compose_config: Compose, tmp_path: Path) -> None:
+    """Whatever lies beside them: other runs, other seeds, what another configuration of the same name left."""
+    cfg = replace(typed(compose_config, "run.name=tiny"), paths=SimpleNamespace(runs=str(tmp_path / runs)))  # type: ignore[arg-type]
+    own = offline_folders(cfg, "tiny-s0-stage1-k1", "tiny-s0-predict-k2")
+    own += offline_folders(cfg, *others, "shared-s7-stage1-k3")[-1:]  # that another run made and this one used
+    done = offline_folders(cfg, "tiny-s0-evaluate-k4")
+    (done[0] / "run-x.wandb.synced").touch()
+    found = offline_runs(cfg, ["k1", "k2", "k3", "k4"])
+    assert set(own) <= set(found)
+    assert not any(path.name.endswith(f"-{name}") for path in found for name in (*others, "tiny-s0-evaluate-k4") if name[-2:] != "k1")
+    assert not any("tiny-s1-" in path.name for path in found)
+    assert sorted(expanded(sync_command(cfg, found))) == found
+
+
+def test_what_uploads_a_run_is_short_where_a_pattern_is_enough(compose_config: Compose, tmp_path: Path) -> None:
+    cfg = typed(compose_config, "run.name=tiny")
+    own = offline_folders(cfg, "tiny-s0-stage1-k1", "tiny-s0-predict-k2")
+    assert sync_command(cfg, own).endswith(f" sync --yes {tmp_path}/runs/wandb/offline-run-*-tiny-s0-*")
+    other = offline_folders(cfg, "my-tiny-s0-stage1-k3")  # which the pattern would match too
+    assert offline_runs(cfg, ["k1", "k2"]) == own
+    assert sync_command(cfg, own).endswith(f"--yes {own[0]} {own[1]}")
+    assert offline_runs(cfg, ["k3"]) == other
+    assert offline_runs(cfg, ["k9"]) == []
+
+
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, dict[str, RunFile], list[str]]:
     """The whole pipeline with W&B offline: (where, job type -> run, log lines)."""
@@ -237,8 +281,9 @@ def test_every_stage_is_a_run_with_the_resolved_configuration(logged: tuple[Tiny
         assert file.summary["product/path"] in tiny.store
     said = [line for line in lines if line.startswith("W&B: ")]
     assert said == [
-        f"W&B: the runs were logged offline; with a key, this uploads them: wandb sync --yes {tiny.root}/runs/wandb/offline-run-*"
+        f"W&B: this run was logged offline; with a key, this uploads it: wandb sync --yes {tiny.root}/runs/wandb/offline-run-*-tiny-s0-*"
     ]
+    assert len(expanded(said[0].partition("uploads it: ")[2])) == 6  # the seed LLM's predictions too
 
 
 @pytest.mark.slow

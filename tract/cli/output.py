@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tract import interruption
+from tract.command_line import given_command
 from tract.masking import masked_text
 
 EVERY_S = 15.0
@@ -41,5 +42,5 @@ def last_words(number: int, reason: str) -> None:
     """Says that a signal ended the command, and how to go on: what was begun anew is not begun anew once more."""
     with suppress(OSError):
         sys.stdout.flush()
-    command = [argument for argument in sys.orig_argv if argument != "--restart"]
+    command = [argument for argument in given_command() if argument != "--restart"]
     note(masked_text(interruption.last_line(number, reason, command)))

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     out: Path = (
         arguments.out or (first.absolute().parent if is_evaluation(first) else first) / "comparison"
     )  # no file is added to a product
-    for name, content in files_of(comparison, [str(run) for run in arguments.runs]).items():
+    for name, content in files_of(comparison, [str(run) for run in arguments.runs], out).items():
         say(str(write(out / name, content)))
 
 

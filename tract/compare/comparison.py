@@ -10,8 +10,9 @@ from operator import attrgetter
 
 import numpy as np
 
+from tract.compare.best import LESS_IS_BETTER
 from tract.compare.differences import differences_to
-from tract.compare.intervals import Difference, Mean, mean_of
+from tract.compare.intervals import MIN_SEEDS, Difference, Mean, mean_of
 from tract.compare.options import DEFAULT_BASELINE, Options
 from tract.compare.readings import CONSTANT, Evaluated, Reading, readings_of
 from tract.compare.results import Metrics, Results
@@ -47,8 +48,9 @@ class BenchmarkTable:
     """One benchmark.
 
     Attributes:
-        items, questions: how much it holds. rows: of the variants in their order, then of the constant baseline.
+        items, questions: how much it holds. rows: of the variants, the best by the main metric first, then of the constant baseline.
         reference: place among the rows of what differences are to; None without one. notes: what is missing or left out, and why.
+        best: places of the rows with the best mean of the main metric; empty where there is nothing to choose from.
     """
 
     benchmark: str
@@ -57,6 +59,7 @@ class BenchmarkTable:
     rows: tuple[Row, ...]
     reference: int | None
     notes: tuple[str, ...]
+    best: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,30 @@ def _table(evaluated: Evaluated, baseline: Variant, benchmark: str, options: Opt
     if reference is not None:
         differences, more = differences_to(reference, readings, options)
         notes += more
-    rows = tuple(_row(reading, difference, options) for reading, difference in zip(readings, differences, strict=True))
-    place = None if reference is None else readings.index(reference)
-    return BenchmarkTable(benchmark, items, questions, rows, place, tuple(notes))
+    rows = [_row(reading, difference, options) for reading, difference in zip(readings, differences, strict=True)]
+    main = None if reference is None else rows[readings.index(reference)]
+    rows.sort(key=lambda row: _rank(row, options.metrics[0]))
+    if few := dict.fromkeys(_name(row, rows) for row in rows if row.predictor != CONSTANT and 1 < len(row.seeds) < MIN_SEEDS):
+        notes.append(f"{', '.join(few)}: 2 seeds, no interval over seeds; give at least {MIN_SEEDS}")
+    place = next((k for k, row in enumerate(rows) if row is main), None)
+    return BenchmarkTable(benchmark, items, questions, tuple(rows), place, tuple(notes), _best(rows, options.metrics[0]))
+
+
+def _rank(row: Row, metric: str) -> tuple[bool, bool, float]:
+    """What rows are sorted by: the best value first, those without one behind, the constant baseline at the end."""
+    value = row.means[metric].estimate.value
+    return row.predictor == CONSTANT, value is None, 0.0 if value is None else value * (1 if metric in LESS_IS_BETTER else -1)
+
+
+def _best(rows: Sequence[Row], metric: str) -> tuple[int, ...]:
+    """Places of the rows with the best value, of more than one that has a value."""
+    known = [_rank(row, metric) for row in rows if row.predictor != CONSTANT and row.means[metric].estimate.value is not None]
+    return tuple(k for k, row in enumerate(rows) if len(known) > 1 and _rank(row, metric) == known[0])
+
+
+def _name(row: Row, rows: Sequence[Row]) -> str:
+    """The row's variant, with its predictor where the variant has several rows."""
+    return f"{row.variant} ({row.predictor})" if sum(other.variant == row.variant for other in rows) > 1 else row.variant
 
 
 def _absences(evaluated: Evaluated, readings: Sequence[Reading], benchmark: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tract.compare.comparison import BenchmarkTable, Comparison
 from tract.compare.csv_table import csv_text
@@ -18,11 +19,11 @@ _CURVE_NAMES = {"objective.lambda": "lambda", "evaluation.n_cot": "n_cot"}
 _LONGEST_NAME = 80
 
 
-def files_of(comparison: Comparison, folders: Sequence[str]) -> Mapping[str, str | bytes]:
+def files_of(comparison: Comparison, folders: Sequence[str], place: Path) -> Mapping[str, str | bytes]:
     """Tables, plots and the page; the same comparison gives the same bytes.
 
     Args:
-        comparison: what is shown. folders: as they were given, for the page.
+        comparison: what is shown. folders: as they were given, for the page. place: the folder that the files will lie in.
     """
     names = _file_names([table.benchmark for table in comparison.tables])
     images = [_images(comparison, table, name) for table, name in zip(comparison.tables, names, strict=True)]
@@ -30,7 +31,7 @@ def files_of(comparison: Comparison, folders: Sequence[str]) -> Mapping[str, str
         "comparison.md": markdown(comparison),
         "comparison.csv": csv_text(comparison),
         **{image.file: image.png for found in images for image in found},
-        "index.html": page(comparison, images, folders),
+        "index.html": page(comparison, images, folders, place),
     }
 
 

@@ -12,6 +12,8 @@ from tract.evaluation.results import Estimate
 
 # What an interval covers.
 SEEDS, QUESTIONS, NONE = "seeds", "questions", ""
+# With two, the interval is 12.7 standard errors to each side at 95 %, of a standard error that is itself known from one difference.
+MIN_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Difference:
 
     @property
     def shown(self) -> tuple[Estimate, str]:
-        """(estimate, what its interval covers): over seeds where there are two, else over questions."""
+        """(estimate, what its interval covers): over seeds where there are ``MIN_SEEDS``, else over questions."""
         if self.over_seeds.low is not None:
             return self.over_seeds, SEEDS
         return self.over_questions, NONE if self.over_questions.low is None else QUESTIONS
@@ -55,12 +57,12 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     """The mean of values with Student's t-interval of n - 1 degrees of freedom.
 
     Args:
-        values: one for each seed. With one there is no interval, without any no mean. confidence: in (0, 1).
+        values: one for each seed. With fewer than ``MIN_SEEDS`` there is no interval, without any no mean. confidence: in (0, 1).
     """
     if not values:
         return Estimate(None)
     mean = float(np.mean(values))
-    if len(values) == 1:
+    if len(values) < MIN_SEEDS:
         return Estimate(mean)
     half = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return Estimate(mean, mean - half, mean + half)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, names_of_run, re
 from tract.stages.fit_stages import FitStage, manifest_in
 from tract.stages.products import MANIFEST, read_manifest
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, REPORT_FILE = "config.yaml", "report.html"
+FIT_STAGES = ("stage1", "stage2")
 # The folder of the products that runs share: those in it are no runs by themselves.
 _STORE = "stages"
 _EXPORTED = "judge_config.json"
@@ -32,12 +33,14 @@ class Run:
         config: dotted key -> value, resolved; see ``flat`` and ``without_added_keys``. product: folder of its evaluate stage.
         finished: when the product was, ISO time.
         place: where it stands among all runs: number of the folder that was given, then of its job in a sweep.
+        stages: stage -> folder of its product, of those that its record names.
     """
 
     config: Mapping[str, Any]
     product: Path
     finished: str
     place: tuple[int, int]
+    stages: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -48,6 +51,11 @@ class Run:
     def name(self) -> str:
         """What the run is called."""
         return str(self.config.get("run.name", ""))
+
+    @property
+    def judge(self) -> Path | None:
+        """The folder of the judge that it trained and evaluated: of its last fit stage; None where it trained none."""
+        return next((self.stages[name] for name in reversed(FIT_STAGES) if name in self.stages and self.config.get("judge") is None), None)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
                 records[record.key] = (path, record, min(number, records.get(record.key, (path, record, number))[2]))
         for product in linked:
             products.setdefault(product, number)
-    entries = [_run_of(path, record, number) for path, record, number in records.values()]
+    entries = [run_of(path, record, number) for path, record, number in records.values()]
     runs = sorted((entry for entry in entries if isinstance(entry, Run)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
     # Runs may share a product under different names.
@@ -136,8 +144,15 @@ def _rank(record: RunRecord) -> tuple[bool, str]:
     return record.status == COMPLETE, record.finished
 
 
-def _run_of(path: Path, record: RunRecord, number: int) -> Run | LeftOut:
-    """The run of a record, or why there is nothing to compare."""
+def run_of(path: Path, record: RunRecord, number: int = 0) -> Run | LeftOut:
+    """The run of a record, or why there is nothing to compare.
+
+    Args:
+        path: of the record's file. record: its content. number: of the folder that was given, among all of them.
+
+    Raises:
+        DataError: if its configuration is none, or the manifest of its product cannot be read.
+    """
     if not isinstance(record.config, Mapping):
         raise DataError(f"{path}: the configuration is no mapping, so this is no record of a run; remove it")
     config = without_added_keys(flat(record.config))
@@ -150,7 +165,8 @@ def _run_of(path: Path, record: RunRecord, number: int) -> Run | LeftOut:
     product = path.parent / record.stages["evaluate"]
     if not is_evaluation(product):
         return LeftOut(what, f"its evaluation is gone: {product} does not exist or is not whole")
-    return Run(_with_seed(config, path), product, _finished(product), (number, -1 if record.job is None else record.job))
+    stages = {name: path.parent / folder for name, folder in record.stages.items()}
+    return Run(_with_seed(config, path), product, _finished(product), (number, -1 if record.job is None else record.job), stages)
 
 
 def _run_in(product: Path, number: int) -> Run:

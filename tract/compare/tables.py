@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tract.compare.comparison import BenchmarkTable, Comparison, Row
-from tract.compare.intervals import QUESTIONS, SEEDS, Difference, Mean
+from tract.compare.intervals import MIN_SEEDS, QUESTIONS, SEEDS, Difference, Mean
 from tract.compare.readings import CONSTANT
 from tract.evaluation.cells import NOT_COMPUTED, Cell, Table, TextRow, aligned, cell, escaped, markdown_lines, markdown_of, printable
 from tract.evaluation.results import Estimate
@@ -17,6 +17,7 @@ BASELINE_CELL = Cell("baseline")
 # The terminal table shows these of the metrics, where they are among those that were chosen, else the first two.
 _SHORT_METRICS = ("pearson_r", "rmse")
 _SHORT_LABEL, _SHORT_WIDTH, _SHORT_LEFT_OUT = 36, 112, 10
+_TITLE_NAMES = 3
 
 
 def percent(comparison: Comparison) -> str:
@@ -27,6 +28,31 @@ def percent(comparison: Comparison) -> str:
 def row_label(row: Row) -> str:
     """What a row's variant is called."""
     return CONSTANT_LABEL if row.predictor == CONSTANT else row.variant
+
+
+def marked_label(table: BenchmarkTable, place: int, untrained: Collection[str]) -> str:
+    """What a row's variant is called, and whether it is the best of its table, or a seed LLM that nobody trained.
+
+    Args:
+        place: of the row. untrained: labels of the variants that are seed LLMs, see ``Variant.is_untrained``.
+    """
+    row = table.rows[place]
+    marks = ["best"] * (place in table.best) + ["not trained"] * (row.predictor != CONSTANT and row.variant in untrained)
+    return f"{row_label(row)} ({', '.join(marks)})" if marks else row_label(row)
+
+
+def untrained_labels(comparison: Comparison) -> frozenset[str]:
+    """Labels of the variants that are seed LLMs."""
+    return frozenset(variant.label for variant in comparison.variants if variant.is_untrained)
+
+
+def order_of(comparison: Comparison) -> str:
+    """How rows are sorted, and what "best" means, in one sentence."""
+    metric = METRIC_LABELS[comparison.options.metrics[0]]
+    return (
+        f'Rows are sorted by {metric}, the best first. "best" is the best mean on these items: no choice that would hold on others, and '
+        "only a difference marked * is told from the baseline"
+    )
 
 
 def reference_label(table: BenchmarkTable) -> str:
@@ -46,8 +72,14 @@ def mean_cell(mean: Mean, metric: str) -> Cell:
     shown = cell(mean.estimate, metric)
     if mean.estimate.value is not None and not mean.kind:
         shown = Cell(shown.value)
-    some = f"{mean.seeds}/{mean.runs} seeds" if 0 < mean.seeds < mean.runs else ""
+    some = _seeds(mean.seeds, mean.runs, has_interval=bool(mean.kind))
     return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (mean.kind == QUESTIONS), some))))
+
+
+def _seeds(count: int, all_of_them: int, *, has_interval: bool) -> str:
+    """How many seeds a mean is over, where not all have a number; and that they are too few for an interval."""
+    seeds = f"{count}/{all_of_them} seeds" if 0 < count < all_of_them else ""
+    return f"{seeds or f'{count} seeds'}: no interval" if 1 < count < MIN_SEEDS and not has_interval else seeds
 
 
 def difference_cell(estimate: Estimate, difference: Difference, metric: str, kind: str) -> Cell:
@@ -55,7 +87,7 @@ def difference_cell(estimate: Estimate, difference: Difference, metric: str, kin
     shown = cell(estimate, metric, difference=True)
     if estimate.value is not None and estimate.low is None:
         shown = Cell(shown.value)
-    some = f"{difference.seeds}/{difference.pairs} seeds" if 0 < difference.seeds < difference.pairs else ""
+    some = _seeds(difference.seeds, difference.pairs, has_interval=estimate.low is not None)
     return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (kind == QUESTIONS), some))))
 
 
@@ -63,16 +95,19 @@ def tables_of(comparison: Comparison, table: BenchmarkTable) -> list[Table]:
     """The tables of one benchmark: means, differences with intervals over seeds, and the same with intervals over questions."""
     metrics = comparison.options.metrics
     head = ("variant", "predictor", "seeds", *(METRIC_LABELS[metric] for metric in metrics))
-    means = [_text_row(row, [_mean_cell(row, metric) for metric in metrics]) for row in table.rows]
+    labels = [marked_label(table, place, untrained_labels(comparison)) for place in range(len(table.rows))]
+    means = [_text_row(row, label, [_mean_cell(row, metric) for metric in metrics]) for row, label in zip(table.rows, labels, strict=True)]
     shown = [Table(f"Mean over seeds, with its {percent(comparison)} interval", head, tuple(means))]
     differences = [difference for row in table.rows for difference in row.differences.values()]
     if table.reference is None or not differences:
         return shown
     title = f"Paired difference to {reference_label(table)}, {percent(comparison)} interval over"
     if any(difference.over_seeds.low is not None for difference in differences):
-        shown.append(Table(f"{title} seeds: the randomness of training and sampling", head, _difference_rows(table, metrics, SEEDS)))
+        shown.append(
+            Table(f"{title} seeds: the randomness of training and sampling", head, _difference_rows(table, labels, metrics, SEEDS))
+        )
     if any(difference.over_questions.low is not None for difference in differences):
-        shown.append(Table(f"{title} questions: the choice of test items", head, _difference_rows(table, metrics, QUESTIONS)))
+        shown.append(Table(f"{title} questions: the choice of test items", head, _difference_rows(table, labels, metrics, QUESTIONS)))
     return shown
 
 
@@ -81,7 +116,7 @@ def _mean_cell(row: Row, metric: str) -> Cell:
     return Cell(NOT_COMPUTED) if row.predictor == CONSTANT and mean.estimate.value is None else mean_cell(mean, metric)
 
 
-def _difference_rows(table: BenchmarkTable, metrics: Sequence[str], kind: str) -> tuple[TextRow, ...]:
+def _difference_rows(table: BenchmarkTable, labels: Sequence[str], metrics: Sequence[str], kind: str) -> tuple[TextRow, ...]:
     rows = []
     for place, row in enumerate(table.rows):
         if place == table.reference or not row.differences:
@@ -92,14 +127,14 @@ def _difference_rows(table: BenchmarkTable, metrics: Sequence[str], kind: str) -
             estimate = difference.over_seeds if kind == SEEDS else difference.over_questions
             undefined = row.predictor == CONSTANT and estimate.value is None
             cells.append(Cell(NOT_COMPUTED) if undefined else difference_cell(estimate, difference, metric, ""))
-        rows.append(_text_row(row, cells, next(iter(row.differences.values())).pairs))
+        rows.append(_text_row(row, labels[place], cells, next(iter(row.differences.values())).pairs))
     return tuple(rows)
 
 
-def _text_row(row: Row, cells: Sequence[Cell], seeds: int | None = None) -> TextRow:
+def _text_row(row: Row, label: str, cells: Sequence[Cell], seeds: int | None = None) -> TextRow:
     if row.predictor == CONSTANT:
-        return TextRow((row_label(row), "", ""), tuple(cells))
-    return TextRow((row_label(row), row.predictor, str(len(row.seeds) if seeds is None else seeds)), tuple(cells))
+        return TextRow((label, "", ""), tuple(cells))
+    return TextRow((label, row.predictor, str(len(row.seeds) if seeds is None else seeds)), tuple(cells))
 
 
 def meanings(comparison: Comparison) -> list[str]:
@@ -107,18 +142,27 @@ def meanings(comparison: Comparison) -> list[str]:
     share = percent(comparison)
     return [
         f"Over seeds: mean over the runs of a variant, which differ in their seed alone, with Student's t-interval ({share}, seeds - 1 "
-        "degrees of freedom). It covers the randomness of training and sampling, on these very test items.",
-        f"Over questions (marked q where a variant has one seed): {share} percentiles of a bootstrap that draws whole questions with "
-        "replacement. It covers the choice of test items, for these very runs.",
+        f"degrees of freedom). It covers the randomness of training and sampling, on these very test items. It needs {MIN_SEEDS} seeds: "
+        "with two it would be 12.7 standard errors wide to each side (at 95 %), and say nothing.",
+        f"Over questions (marked q where it stands in place of one over seeds): {share} percentiles of a bootstrap that draws whole "
+        "questions with replacement. It covers the choice of test items, for these very runs, and is the same with one seed or several.",
         "A difference is a variant minus the baseline, seed by seed, averaged over the seeds that both have; its interval over questions "
-        "draws the same questions for both. * marks an interval that excludes 0; nothing is corrected for the number of comparisons.",
+        "draws the same questions for both, so it is paired by items within each seed. * marks an interval that excludes 0, of a "
+        "difference that is not 0 in three decimals; nothing is corrected for the number of comparisons.",
         "The constant baseline is the mean of the true scores: its RMSE is what a judge has to beat.",
     ]
 
 
+def title_of(comparison: Comparison) -> str:
+    """What was compared, by the names of the runs."""
+    names = list(dict.fromkeys(variant.name for variant in comparison.variants if variant.name))
+    more = f" and {len(names) - _TITLE_NAMES} more" if len(names) > _TITLE_NAMES else ""
+    return f"Comparison of runs: {printable(', '.join(names[:_TITLE_NAMES]))}{more}" if names else "Comparison of runs"
+
+
 def markdown(comparison: Comparison) -> str:
     """All tables as Markdown, names escaped. Ends with a newline."""
-    blocks = ["# Comparison of runs", f"Baseline: {escaped(comparison.baseline)}."]
+    blocks = [f"# {escaped(title_of(comparison))}", f"Baseline: {escaped(comparison.baseline)}. {order_of(comparison)}."]
     for table in comparison.tables:
         blocks.append(f"## {escaped(table.benchmark)} ({size(table)})")
         for part in tables_of(comparison, table):
@@ -134,7 +178,8 @@ def markdown(comparison: Comparison) -> str:
 
 def terminal(comparison: Comparison) -> str:
     """Tables of two metrics for each benchmark, about 100 columns wide, and what was left out."""
-    blocks = [_short_table(table, short_metrics(comparison.options.metrics)) for table in comparison.tables]
+    untrained = untrained_labels(comparison)
+    blocks = [_short_table(table, short_metrics(comparison.options.metrics), untrained) for table in comparison.tables]
     blocks.append(_legend(comparison))
     if comparison.left_out:
         runs = [f"  {printable(out.what)}: {printable(out.why)}" for out in comparison.left_out]
@@ -143,17 +188,17 @@ def terminal(comparison: Comparison) -> str:
     return "\n\n".join(blocks)
 
 
-def _short_table(table: BenchmarkTable, metrics: Sequence[str]) -> str:
+def _short_table(table: BenchmarkTable, metrics: Sequence[str], untrained: Collection[str]) -> str:
     """The metrics beside each other, or below each other where that would be too wide."""
-    parts = [_text_lines(table, metrics)]
+    parts = [_text_lines(table, metrics, untrained)]
     if len(parts[0][1]) > _SHORT_WIDTH:
-        parts = [_text_lines(table, [metric]) for metric in metrics]
-    title, notes = f"{printable(table.benchmark)}: {size(table)}", [f"  {printable(note)}" for note in table.notes]
-    return "\n".join([title, "\n\n".join("\n".join(part) for part in parts), *notes])
+        parts = [_text_lines(table, [metric], untrained) for metric in metrics]
+    head, notes = f"{printable(table.benchmark)}: {size(table)}", [f"  {printable(note)}" for note in table.notes]
+    return "\n".join([head, "\n\n".join("\n".join(part) for part in parts), *notes])
 
 
-def _text_lines(table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
-    lines = _short_lines(table, metrics)
+def _text_lines(table: BenchmarkTable, metrics: Sequence[str], untrained: Collection[str]) -> list[str]:
+    lines = _short_lines(table, metrics, untrained)
     head, *body = ("  ".join(line) for line in aligned(lines, lines[0].index("seeds")))
     return [head, "-" * len(head), *body]
 
@@ -164,13 +209,15 @@ def short_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple([*usual, *(metric for metric in metrics if metric not in usual)][:2])
 
 
-def _short_lines(table: BenchmarkTable, metrics: Sequence[str]) -> list[list[str]]:
+def _short_lines(table: BenchmarkTable, metrics: Sequence[str], untrained: Collection[str]) -> list[list[str]]:
     several = len({row.predictor for row in table.rows if row.predictor != CONSTANT}) > 1
     lines = [["variant", "predictor", "seeds"]]
     for metric in metrics:
         lines[0] += [METRIC_LABELS[metric], "difference"][: 1 if table.reference is None else 2]
     for place, row in enumerate(table.rows):
-        line = [_cut(row_label(row)), *(["", ""] if row.predictor == CONSTANT else [row.predictor, str(len(row.seeds))])]
+        mark = marked_label(table, place, untrained).removeprefix(row_label(row))
+        label = _cut(row_label(row), _SHORT_LABEL - len(mark)) + mark
+        line = [label, *(["", ""] if row.predictor == CONSTANT else [row.predictor, str(len(row.seeds))])]
         for metric in metrics:
             line.append(str(_mean_cell(row, metric)))
             if table.reference is not None:
@@ -187,16 +234,17 @@ def _shown_difference(row: Row, metric: str) -> Cell:
     return difference_cell(estimate, difference, metric, kind)
 
 
-def _cut(label: str) -> str:
+def _cut(label: str, width: int) -> str:
     """The label with its middle cut out if it is long: settings that tell variants apart stand at the end."""
-    half = (_SHORT_LABEL - 3) // 2
-    return label if len(label) <= _SHORT_LABEL else f"{label[:half]}...{label[-half:]}"
+    half = (width - 3) // 2
+    return label if len(label) <= width else f"{label[:half]}...{label[-half:]}"
 
 
 def _legend(comparison: Comparison) -> str:
     kinds = {mean.kind for table in comparison.tables for row in table.rows for mean in row.means.values()}
     kinds |= {difference.shown[1] for table in comparison.tables for row in table.rows for difference in row.differences.values()}
-    parts = [f"[{percent(comparison)} interval over seeds]"] if SEEDS in kinds else []
+    parts = [f"best first, by {METRIC_LABELS[comparison.options.metrics[0]]}"]
+    parts += [f"[{percent(comparison)} interval over seeds]"] if SEEDS in kinds else []
     parts += [f"[{percent(comparison)} interval over questions]q"] if QUESTIONS in kinds else []
     if references := dict.fromkeys(reference_label(table) for table in comparison.tables if table.reference is not None):
         parts.append(f"difference: paired, minus {' or '.join(map(printable, references))}; * its interval excludes 0")

@@ -53,6 +53,12 @@ class Variant:
         """What they differ by from the experiment that they are named after; empty for nothing."""
         return str(self.settings.get("run.ablation") or "")
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether its judge is a seed LLM as it is."""
+        judge, stages = self.settings.get("judge"), self.settings.get("pipeline") or ()
+        return judge == "seed" or (judge is None and not {"stage1", "stage2"} & set(stages))
+
 
 def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:
     """(variants in the order of their first runs, runs that a newer one with the same settings and seed stands for)."""

@@ -18,7 +18,7 @@ NOT_COMPUTED = "-"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number as text. ``marked``: it is a difference whose interval excludes 0."""
+    """One number as text. ``marked``: it is a difference, not 0 as it is printed, whose interval excludes 0."""
 
     value: str
     interval: str = ""
@@ -66,17 +66,24 @@ def format_number(value: float, metric: str, *, signed: bool = False) -> str:
     return text if metric in IN_POINTS else re.sub(r"^([+-]?)0\.", r"\1.", text)
 
 
+def rounds_to_zero(value: float) -> bool:
+    """Whether a number is zero in three decimals."""
+    return f"{value:z.3f}" == "0.000"
+
+
 def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) -> Cell:
     """``value [low, high]``; ``undefined`` for what has no value or no interval, ``-`` for None: not computed."""
     if estimate is None:
         return Cell(NOT_COMPUTED)
     if estimate.value is None:
         return Cell(UNDEFINED)
-    value = format_number(estimate.value, metric, signed=difference)
+    # The sign of a bound says on which side of 0 it lies; a value that is zero as it is printed has none.
+    value = format_number(estimate.value, metric, signed=difference and not rounds_to_zero(estimate.value))
     if estimate.low is None or estimate.high is None:
         return Cell(value, f"[{UNDEFINED}]")
     low, high = (format_number(bound, metric, signed=difference) for bound in (estimate.low, estimate.high))
-    return Cell(value, f"[{low}, {high}]", difference and (estimate.low > 0 or estimate.high < 0))
+    excludes_zero = (estimate.low > 0 or estimate.high < 0) and not rounds_to_zero(estimate.value)
+    return Cell(value, f"[{low}, {high}]", difference and excludes_zero)
 
 
 def escaped(text: object) -> str:

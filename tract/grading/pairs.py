@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def read_graded(path: Path, key: str, given: Mapping[str, str]) -> GradedFile:
     """
     first = first_columns(path)
     if "judge_score" not in first or "judge_status" not in first:
-        raise DataError(f"{path}: has no columns judge_score and judge_status; grade it first: tract grade {path} --judge ... -o ...")
+        how = f"tract grade {shlex.quote(str(path))} --judge ... -o ..."
+        raise DataError(f"{path}: has no columns judge_score and judge_status; grade it first: {how}")
     columns = columns_in(first, given, str(path), required=tuple(dict.fromkeys((key, "instruction"))))
     answers: dict[str, Answer | None] = {}  # None where a key stands for several answers
     times: Counter[str] = Counter()

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tract.command_line import install_command
 from tract.config_devices import vllm_is_missing
 from tract.errors import ConfigError
 from tract.generation.packed import pack_linears
@@ -201,7 +202,7 @@ def _installed(start: Any, extra: str) -> Any:
         try:
             return await start()
         except ModuleNotFoundError as error:
-            install = f"pip install -c constraints.txt -e '.[{extra}]'"
+            install = install_command(extra)
             raise ConfigError(f"backend: the package {error.name} is missing; run `{install}`") from error
 
     return run

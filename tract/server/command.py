@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tract import interruption
+from tract.command_line import install_command
 from tract.entry import guarded
 from tract.errors import ConfigError
 from tract.judge.arguments import add_judge_arguments, options_of
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings, options = _settings(arguments), options_of(arguments)
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"the package {package} is missing; run `pip install -c constraints.txt -e '.[serve]'`")
+            raise ConfigError(f"the package {package} is missing; run `{install_command('serve')}`")
     _log_to_stderr()
     from tract.server.running import is_loopback, listen, serve
 

@@ -16,7 +16,6 @@ import errno
 import gc
 import logging
 import os
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ from tract.config_rules import AUTO, STAGES
 from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
-from tract.stages.commands import next_command, override
+from tract.stages.commands import is_job, next_commands
 from tract.stages.identity import code_digests, named_code
 from tract.stages.judge_location import SEED
 from tract.stages.judges import find_judge, with_exact_judges
@@ -42,7 +41,7 @@ from tract.stages.products import Product, open_product
 from tract.stages.run_folder import StageFolder
 from tract.stages.run_record import recorded
 from tract.stages.stage import Stage, complete_product, folder_of, label_of, outdated, run_stage
-from tract.stages.tracking import FOLDER, offline_runs
+from tract.stages.tracking import offline_runs, sync_command
 from tract.validation import typed, validate
 
 log = logging.getLogger(__name__)
@@ -118,9 +117,11 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
 
 def _tell_offline(cfg: Config, products: Mapping[str, Product]) -> None:
     """Says how W&B gets the runs that were logged without it."""
-    if offline_runs(cfg, [str(product.manifest["key"]) for product in products.values()]):
-        place = shlex.quote(str(Path(cfg.paths.runs) / FOLDER))
-        log.info("W&B: the runs were logged offline; with a key, this uploads them: wandb sync --yes %s/offline-run-*", place)
+    # Parents too: of the two judges that an evaluation compares, one is no stage of the pipeline.
+    parents = [Path(place) for product in products.values() for place in product.manifest.get("parents", {}).values()]
+    keys = [*(str(product.manifest["key"]) for product in products.values()), *(place.name.rpartition("-")[2] for place in parents)]
+    if folders := offline_runs(cfg, keys):
+        log.info("W&B: this run was logged offline; with a key, this uploads it: %s", sync_command(cfg, folders))
 
 
 def _make_place(key: str, folder: str) -> None:
@@ -262,19 +263,9 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
     inputs = {"predicted": str(products["predict"].path), **({"other": str(other.path)} if other else {})}
     product = _obtain(Task("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
     log.info("results:\n\n%s\n\n  report: %s", read_short_table(product), product.path / REPORT_FILE)
-    if any(stage in products for stage in _FIT):
-        log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in _next_commands(cfg, _judged(cfg, products))))
+    if any(stage in products for stage in _FIT) and not is_job():
+        log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in next_commands(cfg, _judged(cfg, products))))
     return product
-
-
-def _next_commands(cfg: Config, judge: str) -> list[str]:
-    """Three commands that go on from a trained judge, with the overrides that this run was given."""
-    weight = cfg.objective.score_loss_weight
-    return [
-        next_command("evaluate.py", override("judge", judge), f"evaluation.n_cot={2 * max(1, cfg.evaluation.n_cot)}", "compare_to=seed"),
-        next_command("train.py", f"objective.lambda={weight / 10 if weight else 1:g}"),
-        next_command("train.py -m", f"seed={cfg.seed + 1},{cfg.seed + 2}"),
-    ]
 
 
 def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
