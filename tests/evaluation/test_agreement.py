@@ -90,7 +90,7 @@ def test_what_is_not_defined_is_none_and_never_a_number() -> None:
 def test_a_pair_of_raters_needs_three_items_in_common() -> None:
     found = rater_agreement([[("a", 1.0), ("b", 2.0)], [("a", 5.0), ("b", 4.0)]])
     assert found is not None
-    assert (found.pairwise_r, found.n_rater_pairs) == (None, 0)
+    assert (found.pairwise_r, found.n_rater_pairs, found.others_r) == (None, 0, None)
     assert found.alpha is not None
 
 

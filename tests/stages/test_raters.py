@@ -168,3 +168,22 @@ def test_scores_alone_are_no_cots_to_learn(rated: Callable[..., tuple[Config, An
     cfg.stage = "stage1"
     with pytest.raises(ConfigError, match=r"none of the \d+ items of the training split has a CoT to learn, .*ablation=regression_only"):
         prepare(cfg)
+
+
+def test_a_list_of_score_columns_is_a_value_of_the_configuration(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    """As it is written on a command line; each rater's scores are trained on, with a comment and without."""
+    rows = [f"Question {n}?,Answer {n}.,{1 + n % 5},{'' if n % 3 == 0 else 5 - n % 5},{f'Remark {n}.' if n % 2 else ''}" for n in range(20)]
+    (tmp_path / "wide.csv").write_text("question,answer,anna,ben,anna_comment\n" + "\n".join(rows) + "\n")
+    cfg, _ = tiny_config(
+        "data=columns", f"data.path={tmp_path}/wide.csv", "data.source.columns.instruction=question",
+        "data.source.columns.response=answer", "data.source.columns.score=[anna,ben]", "data.source.columns.cot=[anna_comment,null]",
+    )  # fmt: skip
+    cfg.stage = "stage1"
+    data = prepare(cfg)
+    found = data.tokens.dataset.with_format(None)
+    assert [row["score_index"] for row in found] == [[n % 5] if n % 2 else [] for n in range(20)]
+    assert [row["rating_index"] for row in found] == [
+        ([] if n % 2 else [n % 5]) + ([] if n % 3 == 0 else [4 - n % 5]) for n in range(20)
+    ]  # fmt: skip
+    assert data.agreement is not None
+    assert (data.agreement.n_items, data.agreement.n_raters) == (13, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from tract.evaluation.results import Array
 from tract.evaluation.weighted import SAME_SCORE, Indices, alpha_of_sums, weighted_pearson
 
-# Items that two raters must both have scored for a correlation between them.
+# Items that two raters must both have scored for a correlation between them; a correlation over all scores needs as many.
 MIN_COMMON_ITEMS = 3
 
 Scores = Sequence[tuple[str | None, float]]  # (rater, score in points) of an item; None where the rater is not known
@@ -31,7 +31,7 @@ class RaterAgreement:
         pairwise_rmse, pairwise_difference: root mean squared and mean absolute difference in points, over all pairs of scores of
             the same item. exact: share of these pairs in which both scores are equal.
         others_r, others_rmse: Pearson r, and RMSE in points, of each score against the mean of its item's other scores: how well a
-            single rater predicts the others, which a judge can be compared with.
+            single rater predicts the others, which a judge can be compared with. The r needs ``MIN_COMMON_ITEMS`` items.
     """
 
     n_items: int
@@ -94,7 +94,7 @@ def rater_agreement(items: Sequence[Scores]) -> RaterAgreement | None:
         pairwise_rmse=(squared / n_pairs) ** 0.5,
         pairwise_difference=absolute / n_pairs,
         exact=equal / n_pairs,
-        others_r=_pearson(values, others),
+        others_r=_pearson(values, others) if len(paired) >= MIN_COMMON_ITEMS else None,
         others_rmse=float(np.sqrt(np.mean((values - others) ** 2))),
     )
 
