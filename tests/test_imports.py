@@ -24,6 +24,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.inside",
             "tract.masking",
             "tract.model_name",
+            "tract.near_names",
             "tract.records",
         ),
         (),
@@ -62,7 +63,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (
-        ("tract.config", "tract.config_devices", "tract.config_rules", "tract.validation"),
+        ("tract.config", "tract.config_comments", "tract.config_devices", "tract.config_rules", "tract.validation"),
         ("schema", "text", "tensors", "sampling"),
     ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),
@@ -122,7 +123,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tract.judge", "tract.judge.*"),
         ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "stages"),
     ),
-    "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
+    "entry": (("tract.entry", "tract.config_help", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
     "export": (

@@ -15,6 +15,7 @@ from tract.entry import say
 from tract.errors import ConfigError, DataError
 from tract.given_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive, share
+from tract.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from tract.evaluation.results import Estimate
@@ -128,7 +129,8 @@ def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: 
     facts = scan(arguments.data, None)
     names, file = list(facts.kinds), str(arguments.data)
     if arguments.target not in names:
-        raise DataError(f"{file}: has no column {arguments.target!r} (--target); it has {', '.join(names)}"[:500])
+        hint = did_you_mean(arguments.target, names)
+        raise DataError(f"{file}: has no column {arguments.target!r} (--target){hint}; it has {', '.join(names)}"[:500])
     given = parse_columns(arguments.columns, others=(RATER,))
     if {"judge_score", "judge_distribution"} <= set(names):
         columns = columns_in(names, given, file, required=("instruction",), others=(RATER,))

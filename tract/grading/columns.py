@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from tract.data import fields
 from tract.data.rows import Row, RowProblem
 from tract.errors import ConfigError, DataError
 from tract.judge.requests import GradeRequest, rubric_of
+from tract.near_names import did_you_mean, near_names
 from tract.schema import Rubric
 
 FIELDS = ("instruction", "response", "reference_answer", "id", "rubric", "criteria", "score_descriptions")
@@ -136,7 +136,7 @@ def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> d
         if field.startswith(_DESCRIPTION):
             _check_label(field)
         elif field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
+            near = near_names(field, known, most=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(f"--columns: unknown field {field!r}; {hint}accepted are {', '.join(known)}, {_DESCRIPTION}SCORE")
         found[field] = column
@@ -167,12 +167,13 @@ def columns_in(
     found |= {name: name for name in names if name.startswith(_DESCRIPTION) and name not in given and _is_label(name)}
     for field, column in given.items():
         if (there := fields.column_called(column, names)) is None:
-            called = repr(column) if column else "without a name"
+            called = f"{column!r}{did_you_mean(column, names)}" if column else "without a name"
             raise DataError(f"{file}: has no column {called} (--columns {field}={column}); {_present(names)}")
         found[field] = there
     for field in required:
         if field not in found:
-            raise DataError(f"{file}: has no column {field!r}; {_present(names)}; say which one it is with --columns {field}=COLUMN")
+            hint = did_you_mean(field, names)
+            raise DataError(f"{file}: has no column {field!r}{hint}; {_present(names)}; say which one it is with --columns {field}=COLUMN")
     labels = {name.removeprefix(_DESCRIPTION): column for name, column in found.items() if name.startswith(_DESCRIPTION)}
     return Columns(
         {field: column for field, column in found.items() if not field.startswith(_DESCRIPTION)},
