@@ -18,6 +18,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "tract.errors",
             "tract.containers",
+            "tract.counts",
             "tract.durable",
             "tract.schema",
             "tract.given_paths",

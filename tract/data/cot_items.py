@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.cots import COTS_FILE, check_training, cot_at
-from tract.data.tokens import OVERLONG, TOKEN_FEATURES, TokenStore, cached_tokens
+from tract.data.tokens import OVERLONG, TOKEN_FEATURES, WITHOUT_GENERATED_COT, TokenStore, cached_tokens
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
 
-COTS_VERSION = 1  # raise it when ``with_cots`` makes other items than before: cached token ids are then made anew
+COTS_VERSION = 2  # raise it when ``with_cots`` makes other items than before: cached token ids are then made anew
 BATCH_ITEMS = 256  # items held in memory while token ids are put together
 MODES = ("self", "mixed")
 
@@ -38,7 +38,7 @@ def with_cots(
 ) -> TokenStore:
     """The token store with generated CoTs, and the true scores attached to them, as the continuations of its items.
 
-    Rows and order stay. Three statuses are added, all with no continuation: "dropped_not_generated" (no CoT was generated for
+    Rows and order stay. Three statuses are added, all with no continuation: "without_generated_cot" (no CoT was generated for
     the example), "dropped_no_cot" (none was kept) and "dropped_overlong" (too long with these CoTs). In mode "mixed" an
     example that has annotated CoTs is never without. Rows that were dropped before stay so.
 
@@ -168,7 +168,7 @@ def _status(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.boo
     before = np.array(items["status"].to_pylist(), dtype=object)
     usable = ~np.char.startswith(before.astype(str), "dropped")
     without = usable & (counts == 0)
-    status = np.where(without, np.where(generated, "dropped_no_cot", "dropped_not_generated").astype(object), before)
+    status = np.where(without, np.where(generated, "dropped_no_cot", WITHOUT_GENERATED_COT).astype(object), before)
     return np.where(usable & ~without & overlong, OVERLONG, status)
 
 

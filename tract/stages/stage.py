@@ -26,6 +26,7 @@ IMMATERIAL_CODE = (
     "tract",
     "tract.config*",
     "tract.containers",
+    "tract.counts",
     "tract.durable",
     "tract.errors",
     # Which of two exact ways sequences take; what was decided is part of the key.
