@@ -27,6 +27,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.model_name",
             "tract.near_names",
             "tract.records",
+            "tract.terminal",
         ),
         (),
     ),

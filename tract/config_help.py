@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.config_comments import File, chain, field_of, groups_of, leaves, read
 from tract.errors import ConfigError
+from tract.terminal import width
 
-# Columns of the terminal that are used.
-NARROWEST, WIDEST = 80, 100
 _KEY_WIDTH = 34  # of "key = value"; a longer one has its meaning on the line below
 _BELOW = " " * 8
 _LONGEST_VALUE = 48
@@ -28,11 +26,6 @@ _HELP_FLAGS = {"--help", "-h"}
 def wanted(arguments: Sequence[str]) -> bool:
     """Whether a command line asks for the help; ``--hydra-help`` is Hydra's own."""
     return any(word in _HELP_FLAGS for word in arguments)
-
-
-def width() -> int:
-    """The columns to write in: those of the terminal (or ``COLUMNS``), within bounds."""
-    return min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
 
 
 def help_text(conf: Path, config_name: str, arguments: Sequence[str], program: str) -> str:

@@ -13,7 +13,7 @@ EXAMPLES = {
     "dropped_overlong": "left out, since the sequence is longer than data.max_length",
     "dropped_unannotated": "left out, since they have no annotation to learn from",
     "dropped_no_cot": "left out, since stage2.filter kept none of their CoTs",
-    "without_generated_cot": "without a generated CoT (of test splits, or beyond data.max_train_items)",
+    "without_generated_cot": "without a generated CoT (as those of test splits)",
 }
 # Why a CoT ended -> in words.
 ENDINGS = {

@@ -62,6 +62,7 @@ IMMATERIAL_CODE = (
     "tract.stages.run_folder",
     "tract.stages.run_record",
     "tract.stages.stage",
+    "tract.stages.steps_bar",
     "tract.stages.tracking",
     "tract.stages.tracked_products",
     "tract.stages.wandb_logger",
