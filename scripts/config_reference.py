@@ -64,7 +64,7 @@ LONGEST_VALUE = 120
 # An option that sets more keys than this shows none of them: its file is linked, and the table of keys follows.
 MOST_SHOWN = 8
 # Groups without a key that a user sets.
-NOT_SHOWN = ("hydra/job_logging",)
+NOT_SHOWN = ("hydra/job_logging", "hydra/hydra_logging")
 
 
 # What tract/config.py and tract/config_rules.py know

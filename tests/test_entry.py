@@ -443,7 +443,12 @@ def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Pa
     assert len(manifests) == 2
     assert {json.loads(path.read_text())["training"]["optimizer_steps"] for path in manifests} == {2}
     assert not list((tmp_path / "runs").rglob("*.partial"))
-    assert done.stdout.count("stage1: finished, ") == 2, "each job logs to the terminal, once"
+    lines = done.stdout.splitlines()
+    assert [re.sub(r" after \d+ s", "", line.partition(";")[0]) for line in lines] == [
+        "job #0: objective=tract", "job #0: done", "job #1: objective=ce_only", "job #1: done",
+    ], "a line when a job begins and one when it ends"  # fmt: skip
+    logs = sorted((tmp_path / "runs" / "tract_quickstart" / "multirun" / "logs").iterdir())
+    assert [log.read_text().count("stage1: finished, ") for log in logs] == [1, 1]
 
 
 def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

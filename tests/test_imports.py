@@ -125,7 +125,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tract.judge", "tract.judge.*"),
         ("package", "schema", "text", "sampling", "evaluation", "config", "data", "modeling", "backends", "stages"),
     ),
-    "entry": (("tract.entry", "tract.config_help", "tract.multirun"), ("package", "interruption", "schema", "config")),
+    "entry": (("tract.entry", "tract.config_help", "tract.job_log", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
     "export": (

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from tract import import_order
 from tract.errors import ConfigError, Told
 from tract.interruption import Interrupted
+from tract.job_log import one_line_each
 from tract.masking import masked_text, secret_keys
 from tract.records import COMPLETE, FAILED, FOLDER, SWEEP, RunRecord, config_of, records_below
 
@@ -110,6 +112,12 @@ def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> floa
     Raises:
         SystemExit: if the job was interrupted or is to be started again, or if it has other tasks, which must end with it.
     """
+    shown = nullcontext() if is_submitit_job() else one_line_each(cfg)
+    with shown:
+        return _run_job(task, cfg)
+
+
+def _run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | Failure | None:
     try:
         return task(cfg)
     except Told as told:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tract.records import JOB_LOG
 from tract.stages.steps_bar import StepsBar
 
 
@@ -45,7 +46,15 @@ def test_a_terminal_gets_a_bar_of_optimizer_steps_that_does_not_wrap(monkeypatch
     assert shown[-1].startswith("stage1: 6 of 6 optimizer steps")
     assert any("loss 2.500" in line for line in shown)
     assert any("validating" in line for line in shown)
+    assert terminal.getvalue().endswith("\n"), "the line stays"
     assert max(map(len, shown)) <= 80
+
+
+def test_a_job_of_a_multirun_leaves_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv(JOB_LOG, "job0.log")
+    train(StepsBar("stage1"), total=2, begun=0, micro_batches=1)
+    assert not terminal.getvalue().rpartition("\r")[2].strip()
 
 
 def test_a_file_gets_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from tract.records import JOB_LOG
 from tract.stages.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class StepsBar(ProgressBar):
         self._bar: Any = None
         self._lines: Progress | None = None
         self._steps = 0
-        self._loss_at = 0.0
+        self._loss_at, self._loss = 0.0, ""
 
     def disable(self) -> None:
         """For the other ranks, as Lightning asks it."""
@@ -51,8 +53,9 @@ class StepsBar(ProgressBar):
         total, self._steps = int(pl_module.total_steps), trainer.global_step  # type: ignore[arg-type]
         if sys.stderr.isatty():
             self._bar = tqdm(
-                total=total, initial=self._steps, desc=self._what, bar_format=_FORMAT, dynamic_ncols=True, disable=False, file=sys.stderr
-            )
+                total=total, initial=self._steps, desc=self._what, bar_format=_FORMAT, dynamic_ncols=True, disable=False, file=sys.stderr,
+                leave=JOB_LOG not in os.environ,  # a job of a multirun leaves no line
+            )  # fmt: skip
         else:
             self._lines = Progress(self._what, "optimizer steps", total, self._steps, log.info, every_s=_REPORT_EVERY_S)
 
@@ -75,8 +78,7 @@ class StepsBar(ProgressBar):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes it back."""
         if self._bar is not None:
-            self._loss_at = 0.0
-            self._bar.set_postfix_str("")
+            self._bar.set_postfix_str(self._loss)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Ends the bar, also after an error."""
@@ -89,4 +91,5 @@ class StepsBar(ProgressBar):
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and now - self._loss_at >= _LOSS_EVERY_S:
             self._loss_at = now
-            self._bar.set_postfix_str(f"loss {float(loss):.3f}", refresh=False)
+            self._loss = f"loss {float(loss):.3f}"
+            self._bar.set_postfix_str(self._loss, refresh=False)
