@@ -65,7 +65,14 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (
-        ("tract.config", "tract.config_comments", "tract.config_devices", "tract.config_rules", "tract.validation"),
+        (
+            "tract.config",
+            "tract.config_arguments",
+            "tract.config_comments",
+            "tract.config_devices",
+            "tract.config_rules",
+            "tract.validation",
+        ),
         ("schema", "text", "tensors", "sampling"),
     ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),

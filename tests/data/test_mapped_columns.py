@@ -15,7 +15,7 @@ import pytest
 
 from tract.data.mapped_columns import MappedColumns
 from tract.data.store import ExampleStore, build_store
-from tract.errors import DataError
+from tract.errors import ConfigError, DataError
 from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
 
@@ -174,3 +174,9 @@ def test_a_packed_file_gives_the_same_examples(tmp_path: Path) -> None:
     (tmp_path / "in.ndjson").write_bytes(rated(tmp_path / "in.jsonl", RATED).read_bytes())
     found = [examples(tmp_path / name, tmp_path / "cache", RATED_COLUMNS) for name in ("in.csv", "in.csv.gz", "in.ndjson")]
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("descriptions", "found"), [({True: "good"}, "is no score label"), ({"1": False}, "found False")])
+def test_a_word_that_yaml_made_a_boolean_says_quote_it(descriptions: dict[object, object], found: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.source\.rubric\.descriptions\..*: {found}.*: quote it, e\.g\. 'yes'"):
+        MappedColumns("x.jsonl", {"instruction": "a", "response": "b"}, {"criteria": "Is it good?", "descriptions": descriptions})
