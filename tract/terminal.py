@@ -32,10 +32,15 @@ def folded(text: str, indent: str = _INDENT) -> str:
     return first + newline + rest
 
 
+def folds() -> bool:
+    """Whether people read the output as it comes: on a terminal, or where ``COLUMNS`` is set."""
+    return sys.stdout.isatty() or "COLUMNS" in os.environ
+
+
 class FoldingFormatter(MaskedFormatter):
     """Folds long lines where people read them: on a terminal, or where ``COLUMNS`` is set. In a file each message stays one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, or lines, of a record."""
         text = super().format(record)
-        return folded(text) if sys.stdout.isatty() or "COLUMNS" in os.environ else text
+        return folded(text) if folds() else text
