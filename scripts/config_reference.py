@@ -15,8 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, is_dataclass
-from functools import cache
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -28,9 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 sys.path.insert(0, str(ROOT))
 
+
 from tracked_files import tracked  # noqa: E402
 
 from tract.config import YAML_NAMES, Config  # noqa: E402
+from tract.config_comments import File, chain, field_of, first_where, groups_of, leaves, read  # noqa: E402
 from tract.config_rules import field_problems  # noqa: E402
 from tract.validation import typed  # noqa: E402
 
@@ -66,123 +67,10 @@ LONGEST_VALUE = 120
 # An option that sets more keys than this shows none of them: its file is linked, and the table of keys follows.
 MOST_SHOWN = 8
 # Groups without a key that a user sets.
-NOT_SHOWN = ("hydra/job_logging",)
-
-
-@dataclass(frozen=True)
-class File:
-    """A YAML file of conf.
-
-    Attributes:
-        path: where it is. header: its first block of comments, line by line.
-        comments: dotted key -> the comment above it and beside it.
-        values: dotted key -> value; sections that hold keys are absent. bases: the options of its group that it starts from.
-        chosen: group -> the option of it that the file chooses.
-    """
-
-    path: Path
-    header: tuple[str, ...]
-    comments: dict[str, str]
-    values: dict[str, Any]
-    bases: tuple[str, ...]
-    chosen: dict[str, str]
-
-
-# Reading YAML with its comments
-
-
-def read(path: Path) -> File:
-    """A file with its comments."""
-    return File(path, *_parsed(path.read_text(encoding="utf-8")))
-
-
-@cache
-def _parsed(text: str) -> tuple[tuple[str, ...], dict[str, str], dict[str, Any], tuple[str, ...], dict[str, str]]:
-    """What a file holds, in the order of the attributes of ``File``."""
-    lines = text.splitlines()
-    after_header = _first(lines, lambda line: not line.startswith("#"))
-    header = [line[1:].removeprefix(" ") for line in lines[:after_header] if not line.startswith("# @package")]
-    loader = Loader(text)
-    root = loader.get_single_node()
-    comments = dict(_comments(root, lines, "", after_header)) if isinstance(root, yaml.MappingNode) else {}
-    content = loader.construct_document(root) if root else {}  # type: ignore[no-untyped-call]
-    entries = content.get("defaults", [])
-    bases = [entry for entry in entries if isinstance(entry, str) and not re.search(r"^_self_$|[/ @]", entry)]
-    chosen = {
-        re.sub(r"^(override )?/?", "", group): option for entry in entries if isinstance(entry, dict) for group, option in entry.items()
-    }
-    named = ((key.removeprefix("hydra.sweeper.params."), value) for key, value in leaves(content))  # what a sweep varies, as it is named
-    values = {key: value for key, value in named if not re.match(r"(defaults|hydra)(\.|$)", key)}
-    return tuple(header), comments, values, tuple(bases), chosen
-
-
-def _first(lines: list[str], wanted: Any) -> int:
-    return next((number for number, line in enumerate(lines) if wanted(line)), len(lines))
-
-
-def _comments(node: yaml.MappingNode, lines: list[str], prefix: str, free: int) -> Iterator[tuple[str, str]]:
-    """Dotted key and comment; ``free`` is the first line that is no part of what stands before."""
-    for name, value in node.value:
-        key, number = f"{prefix}{name.value}", name.start_mark.line
-        above: list[str] = []
-        while number - 1 - len(above) >= free and lines[number - 1 - len(above)].lstrip().startswith("#"):
-            above.insert(0, lines[number - 1 - len(above)].strip().lstrip("#").strip())
-        beside = re.search(r"\s# (.*)$", lines[number][value.end_mark.column :]) if value.end_mark.line == number else None
-        words = [*above, *([beside[1]] if beside else [])]
-        if words:
-            yield key, " ".join(words)
-        if isinstance(value, yaml.MappingNode):
-            yield from _comments(value, lines, f"{key}.", number + 1)
-        free = _line_behind(value)
-
-
-def _line_behind(node: yaml.Node) -> int:
-    """The first line behind a value; the end of a block collection as YAML sees it is the next token, comments included."""
-    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        return _line_behind(last[1] if isinstance(node, yaml.MappingNode) else last)
-    of_block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
-    return int(node.end_mark.line) + (not of_block)
-
-
-def leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything that is no section with keys."""
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+NOT_SHOWN = ("hydra/job_logging", "hydra/hydra_logging")
 
 
 # What tract/config.py and tract/config_rules.py know
-
-
-@cache
-def _types_of_fields(kind: type) -> dict[str, Any]:
-    """Name of a field in YAML -> its type."""
-    return {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
-
-
-@cache
-def _comments_of_fields(kind: type) -> dict[str, str]:
-    """Name of a field in YAML -> the comment beside it."""
-    found = re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE)
-    return {YAML_NAMES.get(name, name): comment for name, comment in found if not comment.startswith('"')}
-
-
-@cache
-def field_of(key: str) -> tuple[Any, str]:
-    """The type of a dotted key and the comment beside it; (None, "") for what the typed configuration does not hold."""
-    kind: Any = Config
-    comment = ""
-    for name in key.split("."):
-        if not is_dataclass(kind):
-            return None, ""
-        kind_of = _types_of_fields(typing.cast(type, kind))
-        if name not in kind_of:
-            return None, ""
-        comment, kind = _comments_of_fields(typing.cast(type, kind)).get(name, ""), kind_of[name]
-    return kind, comment
 
 
 def first_sentence(kind: Any) -> str:
@@ -239,25 +127,6 @@ def _put(node: Any, name: str, value: Any) -> None:
         setattr(node, name, value)
 
 
-# The groups of conf
-
-
-def groups_of(conf: Path) -> dict[str, dict[str, File]]:
-    """Group -> option -> file; ``_base`` is among them where a group has one. A user's own files are left out, see ``tracked``."""
-    files = [path for path in tracked(conf, "*.yaml") if path.parent != conf]
-    holders = {path.parent for path in files}
-    groups: dict[str, dict[str, File]] = {}
-    for path in files:
-        group = next(folder for folder in reversed([path.parent, *path.parents]) if folder in holders)  # the outermost one with files
-        groups.setdefault(group.relative_to(conf).as_posix(), {})[path.relative_to(group).with_suffix("").as_posix()] = read(path)
-    return dict(sorted(groups.items()))
-
-
-def chain(options: dict[str, File], name: str) -> list[File]:
-    """A file and those of its group that it starts from, the nearest first."""
-    return [options[name], *(file for base in options[name].bases if base in options for file in chain(options, base))]
-
-
 # Markdown
 
 
@@ -307,7 +176,7 @@ class Reference:
 
     def __init__(self, conf: Path) -> None:
         self.conf = conf
-        self.groups = {group: options for group, options in groups_of(conf).items() if group not in NOT_SHOWN}
+        self.groups = {group: options for group, options in groups_of(conf, tracked(conf, "*.yaml")).items() if group not in NOT_SHOWN}
         self.train = read(conf / "train.yaml")
         self.chosen = self.train.chosen
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
@@ -369,7 +238,7 @@ class Reference:
             sets = []
         shown = "; ".join(part for part in (f"as {', '.join(base)}" if base else "", ", ".join(sets)) if part)
         default = " (chosen)" if self.chosen.get(group) == name else ""
-        header = file.header[: _first(list(file.header), lambda line: not line.strip())]  # examples follow behind a blank line
+        header = file.header[: first_where(list(file.header), lambda line: not line.strip())]  # examples follow behind a blank line
         return f"{link(file.path, self.conf, f'`{name}`')}{default}", cell(" ".join(header)), shown
 
     def _keys(self, keys: list[str], files: list[File], prefix: str = "", options: dict[str, File] | None = None) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
+from tract.config_comments import leaves
+from tract.config_help import help_text, in_one_line, sentence
 from tract.entry import ALLOCATOR, launch, show_masked
 from tract.errors import DataError, TrainingError
 from tract.validation import validate
@@ -83,6 +87,12 @@ def write_experiment(folder: Path, text: str) -> list[str]:
             "trainer.bogus=1",
             "trainer.bogus: unknown key of trainer; keys of it that the configuration does not hold yet are added with a plus",
         ),
+        ("model=mistrl", "model: there is no option 'mistrl' (did you mean mistral_7b_instruct?); accepted are gemma3_12b,"),
+        ("experiment=tract_quikstart", "experiment: there is no option 'tract_quikstart' (did you mean tract_quickstart"),
+        ("+ablation=ce_ony", "ablation: there is no option 'ce_ony' (did you mean ce_only?); accepted are"),
+        ("modle=tiny", "modle: unknown key (did you mean model?); accepted are seed,"),
+        ("ablaton=ce_only", "ablaton: unknown group (did you mean +ablation?); groups that are chosen with a plus are ablation,"),
+        ("+ablaton=ce_only", "ablaton: unknown"),
         ("model=foo", "model: there is no option 'foo'; accepted are gemma3_12b, gemma3_1b,"),
         ("experiment=foo", "experiment: there is no option 'foo'; accepted are ce_both_mistral,"),
         ("+ablation=foo", "ablation: there is no option 'foo'; accepted are ce_both, ce_only,"),
@@ -92,6 +102,12 @@ def write_experiment(folder: Path, text: str) -> list[str]:
         ("run.tags=[a", "override 'run.tags=[a': cannot be read (no viable alternative at input '[a'); write KEY=VALUE"),
         ("model.pad_token=<unk>", "override 'model.pad_token=<unk>': cannot be read (LexerNoViableAltException: "),
         ("seed=abc", "seed: found 'abc'; a whole number is accepted"),
+        ("optimizer.lr=abc", "optimizer.lr: found 'abc'; a number is accepted"),
+        ("optimizer.betas=[0.9]", "optimizer.betas: found [0.9]; a list of 2 numbers, e.g. [0.9, 0.999], is accepted"),
+        ("optimizer.weight_decay=true", "optimizer.weight_decay: found True; a number is accepted"),
+        ("trainer.num_nodes=1.5", "trainer.num_nodes: found 1.5; a whole number is accepted"),
+        ("trainer.benchmark=perhaps", "trainer.benchmark: found 'perhaps'; true or false is accepted"),
+        ("+scheduler.kwargs.num_cycles=x", "scheduler.kwargs.num_cycles: found 'x'; a number is accepted"),
         ("data=feedback_jsonl", "data.path: a value is missing; give data.path=..."),
         ("~data", "data: the whole section is missing"),
         ("seed=${nope}", "seed: Interpolation key 'nope' not found"),
@@ -323,24 +339,86 @@ def test_the_real_script_shows_a_traceback_for_a_bug() -> None:
     assert "ZeroDivisionError" in done.stderr
 
 
+def groups_shown(text: str) -> set[str]:
+    """The groups that the help lists, each at the beginning of a line, two blanks in."""
+    return set(re.findall(r"^  (\w+)  +\S", text.partition("\nGroups,")[2].partition("\nKeys,")[0], re.MULTILINE))
+
+
 def test_help_lists_groups_and_keys() -> None:
     done = python("train.py", "--help")
     assert done.returncode == 0
-    for group in sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
-        assert f"\n{group}: " in done.stdout, f"--help does not list the group {group}"
+    assert {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra"} == groups_shown(done.stdout)
     assert "python train.py experiment=tract_quickstart" in done.stdout
-    assert "lambda: 1.0" in done.stdout
-    for key in ("pipeline", "stages", "from", "force", "judge", "compare_to", "stage2", "generation", "evaluation"):
-        assert f"\n{key}:" in done.stdout, f"--help does not list the key {key}"
+    assert "  objective.lambda = 1.0            weight of the squared error\n" in done.stdout
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        keys = [key for key, _ in leaves(OmegaConf.to_container(compose("train"))) if not key.endswith(("_target_", "_partial_"))]
+    assert [key for key in keys if f"\n  {key} = " not in done.stdout] == []
 
 
-@pytest.mark.parametrize(("script", "stages"), [("generate_cot", ["generate"]), ("evaluate", ["predict", "evaluate"])])
-def test_help_of_a_stage_alone(script: str, stages: list[str]) -> None:
+@pytest.mark.parametrize("columns", [40, 80, 90, 300])
+def test_help_keeps_to_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = help_text(ROOT / "conf", "train", [], "python train.py").splitlines()
+    most = min(max(columns, 80), 100)
+    assert [line for line in lines if len(line) > most] == []
+    assert len(lines) < 400
+
+
+@pytest.mark.parametrize("script", ["generate_cot", "evaluate"])
+def test_no_example_of_the_other_scripts_is_wider_than_the_terminal(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line for line in help_text(ROOT / "conf", script, [], f"python {script}.py").splitlines() if len(line) > 80] == []
+
+
+def test_help_shows_the_values_of_what_was_given(tmp_path: Path) -> None:
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "mine.yaml").write_text('labels: ["0", "1"]\n')
+    given = [f"--config-dir={tmp_path}", "-m", "grid=mine", "seed=3", "objective=tract,ce_only", "--help"]
+    text = help_text(ROOT / "conf", "train", given, "tract train")
+    assert re.search(r"^  seed = 3$|^  seed = 3  ", text, re.MULTILINE)
+    assert "  grid.labels = [0,1]\n" in text
+    assert re.search(r"^  grid .*\*mine", text, re.MULTILINE)
+    assert "usage: tract train " in text
+    assert "python train.py" not in text
+
+
+def test_help_with_a_mistake_is_one_line(launch_with: Launch) -> None:
+    assert launch_with("--help", "model=tinny").startswith("model: there is no option 'tinny'")
+    assert launch_with("--help", "--config-dir=nowhere").startswith("--config-dir: there is no folder 'nowhere'")
+
+
+def test_hydras_own_help_is_left_to_it() -> None:
+    assert "== Flags ==" in python("train.py", "--hydra-help").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [
+        ("Of the intervals.", 40, "Of the intervals."),
+        ("Steps of it; -1: no limit but epochs.", 20, "Steps of it"),
+        ("A sentence without any clause to cut at.", 20, "A sentence ..."),
+    ],
+)
+def test_a_meaning_is_cut_at_a_clause(text: str, most: int, expected: str) -> None:
+    assert in_one_line(text, most) == expected
+
+
+def test_the_first_sentence_of_a_comment() -> None:
+    assert sentence("Weight, e.g. 0.5 of it. Another\n one.") == "Weight, e.g. 0.5 of it."
+
+
+@pytest.mark.parametrize(("script", "stages"), [("generate_cot", "[generate]"), ("evaluate", "[predict,evaluate]")])
+def test_help_of_a_stage_alone(script: str, stages: str) -> None:
     done = python(f"{script}.py", "--help")
     assert done.returncode == 0
     assert f"python {script}.py " in done.stdout
-    assert "\nstages:\n" + "".join(f"- {stage}\n" for stage in stages) in done.stdout
-    assert "\nablation: ce_both, ce_only," in done.stdout
+    assert f"\n  stages = {stages}" in done.stdout
+    assert "\n  ablation    ce_both, ce_only," in done.stdout
+
+
+def test_without_the_configuration_files_one_line_says_so(launch_with: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tract.entry.CONFIG_DIR", tmp_path)
+    assert re.match(r"conf: there is no .*train.yaml: .*train from a checkout", launch_with())
 
 
 @pytest.mark.slow
@@ -371,7 +449,12 @@ def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Pa
     assert len(manifests) == 2
     assert {json.loads(path.read_text())["training"]["optimizer_steps"] for path in manifests} == {2}
     assert not list((tmp_path / "runs").rglob("*.partial"))
-    assert done.stdout.count("stage1: finished, ") == 2, "each job logs to the terminal, once"
+    lines = done.stdout.splitlines()
+    assert [re.sub(r" after \d+ s", "", line.partition(";")[0]) for line in lines] == [
+        "job #0: objective=tract", "job #0: done", "job #1: objective=ce_only", "job #1: done",
+    ], "a line when a job begins and one when it ends"  # fmt: skip
+    logs = sorted((tmp_path / "runs" / "tract_quickstart" / "multirun" / "logs").iterdir())
+    assert [log.read_text().count("stage1: finished, ") for log in logs] == [1, 1]
 
 
 def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,14 +18,17 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "tract.errors",
             "tract.containers",
+            "tract.counts",
             "tract.durable",
             "tract.schema",
             "tract.given_paths",
             "tract.inside",
             "tract.masking",
             "tract.model_name",
+            "tract.near_names",
             "tract.records",
             "tract.command_line",
+            "tract.terminal",
         ),
         (),
     ),
@@ -63,7 +66,15 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (
-        ("tract.config", "tract.config_devices", "tract.config_package", "tract.config_rules", "tract.validation"),
+        (
+            "tract.config",
+            "tract.config_arguments",
+            "tract.config_comments",
+            "tract.config_devices",
+            "tract.config_package",
+            "tract.config_rules",
+            "tract.validation",
+        ),
         ("schema", "text", "tensors", "sampling", "evaluation"),
     ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),
@@ -147,7 +158,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tract.compare", "tract.compare.runs", "tract.compare.variants", "tract.compare.best"),
         ("package", "schema", "evaluation", "config", "stages"),
     ),
-    "entry": (("tract.entry", "tract.multirun", "tract.job_variant"), ("package", "interruption", "schema", "config", "sweeps")),
+    "entry": (
+        ("tract.entry", "tract.config_help", "tract.job_log", "tract.multirun", "tract.job_variant"),
+        ("package", "interruption", "schema", "config", "sweeps"),
+    ),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
     "compare": (
         (

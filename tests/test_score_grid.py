@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tract.errors import ConfigError
-from tract.score_grid import ScoreGrid, ScoreTrie
+from tract.score_grid import OPTIONS, ScoreGrid, ScoreTrie, grid_with
 
 # --- the grid
 
@@ -203,3 +205,23 @@ def test_every_node_decides_something_and_is_reached_over_its_parent(seed: int) 
     for label, steps in zip(labels, trie.steps, strict=True):
         assert [token for _, token in steps] == list(ids(label)[: len(steps)])
         assert [trie.paths[node] for node, _ in steps] == [ids(label)[:n] for n in range(len(steps))]
+
+
+def test_the_options_of_conf_are_known_by_their_scores() -> None:
+    files = (Path(__file__).resolve().parents[1] / "conf" / "grid").glob("*.yaml")
+    found = {file.stem: ScoreGrid(tuple(yaml.safe_load(file.read_text())["labels"])).values for file in files}
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("score", "hint"),
+    [
+        (4.5, "grid=one_to_five_halves has it"),
+        (7, "grid=one_to_ten has it"),
+        (0, """a grid of your own holds it with 'grid.labels=["0","1","2","3","4","5"]'"""),
+        (100, "list it in grid.labels, or map means of several raters to target_score"),
+        (4.2, "list it in grid.labels, or map means of several raters to target_score"),
+    ],
+)
+def test_a_grid_that_holds_a_score(score: float, hint: str) -> None:
+    assert grid_with(float(score), ScoreGrid(("1", "2", "3", "4", "5"))) == hint

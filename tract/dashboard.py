@@ -1,4 +1,4 @@
-"""The W&B workspace of a project: ``python -m tract.dashboard``; ``--spec FILE`` writes what it is made of and needs no network.
+"""The W&B workspace of a project: ``tract dashboard``; ``--spec FILE`` writes what it is made of and needs no network.
 
 A workspace is a saved view of all runs of a project. Its panels are those that decide: the ablations with their spread over seeds,
 validation by stage, the parts of the loss, score mass, throughput, CoTs and predictions.
@@ -110,18 +110,22 @@ def spec(made: Any) -> dict[str, Any]:
     return content
 
 
-def _arguments(given: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tract.dashboard", description="Makes the W&B workspace of a project.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.description = "Makes the W&B workspace of a project."
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="user or team; default: WANDB_ENTITY, else your own")
     parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT", "tract"), help="default: WANDB_PROJECT, else tract")
     parser.add_argument("--benchmark", default="test", help="whose evaluations are shown; default: test")
     parser.add_argument("--name", default="TRACT judges", help="of the view")
     parser.add_argument("--spec", type=given_path, help="write the specification to this file, and send nothing")
-    return parser.parse_args(given)
 
 
-def _main(given: Sequence[str]) -> None:
-    arguments = _arguments(given)
+def run(arguments: argparse.Namespace) -> None:
+    """Saves the view and prints its address, or writes what it is made of.
+
+    Raises:
+        ConfigError: if there is no key for W&B, or W&B refuses.
+    """
     if arguments.spec is not None:
         made = workspace(arguments.entity or "entity", arguments.project, arguments.name, arguments.benchmark)
         arguments.spec.write_text(json.dumps(spec(made), indent=2) + "\n", encoding="utf-8")
@@ -142,6 +146,12 @@ def _main(given: Sequence[str]) -> None:
     except Exception as error:  # of W&B, its server or the network
         raise ConfigError(f"dashboard: W&B refused ({type(error).__name__}: {' '.join(str(error).split())[:300]})") from error
     sys.stdout.write(f"{made.url}\n")
+
+
+def _main(given: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tract.dashboard")
+    add_arguments(parser)
+    run(parser.parse_args(given))
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tract import interruption, multirun
+from tract import config_help, interruption, multirun
 from tract.command_line import given_command, install_command
 from tract.errors import Told, TractError
 from tract.given_paths import expanded
 from tract.masking import masked_text
+from tract.near_names import did_you_mean, near_names
 
 Result = TypeVar("Result")
 
@@ -34,6 +35,11 @@ _ELEMENT = re.compile(r"(?!\s)(?:\$\{[^{}]*\}|[^,\[\]{}()])+")
 _FOLDER_FLAGS = ("--config-dir", "--config-path", "-cd", "-cp")
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "conf"
+# What the package needs for training and does not hold by itself.
+NO_CHECKOUT = (
+    f"conf: there is no {CONFIG_DIR / 'train.yaml'}: the installed package holds no configuration files; train from a checkout, "
+    "installed with pip install -e ."
+)
 # Sections whose keys are the arguments of a class, so that any that it takes can be added.
 _OPEN_SECTIONS = ("trainer", "optimizer", "logger", "data.source", "scheduler.kwargs", "model.chat_template_kwargs")
 # What Hydra and OmegaConf add to the first line of a message: no help to whom the configuration is all that is known.
@@ -67,8 +73,12 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
     if not sys.stderr.isatty():
         # Bars of libraries fill a log file with lines; Lightning's own bar is a key, trainer.enable_progress_bar.
         os.environ.setdefault("TQDM_DISABLE", "1")
+    _check_conf()
     multirun.findable()
     guarded(_expand_home)()
+    if config_help.wanted(sys.argv[1:]):
+        _show_help(config_name)
+        return
     began = False
 
     @functools.wraps(task)
@@ -96,6 +106,29 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         _fail(multirun.explain(error))
     if multirun.tell_end():
         sys.exit(2)
+
+
+_program = ""  # what the user typed in place of the script, if it was not the script
+
+
+def called_as(program: str) -> None:
+    """Tells what the user types to run the script that is launched next, e.g. ``tract train``; its help says so."""
+    global _program
+    _program = program
+
+
+def _check_conf() -> None:
+    if not (CONFIG_DIR / "train.yaml").is_file():
+        _fail(NO_CHECKOUT)
+
+
+def _show_help(config_name: str) -> None:
+    """Prints what the script can do, with the values that the other arguments lead to."""
+    program = _program or f"python {config_name}.py"
+    try:
+        say(guarded(config_help.help_text)(CONFIG_DIR, config_name, sys.argv[1:], program).rstrip())
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        _fail(explain(error))
 
 
 def _expand_home() -> None:
@@ -222,8 +255,20 @@ def _missing_config(error: MissingConfigException) -> str:
             return f"{group}: {option} needs the package {package}; run `{install_command(extra)}`"
     options = [option for option in error.options or () if not option.startswith("_")]
     if not options:
-        return f"{name}: there is no such configuration file or group in conf; `--help` lists the groups"
-    return f"{group}: there is no option {option!r}; accepted are {', '.join(options)}"
+        hint = did_you_mean(group or name, _groups())
+        return f"{name}: there is no such configuration file or group in conf{hint}; `--help` lists the groups"
+    return f"{group}: there is no option {option!r}{did_you_mean(option, options)}; accepted are {', '.join(options)}"
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def _unset_groups() -> list[str]:
+    """Groups that are no section of the configuration, such as ablation."""
+    from tract.validation import accepted_keys
+
+    return [group for group in _groups() if group not in accepted_keys("")]
 
 
 def _not_overridden(key: str, error: Exception) -> str:
@@ -239,6 +284,8 @@ def _not_overridden(key: str, error: Exception) -> str:
     while parent:  # the innermost section that exists is where the path went wrong
         parent, _, name = parent.rpartition(".")
         accepted = accepted_keys(parent)
+        if not parent and name not in accepted and (near := near_names(name, _unset_groups(), most=1)):
+            return f"{name}: unknown group (did you mean +{near[0]}?); groups that are chosen with a plus are {', '.join(_unset_groups())}"
         if accepted and name not in accepted:
             return unknown_key_message(f"{parent}.{name}".lstrip("."), accepted, _in_open_sections(name))
     return f"{key}: cannot be set ({'; '.join(_lines(error.__cause__ or error))})"

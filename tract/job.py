@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from tract import import_order, interruption
 from tract.entry import CONFIG_DIR, guarded, show_masked
 from tract.errors import Told, TrainingError
+from tract.job_log import follow_job_log
 from tract.ranks import Ranks, by_environment, end_with, joined
 
 # What gloo and NCCL say of a rank that does not answer any more.
@@ -47,6 +48,7 @@ def _main(folder: Path) -> None:
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
+    follow_job_log()
     logging.captureWarnings(True)
     sys.excepthook = show_masked
     if not by_environment().is_first:  # one rank speaks for all, unless something is wrong

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tract import import_order, job_variant
 from tract.command_line import tract_command
 from tract.errors import ConfigError, DataError, Told
 from tract.interruption import Interrupted
+from tract.job_log import one_line_each
 from tract.masking import masked_text, secret_keys
 from tract.records import COMPLETE, FAILED, FOLDER, SWEEP, RunRecord, config_of, records_below
 
@@ -115,6 +117,12 @@ def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> floa
         SystemExit: if the job was interrupted or is to be started again, or if it has other tasks, which must end with it.
     """
     job_variant.set_variant(cfg, HydraConfig.get().overrides.task)
+    shown = nullcontext() if is_submitit_job() else one_line_each(cfg)
+    with shown:
+        return _run_job(task, cfg)
+
+
+def _run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | Failure | None:
     try:
         return task(cfg)
     except Told as told:

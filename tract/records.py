@@ -26,6 +26,7 @@ from tract.masking import masked
 FOLDER = "records"
 COMPLETE, FAILED, RUNNING = "complete", "failed", "running"
 SWEEP = "TRACT_SWEEP"  # environment variable: which multirun a job belongs to
+JOB_LOG = "TRACT_JOB_LOG"  # environment variable: the file to which the processes of a multirun's job write their log
 
 
 @dataclass(frozen=True)

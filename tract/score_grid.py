@@ -63,6 +63,29 @@ class ScoreGrid:
         return min(range(len(self.values)), key=lambda k: abs(self.values[k] - value))
 
 
+# The options of conf/grid: the scores of each.
+OPTIONS = {
+    "one_to_four": tuple(map(float, range(1, 5))),
+    "one_to_five": tuple(map(float, range(1, 6))),
+    "one_to_ten": tuple(map(float, range(1, 11))),
+    "one_to_five_halves": tuple(half / 2 for half in range(2, 11)),
+}
+_MOST_LABELS = 21  # of a grid that is written out in a message
+
+
+def grid_with(score: float, grid: ScoreGrid) -> str:
+    """How to give a judge a grid that holds a score beside those of ``grid``: an option, else the labels written out."""
+    wanted = {score, *grid.values}
+    options = [name for name, values in OPTIONS.items() if wanted <= set(values)]
+    if options:
+        return f"{' or '.join(f'grid={name}' for name in options[:2])} has it"
+    numbers = range(int(min(wanted)), int(max(wanted)) + 1)
+    if all(value.is_integer() for value in wanted) and len(numbers) <= _MOST_LABELS:
+        labels = ",".join(f'"{number}"' for number in numbers)
+        return f"a grid of your own holds it with 'grid.labels=[{labels}]'"
+    return "list it in grid.labels, or map means of several raters to target_score"
+
+
 def _is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))

@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import YAML_NAMES, Config
+from tract.config_arguments import argument_problems
 from tract.config_package import drop_package
 from tract.config_rules import PATHS, problems_of, unknown_key_message
 from tract.errors import ConfigError
@@ -36,12 +37,18 @@ def validate(cfg: DictConfig) -> Config:
     """
     _expand_home(cfg)
     drop_package(cfg)
-    if problems := list(_node_problems(cfg, Config, "")) or list(_interpolation_problems(cfg)):
+    if problems := [*_node_problems(cfg, Config, ""), *_argument_problems(cfg)] or list(_interpolation_problems(cfg)):
         raise ConfigError("; ".join(problems))
     config = typed(cfg)
     if problems := problems_of(config):
         raise ConfigError("; ".join(problems))
     return config
+
+
+def _argument_problems(cfg: DictConfig) -> Iterator[str]:
+    content = OmegaConf.to_container(cfg)
+    assert isinstance(content, dict)
+    return argument_problems({str(key): value for key, value in content.items()})
 
 
 def _expand_home(cfg: DictConfig) -> None:

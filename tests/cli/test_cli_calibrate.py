@@ -13,6 +13,7 @@ from graders import StandIn
 from made_settings import made_settings
 
 from tract.judge.settings import read_settings
+from tract.judge.trained_on import response_hash, write_trained_on
 from tract.schema import Rubric
 
 Command = Callable[..., tuple[int, str, str]]
@@ -98,7 +99,40 @@ def test_a_calibration_that_gains_nothing_says_so(folder: Path, tract: Command, 
     (folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, output, _ = tract("calibrate", "--judge", folder, "--data", folder / "val.jsonl", "--target", "human", "--resamples", 100)
     assert "this data does not show that the calibration lowers the error" in output
-    assert output.splitlines()[-1] == str(folder / "judge_config.json")
+    assert output.splitlines()[-3:] == [
+        str(folder / "judge_config.json"),
+        "calibrated scores are given with --calibrated, as in:",
+        f"  tract grade FILE --judge {folder} --calibrated -o graded.jsonl",
+    ]
+
+
+def test_intervals_that_became_too_wide_are_told(folder: Path, tract: Command, judge: StandIn) -> None:
+    data = validation(folder / "val.jsonl", count=200)
+    _, output, _ = tract("calibrate", "--judge", folder, "--data", data, "--target", "human", "--method", "isotonic", "--dry-run")
+    assert "intervals: 20 % held the target before, 100 % do after, where 90 % are wanted: they are now too wide\n" in output
+    assert "warning" not in output
+    assert "  low_score_mass: the judge expected something else than a score; no score\n" in output
+    assert "whether the judge was trained on these rows is not known, since the judge has no trained_on.txt" in output
+
+
+def test_few_rows_are_a_warning(folder: Path, tract: Command, judge: StandIn) -> None:
+    data = validation(folder / "val.jsonl", count=20)
+    _, output, _ = tract("calibrate", "--judge", folder, "--data", data, "--target", "human", "--method", "isotonic", "--dry-run")
+    assert "100 % do after, where 90 % are wanted: they may be too wide now, which so few questions do not tell\n" in output
+    assert "warning: 10 questions are too few to tell how often the intervals hold: anything from 72 % to 100 % fits" in output
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_rows_that_were_trained_on_are_a_warning(graded: bool, folder: Path, tract: Command, judge: StandIn) -> None:
+    data = validation(folder / "val.jsonl")
+    if graded:
+        tract("grade", data, "-o", folder / "graded.csv", "--judge", "j")
+        data = folder / "graded.csv"
+    arguments = ["calibrate", "--judge", folder, "--data", data, "--target", "human", "--dry-run"]
+    write_trained_on(folder, {response_hash("other", "text")})
+    assert "the judge was trained on none of these 40 responses" in tract(*arguments)[1]
+    write_trained_on(folder, {response_hash(f"Question {n}?", f" {2 * n % 5 + 1} ") for n in range(3)})
+    assert "warning: the judge was trained on 3 of these 40 responses (or chosen by them)" in tract(*arguments)[1]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,10 @@ def test_a_file_is_graded_and_summed_up(tmp_path: Path, tract: Command, judge: S
     arguments = [source, "-o", out, "--judge", "j", "--rubric", tmp_path / "rubric.yaml"]
     # YAML reads `no` as false: that is no description.
     status, _, error = tract("grade", *arguments)
-    assert (status, error) == (2, f"error: --rubric {tmp_path / 'rubric.yaml'}: rubric.descriptions.1: found a bool; text is accepted\n")
+    line = (
+        f"error: --rubric {tmp_path / 'rubric.yaml'}: rubric.descriptions.1: found false; text is accepted; YAML reads yes, no, on and off "
+    )
+    assert (status, error) == (2, f"{line}as true and false: quote it, e.g. 'yes'\n")
     (tmp_path / "rubric.yaml").write_text("criteria: Right?\ndescriptions: {1: 'no', 5: yes it is}\n")
     status, output, error = tract("grade", *arguments, "--n-cot", 2, "--grid", "1,2,3", "--calibrated", "--dtype", "bfloat16")
     assert status == 0

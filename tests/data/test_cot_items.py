@@ -106,9 +106,9 @@ def test_items_get_their_kept_cots(
     before, after = records_of(tokens), records_of(found)
     assert found.dataset.features == TOKEN_FEATURES
     assert [record["status"] for record in after] == [
-        "ok", "dropped_not_generated", "dropped_no_cot", "ok", "dropped_not_generated", "dropped_not_generated", "ok", "ok",
+        "ok", "without_generated_cot", "dropped_no_cot", "ok", "without_generated_cot", "without_generated_cot", "ok", "ok",
     ]  # fmt: skip
-    assert found.counts == {"ok": 4, "dropped_not_generated": 3, "dropped_no_cot": 1}
+    assert found.counts == {"ok": 4, "without_generated_cot": 3, "dropped_no_cot": 1}
     assert found.usable(list(range(8))) == [0, 3, 6, 7]
     for row, record in enumerate(after):
         mine = [c for c, kept in zip(cots, keep, strict=True) if kept and c["row"] == row]
@@ -162,7 +162,7 @@ def test_items_that_are_too_long_with_their_cots_are_dropped(tokens: TokenStore,
     size = records_of(join(tokens, cots, [True] * 3, "self", layout, tmp_path))[0]["length"]
     longest = cots_for(tokens, {0: 2, 1: 1}, cot_ids=list(range(20, 80)))
     found = join(tokens, longest, [True] * 3, "self", layout, tmp_path, max_length=size)
-    assert found.counts == {"dropped_overlong": 2, "dropped_not_generated": 6}
+    assert found.counts == {"dropped_overlong": 2, "without_generated_cot": 6}
     assert records_of(found)[0]["cot_ids"] == []
     # Another limit makes other items; the limit itself fits.
     assert records_of(join(tokens, cots, [True] * 3, "self", layout, tmp_path, max_length=size))[0]["status"] == "ok"

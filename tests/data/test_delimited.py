@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 
+from tract.data import delimited
 from tract.data.delimited import read_delimited
 from tract.data.rows import RowProblem
 from tract.errors import DataError
@@ -52,3 +53,25 @@ def test_lines_of_other_lengths_are_problems(content: str, reasons: list[int]) -
 def test_names_that_stand_twice_are_refused() -> None:
     with pytest.raises(DataError, match=r"a\.csv: the first line must name each column once, found \['', 'a', 'a'\]"):
         rows(",a,a\n1,2,3\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "said"),
+    [
+        ('question;answer;score\n"a, b";c;4,5\n', {"question": "a, b", "answer": "c", "score": "4,5"}, "with semicolons"),
+        ("question\tanswer\na, b\tc\n", {"question": "a, b", "answer": "c"}, "with tabs"),
+        ('"a;b"\nx;y\n', {"a;b": "x;y"}, ""),
+        ("only\nx;y\n", {"only": "x;y"}, ""),
+        ("a;a\n1;2\n", {"a;a": "1;2"}, ""),
+        ("a,b\n1;2,3\n", {"a": "1;2", "b": "3"}, ""),
+    ],
+)
+def test_another_delimiter_is_found_where_the_header_is_one_column(
+    text: str, expected: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    delimited._note_delimiter.cache_clear()
+    for _ in range(2):
+        ((_, found),) = read_delimited(StringIO(text, newline=""), "f.csv", ",")
+        assert found == expected
+    assert len(caplog.messages) == bool(said), "it is said once"
+    assert said in caplog.text

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tract.data import fields
 from tract.data.fields import WrittenNumber, column_called, identifier, is_missing, optional_number, optional_text, optional_value, text
+from tract.score_grid import ScoreGrid
 
 NULLS: list[Any] = [None, float("nan"), np.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("NaN"), pd.NA, pd.NaT]
 BLANKS = ["", " ", "\t\n", "\u00a0"]
@@ -102,3 +104,13 @@ def test_an_id_that_is_text_stays_as_it_is() -> None:
 )
 def test_blanks_around_the_name_of_a_column_do_not_count(names: tuple[str, ...], wanted: str, found: str | None) -> None:
     assert column_called(wanted, names) == found
+
+
+def test_a_decimal_comma_is_told() -> None:
+    with pytest.raises(ValueError, match=r"^score: found '4,5'; a finite number is accepted, with a decimal point in place of the comma$"):
+        fields.number("4,5", "score")
+
+
+def test_a_score_beside_the_grid_names_a_grid_that_has_it() -> None:
+    with pytest.raises(ValueError, match=r"^score: score 4.5 is not on the grid .*; grid=one_to_five_halves has it$"):
+        fields.on_grid(4.5, "score", ScoreGrid(("1", "2", "3", "4", "5")))

@@ -287,3 +287,9 @@ def test_a_score_column_that_no_row_has_is_named_with_the_near_ones(tmp_path: Pa
 def test_wide_mappings_that_cannot_be_used(columns: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         MappedColumns("in.csv", {**WIDE_COLUMNS, **columns})
+
+
+@pytest.mark.parametrize(("descriptions", "found"), [({True: "good"}, "is no score label"), ({"1": False}, "found False")])
+def test_a_word_that_yaml_made_a_boolean_says_quote_it(descriptions: dict[object, object], found: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.source\.rubric\.descriptions\..*: {found}.*: quote it, e\.g\. 'yes'"):
+        MappedColumns("x.jsonl", {"instruction": "a", "response": "b"}, {"criteria": "Is it good?", "descriptions": descriptions})

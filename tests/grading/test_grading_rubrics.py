@@ -13,7 +13,9 @@ from graders import StandIn
 from test_grading_files import grade, read, write
 
 from tract.data.rows import Row
+from tract.errors import DataError
 from tract.grading.columns import columns_in
+from tract.grading.rubric_file import read_rubric
 from tract.judge.requests import GradeRequest
 from tract.schema import Rubric
 
@@ -93,3 +95,10 @@ def test_descriptions_as_json_text_are_an_object(tmp_path: Path) -> None:
     assert columns.request(Row("in.csv:2", cells), None).rubric == rubric
     with pytest.raises(ValueError, match=r"score_descriptions: found '\{0: no'; JSON of an object of score and text is accepted"):
         columns.request(Row("in.csv:2", {**cells, "score_descriptions": "{0: no"}), None)
+
+
+@pytest.mark.parametrize("text", ["criteria: c\ndescriptions: {1: yes}\n", "criteria: c\ndescriptions: {no: x}\n", "criteria: on\n"])
+def test_a_word_that_yaml_made_a_boolean_says_quote_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "rubric.yaml").write_text(text)
+    with pytest.raises(DataError, match="found .*YAML reads yes, no, on and off as true and false: quote it"):
+        read_rubric(tmp_path / "rubric.yaml")

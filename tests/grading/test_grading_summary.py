@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from graders import GRID, grade_for
 
+from tract.counts import GRADES
 from tract.grading.graded import columns_of, refused
 from tract.grading.histogram import Histogram
 from tract.grading.summary import Mean, Summary
@@ -38,6 +39,7 @@ def test_the_table_counts_each_row_once_and_averages_scores_alone() -> None:
     assert summary.rows == sum(summary.statuses.values()) == 9
     lines = summary.lines("3 s")
     table = dict(line.split("  ", 1) for line in lines[: lines.index("")])
+    assert max(map(len, lines)) <= 110
     assert {name.strip(): value.strip() for name, value in table.items() if name.strip()} == {
         "rows": "9",
         "with a score": "4 (44.4 %)",
@@ -48,11 +50,17 @@ def test_the_table_counts_each_row_once_and_averages_scores_alone() -> None:
         "errors": "1 x max_length: too long",
     }
     assert lines[14:16] == [f"{'':<20}1 x the model failed", f"{'':<20}1 x in.csv:9: response: missing"]
-    assert [line.split() for line in lines[1:8]] == [
-        ["ok", "2", "(22.2", "%)"], ["no_cue", "1", "(11.1", "%)"], ["truncated_cot", "1", "(11.1", "%)"],
-        ["low_score_mass", "1", "(11.1", "%)"], ["unreadable_score", "1", "(11.1", "%)"], ["over_length", "1", "(11.1", "%)"],
-        ["error", "2", "(22.2", "%)"],
-    ]  # fmt: skip
+    counted = [
+        ("ok", 2),
+        ("no_cue", 1),
+        ("truncated_cot", 1),
+        ("low_score_mass", 1),
+        ("unreadable_score", 1),
+        ("over_length", 1),
+        ("error", 2),
+    ]
+    explained = [f"  {name:<18}{count} ({100 * count / 9:.1f} %){f': {GRADES[name]}' if name != 'ok' else ''}" for name, count in counted]
+    assert lines[1:8] == explained
     full, half = "#" * 40, "#" * 20
     assert lines[-5:] == [f"1 | {half} 1", "2 | 0", "3 | 0", f"4 | {half} 1", f"5 | {full} 2"]
 

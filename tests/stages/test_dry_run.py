@@ -17,6 +17,7 @@ from tract.errors import ConfigError
 from tract.estimate import memory
 from tract.generation.room import tokens_behind
 from tract.stages import device, dry_run
+from tract.stages.dry_run import startup_s
 from tract.stages.fit_plan import needs, plan_of, total
 from tract.stages.model_facts import strategy_of
 from tract.stages.pipeline import run_pipeline
@@ -39,8 +40,14 @@ def dry(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     return run
 
 
-def test_it_prints_each_stage_and_leaves_no_run(dry: Callable[..., str], tmp_path: Path) -> None:
+def test_it_prints_each_stage_and_leaves_no_run(dry: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tract.stages.dry_run.startup_s", lambda: 7.0)
     shown = dry("run.device_memory_gib=2")
+    started = r" s, assuming .*\n +of it 7\.0 s to start, as this process took to load libraries and data"
+    assert len(re.findall(started, shown)) == 1, "stages of one process start once"
+    assert re.search(rf"time +(7|8)\.\d+{started}", shown)
+    isolated = dry("run.device_memory_gib=2", "run.isolate=true")
+    assert len(re.findall(started, isolated)) == 2, "each in a process of its own starts by itself"
     for stage in ("stage1", "stage2", "generate, predict"):
         assert f"dry run: {stage}\n" in shown
     for pattern in (
@@ -233,3 +240,10 @@ def test_sizes_for_people() -> None:
     assert dry_run.duration(0.5) == "30.0 min"
     assert dry_run.duration(0.01) == "36.0 s"
     assert dry_run.duration(26.04) == "26.0 h"
+
+
+def test_the_start_is_measured_once() -> None:
+    startup_s.cache_clear()
+    first = startup_s()
+    assert first > 0
+    assert startup_s() == first

@@ -61,7 +61,7 @@ def test_the_manifest_counts(whole: Any, generated: list[dict[str, Any]]) -> Non
     assert manifest["data"]["counts"]["prompts_by_split"] == {"train": 8, "val": 6}
     assert manifest["cots"]["count"] == len(generated) == 28
     assert manifest["cots"]["by_finish"] == dict(sorted(Counter(cot["finish"] for cot in generated).items()))
-    assert any(line.startswith("generate: 28 CoTs of {'train': 8, 'val': 6} prompts; ended") for line in whole.lines)
+    assert any(line.startswith("generate: 28 CoTs for the prompts of 8 train, 6 val; ") for line in whole.lines)
     # The shards are gone, the CoTs are one file.
     assert not list(whole.products["generate"].path.glob("journal*"))
 

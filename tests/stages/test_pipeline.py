@@ -377,9 +377,7 @@ def test_messages_say_what_happens_to_this_run(whole: Any, tmp_path: Path) -> No
     compared = "predict (the compared judge, seed)"
     assert begun == [f"{what}: making it (nothing to reuse)" for what in (*STAGES[:-1], compared, STAGES[-1])]
     _, lines = whole.tiny.run("run.name=second", "train.max_steps=1", "pipeline=[stage1]", "stages=[stage1]")
-    name = whole.products["stage1"].path.name
-    said = f"stage1: new; the most similar product, {name} of run tiny, seed 0, differs: train.max_steps: 2 -> 1"
-    assert said in lines, lines
+    assert "stage1: making it (nothing to reuse)" in lines, "products of other runs are not mentioned"
     _, lines = Tiny(tmp_path).run("stages=[stage1]", "force=[all]")
     assert "stage1: making it (nothing to reuse)" in lines, lines
 

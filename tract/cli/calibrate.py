@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tract import interruption
 from tract.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
 from tract.cli.output import last_words, progress
+from tract.counts import GRADES
 from tract.entry import say
 from tract.errors import ConfigError, DataError
 from tract.given_paths import given_path
@@ -73,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     from tract.grading.calibrating import effect, fitted, held_out
+    from tract.grading.coverage import interval_lines
     from tract.judge.settings import SETTINGS_FILE, read_settings
 
     folder = Path(arguments.judge)
@@ -95,16 +98,18 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         confidence=arguments.confidence,
     )  # fmt: skip
     calibration = fitted(examples, grid, settings.predictor, method, _facts(arguments, facts, found, gain))
-    say("\n".join(_table(calibration, gain, arguments.confidence)))
+    say("\n".join([*_table(calibration, gain, arguments.confidence), *interval_lines(gain), _about_training(folder, found)]))
     if arguments.dry_run:
         say("nothing was written (--dry-run)")
         return
     try:
-        say(str(replace(settings, calibration=calibration).write(folder)))
+        written = replace(settings, calibration=calibration).write(folder)
     except OSError as error:
         raise ConfigError(
             f"--judge: cannot write {folder / SETTINGS_FILE} ({error.strerror}); give a folder that can be written to"
         ) from None
+    command = shlex.join(["tract", "grade", "FILE", "--judge", str(arguments.judge), "--calibrated", "-o", "graded.jsonl"])
+    say(f"{written}\ncalibrated scores are given with --calibrated, as in:\n  {command}")
 
 
 def _method(asked: str | None, settings: JudgeSettings) -> str:
@@ -168,7 +173,28 @@ def _about(path: Path, found: Validation) -> str:
     if found.ratings > len(found.examples):
         equal = "" if found.by_rater else "; equal rows count as different raters, --columns rater=COLUMN tells them apart"
         head += f"; a target is the mean over the raters of a response, of {found.ratings} ratings in all{equal}"
-    return "\n".join([f"{head}; left out: {left_out}" if left_out else head, *(f"  {line}" for line in found.failures.lines())])
+    explained = [
+        f"  {status}: {words}" for status, words in GRADES.items() if status != "error" and f"no score ({status})" in found.left_out
+    ]
+    failures = [f"  {line}" for line in found.failures.lines()]
+    return "\n".join([f"{head}; left out: {left_out}" if left_out else head, *explained, *failures])
+
+
+def _about_training(folder: Path, found: Validation) -> str:
+    """Whether the judge was trained on what it is calibrated on, as far as that can be told."""
+    from tract.judge.trained_on import TRAINED_ON_FILE, read_trained_on
+
+    known = read_trained_on(folder)
+    contents = [example.content for example in found.examples if example.content]
+    if known is None or not contents:
+        what = f"the judge has no {TRAINED_ON_FILE}" if known is None else "the file does not hold the responses"
+        return f"whether the judge was trained on these rows is not known, since {what}; on such rows its errors look smaller than they are"
+    if trained := sum(content in known for content in contents):
+        return (
+            f"warning: the judge was trained on {trained:,} of these {len(found.examples):,} responses (or chosen by them), so that "
+            "errors and intervals look better than they are on new ones; calibrate on rows that it has not seen"
+        )
+    return f"the judge was trained on none of these {len(contents):,} responses"
 
 
 def _facts(arguments: argparse.Namespace, facts: FileFacts, found: Validation, gain: Effect) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import difflib
 import importlib
 import logging
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tract import __version__
@@ -23,7 +25,20 @@ COMMANDS = {
     "calibrate": ("tract.cli.calibrate", "fit a judge's scores to true ones, with honest errors"),
     "export": ("tract.export.command", "make a standard Hugging Face folder of a trained judge"),
     "serve": ("tract.server.command", "serve a judge over HTTP"),
+    "dashboard": ("tract.dashboard", "make the W&B workspace of a project"),
 }
+# Aliases of the entry scripts, which take Hydra's overrides and flags -> (script, what it does).
+SCRIPTS = {
+    "train": ("train.py", "train and evaluate a judge: all stages of TRACT"),
+    "generate": ("generate_cot.py", "sample CoTs with a judge, for stage 2"),
+    "evaluate": ("evaluate.py", "evaluate a judge: metrics with intervals, and a report"),
+}
+_GROUPS = {
+    "Train and evaluate (overrides as GROUP=OPTION and KEY=VALUE)": ("train", "generate", "evaluate", "dashboard"),
+    "Use a judge": ("export", "grade", "serve", "inspect", "calibrate"),
+    "Compare": ("compare",),
+}
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,16 +81,38 @@ def _text_of(arguments: list[str]) -> str | None:
 
 def _run(arguments: list[str]) -> int | None:
     name = arguments[0]
+    if name in SCRIPTS:
+        _run_script(name, arguments[1:])
+        return None
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        accepted = [*SCRIPTS, *COMMANDS]
+        near = difflib.get_close_matches(name, accepted, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"tract: there is no command {name!r}; {hint}accepted are {', '.join(COMMANDS)}")
+        raise ConfigError(f"tract: there is no command {name!r}; {hint}accepted are {', '.join(accepted)}")
     _prepare()
     module = importlib.import_module(COMMANDS[name][0])
     parser = Parser(f"tract {name}", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
     status: int | None = module.run(parser.parse_args(arguments[1:]))
     return status
+
+
+def _run_script(name: str, arguments: list[str]) -> None:
+    """Runs an entry script of the checkout as Python would, wherever the command was given.
+
+    Raises:
+        ConfigError: if the package is installed without the checkout, which alone holds the scripts and their configuration.
+    """
+    from tract import entry
+
+    script = _ROOT / SCRIPTS[name][0]
+    if not script.is_file():
+        raise ConfigError(entry.NO_CHECKOUT)
+    entry.called_as(f"tract {name}")
+    sys.argv = [str(script), *arguments]
+    if not sys.flags.safe_path:
+        sys.path.insert(0, str(_ROOT))  # which the script moves to the end
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def _prepare() -> None:
@@ -92,7 +129,9 @@ def _prepare() -> None:
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
-    what = "A judge at work: it grades responses, with feedback and a score."
-    return f"usage: tract COMMAND ...\n\n{what}\n\n{commands}\n\nMore: tract COMMAND --help\n"
+    what = {name: text for name, (_, text) in {**SCRIPTS, **COMMANDS}.items()}
+    longest = max(map(len, what))
+    groups = [f"{title}:\n" + "\n".join(f"  {name:<{longest}}  {what[name]}" for name in names) for title, names in _GROUPS.items()]
+    return "\n\n".join(
+        ["usage: tract COMMAND ...", "TRACT trains LLM judges, and puts them to work.", *groups, "More: tract COMMAND --help\n"]
+    )

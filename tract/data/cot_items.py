@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.cots import COTS_FILE, check_training, cot_at
-from tract.data.tokens import OVERLONG, TOKEN_FEATURES, TokenStore, cached_tokens
+from tract.data.tokens import OVERLONG, TOKEN_FEATURES, WITHOUT_GENERATED_COT, TokenStore, cached_tokens
 from tract.errors import ConfigError, DataError
 from tract.layout import SequenceLayout
 
@@ -39,7 +39,7 @@ def with_cots(
     """The token store with generated CoTs, and the true scores attached to them, as the continuations of its items.
 
     Rows and order stay. Scores without a CoT are no continuations here: the generation has attached them to its CoTs, as often as
-    the others. Three statuses are added, all with no continuation: "dropped_not_generated" (no CoT was generated for
+    the others. Three statuses are added, all with no continuation: "without_generated_cot" (no CoT was generated for
     the example), "dropped_no_cot" (none was kept) and "dropped_overlong" (too long with these CoTs). In mode "mixed" an
     example that has annotated CoTs is never without. Rows that were dropped before stay so.
 
@@ -170,7 +170,7 @@ def _status(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.boo
     before = np.array(items["status"].to_pylist(), dtype=object)
     usable = ~np.char.startswith(before.astype(str), "dropped")
     without = usable & (counts == 0)
-    status = np.where(without, np.where(generated, "dropped_no_cot", "dropped_not_generated").astype(object), before)
+    status = np.where(without, np.where(generated, "dropped_no_cot", WITHOUT_GENERATED_COT).astype(object), before)
     return np.where(usable & ~without & overlong, OVERLONG, status)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TextIO
 
 from tract.data.fields import shown
@@ -15,6 +17,11 @@ MAX_OPEN = 2**22  # characters of a row over several lines; in a longer one a qu
 MAX_FIELD = 2**31 - 1  # characters; the default of the csv module, 131072, is less than a long conversation
 BOM = "\ufeff"
 _HINT = "quote fields that hold quotes or line breaks, and double the quotes"
+
+log = logging.getLogger(__name__)
+
+# In the order in which they are tried where the expected one gives a single column.
+_DELIMITERS = {";": "semicolons", "\t": "tabs", ",": "commas"}
 
 Found = dict[str, str] | RowProblem
 
@@ -29,7 +36,7 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
     Args:
         stream: opened with ``newline=""``; bytes that are no UTF-8 arrive as lone surrogates.
         name: the file, for messages.
-        delimiter: one character.
+        delimiter: one character; where the header is one column by it and several by another one, that one is taken, with a warning.
 
     A column without a name is called "", or "Unnamed: 2" (as pandas does, counted from 0) where there are several. Fields that the
     first row has beyond the header, all empty, are such columns too: each line ends in the delimiter, or some do.
@@ -38,7 +45,10 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
         DataError: if the first line does not name each column once.
     """
     csv.field_size_limit(MAX_FIELD)
+    first = stream.readline()
+    delimiter = _found_delimiter(first, delimiter, name)
     lines = _Lines(stream)
+    lines.give_back(first)
     row = lines.row
     reader = _reader(lines, delimiter)
     header = _header(reader, name)
@@ -74,6 +84,29 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
             reader = _reader(lines, delimiter)  # the old one may have come to the end of its lines
         else:
             number += len(row)
+
+
+def _found_delimiter(header: str, expected: str, name: str) -> str:
+    """The delimiter of a file: the expected one, unless the header is a single column by it and several by another one."""
+    if _columns(header, expected) > 1:
+        return expected
+    found = max((other for other in _DELIMITERS if other != expected), key=lambda other: _columns(header, other))
+    if _columns(header, found) < 2:
+        return expected
+    _note_delimiter(name, _DELIMITERS[found], _DELIMITERS.get(expected, repr(expected)))
+    return found
+
+
+def _columns(header: str, delimiter: str) -> int:
+    """How many columns a header names by a delimiter; 0 if it does not name each once."""
+    cells = next(csv.reader([header], delimiter=delimiter), [])
+    names = [cell.strip() for cell in cells]
+    return len(names) if all(names) and len(set(names)) == len(names) else 0
+
+
+@lru_cache(maxsize=64)  # a file is read several times, which is said once
+def _note_delimiter(name: str, found: str, expected: str) -> None:
+    log.warning("%s: its header is one column with %s between fields, and several with %s; it is read with these", name, expected, found)
 
 
 class _Lines:

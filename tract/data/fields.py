@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 
 from tract.schema import Rubric
-from tract.score_grid import ScoreGrid
+from tract.score_grid import ScoreGrid, grid_with
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _SHOWN = 60  # characters of a found value in a message
 _EXACT = 2**53  # whole numbers up to here are exact as floats
 # How programs write "no number" as text; where text is accepted, these are texts as any others.
@@ -189,7 +190,8 @@ def number(value: object, field: str) -> float:
             found = math.inf
         if math.isfinite(found):
             return found
-    raise ValueError(f"{column_shown(field)}: found {shown(value)}; a finite number is accepted")
+    comma = ", with a decimal point in place of the comma" if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()) else ""
+    raise ValueError(f"{column_shown(field)}: found {shown(value)}; a finite number is accepted{comma}")
 
 
 def optional_number(value: object, field: str) -> float | None:
@@ -211,7 +213,7 @@ def on_grid(score: float, field: str, grid: ScoreGrid) -> float:
     try:
         return grid.values[grid.index(score)]
     except ValueError as error:
-        raise ValueError(f"{field}: {error}") from None
+        raise ValueError(f"{field}: {error}; {grid_with(score, grid)}") from None
 
 
 def within_grid(score: float, field: str, grid: ScoreGrid) -> float:

@@ -10,6 +10,7 @@ from tract.data import fields
 from tract.data.rater_columns import KEY, LISTS, RaterColumns, rater_problems
 from tract.data.readers import local_fingerprint, read_rows
 from tract.data.rows import Row
+from tract.data.rubric_mapping import quoting
 from tract.data.rubric_text import rubric_from_text
 from tract.data.splits import SPLITS
 from tract.errors import ConfigError, DataError
@@ -226,9 +227,9 @@ def _label_problems(key: str, by_label: object, what: str) -> Iterator[str]:
         try:
             fields.number(label, key)
         except ValueError:
-            yield f"{key}.{label}: is no score label; write the labels of grid.labels"
+            yield f"{key}.{label}: is no score label; write the labels of grid.labels{quoting(label)}"
         if not isinstance(value, str):
-            yield f"{key}.{label}: found {fields.shown(value)}; a {what} is accepted"
+            yield f"{key}.{label}: found {fields.shown(value)}; a {what} is accepted{quoting(value)}"
 
 
 def _by_label(by_label: Mapping[Any, Any] | None) -> dict[str, str]:

@@ -38,7 +38,22 @@ def rubric_from_mapping(given: Mapping[Any, Any]) -> Rubric:
         descriptions = {label: given[name] for name, label in described.items()}
     if descriptions is not None and not isinstance(descriptions, Mapping):
         raise DataError(f"rubric.descriptions: found a {type(descriptions).__name__}; a mapping of score to text is accepted")
+    _refuse_booleans(given["criteria"], descriptions or {})
     return Rubric(given["criteria"], descriptions or {})
+
+
+def _refuse_booleans(criteria: object, descriptions: Mapping[Any, Any]) -> None:
+    for label in descriptions:
+        if isinstance(label, bool):
+            raise DataError(f"rubric.descriptions: found the score {json.dumps(label)}; a number is accepted{quoting(label)}")
+    for where, value in (("criteria", criteria), *((f"descriptions.{label}", text) for label, text in descriptions.items())):
+        if isinstance(value, bool):
+            raise DataError(f"rubric.{where}: found {json.dumps(value)}; text is accepted{quoting(value)}")
+
+
+def quoting(value: object) -> str:
+    """What to do where YAML has made true or false of a word; "" for any other value."""
+    return "; YAML reads yes, no, on and off as true and false: quote it, e.g. 'yes'" if isinstance(value, bool) else ""
 
 
 def repeated_key(text: str) -> str | None:

@@ -22,6 +22,7 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 
+from tract import counts as in_words
 from tract.data.feedback import how_stated, without_scores
 from tract.data.fields import short_hash, shown
 from tract.data.gathering import Gatherer
@@ -151,7 +152,7 @@ def build_store(
         store = _publish(partial, folder, fingerprint)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    log.info("%s: %s, in %.1f s, %s", source.describe(), counts, time.monotonic() - started, folder)
+    log.info("%s: %s; %.1f s, kept in %s", source.describe(), in_words.rows(counts), time.monotonic() - started, folder)
     return store
 
 

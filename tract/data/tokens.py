@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 TOKENS_VERSION = 5
 # Statuses of examples that are too long; a status that begins with "dropped" leaves the example out.
 SHORTENED, OVERLONG_PROMPT, OVERLONG = "shortened", "dropped_overlong_prompt", "dropped_overlong"
+# The status of an example that no CoT was generated for, as for those of test splits: nothing to learn from, and nothing was dropped.
+WITHOUT_GENERATED_COT = "without_generated_cot"
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
 UNANNOTATED_POLICIES = ("drop", "keep")
 
@@ -99,7 +101,7 @@ class TokenStore:
         dataset: columns of ``TOKEN_FEATURES``, memory-mapped, one row per example of the store, in its order.
         counts: examples by status: ok; shortened or dropped_overlong_prompt (the prompt is beyond its budget); dropped_overlong (the
             sequence is too long to be trained on); dropped_unannotated. ``tract.data.cot_items`` adds dropped_no_cot and
-            dropped_not_generated.
+            without_generated_cot.
         fingerprint: changes when any token id can change.
     """
 
@@ -113,9 +115,10 @@ class TokenStore:
         return any(self.counts.get(status) for status in (SHORTENED, OVERLONG_PROMPT))
 
     def usable(self, rows: list[int]) -> list[int]:
-        """Those of the given rows that were not dropped."""
-        dropped = pc.starts_with(arrow_column(self.dataset, "status"), "dropped").to_numpy()
-        return [row for row in rows if not dropped[row]]
+        """Those of the given rows that were not dropped and, where CoTs are generated, have one."""
+        status = arrow_column(self.dataset, "status")
+        unusable = pc.or_(pc.starts_with(status, "dropped"), pc.equal(status, WITHOUT_GENERATED_COT)).to_numpy()
+        return [row for row in rows if not unusable[row]]
 
     def cot_lengths(self) -> NDArray[np.int64]:
         """Tokens of the CoT of each continuation, of all rows one after the other."""

@@ -15,6 +15,7 @@ from tract.export.weights import write_adapter, write_whole
 from tract.judge.measured import metrics_of
 from tract.judge.runs import RunJudge, run_judge
 from tract.judge.settings import JudgeSettings
+from tract.judge.trained_on import training_hashes, write_trained_on
 from tract.masking import masked
 from tract.stages.judge_choice import Choice, described
 
@@ -81,6 +82,8 @@ def export(
         licences = {"weights": licence, "base_model": facts.base_licence, "data": facts.data_licence}
         settings = replace(settings, training={**settings.training, "licences": licences})
         settings.write(working)
+        if (hashes := training_hashes(run.stage.path, cache)) is not None:
+            write_trained_on(working, hashes)
         (working / CARD_FILE).write_text(model_card(settings, facts), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return Exported(out, settings, dtype, size, run.weights, described(run.stage), licence)

@@ -20,11 +20,16 @@ from tract.score_grid import ScoreGrid
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A graded response with its true score: the grade is not calibrated and has a score; ``target`` is in points."""
+    """A graded response with its true score: the grade is not calibrated and has a score; ``target`` is in points.
+
+    Attributes:
+        content: ``response_hash`` of what was graded; empty where the file does not hold it.
+    """
 
     grade: Grade
     target: float
     question: str
+    content: str = ""
 
 
 @dataclass(frozen=True)

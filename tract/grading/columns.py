@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from tract.data import fields
 from tract.data.rows import Row, RowProblem
 from tract.errors import ConfigError, DataError
 from tract.judge.requests import GradeRequest, rubric_of
+from tract.near_names import near_names
 from tract.schema import Rubric
 
 FIELDS = ("instruction", "response", "reference_answer", "id", "rubric", "criteria", "score_descriptions")
@@ -136,7 +136,7 @@ def parse_columns(assignments: Sequence[str], others: Collection[str] = ()) -> d
         if field.startswith(_DESCRIPTION):
             _check_label(field)
         elif field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
+            near = near_names(field, known, most=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(f"--columns: unknown field {field!r}; {hint}accepted are {', '.join(known)}, {_DESCRIPTION}SCORE")
         found[field] = column

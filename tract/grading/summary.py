@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from tract.counts import GRADES
 from tract.grading.failures import Failures
 from tract.grading.histogram import Histogram
 from tract.grading.scales import Scale, normalized, scale_of, shown_scale
@@ -114,7 +115,7 @@ class Summary:
             seconds: how long it took, in words.
         """
         rows = [("rows", str(self.rows))]
-        rows += [(f"  {name}", _share(self.statuses[name], self.rows)) for name in STATUSES if self.statuses[name] or name == "ok"]
+        rows += [(f"  {name}", self._status(name)) for name in STATUSES if self.statuses[name] or name == "ok"]
         rows += [("with a score", _share(self.scores.count, self.rows)), *self._means()]
         mass = self.mass.mean
         rows += [("mean score mass", "none was read" if mass is None else f"{mass:.3f}")]
@@ -130,6 +131,10 @@ class Summary:
             on = f" of {shown_scale(scale)}" if len(self.scales) > 1 else ""
             table += ["", f"scores{on}, each counted at the nearest of the grid", *own.histogram.lines()]
         return table
+
+    def _status(self, name: str) -> str:
+        share = _share(self.statuses[name], self.rows)
+        return f"{share}: {GRADES[name]}" if name in GRADES else share
 
     def _shown(self) -> list[tuple[Scale, _OnScale]]:
         """The scales with the most rows, those first."""

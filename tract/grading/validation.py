@@ -19,10 +19,12 @@ from tract.grading.graded import Reading, reading_of
 from tract.grading.scales import Scale, scale_of, shown_scale
 from tract.judge.grades import CotGrade, Grade
 from tract.judge.requests import GradeRequest
+from tract.judge.trained_on import response_hash
 from tract.schema import Rubric
 from tract.score_grid import ScoreGrid
 
 Advance = Callable[[int], None]
+_Graded = tuple[Grade, str, str, str]  # grade, response, question, hash of what was graded
 
 
 # A field of a validation file beside those of requests: who gave the true score.
@@ -114,7 +116,7 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
     """
     targets = _Targets(target, judge.grid)
     ratings = _Ratings(columns.of.get(RATER), targets.left_out)
-    waiting: deque[tuple[str, str]] = deque()
+    waiting: deque[tuple[str, str, str]] = deque()
 
     def requests() -> Iterator[GradeRequest]:
         for row in read_rows(path):
@@ -130,15 +132,16 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
                 targets.failures.add(reason)
                 continue
             if ratings.add(request.content_id, true, fields.columns_of(row.data)):
-                waiting.append((request.content_id, fields.short_hash(request.instruction, length=16)))
+                question = fields.short_hash(request.instruction, length=16)
+                waiting.append((request.content_id, question, response_hash(request.instruction, request.response)))
                 yield request
             else:
                 advance(1)  # it has the grade of an earlier row
 
-    graded: list[tuple[Grade, str, str]] = []
+    graded: list[_Graded] = []
     for grade in judge.grade_stream(requests()):
         advance(1)
-        response, question = waiting.popleft()
+        response, question, content = waiting.popleft()
         if grade.score is None:
             targets.left_out[f"no score ({grade.status})"] += 1
             if grade.error:
@@ -146,7 +149,7 @@ def graded_now(path: Path, columns: Columns, target: str, rubric: Rubric | None,
         elif set(grade.distribution) != set(judge.grid.labels):
             targets.left_out[_other_scale("a rubric", scale_of(grade.distribution) or (), judge.grid)] += 1
         else:
-            graded.append((grade, response, question))
+            graded.append((grade, response, question, content))
     return _validation(graded, ratings, targets, columns)
 
 
@@ -159,7 +162,7 @@ def graded_already(path: Path, columns: Columns, target: str, grid: ScoreGrid, m
     targets = _Targets(target, grid)
     ratings = _Ratings(columns.of.get(RATER), targets.left_out)
     instruction = columns.of["instruction"]
-    graded: list[tuple[Grade, str, str]] = []
+    graded: list[_Graded] = []
     for row in read_rows(path):
         if isinstance(row.data, RowProblem):
             targets.of(row)  # which counts it
@@ -180,20 +183,23 @@ def graded_already(path: Path, columns: Columns, target: str, grid: ScoreGrid, m
             targets.left_out[f"no score ({reading.status})"] += 1
             continue
         try:
-            question = fields.short_hash(fields.filled_text(cells.get(instruction), instruction), length=16)
+            asked = fields.filled_text(cells.get(instruction), instruction)
         except ValueError:
             targets.left_out["fields that cannot be used"] += 1
             continue
         response = _response(cells, columns, reading) or row.place
         if ratings.add(response, true, cells):
-            graded.append((_grade(reading), response, question))
+            question = fields.short_hash(asked, length=16)
+            answer = fields.optional_value(cells, columns.of.get("response"))
+            content = response_hash(asked, answer) if isinstance(answer, str) else ""
+            graded.append((_grade(reading), response, question, content))
     return _validation(graded, ratings, targets, columns)
 
 
-def _validation(graded: list[tuple[Grade, str, str]], ratings: _Ratings, targets: _Targets, columns: Columns) -> Validation:
-    """The examples of (grade, response, question) of each response, now that all of its ratings are known."""
-    means = [ratings.mean(response) for _, response, _ in graded]
-    examples = [Example(grade, mean, question) for (grade, _, question), (mean, _) in zip(graded, means, strict=True)]
+def _validation(graded: list[_Graded], ratings: _Ratings, targets: _Targets, columns: Columns) -> Validation:
+    """The examples of the graded responses, now that all of their ratings are known."""
+    means = [ratings.mean(response) for _, response, _, _ in graded]
+    examples = [Example(grade, mean, question, content) for (grade, _, question, content), (mean, _) in zip(graded, means, strict=True)]
     ratings_used = sum(number for _, number in means)
     return Validation(examples, dict(targets.left_out), ratings_used, RATER in columns.of, targets.failures)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
+
+import psutil
 
 from tract.config import Config
 from tract.errors import ConfigError
@@ -17,10 +20,11 @@ from tract.model_name import model_name
 from tract.stages.advice import advise
 from tract.stages.device import Device, find_device
 from tract.stages.fit_plan import FitPlan, described_once, hosted, needs, total
-from tract.stages.launch import processes
+from tract.stages.launch import isolated, processes
 from tract.stages.model_facts import HALF, on_gpu, storage_of, strategy_of
 from tract.stages.sequences import path_of
 from tract.stages.workload import Workload
+from tract.terminal import folded, folds
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +43,29 @@ def dry_run(plans: Sequence[FitPlan], fits: int, sampling: Sequence[str], cfg: C
         ConfigError: if a stage does not fit the device, with changes that would.
     """
     device = find_device(cfg)
-    refusals = [refusal for plan in plans[:fits] if (refusal := _fit_stage(plan, device)) is not None]
+    starts = [startup_s() if place == 0 or isolated(cfg) else 0.0 for place in range(fits)]
+    found = (_fit_stage(plan, device, start) for plan, start in zip(plans, starts, strict=False))
+    refusals = [refusal for refusal in found if refusal is not None]
     if sampling:
         refusals += _SAMPLING[cfg.generation.backend](plans[0], sampling, cfg, device)
     if refusals:
         raise ConfigError("; ".join(refusals))
 
 
-def _fit_stage(plan: FitPlan, device: Device) -> str | None:
-    """Logs one stage's figures; what to say if it does not fit."""
+@lru_cache
+def startup_s() -> float:
+    """Seconds from the start of this process until now, as it was asked first: to load libraries, configuration, data and tokenizer.
+
+    The process of a stage takes about as long before it works.
+    """
+    return time.time() - psutil.Process().create_time()
+
+
+def _fit_stage(plan: FitPlan, device: Device, start_s: float) -> str | None:
+    """Logs one stage's figures, with the seconds that its process takes to start; what to say if it does not fit."""
     work, parts = needs(plan, plan.cfg)
-    lines = [*_model_lines(plan, device), *_memory_lines(parts, device), *_step_lines(plan, work), *_time_lines(plan, work, device)]
+    lines = [*_model_lines(plan, device), *_memory_lines(parts, device), *_step_lines(plan, work)]
+    lines += _time_lines(plan, work, device, start_s)
     log.info("dry run: %s\n\n%s\n", plan.name, "\n".join(lines))
     if device.memory is None or total(parts) <= device.memory:
         return None
@@ -109,7 +125,7 @@ def _step_lines(plan: FitPlan, work: Workload) -> Iterator[str]:
         yield _row("", plan.assumed)
 
 
-def _time_lines(plan: FitPlan, work: Workload, device: Device) -> Iterator[str]:
+def _time_lines(plan: FitPlan, work: Workload, device: Device, start_s: float) -> Iterator[str]:
     facts = described_once(plan.cfg).facts
     step = training_flops(facts, work.step, checkpointing=plan.cfg.model.gradient_checkpointing)
     whole = step * work.total_steps + forward_flops(facts, work.validation) * work.validations
@@ -118,8 +134,10 @@ def _time_lines(plan: FitPlan, work: Workload, device: Device) -> Iterator[str]:
     if device.peak is None:
         yield _row("time", "needs the device, whose peak is not known here")
         return
-    takes = hours(whole, device.peak, share, device.speeds(processes(plan.cfg)))
+    takes = hours(whole, device.peak, share, device.speeds(processes(plan.cfg))) + start_s / 3600
     yield _row("time", f"{duration(takes)}, assuming {share:.0%} of the {device.peak / 1e12:.3g} TFLOP/s of {device.name}")
+    if start_s:
+        yield _row("", f"of it {duration(start_s / 3600)} to start, as this process took to load libraries and data")
 
 
 def _sampling(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) -> Iterator[str]:
@@ -206,7 +224,8 @@ def duration(number: float) -> str:
 
 
 def _row(name: str, text: str) -> str:
-    return f"  {name:<20}{text}"
+    row = f"  {name:<20}{text}"
+    return folded(row, " " * 22) if folds() else row
 
 
 # By backend: logs what the sampling stages need, yields what to say where it does not fit.

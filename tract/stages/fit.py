@@ -54,6 +54,7 @@ from tract.stages.products import Product, write_config, write_json
 from tract.stages.run_folder import StageFolder
 from tract.stages.sequences import packs, shares_prompts, warn_of_rows
 from tract.stages.stage import IMMATERIAL_CODE, REPORTED_CODE, run_stage
+from tract.stages.steps_bar import StepsBar
 from tract.stages.strategies import own_precision
 from tract.stages.tracking import Tracker
 
@@ -253,7 +254,7 @@ def _describe(stage: FitStage, folder: StageFolder, datamodule: JudgeDataModule,
     agreement = f"agreement of raters: {data.agreement.sentence()}" if data.agreement is not None else ""
     facts = "".join(f"\n{said}\n" for said in (data.raters(), agreement, data.ratings_in_training(), data.scores_in_cots()) if said)
     (folder.working / "preview.txt").write_text(shown + facts, encoding="utf-8")
-    log.info("%s: %s; preview.txt in the run folder shows it token by token", stage.name, shown.partition("\n")[0])
+    log.info("%s: %s; preview.txt shows it token by token", stage.name, shown.partition("\n")[0])
 
 
 def _run_trainer(
@@ -264,7 +265,8 @@ def _run_trainer(
     newest, best = checkpoints(cfg.train, folder / "checkpoints", validates=validates)
     edges = EdgeValidations(folder / "seed_metrics.json" if validates and cfg.train.validate_seed_model else None)
     leaving = LeaveWhenAsked(cfg.stage, folder / "checkpoints")
-    callbacks = [LookAtSequences(), leaving, Throughput(), newest, *([best] if best else []), edges]
+    bar = [StepsBar(cfg.stage)] if cfg.trainer.get("enable_progress_bar", True) else []
+    callbacks = [LookAtSequences(), leaving, Throughput(), newest, *([best] if best else []), edges, *bar]
     trainer = _trainer(cfg, callbacks, loggers, folder, module.accumulate, validates)
     resume: Path | None = agree(newest_checkpoint(folder / "checkpoints") if here().is_first else None)
     _announce(cfg, module, datamodule, resume)
@@ -348,6 +350,8 @@ def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, 
 
 def _report(seed: dict[str, float | None], final: dict[str, float | None], items: int) -> None:
     """Says how the trained judge compares with the seed LLM, on the validation split's annotated CoTs."""
+    if final:
+        log.info("validation behind the last step, %d items with their CoTs%s:", items, ", before -> after training" if seed else "")
     for key, value in final.items():
         before = f"{_shown(seed[key])} -> " if key in seed else ""
         why = f" ({_alike(items)})" if value is None else ""

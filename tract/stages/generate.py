@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from tract import counts as in_words
 from tract.config import Config
 from tract.data.arrow_columns import StoredNumbers, lists_at, values_at
 from tract.data.cots import COTS_FILE, attached_score, write_cots
@@ -127,8 +128,8 @@ class GenerateStage:
         finishes: Counter[str] = Counter()
         write_cots(folder.working / COTS_FILE, self._records(journal, split_of, finishes))
         by_split = dict(Counter(split_of.values()))
-        ends = ", ".join(f"{number} by {name}" for name, number in sorted(finishes.items()))
-        log.info("generate: %d CoTs of %s prompts; ended %s", finishes.total(), by_split, ends)
+        ends = in_words.listed(finishes, in_words.ENDINGS)
+        log.info("generate: %s for the prompts of %s; %s", in_words.several(finishes.total(), "CoT"), in_words.splits(by_split), ends)
         return {
             "parents": {"judge": str(self.judge.folder or self.judge.model_name)},
             "layout": self.judge.layout.fingerprint,

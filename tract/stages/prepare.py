@@ -12,6 +12,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from tract import counts as in_words
 from tract.config import Config, ModelConfig
 from tract.data.cot_filter import CotFilter, FilterResult, filter_cots
 from tract.data.cot_items import with_cots
@@ -30,6 +31,7 @@ from tract.modeling import context_of, load_tokenizer
 from tract.objective import Objective
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
+from tract.score_statement import NOT_STATED
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +97,13 @@ class Prepared:
         forms, leak = self.counts["scores_in_cots"], self.counts.get("score_leak", {})
         if not forms:
             return ""
-        said = f"statements of scores in annotated CoTs, cut by form: {', '.join(f'{number} {form}' for form, number in forms.items())}"
+        said = f"statements of scores in annotated CoTs, cut by form: {in_words.listed(forms, {})}"
+        if set(forms) == {NOT_STATED}:
+            said = f"none of {in_words.several(forms[NOT_STATED], 'annotated CoT')} states its score"
         if not leak.get("cots"):
             return said
         return (
-            f"{said}; of {leak['own_score']:.1%} the last {leak['last_tokens']} tokens hold their own score, by chance it would be "
+            f"{said}; the last {leak['last_tokens']} tokens of {leak['own_score']:.1%} hold their own score, by chance it would be "
             f"{leak['by_chance']:.1%}"
         )
 
@@ -141,14 +145,14 @@ class Prepared:
         if stated := self.scores_in_cots():
             log.info("data: %s", stated)
         status, by_split = self.counts["examples_by_status"], self.counts["items_by_split"]
-        log.info("data: %s; items by split %s", ", ".join(f"{number} {name}" for name, number in sorted(status.items())), by_split)
+        found, items = in_words.listed(status, in_words.EXAMPLES, "example"), in_words.splits(by_split)
+        log.info("data: %s; usable items by split: %s", found, items)
         self.lengths.report("data", status)
         dropped = {name: number for name, number in status.items() if name in ("dropped_unannotated", "dropped_no_cot")}
         if dropped:
-            log.warning("data: not trained on: %s", dropped)
+            log.warning("data: not trained on: %s", in_words.listed(dropped, in_words.EXAMPLES, "example"))
         if self.chosen is not None:
-            counts = ", ".join(f"{number} {name}" for name, number in self.chosen.counts.items())
-            log.info("stage2: of the generated CoTs %s (stage2.filter)", counts)
+            log.info("stage2: %s (stage2.filter)", in_words.filtered(self.chosen.counts))
             for cot in self.chosen.examples:
                 log.info("  dropped as %s: %s, sample %d: %r", cot.reason, cot.id, cot.sample, cot.text)
 
@@ -360,6 +364,7 @@ def _counted(store: ExampleStore, tokens: TokenStore, rows: Mapping[str, list[in
     """The counts for the manifest."""
     status = tokens.counts
     if not rows["train"]:
-        raise ConfigError(f"data: no usable item in the training split ({status}); check data.path, data.max_length and the annotations")
+        found = in_words.listed(status, in_words.EXAMPLES, "example")
+        raise ConfigError(f"data: no usable item in the training split ({found}); check data.path, data.max_length and the annotations")
     items = {name: len(members) for name, members in rows.items()}
     return {**store.counts, "prompt_budget": lengths.prompt, "examples_by_status": status, "items_by_split": items}

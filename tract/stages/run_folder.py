@@ -212,28 +212,25 @@ def find(runs: Path, identity: StageIdentity, on_code_change: str, on_version_ch
 
 
 def reason(runs: Path, identity: StageIdentity, run: Path, *, judge: str | None = None) -> str:
-    """Why the stage must be made, in one line: what differs from the most similar complete product, and whose that is.
+    """Why the stage must be made, in one line: what differs from the most similar complete product of this run.
 
     Args:
         runs: the folder of all runs, which holds the store. identity: what the product is to be made from.
-        run: the folder of this run and seed: a product that is linked there, or that they made, is rebuilt; any other is only similar.
+        run: the folder of this run and seed: a product that is linked there, or that they made, is rebuilt. Products of other runs
+            are no earlier version of this one, and are not mentioned.
         judge: of a predict stage, whose judge's name the product must have to be compared: predictions of another judge are no
             earlier version of these.
     """
     comparable = [found for found in _manifests(runs, identity.stage) if judge is None or _judge_of(found[1]) == judge]
     own = [found for found in comparable if _is_of(run.relative_to(runs), found[1]) or os.path.lexists(run / found[0].name)]
-    if not comparable:
+    if not own:
         return "making it (nothing to reuse)"
     # The newest of equally similar ones.
-    path, manifest, old = min(reversed(own or comparable), key=lambda found: len(differences(found[2], identity, at_most=None)))
+    path, _, old = min(reversed(own), key=lambda found: len(differences(found[2], identity, at_most=None)))
     lines = "; ".join(differences(old, identity))
     if not lines:
         return f"rebuilding, though {path} has the same inputs"
-    if own:
-        return f"rebuilding, since {lines} (was {path.name})"
-    variant = f", variant {manifest['variant']}" if manifest.get("variant") else ""
-    whose = f"run {manifest.get('run')}{variant}, seed {manifest.get('seed')}"
-    return f"new; the most similar product, {path.name} of {whose}, differs: {lines}"
+    return f"rebuilding, since {lines} (was {path.name})"
 
 
 def _judge_of(manifest: Mapping[str, Any]) -> str | None:

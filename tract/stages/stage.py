@@ -26,6 +26,7 @@ IMMATERIAL_CODE = (
     "tract",
     "tract.config*",
     "tract.containers",
+    "tract.counts",
     "tract.durable",
     "tract.errors",
     # Which of two exact ways sequences take; what was decided is part of the key.
@@ -70,6 +71,7 @@ IMMATERIAL_CODE = (
     "tract.stages.run_folder",
     "tract.stages.run_record",
     "tract.stages.stage",
+    "tract.stages.steps_bar",
     "tract.stages.tracking",
     "tract.stages.tracked_products",
     "tract.stages.wandb_logger",

@@ -1,0 +1,98 @@
+"""What a multirun shows of its jobs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from tract.entry import launch
+from tract.errors import ConfigError
+from tract.job_log import follow_job_log, how_it_ended
+from tract.records import JOB_LOG, RunRecord
+
+log = logging.getLogger("tract.test")
+
+
+def run_jobs(monkeypatch: pytest.MonkeyPatch, task: object, folder: Path, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "run.name=jobs", f"paths.runs={folder}", *arguments])
+    GlobalHydra.instance().clear()
+    launch(task, "train")  # type: ignore[arg-type]
+
+
+def test_a_job_shows_two_lines_and_keeps_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def task(cfg: DictConfig) -> None:
+        log.info("a table\nof two lines, seed %d", cfg.seed)
+        log.warning("look here, hf_%s", "x" * 34)
+        if cfg.seed == 1:
+            log.error("this is shown")
+
+    run_jobs(monkeypatch, task, tmp_path, "seed=0,1")
+    out, error = capfd.readouterr()
+    lines = out.splitlines()
+    logs = tmp_path / "jobs" / "multirun" / "logs"
+    assert lines[0] == f"job #0: seed=0; log: {logs}/job0.log"
+    assert lines[1] == "job #0: done after 0 s; 1 warning in its log"
+    assert lines[2].startswith("job #1: seed=1; log: ")
+    assert lines[3].endswith("] this is shown")
+    assert len(lines) == 5
+    assert error == ""
+    for seed in (0, 1):
+        text = (logs / f"job{seed}.log").read_text()
+        assert f"of two lines, seed {seed}\n" in text
+        assert "look here, ***" in text
+
+
+def test_the_error_of_a_job_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def task(cfg: DictConfig) -> None:
+        raise ConfigError("seed: 0 is taken")
+
+    with pytest.raises(SystemExit):
+        run_jobs(monkeypatch, task, tmp_path, "seed=0")
+    out, error = capfd.readouterr()
+    assert out.splitlines()[1] == "job #0: failed after 0 s"
+    assert error.splitlines()[0] == "error: seed: 0 is taken"
+    assert not (tmp_path / "jobs" / "multirun" / "logs").exists(), "there was nothing to log"
+
+
+def test_a_dry_run_is_shown_in_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    run_jobs(monkeypatch, lambda cfg: log.info("needs much"), tmp_path, "seed=0,1", "dry_run=true")
+    assert capfd.readouterr().out.count("needs much") == 2
+
+
+def test_the_last_line_holds_the_metrics(tmp_path: Path) -> None:
+    product = tmp_path / "stages" / "evaluate-0123456789"
+    product.mkdir(parents=True)
+    values = {"pearson_r": {"value": 0.8123}, "rmse": {"value": None}}
+    content = {"main_predictor": "rail", "benchmarks": {"test": {"predictors": {"rail": values}}}}
+    (product / "metrics.json").write_text(json.dumps(content))
+    record = RunRecord("complete", {}, stages={"stage1": "../x", "evaluate": "../../stages/evaluate-0123456789"})
+    folder = tmp_path / "jobs"
+    assert how_it_ended(record, folder, 35.2) == f"done after 35 s; test pearson_r 0.812, rmse undefined (rail); {product}"
+    (product / "metrics.json").write_text("{")
+    assert how_it_ended(record, folder, 35.2) == f"done after 35 s; {product}"
+    assert how_it_ended(RunRecord("running", {}), folder, 1) == "failed after 1 s"
+
+
+def test_the_process_of_a_stage_writes_to_the_log_of_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    levels = [handler.level for handler in before]
+    monkeypatch.setenv(JOB_LOG, str(tmp_path / "job0.log"))
+    try:
+        follow_job_log()
+        log.warning("from a stage")
+    finally:
+        for handler in set(root.handlers) - set(before):
+            root.removeHandler(handler)
+            handler.close()
+        for handler, level in zip(before, levels, strict=True):
+            handler.setLevel(level)
+    assert "] from a stage\n" in (tmp_path / "job0.log").read_text()
