@@ -148,6 +148,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.judge.relative",
             "tract.judge.requests",
             "tract.judge.runs",
+            "tract.judge.trained_on",
             "tract.judge.training_rows",
             "tract.judge.wording",
             "tract.judge.worker",
