@@ -70,10 +70,12 @@ class BenchmarkReport:
     Attributes:
         scored: what they were computed from.
         metrics: predictor -> metric -> estimate; metrics are ``statistics.METRICS``.
-        baselines: "constant", "length" -> metric -> estimate; only the metrics that a baseline has.
+        baselines: "constant", "length", "question_mean" -> metric -> estimate; only the metrics that a baseline has.
         reliability: predictor -> bins.
         differences: predictor -> metric -> this judge minus the other one, paired; empty without another judge.
         compared_to: the other judge's name, or None.
+        over_baselines: predictor -> "constant", "question_mean" -> its RMSE minus the baseline's, paired, in points.
+        agreement: of the raters of the items, or None where no item has two scores.
     """
 
     scored: Scored
@@ -82,6 +84,8 @@ class BenchmarkReport:
     reliability: Mapping[str, tuple[Bin, ...]]
     differences: Mapping[str, Mapping[str, Estimate]]
     compared_to: str | None
+    over_baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    agreement: RaterAgreement | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from tract.evaluation.results import Array, Scored
 from tract.generation.judgement import NO_COT, Judgement, no_distribution
 from tract.score_grid import ScoreGrid
 
+# What a row of the predictions files is a reading of: the score behind a CoT, or right behind the prompt.
+WITH_COT, WITHOUT_COT = "cot", "no_cot"
 # A score mass below this cannot be normalised by: what is left is rounding.
 _LEAST_MASS = 1e-30
 
@@ -28,6 +30,10 @@ class Item:
         status: "ok", "shortened" or why its prompt could not be judged ("dropped_...").
         meta: further facts, for the predictions file.
         n_raters, rater_sd: how many scores the target is made of and their sample standard deviation in points, None with fewer than two.
+        instruction, response: what was asked and what is judged; empty where ``prompt`` is all that the benchmark has.
+        reference_answer: an answer that deserves the best score, or None. rubric: {"criteria", "descriptions": {label: text}} or None.
+        prompt: the benchmark's finished prompt, where the parts are not known apart.
+        raters: {"rater", "score", "comment"} of each score; rater and comment are None where there is none.
     """
 
     id: str
@@ -39,6 +45,12 @@ class Item:
     meta: Mapping[str, str]
     n_raters: int = 0
     rater_sd: float | None = None
+    instruction: str = ""
+    response: str = ""
+    reference_answer: str | None = None
+    rubric: Mapping[str, Any] | None = None
+    prompt: str | None = None
+    raters: Sequence[Mapping[str, Any]] = ()
 
 
 def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, float | None]:
@@ -147,9 +159,10 @@ def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: 
 def prediction_rows(
     benchmark: str, items: Sequence[Item], judgements: Iterable[Judgement], grid: ScoreGrid, cue: str
 ) -> list[dict[str, Any]]:
-    """One row per item and CoT (and per reading without one): text, distribution, scores, finish reason.
+    """One row per item and reading: texts, raters, distribution, scores, why the CoT ended.
 
-    An item that could not be judged has one row, with its status and nulls.
+    ``reading`` is "cot" behind a CoT, whose number is ``cot_index`` (from 0), and "no_cot" right behind the prompt, where ``cot_index``
+    is null. An item that could not be judged has one row, with its status and nulls.
 
     Raises:
         DataError: as ``score_items``.
@@ -161,9 +174,12 @@ def prediction_rows(
             "benchmark": benchmark,
             "id": item.id,
             "question_id": item.question_id,
+            "instruction": item.instruction,
+            "response": item.response,
             "target": item.target,
             "n_raters": item.n_raters,
             "rater_sd": item.rater_sd,
+            "raters": [dict(rating) for rating in item.raters],
             "status": item.status,
             "meta": dict(item.meta),
         }
@@ -175,14 +191,15 @@ def prediction_rows(
 
 
 _COLUMNS = (
-    "sample", "cot", "cot_tokens", "finish", "probabilities", "score_mass", "rail", "rail_normalized", "argmax", "median",
+    "reading", "cot_index", "cot", "cot_tokens", "finish", "probabilities", "score_mass", "rail", "rail_normalized", "argmax", "median",
     "decode_forced", "decode_free", "free_text",
 )  # fmt: skip
 
 
 def _judgement_columns(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, Any]:
     return {
-        "sample": None if judgement.sample == NO_COT else judgement.sample,
+        "reading": WITHOUT_COT if judgement.sample == NO_COT else WITH_COT,
+        "cot_index": None if judgement.sample == NO_COT else judgement.sample,
         "cot": judgement.cot,
         "cot_tokens": len(judgement.cot_ids),
         "finish": judgement.finish,

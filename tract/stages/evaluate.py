@@ -45,6 +45,7 @@ _SECTIONS = (
     "seed", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
     "evaluation.confidence", "evaluation.bins",
 )  # fmt: skip
+_RATERS = pa.list_(pa.struct({"rater": pa.string(), "score": pa.float64(), "comment": pa.string()}))
 REPORT_FILE, TABLE_FILE = "report.html", "results.md"
 
 
@@ -169,7 +170,10 @@ def _write_predictions(folder: Path, found: Predictions) -> None:
     with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
     flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
-    pq.write_table(pa.Table.from_pylist(flat), folder / PREDICTIONS_TABLE)
+    # Said, since a column of raters or comments that are all missing has no type of its own.
+    inferred = pa.Table.from_pylist(flat).schema
+    schema = inferred.set(inferred.get_field_index("raters"), pa.field("raters", _RATERS))
+    pq.write_table(pa.Table.from_pylist(flat, schema=schema), folder / PREDICTIONS_TABLE)
 
 
 def _text(value: Any) -> str | None:
