@@ -11,7 +11,8 @@ import pytest
 
 from tract.errors import DataError
 from tract.evaluation.results import Scored
-from tract.evaluation.robustness import Readings, krippendorff_alpha, robustness_of
+from tract.evaluation.robustness import Readings, robustness_of
+from tract.evaluation.weighted import krippendorff_alpha
 
 N = 40
 RNG = np.random.default_rng(5)

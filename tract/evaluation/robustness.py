@@ -12,7 +12,7 @@ from tract.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.results import Array, Estimate, Robustness, Scored, Shift
 from tract.evaluation.statistics import HALF_A_POINT, check_scored
-from tract.evaluation.weighted import line_residuals, weighted_mean, weighted_pearson
+from tract.evaluation.weighted import krippendorff_alpha, line_residuals, weighted_mean, weighted_pearson
 from tract.perturbations import ATTACK, PERTURBATIONS
 
 # Of one perturbation, over the items where neither reading failed. "Undue" is what the score moved beyond the true score.
@@ -174,33 +174,6 @@ def _consistency(weights: Array, readings: Readings, predictor: str) -> Metrics:
     variance = weighted_mean(weights, words**2)
     slope = np.divide(weighted_mean(weights, words * scores), variance, out=undefined.copy(), where=variance > _ROUNDING)
     return {"alpha": alpha, "spread": spread, "length_slope": slope, "length_r": weighted_pearson(weights, words, scores)}
-
-
-def krippendorff_alpha(weights: Array, draws: Array) -> Array:
-    """[R] float64: Krippendorff's alpha for interval data, one for each row of weights; NaN where it is not defined.
-
-    1 is perfect agreement, 0 what chance gives. With D_o the mean squared difference within items and D_e that between any two
-    values, alpha = 1 - D_o / D_e (Krippendorff, Content Analysis, 2004, section 11.3).
-
-    Args:
-        weights: [R, n] float64: how often each item counts.
-        draws: [n, S] float64: the values given to each item; NaN is a missing one. Items with fewer than two do not count.
-    """
-    counts = np.isfinite(draws).sum(axis=1)
-    paired = counts >= 2
-    values, counts, weights = draws[paired], counts[paired], weights[:, paired]
-    if not len(values):
-        return np.full(len(weights), np.nan)
-    values = values - np.nanmean(values)  # the sums of squares below would lose digits far from 0
-    sums, squares = np.nansum(values, axis=1), np.nansum(values**2, axis=1)
-    # Over ordered pairs, sum of (v_i - v_j)^2 = 2 (m sum v^2 - (sum v)^2).
-    within = 2 * (counts * squares - sums**2) / (counts - 1)
-    number = weights @ counts
-    between = 2 * (number * (weights @ squares) - (weights @ sums) ** 2)
-    observed = np.divide(weights @ within, number, out=np.full(len(weights), np.nan), where=number > 0)
-    expected = np.divide(between, number * (number - 1), out=np.full(len(weights), np.nan), where=number > 1)
-    alpha: Array = 1 - np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > _ROUNDING**2)
-    return alpha
 
 
 def _spread_within(weights: Array, draws: Array) -> Array:

@@ -17,6 +17,8 @@ Indices = NDArray[np.int64]
 
 # A spread below this share of the mean is rounding error: the values are constant (scipy.stats.pearsonr warns from here on).
 ROUNDING = 1e-13
+# Scores that differ by less, in points, are equal: rounding of float32.
+SAME_SCORE = 1e-6
 # Pairs of items that weighted_kendall holds at once: 16 MiB per float32 array.
 PAIRS_AT_ONCE = 2**22
 # float32 holds every integer up to here.
@@ -120,3 +122,40 @@ def line_residuals(weights: Array, x: Array, y: Array) -> Array:
     y_deviation, _ = deviations(weights, y)
     slope = weighted_mean(weights, x_deviation * y_deviation) / x_std**2
     return y_deviation - np.nan_to_num(slope, nan=0.0)[:, None] * x_deviation
+
+
+def krippendorff_alpha(weights: Array, draws: Array) -> Array:
+    """[R] float64: Krippendorff's alpha for interval data, one for each row of weights; NaN where it is not defined.
+
+    Args:
+        weights: [R, n] float64: how often each item counts.
+        draws: [n, S] float64: the values given to each item; NaN is a missing one. Items with fewer than two do not count.
+    """
+    counts = np.isfinite(draws).sum(axis=1)
+    paired = counts >= 2
+    values, counts, weights = draws[paired], counts[paired], weights[:, paired]
+    if not len(values):
+        return np.full(len(weights), np.nan)
+    values = values - np.nanmean(values)
+    return alpha_of_sums(weights, counts.astype(np.float64), np.nansum(values, axis=1), np.nansum(values**2, axis=1))
+
+
+def alpha_of_sums(weights: Array, counts: Array, sums: Array, squares: Array) -> Array:
+    """[R] float64: Krippendorff's alpha for interval data from sums over each item's values; NaN where it is not defined.
+
+    1 is perfect agreement, 0 what chance gives. With D_o the mean squared difference within items and D_e that between any two
+    values, alpha = 1 - D_o / D_e (Krippendorff, Content Analysis, 2004, section 11.3).
+
+    Args:
+        weights: [R, n] float64: how often each item counts.
+        counts: [n] float64, two or more values of each item. sums, squares: [n] float64, their sum and sum of squares, of values
+            that were moved to a mean near 0, or digits are lost.
+    """
+    # Over ordered pairs, sum of (v_i - v_j)^2 = 2 (m sum v^2 - (sum v)^2).
+    within = 2 * (counts * squares - sums**2) / (counts - 1)
+    number = weights @ counts
+    between = 2 * (number * (weights @ squares) - (weights @ sums) ** 2)
+    observed = np.divide(weights @ within, number, out=np.full(len(weights), np.nan), where=number > 0)
+    expected = np.divide(between, number * (number - 1), out=np.full(len(weights), np.nan), where=number > 1)
+    alpha: Array = 1 - np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > SAME_SCORE**2)
+    return alpha
