@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tract.errors import DataError
-from tract.evaluation.scoring import Item, draws_of, prediction_rows, predictions, score_items
+from tract.evaluation.items import Item
+from tract.evaluation.scoring import draws_of, prediction_rows, predictions, score_items
 from tract.generation.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
 from tract.score_grid import ScoreGrid
 

@@ -20,7 +20,7 @@ from tract.data.cots import COTS_FILE, read_cots
 from tract.data.score_leak import check_score_leak
 from tract.data.tokens import OVERLONG, TokenStore
 from tract.errors import ConfigError, DataError
-from tract.evaluation.scoring import Item
+from tract.evaluation.items import Item
 from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
 from tract.generation.room import tokens_behind
