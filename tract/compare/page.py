@@ -10,8 +10,9 @@ from typing import Any
 from tract.compare.comparison import BenchmarkTable, Comparison
 from tract.compare.tables import meanings, percent, row_label, size, tables_of
 from tract.compare.variants import NAMES, Variant, differing_keys, setting
+from tract.evaluation.meanings import METRIC_MEANINGS, PREDICTOR_MEANINGS
 from tract.evaluation.plots import data_uri
-from tract.evaluation.report import METRIC_MEANINGS, PREDICTOR_MEANINGS, page_template
+from tract.evaluation.report import page_template
 from tract.evaluation.tables import METRIC_LABELS
 
 TEMPLATE = Path(__file__).with_name("comparison.html.jinja")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from tract.evaluation.agreement import RaterAgreement
+    from tract.evaluation.curves import Curves
+    from tract.evaluation.worst_items import WorstItems
 
 Array = NDArray[np.float64]
 
@@ -142,6 +144,10 @@ class Evaluation:
         facts: (name, value) pairs for the head of a report: run folder, model, CoTs per item, sampling, fallback, seed.
         main_predictor: the predictor that plots and the short table show.
         robustness: judge -> how its scores move on perturbed benchmarks, one for each benchmark; empty where none were judged.
+        run: name of the run, for titles. model: name of the judge's model.
+        counts: benchmark -> what became of prompts and CoTs, as the manifest of the predict stage has it.
+        worst: the worst items of each judge on each benchmark, this judge first.
+        curves: the fit stages behind the judge, first to last.
     """
 
     judge: str
@@ -150,3 +156,8 @@ class Evaluation:
     facts: tuple[tuple[str, Any], ...]
     main_predictor: str
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)
+    run: str = ""
+    model: str = ""
+    counts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    worst: tuple[WorstItems, ...] = ()
+    curves: tuple[Curves, ...] = ()
