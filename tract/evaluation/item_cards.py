@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tract.evaluation.cells import format_number
 from tract.evaluation.items import Item
 from tract.evaluation.meanings import FINISH_MEANINGS, PROMPT_MEANINGS
 from tract.evaluation.plots import BenchmarkPlot
@@ -76,7 +75,7 @@ def _card(found: WorstItem, anchor: str, rank: int) -> dict[str, Any]:
         "question_id": item.question_id,
         "target": _points(item.target),
         "prediction": _points(found.prediction),
-        "error": format_number(found.error, "rmse", signed=True),
+        "error": f"{found.error:+z.2f}",
         "size": f"{abs(found.error):.6f}",
         "side": "too high" if found.error > 0 else "too low" if found.error < 0 else "exact",
         "notes": list(_notes(found)),

@@ -80,7 +80,7 @@ def html(evaluation: Evaluation) -> str:
         curves=data_uri(curves_png(evaluation.curves)) if any(found.series for found in evaluation.curves) else None,
         curve_notes=[f"{found.stage}: {found.missing}." for found in evaluation.curves if found.missing],
         script=Markup(script),  # noqa: S704 - a file of the package
-        script_hash=script_hash(script),
+        script_hash=script_hash(script) if evaluation.worst else None,
     )
 
 
@@ -91,9 +91,9 @@ def script_hash(script: str) -> str:
 
 def _title(evaluation: Evaluation) -> str:
     """Run, judge and model, as far as they are known."""
-    run = f"{evaluation.run}: " if evaluation.run else ""
+    run = f"{evaluation.run}: evaluation" if evaluation.run else "Evaluation"
     model = f" ({evaluation.model})" if evaluation.model else ""
-    return f"{run}evaluation of {evaluation.judge}{model}"
+    return f"{run} of {evaluation.judge}{model}"
 
 
 def _baselines(evaluation: Evaluation) -> set[str]:

@@ -77,10 +77,16 @@ def _points(value: float | None) -> str:
     return "undefined" if value is None else format_number(value, "rmse")
 
 
+def _unmarked(difference: Estimate) -> str:
+    """The difference with its interval; what a mark says of it is said in words."""
+    shown = cell(difference, "rmse", difference=True)
+    return f"{shown.value} {shown.interval}".rstrip()
+
+
 def _against_constant(report: BenchmarkReport, predictor: str) -> str:
     rmse, constant = report.metrics[predictor]["rmse"].value, report.baselines["constant"]["rmse"].value
     difference = report.over_baselines[predictor]["constant"]
-    numbers = f"RMSE {_points(rmse)} against {_points(constant)}, difference {cell(difference, 'rmse', difference=True)}"
+    numbers = f"RMSE {_points(rmse)} against {_points(constant)}, difference {_unmarked(difference)}"
     return _said(difference, numbers, len(set(report.scored.questions)), "the best constant (the mean true score)")
 
 
@@ -90,13 +96,12 @@ def _against_question(report: BenchmarkReport, predictor: str) -> str:
         return "The mean of a question's other responses is no baseline here: no question has two responses."
     sizes = Counter(report.scored.questions)
     several = [size for size in sizes.values() if size > 1]
-    numbers = f"RMSE differs by {cell(difference, 'rmse', difference=True)} on the {sum(several)} items of {len(several)} questions"
+    numbers = f"RMSE differs by {_unmarked(difference)} on the {sum(several)} items of {len(several)} questions"
     return _said(difference, numbers, len(several), "the mean true score of the question's other responses")
 
 
 def _said(difference: Estimate, numbers: str, questions: int, baseline: str) -> str:
     side = _side(difference, questions)
-    numbers = numbers.rstrip(" *")  # what the mark says is said in words
     if side == UNDECIDED:
         few = questions < MIN_QUESTIONS
         why = f"{questions} question{'s' * (questions != 1)}, at least {MIN_QUESTIONS} are needed" if few else "there is no interval"

@@ -81,17 +81,18 @@ def _logged(folder: Path) -> dict[str, tuple[tuple[int, float], ...]]:
     found: dict[str, dict[int, float]] = {}
     files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
     for path in files:
-        trained = False
+        trained = -1  # number of the last step with a training row
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if not row.get("step"):  # a line that a kill cut off
                     continue
-                trained = trained or bool(row.get("train/loss"))
-                # Rows are numbered from 0; a validation before the first step has the number of that step.
-                step = 0 if not trained and row["step"] == "0" else int(row["step"]) + 1
+                step = int(row["step"])
+                # Steps are numbered from 0, but validations before the first and behind the last one by the steps that were taken.
+                trained = max(trained, step) if row.get("train/loss") else trained
+                taken = step + 1 if step <= trained else step
                 for metric in CURVES:
                     if (text := row.get(metric)) and math.isfinite(value := float(text)):
-                        found.setdefault(metric, {})[step] = value
+                        found.setdefault(metric, {})[taken] = value
     return {metric: tuple(sorted(values.items())) for metric, values in found.items()}
 
 
