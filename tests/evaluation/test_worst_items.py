@@ -19,9 +19,8 @@ def item(row: int, target: float) -> Item:
 
 
 def judgement(row: int, sample: int, probabilities: tuple[float, ...], finish: str = CUE, forced: int | None = 0) -> Judgement:
-    return Judgement(
-        f"e{row}", row, sample, (1,), f"CoT {sample} of {row}", NONE if sample == NO_COT else finish, probabilities, forced, None
-    )
+    ended = NONE if sample == NO_COT else finish
+    return Judgement(f"e{row}", row, sample, (1,), f"CoT {sample} of {row}", ended, probabilities, forced, None)
 
 
 def found(items: list[Item], judgements: list[Judgement], predictor: str = "rail") -> WorstItems:
