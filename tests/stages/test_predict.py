@@ -67,8 +67,8 @@ def test_prompts_that_are_too_long_count_as_failures_with_the_fallback(whole: An
     assert all(row["rail"] is None and row["probabilities"] is None and row["reading"] is None for row in left_out)
     table = pq.read_table(products["evaluate"].path / "predictions.parquet")
     assert table["probabilities"].null_count == dropped
-    head = metrics(products["evaluate"])["facts"]["test: prompts"]
-    assert f"'dropped_overlong_prompt': {dropped}" in head
+    assert metrics(products["evaluate"])["counts"]["test"]["by_status"]["dropped_overlong_prompt"] == dropped
+    assert "too long to be shown; a failed draw of every predictor." in (products["evaluate"].path / "report.html").read_text()
 
 
 def test_max_items_takes_the_same_items_whatever_their_number(whole: Any) -> None:

@@ -26,6 +26,7 @@ AT_RATERS = "at_raters"  # better, and closer to the true scores than one rater 
 BETTER = "better"
 
 _RAIL = ("rail", "no_cot")
+_WRITTEN = ("decode_forced", "decode_free")  # fail where the judge writes no score; the others where it cannot be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,12 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
         )
     failures, mass = _value(report, predictor, "failure_rate"), report.metrics[predictor]["score_mass"].value
     if failures > MANY_FAILURES:
-        share = format_number(failures, "failure_rate")
-        yield (
-            f"{share} of the draws failed and count with the declared score: see how CoTs ended, raise generation.max_cot_tokens, or read "
-            "by evaluation.main_predictor=rail"
+        what = (
+            "see how CoTs ended, raise generation.max_cot_tokens, or read by evaluation.main_predictor=rail"
+            if predictor in _WRITTEN
+            else "see what became of the prompts, and set data.overlong=shorten or a model with a longer context where they were dropped"
         )
+        yield f"{format_number(failures, 'failure_rate')} of the draws failed and count with the declared score: {what}"
     if predictor in _RAIL and mass is not None and mass < LOW_MASS:
         share = format_number(mass, "score_mass")
         yield (
