@@ -125,6 +125,25 @@ def test_what_is_not_known_is_said() -> None:
     assert "nothing can be concluded" in verdict(few).sentences[2]
 
 
+def test_a_scale_that_does_not_fit_is_told_from_an_order_that_says_nothing() -> None:
+    scored = made(0.5).scored
+    settings: dict[str, Any] = {
+        "grid": (1, 5),
+        "seed": 0,
+        "resamples": 200,
+        "confidence": 0.95,
+        "bins": 4,
+        "other": None,
+        "other_name": None,
+    }
+    low = report_of(dataclasses.replace(scored, scores={"rail": scored.targets - 3.0}), ["rail"], **settings)
+    assert verdict(low).outcome == WORSE
+    assert any("tract calibrate" in text for text in verdict(low).advice)
+    turned = report_of(dataclasses.replace(scored, scores={"rail": 3.0 - scored.targets}), ["rail"], **settings)
+    assert verdict(turned).outcome == WORSE
+    assert not any("tract calibrate" in text for text in verdict(turned).advice)
+
+
 def test_probability_outside_the_grid_is_named() -> None:
     assert any("rail_normalized" in text and ".300" in text for text in verdict(made(4.0, mass=0.3)).advice)
     assert not any("rail_normalized" in text for text in verdict(made(4.0)).advice)

@@ -176,7 +176,7 @@ def _draw_reliability(axes: Axes, judges: Judges, predictor: str) -> None:
             [b.predicted for b in bins], [b.true for b in bins],
             color=colour_of(k), marker=marker_of(k), linestyle=line_of(k), linewidth=1.4, markersize=6, zorder=2,
         )  # fmt: skip
-        width = 0.018 * max((len(str(b.count)) for b in bins), default=1) + 0.012  # of a count with its gap, as a share of the axes
+        width = 0.0155 * max((len(str(b.count)) for b in bins), default=1) + 0.01  # of a count with its gap, as a share of the axes
         for b, place in zip(bins, spread_out([b.predicted for b in bins], width * (high - low), low, high), strict=True):
             axes.text(
                 place, low - row_height * (k + 0.5), str(b.count), color=colour_of(k), fontsize=8, ha="center", va="center", clip_on=True
@@ -186,16 +186,19 @@ def _draw_reliability(axes: Axes, judges: Judges, predictor: str) -> None:
 
 
 def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending places moved apart as little as needed to lie ``gap`` or more from each other, within [low, high] where they fit."""
-    gap = min(gap, (high - low) / max(1, len(places)))
-    found: list[float] = []
-    for place in places:
-        found.append(max(place, found[-1] + gap if found else low + gap / 2))
-    limit = high - gap / 2
-    for k in range(len(found) - 1, -1, -1):
-        found[k] = min(found[k], limit)
-        limit = found[k] - gap
-    return found
+    """Ascending places moved apart by the least squares that leave ``gap`` between them, within [low, high] as far as they fit there."""
+    count = len(places)
+    gap = min(gap, (high - low) / max(1, count))
+    # Less ``gap`` for each place before, they need only ascend: neighbours that do not share their mean.
+    blocks: list[tuple[float, int]] = []
+    for k, place in enumerate(places):
+        blocks.append((place - k * gap, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (last, m), (mean, n) = blocks.pop(), blocks.pop()
+            blocks.append(((mean * n + last * m) / (n + m), n + m))
+    shared = [mean for mean, n in blocks for _ in range(n)]
+    first, furthest = low + gap / 2, high - gap / 2 - (count - 1) * gap
+    return [min(max(mean, first), furthest) + k * gap for k, mean in enumerate(shared)]
 
 
 def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:

@@ -156,6 +156,12 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
             f"the grid has {share} of the probability where the score is read, which pulls the prediction towards 0: train longer or "
             "with a higher optimizer.lr, or read by evaluation.main_predictor=rail_normalized"
         )
+    r = report.metrics[predictor]["pearson_r"]
+    if outcome in (WORSE, NOT_DISTINGUISHED) and r.low is not None and r.low > 0:
+        yield (
+            f"its order says something (r {cell(r, 'pearson_r')}), its scale does not fit: `tract calibrate` fits one, on rows that were "
+            "neither trained nor tested on"
+        )
     if outcome in (WORSE, NOT_DISTINGUISHED):
         yield "read preview.txt of the fit stage: the prompt must show what raters judge by (prompt=rubric)"
         yield "train on more rows, for longer (train.max_epochs), or with another optimizer.lr"
