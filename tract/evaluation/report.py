@@ -79,7 +79,7 @@ def html(evaluation: Evaluation) -> str:
         groups=cards_of(evaluation),
         curves=data_uri(curves_png(evaluation.curves)) if any(found.series for found in evaluation.curves) else None,
         curve_notes=[f"{found.stage}: {found.missing}." for found in evaluation.curves if found.missing],
-        script=Markup(script),  # noqa: S704 - a file of the package
+        script=Markup(script),
         script_hash=script_hash(script) if evaluation.worst else None,
     )
 

@@ -20,7 +20,7 @@ from tract.stages.products import MANIFEST, Product
 
 ARTIFACT_TYPES = {"stage1": "judge", "generate": "cots", "stage2": "judge", "predict": "predictions", "evaluate": "report"}
 # In the order of the columns; what a table has of them.
-_COT_COLUMNS = ("id", "split", "sample", "finish", "score", "rail", "score_mass", "cot")
+_COT_COLUMNS = ("id", "split", "cot_index", "finish", "score", "rail", "score_mass", "cot")
 _PREDICTION_COLUMNS = (
     "benchmark", "id", "reading", "cot_index", "status", "finish", "target", "rail", "argmax", "decode_free", "score_mass", "instruction",
     "response", "cot",
@@ -109,7 +109,10 @@ def _with_distribution(records: Sequence[Mapping[str, Any]], columns: Sequence[s
 def _cots(product: Product, rows: int) -> dict[str, Any]:
     records = pq.read_table(product.path / COTS_FILE).to_pylist()
     labels = _labels(product)
-    shown = [{**record, "probabilities": dict(zip(labels, record["probabilities"], strict=True))} for record in _some(records, rows)]
+    shown = [
+        {**record, "cot_index": record["sample"], "probabilities": dict(zip(labels, record["probabilities"], strict=True))}
+        for record in _some(records, rows)
+    ]
     ends = product.manifest["cots"]["by_finish"]
     import wandb
 
