@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 sys.path.insert(0, str(ROOT))
 
+from tracked_files import tracked  # noqa: E402
+
 from tract.config import YAML_NAMES, Config  # noqa: E402
 from tract.config_rules import field_problems  # noqa: E402
 from tract.validation import typed  # noqa: E402
@@ -241,17 +243,14 @@ def _put(node: Any, name: str, value: Any) -> None:
 
 
 def groups_of(conf: Path) -> dict[str, dict[str, File]]:
-    """Group -> option -> file; ``_base`` is among them where a group has one."""
-    folders = [folder for folder in sorted(conf.iterdir()) if folder.is_dir()]
-    groups = [
-        inner for folder in folders for inner in ([folder] if any(folder.glob("*.yaml")) else sorted(folder.iterdir())) if inner.is_dir()
-    ]
-    return {
-        group.relative_to(conf).as_posix(): {
-            path.relative_to(group).with_suffix("").as_posix(): read(path) for path in sorted(group.rglob("*.yaml"))
-        }
-        for group in groups
-    }
+    """Group -> option -> file; ``_base`` is among them where a group has one. A user's own files are left out, see ``tracked``."""
+    files = [path for path in tracked(conf, "*.yaml") if path.parent != conf]
+    holders = {path.parent for path in files}
+    groups: dict[str, dict[str, File]] = {}
+    for path in files:
+        group = next(folder for folder in reversed([path.parent, *path.parents]) if folder in holders)  # the outermost one with files
+        groups.setdefault(group.relative_to(conf).as_posix(), {})[path.relative_to(group).with_suffix("").as_posix()] = read(path)
+    return dict(sorted(groups.items()))
 
 
 def chain(options: dict[str, File], name: str) -> list[File]:

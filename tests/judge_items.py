@@ -15,7 +15,15 @@ from tract.objective import Objective, StepTotals
 from tract.prompts import Part, PromptText
 from tract.schema import JudgeExample
 
-TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
+TRACT = Objective(
+    ce_weight=1.0,
+    score_loss="squared_error",
+    score_loss_weight=1.0,
+    ce_on_score=False,
+    use_cot=True,
+    normalize=False,
+    score_loss_scaling="step",
+)
 
 
 def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list[Item]:

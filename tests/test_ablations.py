@@ -11,6 +11,7 @@ import pytest
 from composing import CONF
 from omegaconf import DictConfig, OmegaConf
 from tiny_overrides import TINY
+from tracked_files import tracked
 
 from tract.stages.backend_choice import decided
 from tract.stages.fit import FitStage
@@ -22,7 +23,7 @@ from tract.stages.products import Product
 from tract.validation import validate
 
 Compose = Callable[..., DictConfig]
-ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
+ABLATIONS = [path.stem for path in tracked(CONF / "ablation", "*.yaml")]
 BASES = ("quickstart", "mistral")
 WHOLE = ["stage1", "generate", "stage2", "predict", "evaluate"]
 ONE_FIT = ["stage1", "predict", "evaluate"]

@@ -16,6 +16,7 @@ from composing import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny_overrides import TINY
+from tracked_files import tracked
 
 from tract.config import YAML_NAMES, Config
 from tract.masking import masked
@@ -28,13 +29,15 @@ Compose = Callable[..., DictConfig]
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml") if not path.name.startswith("_"))
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in tracked(folder, "*.yaml") if not path.name.startswith("_")
+    )
 
 
 EXPERIMENTS = names(CONF / "experiment")
 # The configurations of the entry scripts.
 ROOTS = ("train", "generate_cot", "evaluate")
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+GROUPS = sorted({path.relative_to(CONF).parts[0] for path in tracked(CONF, "*.yaml") if path.parent != CONF} - {"hydra"})
 OPTIONS = [(group, option) for group in GROUPS for option in names(CONF / group)]
 # What an option needs from the user, or from another group.
 NEEDS = {
@@ -222,7 +225,7 @@ def test_yaml_and_dataclasses_hold_the_same_keys(root: str, compose_root: Compos
     assert compare(compose_root(root), Config, "") == []
 
 
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+@pytest.mark.parametrize("path", tracked(CONF, "*.yaml"), ids=lambda path: path.relative_to(CONF).as_posix())
 def test_file_is_tidy(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text)

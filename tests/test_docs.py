@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tracked_files import tracked
 
 from tract.stages.prepare import prepare
 from tract.validation import accepted_keys, typed, validate
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *(path for path in tracked(ROOT / "docs", "*.md") if path.parent.name == "docs")]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # Placeholders of a command in a page.
 PLACEHOLDER = re.compile(r"^[A-Z_]*$|^\.\.\.$|\*")

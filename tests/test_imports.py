@@ -62,8 +62,8 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "evaluation": (("tract.evaluation", "tract.evaluation.*"), ("schema", "text", "sampling")),
     "config": (
-        ("tract.config", "tract.config_devices", "tract.config_rules", "tract.validation"),
-        ("schema", "text", "tensors", "sampling"),
+        ("tract.config", "tract.config_devices", "tract.config_package", "tract.config_rules", "tract.validation"),
+        ("schema", "text", "tensors", "sampling", "evaluation"),
     ),
     "ranks": (("tract.ranks", "tract.sharding"), ()),
     "data": (("tract.data", "tract.data.*"), ("schema", "text")),
@@ -124,7 +124,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "entry": (("tract.entry", "tract.multirun"), ("package", "interruption", "schema", "config")),
     "dashboard": (("tract.dashboard",), ("package", "schema", "entry", "stages")),
-    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "stages", "entry")),
+    "compare": (("tract.compare", "tract.compare.*"), ("package", "schema", "evaluation", "config", "stages", "entry")),
     "export": (
         ("tract.export", "tract.export.*"),
         ("package", "schema", "text", "sampling", "config", "modeling", "judge", "entry"),

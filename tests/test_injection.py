@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from injection_payloads import KINDS, LONG, PAYLOADS, SURROGATES
 from tokenizer_zoo import NAMES, Member, as_llama, as_qwen, member
 from tokenizers import Tokenizer
+from tracked_files import tracked
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from tract.data import fields
@@ -242,7 +243,7 @@ def test_real_vocabularies(family: str, digits: tuple[int, ...]) -> None:
     assert all_faults(layout, "rubric", PAYLOADS) == {}
 
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml"))
+MODELS = [path.stem for path in tracked(CONF / "model", "[!_]*.yaml")]
 
 
 @pytest.mark.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -18,16 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 
 import tract.job
 from tract.errors import DataError
+from tract.stages.loaded_code import hashes
 from tract.stages.pipeline import PRODUCT_FILE, Task, _run_apart
 
 ROOT = Path(__file__).resolve().parents[1]
 PREDICT = {"stage": "predict", "inputs": {"judge": "seed"}, "force": False, "compared": False}
+CODE = {"files": hashes(), "named": {}}
 
 
 def task_folder(folder: Path, config: DictConfig, **changed: Any) -> Path:
     """What the pipeline leaves for a job; its parent is this process."""
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    (folder / "task.json").write_text(json.dumps({**PREDICT, "parent": os.getpid(), **changed}))
+    (folder / "task.json").write_text(json.dumps({**PREDICT, "parent": os.getpid(), "import_path": [], "code": CODE, **changed}))
     return folder
 
 
@@ -85,11 +88,12 @@ def test_the_task_and_the_configuration_arrive_as_they_were_sent(
     compose_config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived: list[Any] = []
-    monkeypatch.setattr(tract.job, "_run", lambda task, config, folder: arrived.extend([Task(**task), config]))
+    monkeypatch.setattr(tract.job, "_run", lambda task, config, folder: arrived.extend([task.pop("code"), Task(**task), config]))
     config = compose_config("model=tiny", "from=predict", "evaluation.target=annotated")
-    tract.job.main(task_folder(tmp_path, config))
-    assert arrived[0] == Task("predict", {"judge": "seed"}, False)
-    assert arrived[1] == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    tract.job.main(task_folder(tmp_path, config, import_path=["no-such-folder"]))
+    assert arrived[:2] == [CODE, Task("predict", {"judge": "seed"}, False)]
+    assert sys.path.pop() == "no-such-folder"
+    assert arrived[2] == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
 
 
 def fake_job(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> None:
@@ -136,7 +140,11 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
     assert _run_apart(Task(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
     arguments, task, has_config, path = json.loads(kept.read_text())
     assert arguments[:3] == ["-P", "-m", "tract.job"]
+    code, import_path = task.pop("code"), task.pop("import_path")
     assert task == {**PREDICT, "parent": os.getpid()}
+    assert import_path == [os.path.abspath(place) for place in sys.path]
+    assert code == CODE
+    assert hashlib.sha256((ROOT / "tract" / "objective.py").read_bytes()).hexdigest() == code["files"]["tract/objective.py"]
     assert has_config
     assert path.split(os.pathsep)[0] == str(ROOT / "scripts" / "package_path")
     assert not Path(arguments[3]).exists()

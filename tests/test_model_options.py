@@ -21,6 +21,7 @@ from small_models import family_folder, gemma_with_vision
 from test_gradients import LORA, make_module
 from test_injection import converted, layout_for, llama_vocabulary, qwen_vocabulary
 from tokenizer_zoo import Member, as_llama, as_qwen, member
+from tracked_files import tracked
 
 from tract.config import ModelConfig
 from tract.layout import SequenceLayout
@@ -87,7 +88,7 @@ LOCAL = (pytest.param("smollm2_packaged", marks=pytest.mark.slow), "tiny")
 
 
 def test_every_option_says_what_of_it_is_real() -> None:
-    assert set(OPTIONS) == {path.stem for path in (CONF / "model").glob("[!_]*.yaml")}
+    assert set(OPTIONS) == {path.stem for path in tracked(CONF / "model", "[!_]*.yaml")}
     table = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     for kind in dict.fromkeys(OPTIONS.values()):
         names = ", ".join(f"`{name}`" for name, option in OPTIONS.items() if option == kind)

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
+from tracked_files import tracked
 
 from tract import multirun
 from tract.entry import launch
@@ -228,7 +229,7 @@ def test_a_search_gets_what_a_task_returns_and_counts_failures(
     assert seen[:2] == first[:2]
 
 
-SWEEPS = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
+SWEEPS = [path.stem for path in tracked(ROOT / "conf" / "sweep", "*.yaml")]
 
 
 @pytest.mark.parametrize("sweep", [pytest.param(name, marks=[pytest.mark.kills] if name in ("lambda", "n_cot") else []) for name in SWEEPS])
@@ -246,7 +247,7 @@ def test_every_sweep_runs_its_jobs(sweep: str, tmp_path: Path, monkeypatch: pyte
     GlobalHydra.instance().clear()
     launch(task, "train")
     expected = {
-        "ablations": sorted(path.stem for path in (ROOT / "conf" / "ablation").glob("*.yaml")),
+        "ablations": [path.stem for path in tracked(ROOT / "conf" / "ablation", "*.yaml")],
         "lambda": [0, 0.1, 1, 10],
         "n_cot": [1, 2, 4, 8],
     }

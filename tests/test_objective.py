@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tract.errors import ConfigError
 from tract.layout import TokenKind
-from tract.objective import Objective, ObjectiveParts, StepTotals, objective_loss, objective_parts
+from tract.objective import Objective, ObjectiveParts, ScoreLoss, StepTotals, objective_loss, objective_parts, score_loss_of, squared_error
 from tract.predictors import score_pairs
 from tract.score_grid import ScoreTrie
 
-TRACT = Objective(ce_weight=1.0, score_loss_weight=1.0, ce_on_score=False, use_cot=True, normalize=False, score_loss_scaling="step")
+TRACT = Objective(
+    ce_weight=1.0,
+    score_loss="squared_error",
+    score_loss_weight=1.0,
+    ce_on_score=False,
+    use_cot=True,
+    normalize=False,
+    score_loss_scaling="step",
+)
 TRIE = ScoreTrie.build("12", [[0], [1]])
 
 
-def _parts(logits: torch.Tensor, rows: list[int], ids: list[int], reads: list[list[int]], scores: list[float]) -> ObjectiveParts:
+def _parts(
+    logits: torch.Tensor,
+    rows: list[int],
+    ids: list[int],
+    reads: list[list[int]],
+    scores: list[float],
+    *,
+    loss: ScoreLoss = squared_error,
+    normalize: bool = False,
+) -> ObjectiveParts:
     log_probs = torch.log_softmax(logits.float(), dim=-1)
     nodes, tokens = score_pairs(TRIE, logits.device)
     of_targets = log_probs[torch.tensor(rows, dtype=torch.long), torch.tensor(ids, dtype=torch.long)]
     of_scores = log_probs[torch.tensor(reads)[:, nodes], tokens]
-    return objective_parts(of_targets, of_scores, torch.tensor(scores), TRIE, torch.tensor([1.0, 2.0]), normalize=False)
+    return objective_parts(
+        of_targets, of_scores, torch.tensor(scores), TRIE, torch.tensor([1.0, 2.0]), score_loss=loss, normalize=normalize
+    )
 
 
 def test_hand_computed_value() -> None:
@@ -112,3 +133,80 @@ def test_supervised_kinds(changes: dict[str, float], kinds: set[TokenKind]) -> N
 def test_bad_objectives_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(TRACT, **changes)  # type: ignore[arg-type]
+
+
+LOSSES = """
+import torch
+
+def absolute_error(probabilities, grid_values, scores):
+    return (scores - (probabilities * grid_values).sum(dim=-1)).abs()
+
+def mean_of_all(probabilities, grid_values, scores):
+    return absolute_error(probabilities, grid_values, scores).mean()
+
+def constant(probabilities, grid_values, scores):
+    return torch.ones_like(scores)
+
+def of_two(probabilities, scores):
+    return scores
+
+not_a_function = 3
+"""
+
+
+@pytest.fixture
+def my_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_losses.py").write_text(LOSSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_losses", raising=False)
+
+
+def test_a_loss_of_ones_own_has_its_hand_computed_value(my_losses: None) -> None:
+    """p(1) = 1/2 and p(2) = 1/4 where the truth is 2.5: y_hat = 1, the absolute error 1.5; the squared error stays a metric, 2.25."""
+    logits = torch.log(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.125, 0.125]]))
+    loss = score_loss_of("my_losses.absolute_error")
+    parts = _parts(logits, rows=[0], ids=[3], reads=[[1]], scores=[2.5], loss=loss)
+    assert parts.score_loss.item() == pytest.approx(1.5)
+    assert parts.squared_error.item() == pytest.approx(2.25)
+    weighted = dataclasses.replace(TRACT, score_loss="my_losses.absolute_error", score_loss_weight=0.5)
+    assert objective_loss(parts, StepTotals(ce_tokens=1, examples=1), weighted).item() == pytest.approx(math.log(4) + 0.75)
+    # Normalized, p(1) = 2/3 and p(2) = 1/3: y_hat = 4/3.
+    of_grid = _parts(logits, rows=[0], ids=[3], reads=[[1]], scores=[2.5], loss=loss, normalize=True)
+    assert of_grid.score_loss.item() == pytest.approx(2.5 - 4 / 3)
+    assert of_grid.squared_error.item() == pytest.approx((2.5 - 4 / 3) ** 2)
+    assert of_grid.score_mass.item() == pytest.approx(0.75)
+
+
+def test_a_loss_of_ones_own_is_scaled_and_summed_as_the_squared_error(my_losses: None) -> None:
+    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(2))
+    loss = score_loss_of("my_losses.absolute_error")
+    parts = _parts(logits, rows=[0], ids=[2], reads=[[1], [2], [3], [0]], scores=[1.0, 2.0, 1.0, 2.0], loss=loss)
+    no_ce = dataclasses.replace(TRACT, ce_weight=0.0, score_loss_weight=3.0)
+    totals = StepTotals(ce_tokens=1, examples=8)
+    absolute = (torch.tensor([1.0, 2.0, 1.0, 2.0]) - parts.expected_score).abs().sum()
+    torch.testing.assert_close(objective_loss(parts, totals, no_ce), 3 * absolute / 8)
+    official = dataclasses.replace(no_ce, score_loss_scaling="micro_batch")
+    torch.testing.assert_close(objective_loss(parts, totals, official), 3 * absolute / 8 / 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("huber", "objective.score_loss: 'huber' is unknown; squared_error or the dotted path of a function"),
+        ("no_such_module_of_mine.huber", "'no_such_module_of_mine.huber' cannot be imported .*No module named"),
+        ("my_losses.huber", "'my_losses.huber' cannot be imported .*huber"),
+        ("my_losses.mean_of_all", r"must take .*return the loss of each example, \[M\]; on 3 examples it returned \[\]"),
+        ("my_losses.of_two", "on 3 examples it raised TypeError"),
+        ("my_losses.not_a_function", "on 3 examples it raised TypeError: 'int' object is not callable"),
+        ("my_losses.constant", "finite losses with a gradient are accepted"),
+        ("my_losses", "objective.score_loss: 'my_losses' is unknown"),
+    ],
+)
+def test_what_is_no_score_loss_is_refused(name: str, message: str, my_losses: None) -> None:
+    with pytest.raises(ConfigError, match=message):
+        score_loss_of(name)
+
+
+def test_the_label_is_for_people() -> None:
+    assert TRACT.score_loss_label == "squared error"
+    assert dataclasses.replace(TRACT, score_loss="my_losses.huber_loss").score_loss_label == "my_losses.huber_loss"

@@ -17,6 +17,7 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
+from tracked_files import tracked
 
 from tract.config import AdapterConfig, ModelConfig
 from tract.errors import ConfigError, DataError
@@ -329,6 +330,6 @@ def test_the_check_of_the_sources_finds(source: str) -> None:
 
 
 def test_every_model_file_of_the_configuration_says_false() -> None:
-    found = {path.name: path.read_text() for path in (ROOT / "conf").rglob("*.yaml") if "trust_remote_code" in path.read_text()}
+    found = {path.name: path.read_text() for path in tracked(ROOT / "conf", "*.yaml") if "trust_remote_code" in path.read_text()}
     assert set(found) == {"_base.yaml"}
     assert "\ntrust_remote_code: false\n" in found["_base.yaml"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,7 @@ class ObjectiveConfig:
     """Terms and weights; see ``tract.objective.Objective``."""
 
     ce_weight: float = MISSING
+    score_loss: str = MISSING  # an entry of ``tract.objective.SCORE_LOSSES``, or the dotted path of a function
     score_loss_weight: float = MISSING  # "lambda" in YAML, as in the paper
     ce_on_score: bool = MISSING
     use_cot: bool = MISSING
@@ -228,7 +230,7 @@ class GenerationConfig:
 
 @dataclass
 class EvaluationConfig:
-    """What a judge is evaluated on and how; predictors are those of ``config_rules.PREDICTORS``."""
+    """What a judge is evaluated on and how; predictors are those of ``tract.evaluation.predictors``."""
 
     benchmarks: list[str] = MISSING  # splits of the data, or files and folders
     prompt: str = MISSING  # "own": the judge's; "finished": the benchmark's
@@ -281,3 +283,33 @@ class Config:
 
 # Keys whose names in YAML are no names in Python.
 YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}
+
+# Keys that were added after products had been made, each with the value that older products have implicitly: what the code did when
+# there was no such key. A key at this value is no part of a stage's identity (``tract.stages.identity.material``), so adding it retrains
+# nothing, and an older configuration is read as if it had it. For the next key add a line: the key's dotted name in YAML, and this value,
+# which stays the same when the default in conf/ changes.
+ADDED_KEYS: dict[str, Any] = {
+    "objective.score_loss": "squared_error",
+}
+
+
+def without_added_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration, as plain containers with YAML's names, without the keys of ``ADDED_KEYS`` that have the value of before.
+
+    Args:
+        config: the whole, or the section that ``prefix`` names (dotted, with a dot at its end); its keys may be dotted themselves.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            kept[name] = without_added_keys(value, f"{key}.")
+        elif not (key in ADDED_KEYS and value == ADDED_KEYS[key]):
+            kept[name] = value
+    return kept
+
+
+def with_added_keys(section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """A section of an older configuration with the keys of ``ADDED_KEYS`` that it lacks, at the value of before."""
+    added = {key.removeprefix(prefix): value for key, value in ADDED_KEYS.items() if key.startswith(prefix)}
+    return {**added, **section}

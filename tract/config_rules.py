@@ -16,6 +16,7 @@ from tract.config import YAML_NAMES, Config, GenerationConfig
 from tract.config_devices import ZERO_OPTIMIZERS, device_problems
 from tract.containers import not_finite_in
 from tract.errors import ConfigError
+from tract.evaluation.predictors import PREDICTORS, predictor_of
 from tract.perturbations import ALL, PERTURBATIONS
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
@@ -28,14 +29,12 @@ if TYPE_CHECKING:
 WANDB_KEYS = ("artifacts", "table_rows", "patience_s")
 WANDB_ARTIFACTS = ("none", "light", "all")
 WANDB_MODES = ("auto", "online", "offline", "disabled", "shared")
-# What ``tract.evaluation`` measures of each predictor, and the splits of the data that it can be measured on.
-METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_within_half", "score_mass", "failure_rate")
+# The splits of the data that a judge can be measured on.
 SPLITS = ("val", "test", "ood")
 # Folders beside those of runs.
 _TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
-PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
 FALLBACKS = ("lowest", "middle", "highest")
 AUTO = "auto"  # of run.isolate and generation.backend
 BACKENDS = (AUTO, "hf", "vllm", "openai_server")
@@ -154,7 +153,7 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
         ("evaluation.prompt", cfg.evaluation.prompt, ("own", "finished")),
         ("evaluation.target", cfg.evaluation.target, ("true", "annotated")),
         ("evaluation.fallback", cfg.evaluation.fallback, FALLBACKS),
-        ("evaluation.main_predictor", cfg.evaluation.main_predictor, PREDICTORS),
+        ("evaluation.main_predictor", cfg.evaluation.main_predictor, (*PREDICTORS, *(p for p in cfg.evaluation.predictors if "." in p))),
         ("generation.backend", cfg.generation.backend, BACKENDS),
         ("generation.vllm.lora", cfg.generation.vllm.lora, ("served", "merged")),
         ("generation.server.api", cfg.generation.server.api, ("vllm", "openai")),
@@ -285,8 +284,11 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
         yield "evaluation.benchmarks: the list is empty; give splits of the data (val, test, ood) or paths of benchmark files"
     if not 0 < evaluation.confidence < 1:
         yield f"evaluation.confidence: {evaluation.confidence} is outside (0, 1)"
-    if unknown := [name for name in evaluation.predictors if name not in PREDICTORS]:
-        yield f"evaluation.predictors: {unknown} are unknown; accepted are {', '.join(PREDICTORS)}"
+    for name in evaluation.predictors:
+        try:
+            predictor_of(name)
+        except ConfigError as error:
+            yield str(error)
     if evaluation.main_predictor not in evaluation.predictors:
         yield f"evaluation.main_predictor: {evaluation.main_predictor!r} is not among evaluation.predictors={evaluation.predictors}"
     if evaluation.n_cot == 0 and evaluation.predictors != ["no_cot"]:
@@ -300,6 +302,8 @@ def _evaluation_problems(cfg: Config) -> Iterator[str]:
 def _optimized_problems(cfg: Config) -> Iterator[str]:
     if cfg.optimized_metric is None:
         return
+    from tract.evaluation.metrics import METRICS
+
     benchmark, _, metric = cfg.optimized_metric.rpartition("/")
     if not benchmark or metric not in METRICS:
         yield f"optimized_metric: {cfg.optimized_metric!r} is not BENCHMARK/METRIC with a metric of {', '.join(METRICS)}, e.g. val/rmse"
@@ -311,9 +315,10 @@ def _optimized_problems(cfg: Config) -> Iterator[str]:
 
 def _built_problems(cfg: Config) -> Iterator[str]:
     """What the classes that take a whole section refuse."""
-    from tract.objective import Objective
+    from tract.objective import Objective, score_loss_of
 
     builders: list[Callable[[], Any]] = [
+        lambda: score_loss_of(cfg.objective.score_loss),
         lambda: Objective(**vars(cfg.objective)),
         lambda: ScoreGrid(tuple(cfg.grid.labels)),
         lambda: PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)}),

@@ -2,8 +2,8 @@
 
 ``python train.py`` puts the folder of the script first on ``sys.path``, and ``python -m`` the working directory: a ``queue.py`` or
 ``datasets/`` of the user's there would be imported, and run, in place of Python's or the library's. Entry points move that folder to
-the end, where it still serves (``_target_: my_module.MyClass``), and processes that they start do not get it at all. Imports ``sys``
-alone at the top, which no file can replace, and so must ``tract/__init__.py``.
+the end, where it still serves (``_target_: my_module.MyClass``); so do the processes of stages. Others that they start do not get it at
+all. Imports ``sys`` alone at the top, which no file can replace, and so must ``tract/__init__.py``.
 """
 
 import sys
@@ -17,6 +17,11 @@ def script_folder_last() -> None:
     """Moves what Python puts first on ``sys.path`` for a script or ``-m`` to the end; to be called before anything else is imported."""
     if not sys.flags.safe_path:  # python -P puts nothing there
         sys.path.append(sys.path.pop(0))
+
+
+def add_last(paths: "list[str]") -> None:
+    """Looks, after all else, where another process looks, for classes and functions of the user's that a configuration names."""
+    sys.path.extend(path for path in paths if path not in sys.path)
 
 
 def for_children(environment: "Mapping[str, str]") -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tract import interruption
+from tract import import_order, interruption
 from tract.entry import CONFIG_DIR, guarded, show_masked
 from tract.errors import Told, TrainingError
 from tract.ranks import Ranks, by_environment, end_with, joined
@@ -43,6 +43,7 @@ def _leave_note(folder: Path, number: int, reason: str) -> None:
 def _main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     end_with(task.pop("parent"))
+    import_order.add_last(task.pop("import_path"))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     logging.config.dictConfig(_logging())
@@ -62,15 +63,19 @@ def _main(folder: Path) -> None:
 
 def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
-    from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage
+    from tract.stages.loaded_code import check_unchanged
+    from tract.stages.pipeline import PRODUCT_FILE, Task, build_stage, check_code, stage_modules
     from tract.stages.products import checked_by_leader
     from tract.stages.stage import follow_stage, run_stage
     from tract.validation import typed
 
+    code = task.pop("code")
     wanted, cfg = Task(**task), typed(config)
+    check_code(wanted, config, code)
     gpu = cfg.trainer.get("accelerator") in ("gpu", "cuda")
     with joined(gpu=gpu, timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks), checked_by_leader():
         stage = build_stage(wanted, config)
+        check_unchanged(wanted.stage, lambda: stage_modules(wanted.stage))  # once more, behind the imports
         if ranks.is_first:
             product = run_stage(stage, cfg, force=wanted.force)
             (folder / PRODUCT_FILE).write_text(str(product.path), encoding="utf-8")

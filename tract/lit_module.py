@@ -19,7 +19,7 @@ from tract.data.batches import JudgeBatch
 from tract.errors import TrainingError
 from tract.finite import largest, listed, not_finite
 from tract.forward import log_probs_at
-from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts
+from tract.objective import Objective, ObjectiveParts, loss_shares, objective_parts, score_loss_of
 from tract.predictors import score_pairs
 from tract.ranks import gathered, here
 from tract.score_grid import ScoreGrid, ScoreTrie
@@ -41,8 +41,8 @@ class TractLitModule(L.LightningModule):
     Nothing that is not finite gets through: loss and gradient are looked at before each optimizer step, weights before they are
     trained, validated or saved. All ranks stop together.
 
-    ``shared_step`` serves training, validation and test: it returns the CoT's cross-entropy and the squared error of the
-    expected score as parts; lambda and the normalisation over the whole optimizer step are applied by ``objective``.
+    ``shared_step`` serves training, validation and test: it returns the CoT's cross-entropy and the loss of the score
+    as parts; lambda and the normalisation over the whole optimizer step are applied by ``objective``.
 
     Args:
         build_model: makes the seed LLM with its adapter, see ``tract.sharding.Build``; called in ``configure_model``.
@@ -71,6 +71,7 @@ class TractLitModule(L.LightningModule):
         self._build_model = build_model
         self.trie = trie
         self.objective = objective
+        self._score_loss = score_loss_of(objective.score_loss)
         self._build_optimizer = build_optimizer
         self._build_scheduler = build_scheduler
         self.accumulate = accumulate
@@ -117,7 +118,13 @@ class TractLitModule(L.LightningModule):
         )
         of_targets, of_scores = log_probs.split([batch.target_ids.numel(), reads.numel()])
         return objective_parts(
-            of_targets, of_scores.view_as(reads), batch.scores, self.trie, self.grid_values, normalize=self.objective.normalize
+            of_targets,
+            of_scores.view_as(reads),
+            batch.scores,
+            self.trie,
+            self.grid_values,
+            score_loss=self._score_loss,
+            normalize=self.objective.normalize,
         )
 
     def training_step(self, batch: JudgeBatch, batch_idx: int) -> Tensor:

@@ -1,14 +1,16 @@
-"""The training objective: CoT cross-entropy plus weighted squared error of the expected score. Pure; float32.
+"""The training objective: CoT cross-entropy plus weighted loss of the score, in the paper the squared error. Pure; float32.
 
     L = ce_weight * CE(c, cue, end | x) + lambda * (y* - y_hat(x, c))^2          (TRACT Eq. for CoT-RAFT, both stages)
 
-Normalisation: the cross-entropy is the mean over supervised tokens of the whole optimizer step, the squared error the
+Normalisation: the cross-entropy is the mean over supervised tokens of the whole optimizer step, the score loss the
 mean over its examples, whatever the micro-batches and ranks that the step is cut into. So every function here returns
 sums, and ``objective_loss`` divides by the totals of the step, which every micro-batch knows.
 """
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +18,68 @@ from torch import Tensor
 
 from tract.errors import ConfigError
 from tract.layout import TokenKind
-from tract.predictors import expected_score, probabilities_of_pairs
+from tract.predictors import expected_score, normalized, probabilities_of_pairs
 from tract.score_grid import ScoreTrie
 
 SCORE_LOSS_SCALINGS = ("step", "micro_batch")
+
+# (probabilities, grid_values, scores) -> loss of each example, as ``squared_error`` documents them.
+ScoreLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def squared_error(probabilities: Tensor, grid_values: Tensor, scores: Tensor) -> Tensor:
+    """Squared error of the expected score (RAFT; the score term of TRACT). The signature is that of every score loss.
+
+    Args:
+        probabilities: [M, Y] float32, of each score of the grid after the cue of each of M examples, from the softmax over the whole
+            vocabulary: a row sums to the score mass, at most one. With ``objective.normalize`` it is divided by that mass.
+        grid_values: [Y] float32, the scores of the grid in points, ascending.
+        scores: [M] float32, the true scores in points; a mean over raters need not be on the grid.
+
+    Returns:
+        [M] float32, the loss of each example (here points squared). Gradients flow to ``probabilities``.
+    """
+    return torch.square(scores - expected_score(probabilities, grid_values, normalize=False))
+
+
+# objective.score_loss -> the loss of the score. A function elsewhere is named by its dotted path instead (docs/change_the_science.md).
+SCORE_LOSSES: dict[str, ScoreLoss] = {"squared_error": squared_error}
+
+
+def score_loss_of(name: str) -> ScoreLoss:
+    """The function that ``objective.score_loss`` names: an entry of ``SCORE_LOSSES``, or a dotted path as ``my_losses.huber``.
+
+    Raises:
+        ConfigError: if there is none, or if it does not return one finite loss with a gradient for each example.
+    """
+    if name in SCORE_LOSSES:
+        return SCORE_LOSSES[name]
+    accepted = f"{', '.join(SCORE_LOSSES)} or the dotted path of a function, e.g. my_losses.huber, are accepted"
+    if "." not in name:
+        raise ConfigError(f"objective.score_loss: {name!r} is unknown; {accepted}")
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+        raise ConfigError(f"objective.score_loss: {name!r} cannot be imported ({error}); {accepted}") from error
+    return _tried(name, found)
+
+
+def _tried(name: str, function: ScoreLoss) -> ScoreLoss:
+    """The function, which returns what is expected on three examples."""
+    probabilities = torch.tensor([[0.1, 0.2, 0.3], [0.2, 0.2, 0.6], [0.05, 0.9, 0.05]], requires_grad=True)
+    must = "must take (probabilities [M, Y], grid_values [Y], scores [M]) and return the loss of each example, [M]"
+    try:
+        losses = function(probabilities, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 1.5, 2.0]))
+    except Exception as error:  # whatever a function of the user's raises
+        raise ConfigError(f"objective.score_loss: {name} {must}; on 3 examples it raised {type(error).__name__}: {error}") from error
+    if not isinstance(losses, Tensor) or losses.shape != (3,):
+        found = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ConfigError(f"objective.score_loss: {name} {must}; on 3 examples it returned {found}")
+    if not losses.requires_grad or not bool(torch.isfinite(losses).all()):
+        raise ConfigError(
+            f"objective.score_loss: {name} returned {losses.tolist()} on 3 examples; finite losses with a gradient are accepted"
+        )
+    return function
 
 
 @dataclass(frozen=True)
@@ -28,7 +88,7 @@ class Objective:
 
     Attributes:
         ce_weight: weight of the cross-entropy; 0 leaves it out.
-        score_loss_weight: lambda, the weight of the squared error.
+        score_loss: the loss of the score, see ``score_loss_of``. score_loss_weight: lambda, its weight.
         ce_on_score: whether the score's own tokens are trained by cross-entropy (standard fine-tuning).
         use_cot: whether the CoT stands between prompt and cue; without it the cue follows the prompt (RAFT).
         normalize: whether the expected score is divided by the score mass; the paper does not.
@@ -37,6 +97,7 @@ class Objective:
     """
 
     ce_weight: float
+    score_loss: str
     score_loss_weight: float
     ce_on_score: bool
     use_cot: bool
@@ -51,6 +112,11 @@ class Objective:
                 raise ConfigError(f"objective.{key}: {weight} is not a finite weight >= 0")
         if self.ce_weight == 0 and self.score_loss_weight == 0:
             raise ConfigError("objective: ce_weight and lambda are both 0, so nothing is trained; set one above 0")
+
+    @property
+    def score_loss_label(self) -> str:
+        """What people read of the score's loss, e.g. "squared error"; a function that is named by its dotted path is called by that."""
+        return self.score_loss if "." in self.score_loss else self.score_loss.replace("_", " ")
 
     @property
     def supervised_kinds(self) -> frozenset[TokenKind]:
@@ -75,20 +141,29 @@ class ObjectiveParts:
 
     Attributes:
         ce_sum: [] float32, nats, summed over supervised tokens. ce_tokens: their number.
-        squared_error: [M] float32, points squared.
+        score_loss: [M] float32, the loss of the score that is trained, without lambda.
+        squared_error: [M] float32, points squared; the metric, whatever is trained.
         expected_score: [M] float32, points (RAIL).
         score_mass: [M] float32, the probability that the model gives to the whole grid.
     """
 
     ce_sum: Tensor
     ce_tokens: int
+    score_loss: Tensor
     squared_error: Tensor
     expected_score: Tensor
     score_mass: Tensor
 
 
 def objective_parts(
-    target_log_probs: Tensor, score_log_probs: Tensor, scores: Tensor, trie: ScoreTrie, grid_values: Tensor, *, normalize: bool
+    target_log_probs: Tensor,
+    score_log_probs: Tensor,
+    scores: Tensor,
+    trie: ScoreTrie,
+    grid_values: Tensor,
+    *,
+    score_loss: ScoreLoss,
+    normalize: bool,
 ) -> ObjectiveParts:
     """The parts of the objective from the log-probabilities of the tokens that it looks at.
 
@@ -98,19 +173,23 @@ def objective_parts(
         scores: [M] float32; true scores in points.
         trie: the decisions between the scores.
         grid_values: [Y] float32; the scores of the grid in points.
-        normalize: whether the expected score is divided by the score mass.
+        score_loss: of the score. normalize: whether the probabilities of the grid are divided by the score mass.
 
     Returns:
-        Sums and per-example values; gradients flow through ``ce_sum`` and ``squared_error``.
+        Sums and per-example values; gradients flow through ``ce_sum`` and ``score_loss``.
     """
     probabilities = probabilities_of_pairs(score_log_probs, trie)
-    predicted = expected_score(probabilities, grid_values, normalize=normalize)
+    mass = probabilities.sum(dim=-1)
+    if normalize:
+        probabilities = normalized(probabilities)
+    predicted = expected_score(probabilities, grid_values, normalize=False)
     return ObjectiveParts(
         ce_sum=-target_log_probs.sum(),
         ce_tokens=target_log_probs.numel(),
+        score_loss=score_loss(probabilities, grid_values, scores.float()),
         squared_error=torch.square(scores.float() - predicted),
         expected_score=predicted,
-        score_mass=probabilities.sum(dim=-1),
+        score_mass=mass,
     )
 
 
@@ -118,16 +197,16 @@ def objective_loss(parts: ObjectiveParts, totals: StepTotals, objective: Objecti
     """The micro-batch's share of the step's loss; the shares of a step's micro-batches and ranks add up to the loss.
 
     Returns:
-        [] float32: ce_weight * sum(CE) / step tokens + lambda * sum(squared error) / step examples.
+        [] float32: ce_weight * sum(CE) / step tokens + lambda * sum(score loss) / step examples.
     """
     ce_loss, score_loss = loss_shares(parts, totals, objective)
     return ce_loss + score_loss
 
 
 def loss_shares(parts: ObjectiveParts, totals: StepTotals, objective: Objective) -> tuple[Tensor, Tensor]:
-    """The two weighted terms of ``objective_loss``: (cross-entropy, squared error), each [] float32."""
+    """The two weighted terms of ``objective_loss``: (cross-entropy, score loss), each [] float32."""
     weight = objective.score_loss_weight
     if objective.score_loss_scaling == "micro_batch":
-        weight /= parts.squared_error.numel()
+        weight /= parts.score_loss.numel()
     ce_loss = objective.ce_weight * parts.ce_sum / max(totals.ce_tokens, 1)
-    return ce_loss, weight * parts.squared_error.sum() / totals.examples
+    return ce_loss, weight * parts.score_loss.sum() / totals.examples

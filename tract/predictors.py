@@ -106,8 +106,10 @@ def expected_score(probabilities: Tensor, values: Tensor, *, normalize: bool) ->
     """
     if probabilities.shape[-1] != values.shape[-1]:
         raise ValueError(f"{probabilities.shape[-1]} probabilities for {values.shape[-1]} scores")
-    total = (probabilities * values).sum(dim=-1)
-    if not normalize:
-        return total
+    return ((normalized(probabilities) if normalize else probabilities) * values).sum(dim=-1)
+
+
+def normalized(probabilities: Tensor) -> Tensor:
+    """The probabilities divided by their sum, the score mass; [M, Y] float32 -> [M, Y]."""
     # The smallest normal float32 keeps a vanished mass from dividing by zero.
-    return total / probabilities.sum(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    return probabilities / probabilities.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

@@ -17,7 +17,7 @@ class TokenLine:
 
     Attributes:
         position: in the tree. token_id: its id. kind: the name of its ``TokenKind``, "prompt", or "branch" of the score trie.
-        trained_by: what trains it: "cross-entropy", "squared error", both, or "nothing".
+        trained_by: what trains it: "cross-entropy", the loss of the score (e.g. "squared error"), both, or "nothing".
         read: whether the score distribution is read from the logits at this position, i.e. it predicts a part of the score.
     """
 
@@ -63,5 +63,5 @@ def preview(item: Item, layout: SequenceLayout, objective: Objective) -> str:
 def _trained_by(kind: TokenKind, objective: Objective) -> str:
     terms = ["cross-entropy"] if kind in objective.supervised_kinds else []
     if kind == TokenKind.SCORE and objective.score_loss_weight > 0:
-        terms.append("squared error")
+        terms.append(objective.score_loss_label)
     return " and ".join(terms) or "nothing"

@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import YAML_NAMES, Config
+from tract.config_package import drop_package
 from tract.config_rules import PATHS, problems_of, unknown_key_message
 from tract.errors import ConfigError
 from tract.given_paths import expanded
@@ -27,12 +28,14 @@ def validate(cfg: DictConfig) -> Config:
     """The composed YAML as typed configuration; all problems are collected and raised as one.
 
     Args:
-        cfg: is changed in one thing alone: ``~`` at the beginning of its paths is replaced by the home folder.
+        cfg: is changed in two things alone: ``~`` at the beginning of its paths is replaced by the home folder, and a package of the
+            model is dropped where another model is given (``drop_package``).
 
     Raises:
         ConfigError: naming each key, what was found and what is accepted.
     """
     _expand_home(cfg)
+    drop_package(cfg)
     if problems := list(_node_problems(cfg, Config, "")) or list(_interpolation_problems(cfg)):
         raise ConfigError("; ".join(problems))
     config = typed(cfg)

@@ -67,3 +67,9 @@ def test_each_predictor_shows_what_it_was_read_from() -> None:
 def test_an_item_that_was_not_judged_has_no_distribution() -> None:
     (worst,) = found([item(0, 3.0)], []).items
     assert (worst.distribution, worst.cots, worst.failed, worst.prediction) == ((), (), 1.0, 2.0)
+
+
+def test_a_predictor_of_a_users_own_is_read_as_it_reads() -> None:
+    judgements = [judgement(0, NO_COT, (1.0, 0.0, 0.0)), judgement(0, 0, (0.5, 0.0, 0.5)), judgement(0, 1, (0.0, 1.0, 0.0))]
+    own, rail = (found([item(0, 3.0)], judgements, name).items for name in ("numpy.dot", "rail"))
+    assert own == rail

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from tract.stages.identity import StageIdentity, code_digests, differences, material
+from tract.config import ADDED_KEYS, with_added_keys, without_added_keys
+from tract.stages.identity import StageIdentity, code_digests, differences, material, named_code
 from tract.stages.stage import IMMATERIAL_CODE
 
 Compose = Callable[..., DictConfig]
@@ -76,6 +77,26 @@ def test_material_holds_the_sections_without_immaterial_keys_and_leaves_the_conf
 def test_an_unknown_section_is_refused(compose_config: Compose) -> None:
     with pytest.raises(KeyError, match="no_such_section"):
         material(compose_config("model=tiny"), ["no_such_section"], [])
+
+
+@pytest.mark.parametrize("key", ADDED_KEYS)
+def test_an_added_key_at_its_old_value_is_no_part_of_the_key(key: str, compose_config: Compose) -> None:
+    """So products of before the key are found again. Another value is another product, whose key says so."""
+    section, _, name = key.partition(".")
+    cfg = compose_config("model=tiny", f"{key}={ADDED_KEYS[key]}")
+    assert OmegaConf.select(cfg, key) == ADDED_KEYS[key]
+    found = material(cfg, [section], [])
+    assert name not in found[section]
+    assert len(found[section]) > 0
+    other = material(compose_config("model=tiny", f"{key}=another"), [section], [])
+    assert other[section] == {**found[section], name: "another"}
+
+
+def test_an_older_configuration_is_read_as_if_it_had_the_added_keys() -> None:
+    assert with_added_keys({"ce_weight": 1.0}, "objective.") == {"ce_weight": 1.0, "score_loss": "squared_error"}
+    assert with_added_keys({"score_loss": "mine.huber"}, "objective.") == {"score_loss": "mine.huber"}
+    flat = {"objective.score_loss": "squared_error", "score_loss": "squared_error", "objective.lambda": 1.0}
+    assert without_added_keys(flat) == {"score_loss": "squared_error", "objective.lambda": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +223,47 @@ def test_closure_is_exactly_what_is_imported(tmp_path: Path) -> None:
 def test_immaterial_modules_and_what_only_they_import_are_left_out(immaterial: list[str], left_out: set[str], tmp_path: Path) -> None:
     found = code_digests("pkg.start", immaterial=immaterial, root=write_package(tmp_path, PACKAGE))
     assert set(found) == CLOSURE - left_out
+
+
+MINE = {
+    "my_losses.py": "import torch\nimport my_common\nimport tract.objective\n\ndef huber(): ...\n",
+    "my_common.py": "x = 1\n",
+    "my_unused.py": "",
+    "mine/optimizers.py": "from mine.parts import step\n\nclass Slow: ...\n",
+    "mine/parts.py": "def step(): ...\n",
+}
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    return write_package(tmp_path, MINE)
+
+
+@pytest.mark.parametrize(
+    ("config", "modules"),
+    [
+        ({"objective": {"score_loss": "my_losses.huber"}}, {"my_losses", "my_common"}),
+        ({"optimizer": {"_target_": "mine.optimizers.Slow", "lr": 0.1}}, {"mine.optimizers", "mine.parts"}),
+        ({"trainer": {"callbacks": [{"_target_": "mine.parts.step"}], "strategy": {"_target_": "my_losses.X"}}},
+         {"mine.parts", "my_losses", "my_common"}),
+        # Of libraries, of this package, a name of a table, nothing that is there, and a text that is no dotted path of code.
+        ({"optimizer": {"_target_": "torch.optim.AdamW"}, "data": {"source": {"_target_": "tract.data.sources.RubricCheck"}}}, set()),
+        ({"objective": {"score_loss": "squared_error"}, "x": {"_target_": "no_such_module.f"}, "y": {"name": "my_losses.huber"}}, set()),
+    ],
+)  # fmt: skip
+def test_named_code_is_that_of_the_users_own_modules(config: dict[str, Any], modules: set[str], mine: Path) -> None:
+    assert set(named_code(config)) == modules
+
+
+def test_another_loss_in_the_same_file_name_is_another_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is told from another process; in one process the code that is loaded counts."""
+    config, digests = {"objective": {"score_loss": "my_own_losses.huber"}}, []
+    for name, text in (("a", "def huber(): return 1"), ("b", "# reworded\ndef huber(): return 1"), ("c", "def huber(): return 2")):
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(write_package(tmp_path / name, {"my_own_losses.py": text}))
+            digests.append(named_code(config)["my_own_losses"])
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_module_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from tract.config_rules import METRICS
 from tract.errors import ConfigError
-from tract.evaluation import statistics
 from tract.stages.optimized import optimized_metric
 from tract.stages.pipeline import run
 from tract.stages.products import Product
@@ -47,10 +45,6 @@ def test_the_main_predictor_s_value(metric: str | None, predictor: str, value: f
 def test_a_benchmark_that_was_not_evaluated_is_named(product: Product) -> None:
     with pytest.raises(ConfigError, match="optimized_metric: there is no benchmark 'ood'; the evaluation has val, sets/own"):
         optimized_metric(wanted("ood/rmse"), product)
-
-
-def test_metrics_that_can_be_named_are_those_of_the_evaluation() -> None:
-    assert METRICS == statistics.METRICS
 
 
 def test_a_run_returns_it(whole: Any) -> None:

@@ -10,17 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 from tract.errors import ConfigError, DataError
 from tract.stages import run_folder
-from tract.stages.identity import StageIdentity
+from tract.stages.identity import StageIdentity, material
 from tract.stages.products import MANIFEST, open_product
 from tract.stages.run_folder import StageFolder, find, provenance, reason, version_changes
 
@@ -236,6 +237,23 @@ def test_other_code_is_redone_or_reused(runs: Path, folder: StageFolder, caplog:
         found.begin(overwrite=True)
 
 
+def test_a_product_of_before_a_key_is_reused(
+    runs: Path, compose_config: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its manifest has no such key, and other code. With the key at another value it is another product."""
+    older = material(compose_config("model=tiny"), ["objective"], [])
+    assert "score_loss" not in older["objective"]
+    assert "score_loss" in compose_config("model=tiny").objective
+    product = make(find(runs, StageIdentity("stage1", older, {}, {"tract.objective": "of before"}), "redo"))
+    now = StageIdentity("stage1", older, {}, {"tract.objective": "of today"})
+    assert not find(runs, now, "redo").is_complete
+    assert find(runs, now, "reuse").path == product.path
+    other = material(compose_config("model=tiny", "objective.score_loss=mine.huber"), ["objective"], [])
+    assert not find(runs, replace(now, config=other), "reuse").is_complete
+    with caplog.at_level(logging.INFO):
+        assert 'objective.score_loss: (absent) -> "mine.huber"' in why(runs, replace(now, config=other))
+
+
 def test_of_several_products_of_other_code_the_newest_is_reused_and_the_exact_one_is_preferred(runs: Path) -> None:
     made = [make(find(runs, replace(IDENTITY, code={"tract.objective": f"d{number}"}), "redo")).path for number in range(4)]
     assert find(runs, OTHER_CODE, "reuse").path == made[-1]
@@ -348,7 +366,7 @@ import json, logging, sys, time
 from pathlib import Path
 from tract.errors import ConfigError
 from tract.stages import run_folder
-from tract.stages.identity import StageIdentity
+from tract.stages.identity import StageIdentity, material
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 run_folder._REMIND_S, run_folder._POLL_S = 0.3, 0.02

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tract.cli.judges import add_data_arguments, note_unused_columns
+from tract.config import with_added_keys
 from tract.errors import ConfigError, DataError
 from tract.given_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive
@@ -204,8 +205,8 @@ def _objective(files: JudgeFiles) -> tuple[Objective, str]:
     from tract.objective import Objective
 
     use_cot = files.settings.use_cot
-    plain: dict[str, Any] = {"ce_weight": 1.0, "lambda": 1.0, "ce_on_score": False, "use_cot": use_cot, "normalize": False,
-                             "score_loss_scaling": "step"}  # fmt: skip
+    plain: dict[str, Any] = with_added_keys({"ce_weight": 1.0, "lambda": 1.0, "ce_on_score": False, "use_cot": use_cot,
+                                             "normalize": False, "score_loss_scaling": "step"}, "objective.")  # fmt: skip
     kept = files.settings.training.get("objective")
     own = {name: value for name, value in kept.items() if name in plain} if isinstance(kept, dict) else {}
     values = {**plain, **own}

@@ -10,8 +10,9 @@ from typing import Any
 from tract.compare.comparison import BenchmarkTable, Comparison
 from tract.compare.tables import meanings, percent, row_label, size, tables_of
 from tract.compare.variants import NAMES, Variant, differing_keys, setting
-from tract.evaluation.meanings import METRIC_MEANINGS, PREDICTOR_MEANINGS
+from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.plots import data_uri
+from tract.evaluation.predictors import meanings_of
 from tract.evaluation.report import page_template
 from tract.evaluation.tables import METRIC_LABELS
 
@@ -45,7 +46,7 @@ def page(comparison: Comparison, images: Sequence[Sequence[Image]], folders: Seq
         left_out=comparison.left_out,
         meanings=meanings(comparison),
         metric_meanings=[(METRIC_LABELS[metric], METRIC_MEANINGS[metric]) for metric in options.metrics],
-        predictor_meanings=[(name, meaning) for name, meaning in PREDICTOR_MEANINGS.items() if name in used],
+        predictor_meanings=list(meanings_of(used).items()),
     )
 
 

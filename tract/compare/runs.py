@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tract.config import without_added_keys
 from tract.errors import DataError
 from tract.evaluation.results import METRICS_FILE
 from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, records_below
@@ -26,7 +27,7 @@ class Run:
     """A run of the pipeline that was evaluated.
 
     Attributes:
-        config: dotted key -> value, resolved; see ``flat``. product: folder of its evaluate stage.
+        config: dotted key -> value, resolved; see ``flat`` and ``without_added_keys``. product: folder of its evaluate stage.
         finished: when the product was, ISO time.
         place: where it stands among all runs: number of the folder that was given, then of its job in a sweep.
     """
@@ -125,7 +126,7 @@ def _run_of(path: Path, record: RunRecord, number: int) -> Run | LeftOut:
     """The run of a record, or why there is nothing to compare."""
     if not isinstance(record.config, Mapping):
         raise DataError(f"{path}: the configuration is no mapping, so this is no record of a run; remove it")
-    config = flat(record.config)
+    config = without_added_keys(flat(record.config))
     what = " ".join([str(config.get("run.name", path.stem)), *(record.overrides or [f"seed={config.get('seed')}"])])
     if record.status != COMPLETE:
         state = "it runs, or was killed" if record.status == RUNNING else record.status
@@ -143,7 +144,7 @@ def _run_in(product: Path, number: int) -> Run:
     path = product / CONFIG_FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = flat(content)
+        config = without_added_keys(flat(content))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: no configuration of a run ({type(error).__name__}); evaluate it anew with force=[evaluate]") from error
     config = _with_seed(config, path)

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
+from tract.evaluation.metrics import METRIC_TABLE
 from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NONE, SCORE
 
-METRIC_MEANINGS = {
-    "pearson_r": "linear correlation of predicted and true scores; 1 is a straight rising line.",
-    "spearman_rho": "Pearson correlation of the ranks, ties sharing their mean rank: only the order counts.",
-    "kendall_tau": "share of pairs in the right order minus the share in the wrong one, corrected for ties.",
-    "rmse": "root of the mean squared error, in points; large errors weigh more.",
-    "mae": "mean absolute error, in points.",
-    "accuracy_within_half": "share of items whose predicted score is at most 0.5 points from the true one.",
-    "score_mass": "probability that the model gives to all scores of the grid together where the score is read; "
-    "far below 1 it wanted to write something else there.",
-    "failure_rate": "share of the draws that gave no score of their own; they count with the declared fallback.",
-}
-PREDICTOR_MEANINGS = {
-    "rail": "mean of the grid's scores, each weighted with its probability after the answer cue; probability outside the grid "
-    "counts as zero points (the paper's predictor).",
-    "rail_normalized": "the same mean, divided by the probability of the whole grid.",
-    "argmax": "the most probable score of the grid after the answer cue.",
-    "median": "the score at which the cumulated probability of the grid, after the answer cue, passes one half.",
-    "decode_forced": "the score that the model writes when the answer cue is put after its CoT.",
-    "decode_free": "the score parsed from what the model writes freely, cue and score included.",
-    "no_cot": "rail read right after the prompt and the answer cue, without any CoT.",
-}
+METRIC_MEANINGS = {name: metric.meaning for name, metric in METRIC_TABLE.items()}
 BASELINE_MEANINGS = {
     "constant": "the mean of the true scores for every item.",
     "length": "the log of the response's number of words: its correlations, and the errors of the least-squares line on it.",

@@ -20,10 +20,10 @@ from tract.evaluation.meanings import (
     FINISH_MEANINGS,
     LEFT_OUT_MEANINGS,
     METRIC_MEANINGS,
-    PREDICTOR_MEANINGS,
     PROMPT_MEANINGS,
 )
 from tract.evaluation.plots import benchmark_plot, data_uri, shifts_png
+from tract.evaluation.predictors import meanings_of
 from tract.evaluation.results import BenchmarkReport, Evaluation
 from tract.evaluation.robustness_tables import MEANINGS, robust_benchmarks, robustness_on, robustness_tables
 from tract.evaluation.tables import (
@@ -69,7 +69,7 @@ def html(evaluation: Evaluation) -> str:
         interval=interval_name(evaluation),
         metric_labels=METRIC_LABELS,
         metric_meanings={label: METRIC_MEANINGS[metric] for metric, label in METRIC_LABELS.items()},
-        predictor_meanings={name: meaning for name, meaning in PREDICTOR_MEANINGS.items() if name in used},
+        predictor_meanings=meanings_of(used),
         baseline_meanings={name: BASELINE_MEANINGS[name] for name in BASELINE_MEANINGS if name in _baselines(evaluation)},
         title=_title(evaluation),
         verdicts=verdicts(evaluation),

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tract.errors import DataError
 from tract.evaluation.bootstrap import estimates
+from tract.evaluation.metrics import HALF_A_POINT
 from tract.evaluation.results import Array, Estimate, Robustness, Scored, Shift
-from tract.evaluation.statistics import HALF_A_POINT, check_scored
+from tract.evaluation.statistics import check_scored
 from tract.evaluation.weighted import krippendorff_alpha, line_residuals, weighted_mean, weighted_pearson
 from tract.perturbations import ATTACK, PERTURBATIONS
 

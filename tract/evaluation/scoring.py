@@ -9,39 +9,33 @@ import numpy as np
 
 from tract.errors import DataError
 from tract.evaluation.items import Item
-from tract.evaluation.parsing import parse_score
+from tract.evaluation.predictors import OF_COTS, PREDICTORS, Reading, predictor_of
 from tract.evaluation.results import Array, Scored
 from tract.generation.judgement import NO_COT, Judgement, no_distribution
 from tract.score_grid import ScoreGrid
 
 # What a row of the predictions files is a reading of: the score behind a CoT, or right behind the prompt.
 WITH_COT, WITHOUT_COT = "cot", "no_cot"
-# A score mass below this cannot be normalised by: what is left is rounding.
-_LEAST_MASS = 1e-30
 
 
 def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, float | None]:
-    """The score in points of each predictor on one judgement; None where it failed.
+    """The score in points of each predictor of ``OF_COTS`` on one judgement; None where it failed.
 
-    Returns:
-        "rail" (TRACT section 3.1), "rail_normalized", "argmax" (first of equals), "median" (the lowest score with at least
-        half of the mass at or below it), "decode_forced" (drawn behind the forced cue), "decode_free" (parsed from what was
-        written; left out where nothing was).
+    One that reads freely written text is left out where nothing was written.
     """
-    values = np.asarray(grid.values)
-    p = np.asarray(judgement.probabilities, dtype=np.float64)
-    mass, rail = float(p.sum()), float((p * values).sum())
-    has_mass = mass > _LEAST_MASS
-    found: dict[str, float | None] = {
-        "rail": rail,
-        "rail_normalized": rail / mass if has_mass else None,
-        "argmax": float(values[int(p.argmax())]) if has_mass else None,
-        "median": float(values[int(np.searchsorted(p.cumsum(), mass / 2))]) if has_mass else None,
-        "decode_forced": None if judgement.forced is None else grid.values[judgement.forced],
-    }
-    if judgement.free_text is not None:
-        found["decode_free"] = parse_score(judgement.free_text, cue, grid)
-    return found
+    reading = _reading(judgement, grid, cue)
+    read = {name: PREDICTORS[name] for name in OF_COTS if reading.text is not None or not PREDICTORS[name].needs_text}
+    return {name: predictor.read(reading) for name, predictor in read.items()}
+
+
+def score_of(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) -> float | None:
+    """The score in points that one predictor reads from a judgement; None where it failed."""
+    return predictor_of(predictor).read(_reading(judgement, grid, cue))
+
+
+def _reading(judgement: Judgement, grid: ScoreGrid, cue: str) -> Reading:
+    probabilities = np.asarray(judgement.probabilities, dtype=np.float64)
+    return Reading(probabilities, np.asarray(grid.values), judgement.forced, judgement.free_text, grid, cue)
 
 
 def score_items(
@@ -57,7 +51,7 @@ def score_items(
 
     Args:
         benchmark: its name. items: all of them, judged or not. judgements: in any order.
-        predictors: names; "no_cot" is RAIL right behind the prompt, the others are means over the item's CoTs.
+        predictors: names, see ``predictor_of``; those that read CoTs are means over the item's CoTs.
         grid: the scores. cue: the answer cue.
         fallback: points that a failed draw counts with; an item that could not be judged is one failed draw.
 
@@ -94,11 +88,11 @@ def _by_row(benchmark: str, judgements: Iterable[Judgement]) -> dict[int, list[J
 
 def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue: str, fallback: float) -> tuple[float, float, float]:
     """(score in points, share of failed draws, score mass) of one item under one predictor."""
-    without = predictor == "no_cot"
-    chosen = [judgement for judgement in judgements if (judgement.sample == NO_COT) == without]
+    read = predictor_of(predictor)
+    chosen = [judgement for judgement in judgements if (judgement.sample == NO_COT) == read.without_cot]
     if not chosen:
         return fallback, 1.0, 0.0
-    draws = [predictions(judgement, grid, cue).get("rail" if without else predictor) for judgement in chosen]
+    draws = [read.read(_reading(judgement, grid, cue)) for judgement in chosen]
     mass = float(np.mean([sum(judgement.probabilities) for judgement in chosen]))
     failed = sum(draw is None for draw in draws)
     return float(np.mean([fallback if draw is None else draw for draw in draws])), failed / len(draws), mass
@@ -108,17 +102,17 @@ def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: 
     """[n, S] points: the score of each item's CoTs by themselves; NaN where a draw failed or there is no such CoT.
 
     Args:
-        items, judgements, grid, cue: as in ``score_items``. predictor: any but "no_cot", which reads no CoT.
+        items, judgements, grid, cue: as in ``score_items``. predictor: any that reads CoTs.
     """
     by_row: dict[int, list[Judgement]] = {item.row: [] for item in items}
     for judgement in judgements:
         if judgement.sample != NO_COT and judgement.row in by_row:
             by_row[judgement.row].append(judgement)
     samples = max((len(found) for found in by_row.values()), default=0)
-    draws = np.full((len(items), samples), np.nan)
+    draws, read = np.full((len(items), samples), np.nan), predictor_of(predictor)
     for place, item in enumerate(items):
         for number, judgement in enumerate(sorted(by_row[item.row], key=lambda judgement: judgement.sample)):
-            score = predictions(judgement, grid, cue).get(predictor)
+            score = read.read(_reading(judgement, grid, cue))
             draws[place, number] = np.nan if score is None else score
     return draws
 
@@ -158,8 +152,7 @@ def prediction_rows(
 
 
 _COLUMNS = (
-    "reading", "cot_index", "cot", "cot_tokens", "finish", "probabilities", "score_mass", "rail", "rail_normalized", "argmax", "median",
-    "decode_forced", "decode_free", "free_text",
+    "reading", "cot_index", "cot", "cot_tokens", "finish", "probabilities", "score_mass", *OF_COTS, "free_text",
 )  # fmt: skip
 
 
@@ -172,6 +165,6 @@ def _judgement_columns(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[
         "finish": judgement.finish,
         "probabilities": dict(zip(grid.labels, judgement.probabilities, strict=True)),
         "score_mass": sum(judgement.probabilities),
-        **{"decode_free": None, **predictions(judgement, grid, cue)},
+        **{**dict.fromkeys(OF_COTS), **predictions(judgement, grid, cue)},
         "free_text": judgement.free_text,
     }

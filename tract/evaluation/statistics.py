@@ -8,21 +8,12 @@ import numpy as np
 
 from tract.errors import DataError
 from tract.evaluation.bootstrap import estimates
+from tract.evaluation.metrics import METRIC_TABLE, METRICS, Cases
 from tract.evaluation.results import Array, BenchmarkReport, Bin, Estimate, Scored
-from tract.evaluation.weighted import (
-    TieGroups,
-    deviations,
-    line_residuals,
-    weighted_kendall,
-    weighted_mean,
-    weighted_pearson,
-    weighted_spearman,
-)
+from tract.evaluation.weighted import deviations, line_residuals, weighted_mean
 
-METRICS = ("pearson_r", "spearman_rho", "kendall_tau", "rmse", "mae", "accuracy_within_half", "score_mass", "failure_rate")
-BASELINE_METRICS = METRICS[:6]
-_SIGNED, _ERRORS = METRICS[:3], ("rmse", "mae")
-HALF_A_POINT = 0.5 + 1e-9  # 4.4 - 3.9 is a little more than 0.5 in float64
+# Those that a baseline has, which makes no judgements.
+BASELINE_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.reads != "judgements")
 
 Metrics = dict[str, Array]  # metric -> [R], NaN where undefined
 Table = dict[tuple[str, str], Metrics]  # (field of BenchmarkReport, predictor or baseline) -> metrics
@@ -45,9 +36,7 @@ def metrics_of(scored: Scored, predictor: str) -> dict[str, float | None]:
 
 def limits_of(metric: str) -> tuple[float, float]:
     """The least and the greatest value that a metric can have: correlations, errors in points, shares."""
-    if metric in _SIGNED:
-        return -1.0, 1.0
-    return 0.0, np.inf if metric in _ERRORS else 1.0
+    return METRIC_TABLE[metric].low, METRIC_TABLE[metric].high
 
 
 def report_of(
@@ -176,25 +165,27 @@ def check_same_items(scored: Scored, other: Scored) -> None:
 def judge_metrics(scored: Scored, predictor: str, weights: Array) -> Metrics:
     """Metric -> [R], NaN where undefined: those of one predictor for weights [R, n] float64, in the order of ``METRICS``."""
     scores, mass = scored.scores[predictor], scored.score_mass.get(predictor)
-    values = _correlations(weights, scores, scored.targets) | _errors(weights, scores - scored.targets)
-    values["score_mass"] = np.full(len(weights), np.nan) if mass is None else weighted_mean(weights, mass)
-    values["failure_rate"] = weighted_mean(weights, scored.failures[predictor])
-    return {metric: values[metric] for metric in METRICS}
+    cases = Cases(weights, scored.targets, scores, scores - scored.targets, scored.failures[predictor], mass)
+    return {name: metric.compute(cases) for name, metric in METRIC_TABLE.items()}
 
 
 def baseline_metrics(scored: Scored, weights: Array) -> dict[str, Metrics]:
     """Baseline -> metric -> [R], NaN where undefined, for weights [R, n] float64; see ``report_of``."""
-    log_words = np.log1p(scored.response_words)
-    constant_residuals, _ = deviations(weights, scored.targets)
+    log_words, none = np.log1p(scored.response_words), np.zeros_like(scored.targets)
+    constant = Cases(weights, scored.targets, none, deviations(weights, scored.targets)[0], none, None)
+    length = Cases(weights, scored.targets, log_words, line_residuals(weights, log_words, scored.targets), none, None)
     undefined = np.full(len(weights), np.nan)
-    constant = {metric: undefined for metric in BASELINE_METRICS} | _errors(weights, constant_residuals)
-    length = _correlations(weights, log_words, scored.targets) | _errors(weights, line_residuals(weights, log_words, scored.targets))
-    found = {"constant": constant, "length": length}
+    of_errors = {name: METRIC_TABLE[name].compute(constant) for name in BASELINE_METRICS if METRIC_TABLE[name].reads == "residuals"}
+    found = {
+        "constant": {**dict.fromkeys(BASELINE_METRICS, undefined), **of_errors},  # one number for every item has no order and no scale
+        "length": {name: METRIC_TABLE[name].compute(length) for name in BASELINE_METRICS},
+    }
     means = other_means(scored.targets, scored.questions)
     if (known := ~np.isnan(means)).any():
+        values, targets = means[known], scored.targets[known]
+        others = Cases(weights[:, known], targets, values, values - targets, none[known], None)
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold no item with a known mean: undefined there
-            part, values, targets = weights[:, known], means[known], scored.targets[known]
-            found["question_mean"] = _correlations(part, values, targets) | _errors(part, values - targets)
+            found["question_mean"] = {name: METRIC_TABLE[name].compute(others) for name in BASELINE_METRICS}
     return found
 
 
@@ -228,21 +219,3 @@ def _over_baselines(scored: Scored, predictor: str, weights: Array) -> Metrics:
 def _rmse(weights: Array, residuals: Array) -> Array:
     root: Array = np.sqrt(weighted_mean(weights, residuals**2))
     return root
-
-
-def _correlations(weights: Array, x: Array, y: Array) -> Metrics:
-    x_ties, y_ties = TieGroups.of(x), TieGroups.of(y)
-    return {
-        "pearson_r": weighted_pearson(weights, x, y),
-        "spearman_rho": weighted_spearman(weights, x_ties, y_ties),
-        "kendall_tau": weighted_kendall(weights, x_ties, y_ties),
-    }
-
-
-def _errors(weights: Array, residuals: Array) -> Metrics:
-    """Residuals: [n] or [R, n] float64, in points."""
-    return {
-        "rmse": _rmse(weights, residuals),
-        "mae": weighted_mean(weights, np.abs(residuals)),
-        "accuracy_within_half": weighted_mean(weights, (np.abs(residuals) <= HALF_A_POINT).astype(np.float64)),
-    }

@@ -7,21 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines, markdown_of, printable, shortened
+from tract.evaluation.metrics import METRIC_TABLE
 from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation
 from tract.evaluation.robustness_tables import robust_benchmarks, robustness_on, robustness_tables
 from tract.evaluation.verdict import Verdict, verdict_of
 
 # Metric -> heading, in the order of the columns.
-METRIC_LABELS = {
-    "pearson_r": "Pearson r",
-    "spearman_rho": "Spearman rho",
-    "kendall_tau": "Kendall tau-b",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "accuracy_within_half": "within 0.5",
-    "score_mass": "score mass",
-    "failure_rate": "failures",
-}
+METRIC_LABELS = {name: metric.label for name, metric in METRIC_TABLE.items()}
 # The terminal table stays near 100 columns: names are cut, numbers never.
 _SHORT_BENCHMARK, _SHORT_JUDGE = 18, 24
 _TERMINAL_COLUMNS = 96

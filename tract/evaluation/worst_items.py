@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tract.evaluation.items import Item
+from tract.evaluation.predictors import predictor_of
 from tract.evaluation.results import Scored
-from tract.evaluation.scoring import predictions
+from tract.evaluation.scoring import score_of
 from tract.generation.judgement import NO_COT, Judgement
 from tract.score_grid import ScoreGrid
 
@@ -72,8 +73,9 @@ def worst_items(
     worst = np.argsort(-errors, kind="stable")[:MOST_ITEMS].tolist()
     wanted = {items[place].row for place in worst}
     by_row: dict[int, list[Judgement]] = {}
+    without_cot = predictor_of(predictor).without_cot
     for judgement in judgements:
-        if judgement.row in wanted and (judgement.sample == NO_COT) == (predictor == "no_cot"):
+        if judgement.row in wanted and (judgement.sample == NO_COT) == without_cot:
             by_row.setdefault(judgement.row, []).append(judgement)
     found = []
     for place in worst:
@@ -85,7 +87,7 @@ def worst_items(
 
 
 def _read(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) -> CotReading:
-    return CotReading(judgement.cot, judgement.finish, predictions(judgement, grid, cue).get(predictor))
+    return CotReading(judgement.cot, judgement.finish, score_of(judgement, predictor, grid, cue))
 
 
 def _distribution(judgements: Sequence[Judgement], grid: ScoreGrid) -> tuple[tuple[str, float], ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tract.errors import ConfigError
+from tract.evaluation.predictors import OF_COTS
 from tract.given_paths import given_text
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
@@ -86,9 +87,7 @@ def _add_settings(group: Any) -> None:
         help="YAML with the wording: system, blocks, cue, ... (fields of a prompt configuration)",
     )
     group.add_argument("--n-cot", type=int, metavar="N", help="feedbacks that are sampled and averaged for each response")
-    group.add_argument(
-        "--predictor", metavar="NAME", help="how a score is read: rail, rail_normalized, argmax, median, decode_forced, decode_free"
-    )
+    group.add_argument("--predictor", metavar="NAME", help=f"how a score is read: {', '.join(OF_COTS)}")
     group.add_argument("--seed", type=int, metavar="N", help="of the sampling")
     group.add_argument("--temperature", type=float, metavar="T", help="of the sampling; 0 takes the most likely token")
     group.add_argument("--top-p", type=float, metavar="P", help="of the sampling")

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tract.config import ModelConfig
+from tract.config import ModelConfig, with_added_keys
 from tract.errors import ConfigError, DataError
 from tract.generation.sampling import Sampling
 from tract.judge.fit_stages import FitStage, fit_stage
@@ -29,7 +29,7 @@ from tract.stages.recorded_paths import places_of
 log = logging.getLogger(__name__)
 
 RAIL = "rail"
-_OBJECTIVE = ("ce_weight", "lambda", "ce_on_score", "use_cot", "normalize", "score_loss_scaling")
+_OBJECTIVE = ("ce_weight", "score_loss", "lambda", "ce_on_score", "use_cot", "normalize", "score_loss_scaling")
 _TRAINING = ("optimizer_steps", "trained_parameters", "processes", "exported", "final_metrics")
 
 
@@ -187,6 +187,7 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     source = config["data"]["source"]
     kind = str(source["_target_"]).rpartition(".")[2]
     path = config["data"].get("path") or source.get("path")
+    objective = with_added_keys(config["objective"], "objective.")
     facts = {
         "run": manifest.get("run"),
         "stage": manifest.get("stage"),
@@ -200,7 +201,7 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
         },
         "prompts": config["prompt"]["source"],
         "self_generated_cots": "generate" in manifest.get("parents", {}),
-        "objective": {key: config["objective"][key] for key in _OBJECTIVE if key in config["objective"]},
+        "objective": {key: objective[key] for key in _OBJECTIVE if key in objective},
         "adapter": config["adapter"]["kind"],
         **{key: manifest["training"][key] for key in _TRAINING if key in manifest["training"]},
         "product": manifest.get("fingerprint"),

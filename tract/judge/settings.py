@@ -10,6 +10,7 @@ from typing import Any
 
 from tract.containers import not_finite_in
 from tract.errors import ConfigError, DataError
+from tract.evaluation.predictors import OF_COTS as PREDICTORS
 from tract.fitting import SHORTENABLE
 from tract.generation.sampling import Sampling
 from tract.judge.calibration import Calibration
@@ -21,7 +22,6 @@ from tract.score_grid import ScoreGrid
 SETTINGS_FILE = "judge_config.json"
 # Raise it when a key changes its meaning; readers refuse what is newer than they are.
 FORMAT = 1
-PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free")
 OVERLONG = ("refuse", "shorten")
 DTYPES = ("float32", "bfloat16", "float16")
 # Where the whole grid has less probability than this, the judge expected something else than a score.

@@ -35,7 +35,7 @@ from tract.evaluation.worst_items import WorstItems, worst_items
 from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
 from tract.stages.curves import curves_behind
-from tract.stages.identity import StageIdentity, code_digests, material
+from tract.stages.identity import StageIdentity, code_digests, material, named_code
 from tract.stages.predict import Predictions
 from tract.stages.products import Product, json_line, write_config, write_json
 from tract.stages.robustness import base_benchmarks, readings_of, robustness_on
@@ -77,9 +77,9 @@ class EvaluateStage:
         parents = {"predict": self.predicted.fingerprint}
         if self.other is not None:
             parents["compare_to"] = self.other.fingerprint
-        return StageIdentity(
-            self.name, material(self.resolved, _SECTIONS, ()), parents, code_digests("tract.stages.evaluate", immaterial=IMMATERIAL_CODE)
-        )
+        config = material(self.resolved, _SECTIONS, ())
+        code = {**code_digests("tract.stages.evaluate", immaterial=IMMATERIAL_CODE), **named_code(config)}
+        return StageIdentity(self.name, config, parents, code)
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Writes predictions, metrics, table and report."""

@@ -46,7 +46,7 @@ from tract.stages.callbacks import (
     checkpoints,
     newest_checkpoint,
 )
-from tract.stages.identity import StageIdentity, code_digests, material
+from tract.stages.identity import StageIdentity, code_digests, material, named_code
 from tract.stages.leaving import LeaveWhenAsked
 from tract.stages.loggers import build_loggers, close_loggers
 from tract.stages.prepare import Prepared, limits_that_matter, prepare, prepare_generated
@@ -109,7 +109,7 @@ class FitStage:
             self.name,
             config,
             {role: product.fingerprint for role, product in parents.items() if product is not None},
-            code_digests("tract.stages.fit", immaterial=IMMATERIAL_CODE),
+            {**code_digests("tract.stages.fit", immaterial=IMMATERIAL_CODE), **named_code(config)},
         )
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 import os
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -18,12 +20,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tract.config import without_added_keys
 from tract.containers import canonical
 from tract.masking import masked
 from tract.stages.code_digest import code_digest
+from tract.stages.loaded_code import source_of
 from tract.validation import in_yaml_names, typed_node
 
 _ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE = "tract"
+# Keys that hold dotted paths of functions, one or a list, where no name of a table is given.
+NAMED_FUNCTIONS = ("objective.score_loss", "evaluation.predictors")
 _ABSENT = object()
 _SHOWN_CHARACTERS = 40  # of a value in a line about a difference
 
@@ -75,6 +82,7 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
         resolved: the configuration as composed. It is read through ``Config``, so that 1, 1.0 and "1" are the same where
             the configuration has a type. Secrets are masked.
         sections: dotted names of sections or keys to take. immaterial: dotted names to leave out of these; they may be absent.
+            Keys that were added later are left out at the value of before, see ``tract.config.ADDED_KEYS``.
 
     Raises:
         KeyError: if a section does not exist.
@@ -94,7 +102,9 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
             node = node.get(name) if isinstance(node, dict) else None
         if isinstance(node, dict):
             node.pop(last, None)
-    shown: dict[str, Any] = masked(in_yaml_names(picked))  # before it is hashed, so that another token makes no other product
+    shown: dict[str, Any] = masked(
+        without_added_keys(in_yaml_names(picked))
+    )  # before it is hashed, so that another token makes no other product
     return shown
 
 
@@ -151,7 +161,8 @@ def code_digests(module: str, *, immaterial: Sequence[str], root: Path = _ROOT) 
     """The code that a module runs: itself and all that it imports from its own top package, directly or not.
 
     Imports inside functions and under ``TYPE_CHECKING`` count; a package's ``__init__`` belongs to its modules, as Python
-    runs it first. What is named only as text, such as a ``_target_`` of the configuration, is not seen. A digest leaves out
+    runs it first. What is named only as text,
+    such as a ``_target_`` of the configuration, is not seen here but by ``named_code``. A digest leaves out
     comments, docstrings and layout of the text; it depends on the minor version of Python, whose syntax tree it is made of.
 
     Args:
@@ -168,8 +179,69 @@ def code_digests(module: str, *, immaterial: Sequence[str], root: Path = _ROOT) 
     return dict(_closure(module, tuple(immaterial), root))
 
 
+def named_code(config: Mapping[str, Any]) -> dict[str, str]:
+    """The code of a user's own modules that a configuration names by dotted paths: ``_target_``, and the keys of ``NAMED_FUNCTIONS``.
+
+    Of such a module counts what ``code_digests`` says, and what it imports from beside it. Modules of installed libraries are left out,
+    as their versions are recorded, and those of this package, as ``code_digests`` has them.
+
+    Args:
+        config: plain containers, with the names of YAML.
+
+    Returns:
+        Module -> digest, sorted; empty where everything named is of a library.
+    """
+    found: dict[str, str] = {}
+    for dotted in _dotted_names(config):
+        for root, module in _own_module(dotted):
+            found |= dict(_closure(module, (_PACKAGE, f"{_PACKAGE}.*"), root, siblings=True))
+    return dict(sorted(found.items()))
+
+
+def _dotted_names(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The dotted paths of classes and functions in a configuration."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        inner = (*path, str(name))
+        named = value if isinstance(value, list) else [value]
+        if name == "_target_" or ".".join(inner) in NAMED_FUNCTIONS:
+            yield from (text for text in named if isinstance(text, str) and "." in text)
+        for item in named:
+            yield from _dotted_names(item, inner)
+
+
+def _own_module(dotted: str) -> Iterator[tuple[Path, str]]:
+    """(folder, module) of the module that a dotted path leads into, if it is the user's; it is found, not imported."""
+    top = dotted.partition(".")[0]
+    if top == _PACKAGE:
+        return
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return
+    if spec is None:
+        return
+    if spec.submodule_search_locations is not None:
+        roots = [Path(place).resolve().parent for place in spec.submodule_search_locations]
+    else:
+        roots = [Path(spec.origin).resolve().parent] if spec.has_location and spec.origin else []
+    for root in roots:
+        if any(root.is_relative_to(place) for place in _library_folders()):
+            continue
+        files = _module_files(root, top)
+        if known := [name for name in _with_packages(dotted) if name in files]:
+            yield root, known[-1]
+
+
+@cache
+def _library_folders() -> tuple[Path, ...]:
+    return tuple(
+        Path(path).resolve() for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
+
+
 @lru_cache
-def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tuple[str, str], ...]:
+def _closure(module: str, immaterial: tuple[str, ...], root: Path, siblings: bool = False) -> tuple[tuple[str, str], ...]:
+    """``siblings``: follow imports of other modules in the folder too."""
     files = _module_files(root, module.partition(".")[0])
     if module not in files:
         raise ValueError(f"{module}: there is no such module")
@@ -180,6 +252,9 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tupl
         if any(fnmatchcase(name, pattern) for pattern in immaterial):
             continue
         digests[name], imported = _module(files[name], name)
+        if siblings:
+            for top in {found.partition(".")[0] for found in imported} - {name.partition(".")[0], _PACKAGE}:
+                files |= _module_files(root, top)
         waiting |= {found for found in imported if found in files and found not in digests}
     return tuple(sorted(digests.items()))
 
@@ -187,7 +262,7 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path) -> tuple[tupl
 @cache  # stages share most of their modules
 def _module(file: Path, name: str) -> tuple[str, frozenset[str]]:
     """(digest, what may be modules that it imports) of a module."""
-    tree = ast.parse(file.read_bytes())
+    tree = ast.parse(source_of(file))  # what this process runs, whatever was edited since it began
     nodes = list(ast.walk(tree))  # once: the trees are large
     return code_digest(tree, nodes), frozenset(_imported(nodes, name, is_package=file.name == "__init__.py"))
 

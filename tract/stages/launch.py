@@ -215,7 +215,9 @@ def _run(message: dict[str, Any], folder: Path, size: int) -> int:
 
 def _write(folder: Path, message: Mapping[str, Any]) -> None:
     (folder / "config.yaml").write_text(message["config"], encoding="utf-8")
-    (folder / "task.json").write_text(json.dumps({**message["task"], "parent": os.getpid()}), encoding="utf-8")
+    # Modules of the user's that the configuration names may lie where this process alone looks, as the working directory.
+    task = {**message["task"], "parent": os.getpid(), "import_path": [os.path.abspath(path) for path in sys.path]}
+    (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
 
 
 def _run_one(folder: Path, environment: Mapping[str, str]) -> int:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -32,8 +33,10 @@ from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
 from tract.stages.commands import next_command, override
+from tract.stages.identity import code_digests, named_code
 from tract.stages.judges import SEED, find_judge
 from tract.stages.launch import check_devices, follow, follows, isolated, leading, processes, run_job
+from tract.stages.loaded_code import at_start, changed_error, check_hashes, check_unchanged, hashes
 from tract.stages.products import Product, open_product
 from tract.stages.run_folder import StageFolder
 from tract.stages.run_record import recorded
@@ -80,7 +83,9 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
         TractError: for anything that the user can mend.
         SystemExit: if a stage in a process of its own failed; it has said why.
     """
+    at_start()
     cfg = validate(resolved)
+    named_code(_plain(resolved))  # is kept as it is now, as the package's files are
     if cfg.dry_run:
         if not follows():
             _dry_run(cfg, resolved)
@@ -313,6 +318,11 @@ def build_stage(task: Task, resolved: DictConfig) -> Stage:
     return EvaluateStage(cfg, config, open_product(Path(inputs["predicted"])), other)
 
 
+def stage_modules(stage: str) -> list[str]:
+    """All modules of the package that a stage may import."""
+    return list(code_digests("tract.stages.fit" if stage in _FIT else f"tract.stages.{stage}", immaterial=()))
+
+
 def _check_stage2(resolved: DictConfig) -> None:
     try:
         validate(stage_config(resolved, "stage2"))
@@ -339,6 +349,7 @@ def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
     if not wanted:
         raise _not_wanted(task, folder, cfg)
     check_at_hand(task.stage, cfg)
+    check_unchanged(task.stage, lambda: stage_modules(task.stage))
     if task.stage != "evaluate" and isolated(cfg):
         return _run_apart(task, resolved)
     with _own_warnings():
@@ -378,6 +389,26 @@ def _or_a_judge(task: Task, cfg: Config) -> str:
 
 def _run_apart(task: Task, resolved: DictConfig) -> Product:
     """Runs a task in processes of its own."""
-    # Where the product is, only they know for sure: code may have been edited since this process began. It was absent when this process
-    # looked for it, so whoever made it has done so since, and has hashed what they wrote.
-    return open_product(run_job(asdict(task), resolved, processes(typed(resolved)), PRODUCT_FILE), just_made=True)
+    # It was absent when this process looked for it, so whoever made it has done so since, and has hashed what they wrote.
+    code = {"files": hashes(), "named": named_code(_plain(resolved))}
+    return open_product(run_job({**asdict(task), "code": code}, resolved, processes(typed(resolved)), PRODUCT_FILE), just_made=True)
+
+
+def check_code(task: Task, resolved: DictConfig, code: Mapping[str, Any]) -> None:
+    """Refuses a task in a process of its own whose code is not that of the pipeline which began it.
+
+    Args:
+        code: the hashes of the package's files, and the digests of the user's modules that the configuration names, there.
+
+    Raises:
+        ConfigError: naming the files or modules.
+    """
+    check_hashes(task.stage, code["files"], lambda: stage_modules(task.stage))
+    now = named_code(_plain(resolved))
+    if changed := sorted(name for name in now.keys() | code["named"].keys() if now.get(name) != code["named"].get(name)):
+        raise changed_error(task.stage, changed)
+
+
+def _plain(resolved: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(resolved, resolve=True)
+    return dict(plain)

@@ -44,6 +44,9 @@ from tract.stages.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
+# How scores are read from judgements is asked when they are evaluated: another predictor needs no other judgements.
+_IMMATERIAL_CODE = ("tract.evaluation.predictors",)
+
 _SECTIONS = (
     "seed", "deterministic", "trainer.precision", "data.overlong", "data.shorten", "data.val_fraction", "data.test_fraction",
     "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
@@ -126,9 +129,8 @@ class PredictStage:
         if self._given is not None:
             config["evaluation"]["cots"] = "generated"
             parents["cots"] = self._given.fingerprint
-        return StageIdentity(
-            self.name, config, parents, code_digests("tract.stages.predict", immaterial=(*IMMATERIAL_CODE, *immaterial_code(self.cfg)))
-        )
+        immaterial = (*IMMATERIAL_CODE, *_IMMATERIAL_CODE, *immaterial_code(self.cfg))
+        return StageIdentity(self.name, config, parents, code_digests("tract.stages.predict", immaterial=immaterial))
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""

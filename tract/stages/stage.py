@@ -54,6 +54,7 @@ IMMATERIAL_CODE = (
     "tract.stages.judgement_log",
     "tract.stages.launch",
     "tract.stages.leaving",
+    "tract.stages.loaded_code",
     "tract.stages.loggers",
     "tract.stages.products",
     "tract.stages.progress",
