@@ -109,7 +109,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("schema", "text", "tensors", "finite", "forward", "sampling", "ranks"),
     ),
-    "judge_settings": (("tract.judge", "tract.judge.settings", "tract.judge.calibration"), ("schema", "text", "sampling")),
+    "judge_settings": (("tract.judge", "tract.judge.settings", "tract.judge.calibration"), ("schema", "text", "sampling", "evaluation")),
     "stages": (
         ("tract.stages", "tract.stages.*"),
         (

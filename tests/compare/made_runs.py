@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from tract.evaluation.items import Item
 from tract.evaluation.results import Evaluation, Scored
-from tract.evaluation.scoring import Item, score_items
+from tract.evaluation.scoring import score_items
 from tract.evaluation.statistics import report_of
 from tract.generation.judgement import NO_COT, Judgement
 from tract.records import COMPLETE, RunRecord

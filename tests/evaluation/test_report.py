@@ -16,14 +16,19 @@ from example_evaluation import PREDICTORS, make_evaluation, make_report, make_sc
 from html_page import Page
 
 from tract.evaluation.cells import cell
+from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.plots import benchmark_png, data_uri
-from tract.evaluation.report import METRIC_MEANINGS, PREDICTOR_MEANINGS, html, write_report
+from tract.evaluation.predictors import meanings_of
+from tract.evaluation.report import html, write_report
 from tract.evaluation.results import Bin, Estimate, Evaluation, Robustness, Shift
 from tract.evaluation.robustness import CONSISTENCY_METRICS, SUMMARY_METRICS
 from tract.evaluation.tables import METRIC_LABELS, judges_on, markdown_table
 from tract.perturbations import PERTURBATIONS
 
 HOSTILE = '<script>alert(\'x\')</script> " onload="y" {{ 1 + 1 }} $\\frac{$ _|'
+
+
+PREDICTOR_MEANINGS = meanings_of(PREDICTORS)
 
 
 def test_the_page_shows_everything() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tract.errors import DataError
-from tract.evaluation.scoring import Item, draws_of, prediction_rows, predictions, score_items
+from tract.evaluation.items import Item
+from tract.evaluation.scoring import draws_of, prediction_rows, predictions, score_items
 from tract.generation.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
 from tract.score_grid import ScoreGrid
 
@@ -118,7 +119,12 @@ def test_prediction_rows_hold_every_judgement_and_every_unjudged_item() -> None:
     items = [item(0), item(1, status="dropped_overlong")]
     judgements = [without_cot(0, (0.2,) * 5), judgement(0, 0, (0.1,) * 5), judgement(0, 1, (0.0,) * 5, forced=None, free_text="x")]
     rows = prediction_rows("test", items, judgements, GRID, CUE_TEXT)
-    assert [(row["id"], row["sample"]) for row in rows] == [("e0", None), ("e0", 0), ("e0", 1), ("e1", None)]
+    assert [(row["id"], row["reading"], row["cot_index"]) for row in rows] == [
+        ("e0", "no_cot", None),
+        ("e0", "cot", 0),
+        ("e0", "cot", 1),
+        ("e1", None, None),
+    ]
     assert len({tuple(sorted(row)) for row in rows}) == 1  # the same columns
     assert rows[1]["probabilities"] == dict.fromkeys(GRID.labels, 0.1)
     assert rows[1]["score_mass"] == pytest.approx(0.5)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from tract.errors import DataError
 from tract.evaluation.results import Array, BenchmarkReport, Estimate, Scored
-from tract.evaluation.statistics import BASELINE_METRICS, METRICS, metrics_of, reliability_bins, report_of
+from tract.evaluation.statistics import BASELINE_METRICS, METRICS, metrics_of, other_means, reliability_bins, report_of
 
 SETTINGS: dict[str, Any] = {"grid": (1.0, 5.0), "seed": 3, "resamples": 200, "confidence": 0.95, "bins": 4}
 
@@ -165,7 +165,7 @@ def test_baselines_equal_their_definition() -> None:
     _, targets = tied_data(80, 4)
     scored = scored_of({"rail": targets}, targets)
     baselines = report(scored, "rail").baselines
-    assert list(baselines) == ["constant", "length"]
+    assert list(baselines) == ["constant", "length", "question_mean"]
     constant, length = values_of(baselines["constant"]), values_of(baselines["length"])
     assert tuple(constant) == tuple(length) == BASELINE_METRICS == METRICS[:6]
     best = np.full(80, targets.mean())
@@ -178,6 +178,35 @@ def test_baselines_equal_their_definition() -> None:
     expected = scipy_metrics(words, targets) | {metric: scipy_metrics(line, targets)[metric] for metric in METRICS[3:6]}
     assert length == pytest.approx(expected, abs=1e-9)
     assert baselines["constant"]["rmse"].low < constant["rmse"] < baselines["constant"]["rmse"].high  # type: ignore[operator]
+
+
+def test_the_mean_of_a_questions_other_items_is_known_where_there_are_others() -> None:
+    targets = np.array([1.0, 2, 6, 4, 5, 3])
+    questions = ("a", "a", "a", "b", "c", "c")
+    assert other_means(targets, questions).tolist() == pytest.approx([4, 3.5, 1.5, np.nan, 3, 5], nan_ok=True)
+    scored = scored_of({"rail": targets}, targets, questions=questions)
+    found = values_of(report(scored, "rail").baselines["question_mean"])
+    expected = scipy_metrics(np.array([4, 3.5, 1.5, 3, 5]), np.array([1.0, 2, 6, 5, 3]))
+    assert found == pytest.approx(expected)
+    alone = report(scored_of({"rail": targets}, targets, per_question=1), "rail")
+    assert list(alone.baselines) == ["constant", "length"]
+    assert list(alone.over_baselines["rail"]) == ["constant"]
+
+
+def test_differences_to_baselines_are_paired_on_the_same_items() -> None:
+    scores, targets = tied_data(120, 6)
+    scored = scored_of({"rail": scores, "decode": np.full(120, targets.mean())}, targets)
+    made = report(scored, "rail", "decode")
+    for baseline in ("constant", "question_mean"):
+        rail = made.over_baselines["rail"][baseline]
+        expected = made.metrics["rail"]["rmse"].value - made.baselines[baseline]["rmse"].value  # type: ignore[operator]
+        assert rail.value == pytest.approx(expected)
+        assert rail.low < rail.value < rail.high  # type: ignore[operator]
+    # The constant itself: never better than the constant that is fitted again in a resample, and narrow, as only the pairing makes it.
+    same, own = made.over_baselines["decode"]["constant"], made.metrics["decode"]["rmse"]
+    assert same.value == pytest.approx(0.0, abs=1e-12)
+    assert same.low >= -1e-12  # type: ignore[operator]
+    assert same.high - same.low < (own.high - own.low) / 4  # type: ignore[operator]
 
 
 def test_length_baseline_with_equal_lengths_is_the_constant_one() -> None:

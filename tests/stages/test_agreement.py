@@ -58,7 +58,7 @@ def test_predictions_equal_a_fresh_forward_pass_of_the_weights(whole: Any) -> No
     model: Any = load_judge(judge.model, judge.weights, four_bit=False, seed=0)
     layout, prompts = judge.layout, prompts_of(judge, cfg)
     judgements = records(whole.products["predict"].path / "judgements-test.jsonl")
-    rails = {(row["id"], row["sample"]): row["rail"] for row in records(whole.products["evaluate"].path / "predictions.jsonl")}
+    rails = {(row["id"], row["cot_index"]): row["rail"] for row in records(whole.products["evaluate"].path / "predictions.jsonl")}
     assert len(judgements) == 18
     for judgement in judgements:
         ids = [*prompts[judgement["id"]], *judgement["cot_ids"], *layout.cue_ids]

@@ -29,7 +29,7 @@ def scores_of(rows: Sequence[dict[str, Any]], predictor: str, fallback: float) -
     """(mean score of each item, its target, failure rate), from the rows of one benchmark."""
     by_item: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if (row["sample"] is None) == (predictor == "no_cot"):
+        if row["reading"] == ("no_cot" if predictor == "no_cot" else "cot"):
             by_item.setdefault(row["id"], []).append(row)
     column = "rail" if predictor == "no_cot" else predictor
     draws = [[row[column] for row in found] for found in by_item.values()]
@@ -42,7 +42,7 @@ def test_the_files_are_there_with_one_row_for_each_item_and_cot(whole: Any, rows
     assert {"predictions.jsonl", "predictions.parquet", "metrics.json", "results.md", "report.html", "config.yaml"} <= {
         path.name for path in folder.iterdir()
     }
-    keys = [(row["benchmark"], row["id"], row["sample"]) for row in rows]
+    keys = [(row["benchmark"], row["id"], row["reading"], row["cot_index"]) for row in rows]
     assert len(set(keys)) == len(keys) == (6 + 4) * 3
     table = pq.read_table(folder / "predictions.parquet").to_pylist()
     assert [{**row, "meta": json.loads(row["meta"]), "probabilities": json.loads(row["probabilities"])} for row in table] == rows

@@ -64,11 +64,11 @@ def test_prompts_that_are_too_long_count_as_failures_with_the_fallback(whole: An
     assert found["predictors"]["rail"]["failure_rate"]["value"] == pytest.approx(dropped / 6)
     left_out = [row for row in records(products["evaluate"].path / "predictions.jsonl") if row["status"] == "dropped_overlong_prompt"]
     assert len(left_out) == dropped
-    assert all(row["rail"] is None and row["probabilities"] is None and row["sample"] is None for row in left_out)
+    assert all(row["rail"] is None and row["probabilities"] is None and row["reading"] is None for row in left_out)
     table = pq.read_table(products["evaluate"].path / "predictions.parquet")
     assert table["probabilities"].null_count == dropped
-    head = metrics(products["evaluate"])["facts"]["test: prompts"]
-    assert f"'dropped_overlong_prompt': {dropped}" in head
+    assert metrics(products["evaluate"])["counts"]["test"]["by_status"]["dropped_overlong_prompt"] == dropped
+    assert "too long to be shown; a failed draw of every predictor." in (products["evaluate"].path / "report.html").read_text()
 
 
 def test_max_items_takes_the_same_items_whatever_their_number(whole: Any) -> None:
@@ -97,7 +97,7 @@ def _predicted(whole: Any, max_items: int) -> Path:
 def test_annotated_cots_are_read_as_they_were_written(whole: Any) -> None:
     judge = f"judge={whole.products['stage1'].path}"
     products, _ = whole.tiny.run(judge, *READ, "evaluation.cots=annotated", config="evaluate")
-    rows = [row for row in records(products["evaluate"].path / "predictions.jsonl") if row["sample"] is not None]
+    rows = [row for row in records(products["evaluate"].path / "predictions.jsonl") if row["reading"] == "cot"]
     assert {row["finish"] for row in rows} == {"given"}
     assert len(rows) == 10
     assert all(row["cot"].strip() and row["free_text"] is None and row["decode_free"] is None for row in rows)

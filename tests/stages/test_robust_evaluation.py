@@ -46,7 +46,7 @@ def test_the_report_holds_the_numbers_of_the_predictions(robust: Any) -> None:
     def of(benchmark: str, column: str) -> dict[str, float]:
         values: dict[str, list[float]] = {}
         for row in rows:
-            if row["benchmark"] == benchmark and row["sample"] is not None:
+            if row["benchmark"] == benchmark and row["reading"] == "cot":
                 values.setdefault(row["id"], []).append(row[column])
         return {item: float(np.mean(found)) for item, found in values.items()}
 

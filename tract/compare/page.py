@@ -13,9 +13,10 @@ from tract.compare.comparison import BenchmarkTable, Comparison
 from tract.compare.runs import REPORT_FILE, Run
 from tract.compare.tables import marked_label, meanings, order_of, percent, size, tables_of, title_of, untrained_labels
 from tract.compare.variants import NAMES, Variant, differing_keys, setting
+from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.plots import data_uri
 from tract.evaluation.predictors import meanings_of
-from tract.evaluation.report import METRIC_MEANINGS, page_template
+from tract.evaluation.report import page_template
 from tract.evaluation.tables import METRIC_LABELS
 
 TEMPLATE = Path(__file__).with_name("comparison.html.jinja")

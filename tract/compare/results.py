@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from tract.compare.runs import Run
 from tract.errors import DataError
 from tract.evaluation.results import METRICS_FILE, PREDICTIONS_TABLE, Array, Estimate, Scored
+from tract.evaluation.scoring import WITH_COT, WITHOUT_COT
 from tract.stages.products import Product, open_product
 
 NO_COT = "no_cot"  # the predictor that reads the rows without a CoT, by RAIL
@@ -97,7 +98,7 @@ Rows = list[dict[str, Any]]
 def _rows(results: Results) -> dict[str, Rows]:
     """Benchmark -> rows of the predictions file, one for each item and CoT, without the texts."""
     predictors = {name for measured in results.benchmarks.values() for name in measured.predictors if name != NO_COT}
-    columns = ["benchmark", "id", "question_id", "target", "sample", "probabilities", "score_mass", *sorted(predictors | {"rail"})]
+    columns = ["benchmark", "id", "question_id", "target", "reading", "probabilities", "score_mass", *sorted(predictors | {"rail"})]
     found: dict[str, Rows] = {name: [] for name in results.benchmarks}
     for row in pq.ParquetFile(results.run.product / PREDICTIONS_TABLE).read(columns=columns).to_pylist():
         if row["benchmark"] in found:  # the others are perturbed copies
@@ -139,7 +140,7 @@ def _column(table: Mapping[str, Array], number: int) -> dict[str, Array]:
 
 def _cell(rows: Rows, predictor: str, fallback: float) -> tuple[float, float, float]:
     """(score in points, share of failed draws, score mass) of one item under one predictor."""
-    chosen = [row for row in rows if (row["sample"] is None) == (predictor == NO_COT)]
+    chosen = [row for row in rows if row["reading"] == (WITHOUT_COT if predictor == NO_COT else WITH_COT)]
     if not chosen:
         return fallback, 1.0, 0.0
     draws = [row["rail" if predictor == NO_COT else predictor] for row in chosen]

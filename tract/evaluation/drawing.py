@@ -37,12 +37,17 @@ def png_of(make: Callable[[], Figure]) -> bytes:
 
     No global state of matplotlib is left changed.
     """
+    return png_with(make)[0]
+
+
+def png_with(make: Callable[[], Figure]) -> tuple[bytes, Figure]:
+    """As ``png_of``, and the figure as it was drawn, whose axes say where things lie in the image."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc does not change reports
         matplotlib.rcParams.update(STYLE)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(make()).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+        buffer, figure = io.BytesIO(), make()
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue(), figure
 
 
 def drawable(text: str) -> str:
@@ -52,8 +57,12 @@ def drawable(text: str) -> str:
     return line if len(line) <= 48 else line[:45] + "..."
 
 
-def draw_legend(figure: Figure, title: str, names: Sequence[str], *, truth: bool = False) -> None:
-    """Title and legend above the figure: a colour, marker and line for each name; ``truth`` adds the grey of true scores."""
+def draw_legend(figure: Figure, title: str, names: Sequence[str], *, truth: bool = False, lines: Sequence[tuple[Artist, str]] = ()) -> None:
+    """Title and legend above the figure: a colour, marker and line for each name.
+
+    Args:
+        truth: adds the grey of true scores. lines: further handles with what they stand for.
+    """
     handles: list[Artist] = [
         Line2D([], [], color=colour_of(k), marker=marker_of(k), linestyle=line_of(k), markersize=6) for k in range(len(names))
     ]
@@ -61,6 +70,9 @@ def draw_legend(figure: Figure, title: str, names: Sequence[str], *, truth: bool
     if truth:
         handles.append(Patch(color=GREY, alpha=0.45, linewidth=0))
         texts.append("true scores")
+    for handle, text in lines:
+        handles.append(handle)
+        texts.append(text)
     legend = figure.legend(handles, ["-"] * len(texts), title="-", loc="outside upper center", ncols=min(len(texts), 3))
     legend.get_title().set_fontsize(12)
     for artist, text in zip([legend.get_title(), *legend.get_texts()], [title, *texts], strict=True):

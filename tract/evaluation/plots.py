@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from tract.evaluation.drawing import GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of
+from tract.evaluation.drawing import GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of, png_with
 from tract.evaluation.results import Array, BenchmarkReport, Robustness
 from tract.evaluation.tables import counts
 
 Judges = Sequence[tuple[str, BenchmarkReport]]
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))  # a perfect judge, the best constant
 
 
-def benchmark_png(judges: Judges, predictor: str) -> bytes:
-    """PNG with four panels: predicted against true, reliability, residuals by response length, histogram of scores.
+@dataclass(frozen=True)
+class BenchmarkPlot:
+    """A figure and where it shows the items.
+
+    Attributes:
+        png: the image. size: its width and height in pixels.
+        points: name of a judge -> [n, 2] float64, pixels from the left and the top: its items among predicted and true scores.
+    """
+
+    png: bytes
+    size: tuple[int, int]
+    points: Mapping[str, Array]
+
+
+def benchmark_plot(judges: Judges, predictor: str) -> BenchmarkPlot:
+    """Four panels, and where the first one shows each item: predicted against true, reliability, residuals by length, histogram.
 
     Args:
         judges: (name, report) on one benchmark, this judge first; each colour is one judge. At least one.
@@ -28,7 +45,17 @@ def benchmark_png(judges: Judges, predictor: str) -> bytes:
     Returns:
         Bytes that depend on the input and the version of matplotlib alone.
     """
-    return png_of(lambda: _figure(judges, predictor))
+    places: dict[int, Array] = {}  # number of the judge -> its points in the units of the axes
+    png, figure = png_with(lambda: _figure(judges, predictor, places))
+    width, height = (round(float(size)) for size in figure.bbox.size)
+    axes = figure.axes[0]
+    points = {judges[k][0]: axes.transData.transform(found) for k, found in places.items()}
+    return BenchmarkPlot(png, (width, height), {name: np.column_stack([at[:, 0], height - at[:, 1]]) for name, at in points.items()})
+
+
+def benchmark_png(judges: Judges, predictor: str) -> bytes:
+    """The image of ``benchmark_plot``."""
+    return benchmark_plot(judges, predictor).png
 
 
 def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> bytes:
@@ -71,16 +98,20 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _figure(judges: Judges, predictor: str) -> Figure:
+def _figure(judges: Judges, predictor: str, places: dict[int, Array]) -> Figure:
     figure = Figure(figsize=(11, 8.8), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     (scatter, reliability), (residuals, histogram) = figure.subplots(2, 2)
-    _draw_scores(scatter, judges, predictor)
+    places |= _draw_scores(scatter, judges, predictor)
     _draw_reliability(reliability, judges, predictor)
     _draw_residuals(residuals, judges, predictor)
     _draw_histogram(histogram, judges, predictor)
     report = judges[0][1]
     title = f"{drawable(report.scored.benchmark)}: {counts(report)}, predictor {drawable(predictor)}"
-    draw_legend(figure, title, [name for name, _ in judges], truth=True)
+    lines = [
+        (Line2D([], [], color=GREY, linewidth=1.2, linestyle=DASHED), "a perfect judge"),
+        (Line2D([], [], color=GREY, linewidth=1.6, linestyle=DOTTED), "the best constant (mean true score)"),
+    ]
+    draw_legend(figure, title, [name for name, _ in judges], truth=True, lines=lines)
     return figure
 
 
@@ -103,22 +134,34 @@ def _limits(judges: Judges, predictor: str) -> tuple[float, float]:
 
 
 def _identity(axes: Axes, limits: tuple[float, float]) -> None:
-    axes.plot(limits, limits, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot(limits, limits, color=GREY, linewidth=1.2, linestyle=DASHED, zorder=1)
     axes.set(xlim=limits, ylim=limits)
 
 
-def _draw_scores(axes: Axes, judges: Judges, predictor: str) -> None:
+def _draw_scores(axes: Axes, judges: Judges, predictor: str) -> dict[int, Array]:
+    """Draws the points; returns them by the number of their judge, [n, 2] in the units of the axes."""
+    places: dict[int, Array] = {}
     limits = _limits(judges, predictor)
     _identity(axes, limits)
+    mean = float(judges[0][1].scored.targets.mean())
+    axes.axhline(mean, color=GREY, linewidth=1.6, linestyle=DOTTED, zorder=1)
     spread = 0.015 * (limits[1] - limits[0])
     for k, report in _layers(judges):
         targets, scores = report.scored.targets, report.scored.scores[predictor]
         noise = np.random.default_rng(k).uniform(-spread, spread, size=(2, len(targets)))
+        places[k] = np.column_stack([targets + noise[0], scores + noise[1]])
         axes.scatter(
-            targets + noise[0], scores + noise[1], s=16, color=colour_of(k), marker=marker_of(k),
-            alpha=_alpha(len(targets)), linewidths=0, zorder=2,
-        )  # fmt: skip
+            places[k][:, 0],
+            places[k][:, 1],
+            s=16,
+            color=colour_of(k),
+            marker=marker_of(k),
+            alpha=_alpha(len(targets)),
+            linewidths=0,
+            zorder=2,
+        )
     axes.set(title="Predicted and true score", xlabel="true score (points, jittered)", ylabel="predicted score (points, jittered)")
+    return places
 
 
 def _draw_reliability(axes: Axes, judges: Judges, predictor: str) -> None:
@@ -133,11 +176,29 @@ def _draw_reliability(axes: Axes, judges: Judges, predictor: str) -> None:
             [b.predicted for b in bins], [b.true for b in bins],
             color=colour_of(k), marker=marker_of(k), linestyle=line_of(k), linewidth=1.4, markersize=6, zorder=2,
         )  # fmt: skip
-        for b in bins:
-            place = (b.predicted, low - row_height * (k + 0.5))
-            axes.text(*place, str(b.count), color=colour_of(k), fontsize=8, ha="center", va="center", clip_on=True)
+        width = 0.0155 * max((len(str(b.count)) for b in bins), default=1) + 0.01  # of a count with its gap, as a share of the axes
+        for b, place in zip(bins, spread_out([b.predicted for b in bins], width * (high - low), low, high), strict=True):
+            axes.text(
+                place, low - row_height * (k + 0.5), str(b.count), color=colour_of(k), fontsize=8, ha="center", va="center", clip_on=True
+            )
     axes.set(title="Reliability (below: items per bin)", xlabel="mean predicted score of the bin (points)")
     axes.set_ylabel("mean true score of the bin (points)")
+
+
+def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending places moved apart by the least squares that leave ``gap`` between them, within [low, high] as far as they fit there."""
+    count = len(places)
+    gap = min(gap, (high - low) / max(1, count))
+    # Less ``gap`` for each place before, they need only ascend: neighbours that do not share their mean.
+    blocks: list[tuple[float, int]] = []
+    for k, place in enumerate(places):
+        blocks.append((place - k * gap, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (last, m), (mean, n) = blocks.pop(), blocks.pop()
+            blocks.append(((mean * n + last * m) / (n + m), n + m))
+    shared = [mean for mean, n in blocks for _ in range(n)]
+    first, furthest = low + gap / 2, high - gap / 2 - (count - 1) * gap
+    return [min(max(mean, first), furthest) + k * gap for k, mean in enumerate(shared)]
 
 
 def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:

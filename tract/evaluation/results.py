@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tract.evaluation.agreement import RaterAgreement
+    from tract.evaluation.curves import Curves
+    from tract.evaluation.worst_items import WorstItems
 
 Array = NDArray[np.float64]
 
@@ -70,10 +75,12 @@ class BenchmarkReport:
     Attributes:
         scored: what they were computed from.
         metrics: predictor -> metric -> estimate; metrics are ``statistics.METRICS``.
-        baselines: "constant", "length" -> metric -> estimate; only the metrics that a baseline has.
+        baselines: "constant", "length", "question_mean" -> metric -> estimate; only the metrics that a baseline has.
         reliability: predictor -> bins.
         differences: predictor -> metric -> this judge minus the other one, paired; empty without another judge.
         compared_to: the other judge's name, or None.
+        over_baselines: predictor -> "constant", "question_mean" -> its RMSE minus the baseline's, paired, in points.
+        agreement: of the raters of the items, or None where no item has two scores.
     """
 
     scored: Scored
@@ -82,6 +89,8 @@ class BenchmarkReport:
     reliability: Mapping[str, tuple[Bin, ...]]
     differences: Mapping[str, Mapping[str, Estimate]]
     compared_to: str | None
+    over_baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    agreement: RaterAgreement | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,10 @@ class Evaluation:
         facts: (name, value) pairs for the head of a report: run folder, model, CoTs per item, sampling, fallback, seed.
         main_predictor: the predictor that plots and the short table show.
         robustness: judge -> how its scores move on perturbed benchmarks, one for each benchmark; empty where none were judged.
+        run: name of the run, for titles. model: name of the judge's model.
+        counts: benchmark -> what became of prompts and CoTs, as the manifest of the predict stage has it.
+        worst: the worst items of each judge on each benchmark, this judge first.
+        curves: the fit stages behind the judge, first to last.
     """
 
     judge: str
@@ -143,3 +156,8 @@ class Evaluation:
     facts: tuple[tuple[str, Any], ...]
     main_predictor: str
     robustness: Mapping[str, tuple[Robustness, ...]] = field(default_factory=dict)
+    run: str = ""
+    model: str = ""
+    counts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    worst: tuple[WorstItems, ...] = ()
+    curves: tuple[Curves, ...] = ()

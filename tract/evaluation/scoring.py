@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tract.errors import DataError
+from tract.evaluation.items import Item
 from tract.evaluation.predictors import OF_COTS, PREDICTORS, Reading, predictor_of
 from tract.evaluation.results import Array, Scored
 from tract.generation.judgement import NO_COT, Judgement, no_distribution
 from tract.score_grid import ScoreGrid
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A judged item of a benchmark.
-
-    Attributes:
-        id, row: the example and its row in its store. question_id: intervals are clustered by it.
-        target: true score in points. words: of the response, else of the whole prompt.
-        status: "ok", "shortened" or why its prompt could not be judged ("dropped_...").
-        meta: further facts, for the predictions file.
-        n_raters, rater_sd: how many scores the target is made of and their sample standard deviation in points, None with fewer than two.
-    """
-
-    id: str
-    row: int
-    question_id: str
-    target: float
-    words: int
-    status: str
-    meta: Mapping[str, str]
-    n_raters: int = 0
-    rater_sd: float | None = None
+# What a row of the predictions files is a reading of: the score behind a CoT, or right behind the prompt.
+WITH_COT, WITHOUT_COT = "cot", "no_cot"
 
 
 def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, float | None]:
@@ -46,6 +26,11 @@ def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, fl
     reading = _reading(judgement, grid, cue)
     read = {name: PREDICTORS[name] for name in OF_COTS if reading.text is not None or not PREDICTORS[name].needs_text}
     return {name: predictor.read(reading) for name, predictor in read.items()}
+
+
+def score_of(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) -> float | None:
+    """The score in points that one predictor reads from a judgement; None where it failed."""
+    return predictor_of(predictor).read(_reading(judgement, grid, cue))
 
 
 def _reading(judgement: Judgement, grid: ScoreGrid, cue: str) -> Reading:
@@ -135,9 +120,10 @@ def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: 
 def prediction_rows(
     benchmark: str, items: Sequence[Item], judgements: Iterable[Judgement], grid: ScoreGrid, cue: str
 ) -> list[dict[str, Any]]:
-    """One row per item and CoT (and per reading without one): text, distribution, scores, finish reason.
+    """One row per item and reading: texts, raters, distribution, scores, why the CoT ended.
 
-    An item that could not be judged has one row, with its status and nulls.
+    ``reading`` is "cot" behind a CoT, whose number is ``cot_index`` (from 0), and "no_cot" right behind the prompt, where ``cot_index``
+    is null. An item that could not be judged has one row, with its status and nulls.
 
     Raises:
         DataError: as ``score_items``.
@@ -149,9 +135,12 @@ def prediction_rows(
             "benchmark": benchmark,
             "id": item.id,
             "question_id": item.question_id,
+            "instruction": item.instruction,
+            "response": item.response,
             "target": item.target,
             "n_raters": item.n_raters,
             "rater_sd": item.rater_sd,
+            "raters": [dict(rating) for rating in item.raters],
             "status": item.status,
             "meta": dict(item.meta),
         }
@@ -163,13 +152,14 @@ def prediction_rows(
 
 
 _COLUMNS = (
-    "sample", "cot", "cot_tokens", "finish", "probabilities", "score_mass", *OF_COTS, "free_text",
+    "reading", "cot_index", "cot", "cot_tokens", "finish", "probabilities", "score_mass", *OF_COTS, "free_text",
 )  # fmt: skip
 
 
 def _judgement_columns(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, Any]:
     return {
-        "sample": None if judgement.sample == NO_COT else judgement.sample,
+        "reading": WITHOUT_COT if judgement.sample == NO_COT else WITH_COT,
+        "cot_index": None if judgement.sample == NO_COT else judgement.sample,
         "cot": judgement.cot,
         "cot_tokens": len(judgement.cot_ids),
         "finish": judgement.finish,

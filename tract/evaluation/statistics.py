@@ -10,7 +10,7 @@ from tract.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.metrics import METRIC_TABLE, METRICS, Cases
 from tract.evaluation.results import Array, BenchmarkReport, Bin, Estimate, Scored
-from tract.evaluation.weighted import deviations, line_residuals
+from tract.evaluation.weighted import deviations, line_residuals, weighted_mean
 
 # Those that a baseline has, which makes no judgements.
 BASELINE_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.reads != "judgements")
@@ -59,7 +59,10 @@ def report_of(
     The baselines know the targets of these very items, which makes them generous; a judge has to beat them all the same.
     "constant" is the mean target, so its RMSE is the standard deviation of the targets; its correlations are None. "length" is
     log(1 + words of the response): its correlations, and the errors of the least-squares line of the targets on it. Both are
-    fitted again in every resample.
+    fitted again in every resample. "question_mean" is the mean target of the question's other items, over the items that have such;
+    it is left out where none has.
+
+    ``over_baselines`` is the RMSE of a predictor minus that of "constant" or "question_mean" on the same items and resamples.
 
     Args:
         scored: arrays are float64. predictors: which of its predictors to report, in this order.
@@ -79,6 +82,7 @@ def report_of(
     def compute(weights: Array) -> Table:
         table: Table = {("metrics", predictor): judge_metrics(scored, predictor, weights) for predictor in predictors}
         table |= {("baselines", name): values for name, values in baseline_metrics(scored, weights).items()}
+        table |= {("over_baselines", predictor): _over_baselines(scored, predictor, weights) for predictor in predictors}
         if other is not None:
             for predictor in shared:
                 this, that = table["metrics", predictor], judge_metrics(other, predictor, weights)
@@ -97,6 +101,7 @@ def report_of(
         reliability={name: reliability_bins(scored.scores[name], scored.targets, *grid, bins) for name in predictors},
         differences=part("differences"),
         compared_to=None if other is None else other_name,
+        over_baselines=part("over_baselines"),
     )
 
 
@@ -171,7 +176,46 @@ def baseline_metrics(scored: Scored, weights: Array) -> dict[str, Metrics]:
     length = Cases(weights, scored.targets, log_words, line_residuals(weights, log_words, scored.targets), none, None)
     undefined = np.full(len(weights), np.nan)
     of_errors = {name: METRIC_TABLE[name].compute(constant) for name in BASELINE_METRICS if METRIC_TABLE[name].reads == "residuals"}
-    return {
+    found = {
         "constant": {**dict.fromkeys(BASELINE_METRICS, undefined), **of_errors},  # one number for every item has no order and no scale
         "length": {name: METRIC_TABLE[name].compute(length) for name in BASELINE_METRICS},
     }
+    means = other_means(scored.targets, scored.questions)
+    if (known := ~np.isnan(means)).any():
+        values, targets = means[known], scored.targets[known]
+        others = Cases(weights[:, known], targets, values, values - targets, none[known], None)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold no item with a known mean: undefined there
+            found["question_mean"] = {name: METRIC_TABLE[name].compute(others) for name in BASELINE_METRICS}
+    return found
+
+
+def other_means(targets: Array, questions: Sequence[str]) -> Array:
+    """[n] float64, in points: the mean target of the other items of each item's question; NaN where there is no other.
+
+    Args:
+        targets: [n] float64, in points. questions: [n] question ids.
+    """
+    _, question = np.unique(np.asarray(questions, dtype=str), return_inverse=True)
+    sums, counts = np.bincount(question, targets), np.bincount(question)
+    others = counts[question] - 1
+    means: Array = np.full(len(targets), np.nan)
+    np.divide(sums[question] - targets, others, out=means, where=others > 0)
+    return means
+
+
+def _over_baselines(scored: Scored, predictor: str, weights: Array) -> Metrics:
+    """Baseline -> [R]: RMSE of the predictor minus that of the baseline, on the items for which the baseline is known."""
+    residuals = scored.scores[predictor] - scored.targets
+    constant, _ = deviations(weights, scored.targets)
+    found = {"constant": _rmse(weights, residuals) - _rmse(weights, constant)}
+    means = other_means(scored.targets, scored.questions)
+    if (known := ~np.isnan(means)).any():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            part = weights[:, known]
+            found["question_mean"] = _rmse(part, residuals[known]) - _rmse(part, (means - scored.targets)[known])
+    return found
+
+
+def _rmse(weights: Array, residuals: Array) -> Array:
+    root: Array = np.sqrt(weighted_mean(weights, residuals**2))
+    return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,20 +10,28 @@ from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines,
 from tract.evaluation.metrics import METRIC_TABLE
 from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation
 from tract.evaluation.robustness_tables import robust_benchmarks, robustness_on, robustness_tables
+from tract.evaluation.verdict import Verdict, verdict_of
 
 # Metric -> heading, in the order of the columns.
 METRIC_LABELS = {name: metric.label for name, metric in METRIC_TABLE.items()}
 # The terminal table stays near 100 columns: names are cut, numbers never.
 _SHORT_BENCHMARK, _SHORT_JUDGE = 18, 24
+_TERMINAL_COLUMNS = 96
+# From this failure rate on, most of a predictor's numbers are those of the declared score.
+MOSTLY_FAILED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One judge read by one predictor; ``cells`` in the order of ``METRIC_LABELS``. Texts are as given, not escaped."""
+    """One judge read by one predictor; ``cells`` in the order of ``METRIC_LABELS``. Texts are as given, not escaped.
+
+    ``failed``: more than half of the draws failed, so that the numbers are mostly those of the declared score.
+    """
 
     judge: str
     predictor: str
     cells: tuple[Cell, ...]
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,26 @@ def difference_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[Row
 
 def _rows(judge: str, numbers: Mapping[str, Mapping[str, Estimate]], *, difference: bool = False) -> list[Row]:
     return [
-        Row(judge, predictor, tuple(cell(metrics.get(metric), metric, difference=difference) for metric in METRIC_LABELS))
+        Row(
+            judge,
+            predictor,
+            tuple(cell(metrics.get(metric), metric, difference=difference) for metric in METRIC_LABELS),
+            failed=not difference and mostly_failed(metrics),
+        )
         for predictor, metrics in numbers.items()
     ]
+
+
+def mostly_failed(metrics: Mapping[str, Estimate]) -> bool:
+    """Whether more than half of the draws failed."""
+    rate = metrics.get("failure_rate", Estimate(None)).value
+    return rate is not None and rate > MOSTLY_FAILED
+
+
+def verdicts(evaluation: Evaluation) -> list[Verdict]:
+    """What the judge's numbers say on each benchmark, by the main predictor; empty where that was not read."""
+    found = (verdict_of(report, evaluation.main_predictor) for report in evaluation.reports)
+    return [verdict for verdict in found if verdict is not None]
 
 
 def summary_rows(evaluation: Evaluation) -> list[SummaryRow]:
@@ -100,10 +126,13 @@ def markdown_table(evaluation: Evaluation) -> str:
 
     Names are escaped, so that none of them can break a table. Ends with a newline.
     """
-    blocks = [f"Each cell is `value [low, high]`: the {interval_name(evaluation)}, bootstrapped over questions."]
+    blocks = [block for verdict in verdicts(evaluation) for block in _verdict_blocks(verdict, evaluation.main_predictor)]
+    blocks.append(f"Each cell is `value [low, high]`: the {interval_name(evaluation)}, bootstrapped over questions.")
     for report in evaluation.reports:
         blocks.append(f"## {escaped(report.scored.benchmark)} ({counts(report)})")
         blocks.append(_markdown((row for group in metric_rows(evaluation, report) for row in group), with_judge=True))
+        if report.agreement is not None:
+            blocks.append(f"Raters: {escaped(report.agreement.sentence())}.")
         if absent := absent_on(evaluation, report):
             blocks.append(f"Without a report on this benchmark: {', '.join(map(escaped, absent))}.")
         if differences := difference_rows(evaluation, report):
@@ -112,6 +141,13 @@ def markdown_table(evaluation: Evaluation) -> str:
             blocks.append(_markdown(differences, with_judge=False))
     blocks += robustness_blocks(evaluation)
     return "\n\n".join(blocks) + "\n"
+
+
+def _verdict_blocks(verdict: Verdict, predictor: str) -> list[str]:
+    sentences = [f"- {escaped(sentence)}" for sentence in verdict.sentences]
+    advice = [f"- {escaped(text)}" for text in verdict.advice]
+    title = f"## In words: {escaped(verdict.benchmark)}, predictor {escaped(predictor)}"
+    return [title, "\n".join(sentences), *(["What to do next:", "\n".join(advice)] if advice else [])]
 
 
 def _markdown(rows: Iterable[Row], *, with_judge: bool) -> str:
@@ -150,4 +186,13 @@ def short_table(evaluation: Evaluation) -> str:
             lines.append(
                 f"{shortened(benchmark, _SHORT_BENCHMARK)}: attacks move {shortened(name, _SHORT_JUDGE)} by {shift} points more than is due"
             )
+    for verdict in verdicts(evaluation):
+        lines += ["", f"{shortened(verdict.benchmark, _SHORT_BENCHMARK)} in words:"]
+        lines += [line for sentence in verdict.sentences for line in _wrapped(sentence, "- ")]
+        lines += [line for text in verdict.advice for line in _wrapped(text, "-> ")]
     return "\n".join(lines)
+
+
+def _wrapped(text: str, mark: str) -> list[str]:
+    indent = " " * (2 + len(mark))
+    return textwrap.wrap(printable(text), _TERMINAL_COLUMNS, initial_indent=f"  {mark}", subsequent_indent=indent, break_on_hyphens=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 
 from tract.config import Config
 from tract.errors import ConfigError
+from tract.evaluation.agreement import RaterAgreement, rater_agreement
+from tract.evaluation.items import Item
 from tract.evaluation.report import write_report
 from tract.evaluation.results import (
     METRICS_FILE,
@@ -29,8 +31,10 @@ from tract.evaluation.results import (
 from tract.evaluation.scoring import prediction_rows, score_items
 from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
+from tract.evaluation.worst_items import WorstItems, worst_items
 from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
+from tract.stages.curves import curves_behind
 from tract.stages.identity import StageIdentity, code_digests, material, named_code
 from tract.stages.predict import Predictions
 from tract.stages.products import Product, json_line, write_config, write_json
@@ -42,9 +46,10 @@ from tract.stages.tracking import Tracker
 log = logging.getLogger(__name__)
 
 _SECTIONS = (
-    "seed", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
+    "seed", "run.name", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
     "evaluation.confidence", "evaluation.bins",
 )  # fmt: skip
+_RATERS = pa.list_(pa.struct({"rater": pa.string(), "score": pa.float64(), "comment": pa.string()}))
 REPORT_FILE, TABLE_FILE = "report.html", "results.md"
 
 
@@ -100,7 +105,10 @@ class EvaluateStage:
     def _evaluation(self, predictions: Predictions, other: Predictions | None, names: tuple[str, str | None]) -> Evaluation:
         own, others = self._scored(predictions), {} if other is None else self._scored(other)
         grid, predictors = predictions.grid, self.cfg.evaluation.predictors
-        reports = tuple(self._report(own[name], grid, others.get(name), names[1]) for name in base_benchmarks(self.predicted))
+        reports = tuple(
+            replace(self._report(own[name], grid, others.get(name), names[1]), agreement=agreement_of(predictions.of[name][0]))
+            for name in base_benchmarks(self.predicted)
+        )
         shown: tuple[tuple[str, tuple[BenchmarkReport, ...]], ...] = ()
         if self.other is not None:
             shown = ((str(names[1]), tuple(self._report(others[name], grid, None, None) for name in base_benchmarks(self.other))),)
@@ -108,7 +116,27 @@ class EvaluateStage:
         their = {} if other is None else readings_of(other, others, predictors)
         robustness = {names[0]: robustness_on(readings, their, self.cfg), str(names[1]): robustness_on(their, {}, self.cfg)}
         measured = {name: parts for name, parts in robustness.items() if parts}
-        return Evaluation(names[0], reports, shown, self._facts(), self.cfg.evaluation.main_predictor, measured)
+        judge = self.predicted.manifest["judge"]
+        return Evaluation(
+            names[0],
+            reports,
+            shown,
+            self._facts(),
+            self.cfg.evaluation.main_predictor,
+            measured,
+            run=self.cfg.run.name,
+            model=str(judge["model"]),
+            counts={name: self.predicted.manifest["benchmarks"][name] for name in base_benchmarks(self.predicted)},
+            worst=(*self._worst(names[0], predictions, own), *(self._worst(str(names[1]), other, others) if other else ())),
+            curves=curves_behind(judge["weights"]),
+        )
+
+    def _worst(self, judge: str, found: Predictions, scored: Mapping[str, Scored]) -> Iterator[WorstItems]:
+        """The worst items of a judge on each benchmark, by the main predictor where it was read."""
+        predictor = self.cfg.evaluation.main_predictor
+        for name in base_benchmarks(self.predicted):
+            if predictor in scored[name].scores:
+                yield worst_items(judge, scored[name], *found.of[name], predictor, found.grid, found.cue)
 
     def _scored(self, found: Predictions) -> dict[str, Scored]:
         evaluation = self.cfg.evaluation
@@ -145,15 +173,12 @@ class EvaluateStage:
             ("confidence", self.cfg.evaluation.confidence),
             ("bootstrap resamples", self.cfg.evaluation.resamples),
         ]
-        for name in base_benchmarks(self.predicted):
-            counts = self.predicted.manifest["benchmarks"][name]
-            ends = ", ".join(f"{number} {finish}" for finish, number in counts["cots_by_finish"].items())
-            facts.append((f"{name}: how CoTs ended", ends))
-            unusual = {status: number for status, number in counts["by_status"].items() if status != "ok"}
-            if unusual or counts["without_target"] or counts["without_given_cot"]:
-                left_out = {"without true score": counts["without_target"], "without given CoT": counts["without_given_cot"]}
-                facts.append((f"{name}: prompts", f"{unusual or 'all ok'}; left out {left_out}"))
         return tuple(facts)
+
+
+def agreement_of(items: Sequence[Item]) -> RaterAgreement | None:
+    """How well the raters of the items agree; None where no item has two scores."""
+    return rater_agreement([[(rating["rater"], float(rating["score"])) for rating in item.raters] for item in items])
 
 
 def write_data(folder: Path, found: Predictions, evaluation: Evaluation) -> None:
@@ -169,7 +194,10 @@ def _write_predictions(folder: Path, found: Predictions) -> None:
     with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
     flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
-    pq.write_table(pa.Table.from_pylist(flat), folder / PREDICTIONS_TABLE)
+    # Said, since a column of raters or comments that are all missing has no type of its own.
+    inferred = pa.Table.from_pylist(flat).schema
+    schema = inferred.set(inferred.get_field_index("raters"), pa.field("raters", _RATERS))
+    pq.write_table(pa.Table.from_pylist(flat, schema=schema), folder / PREDICTIONS_TABLE)
 
 
 def _text(value: Any) -> str | None:
@@ -187,6 +215,7 @@ def _to_dict(evaluation: Evaluation) -> dict[str, Any]:
         "judge": evaluation.judge,
         "facts": dict(evaluation.facts),
         "main_predictor": evaluation.main_predictor,
+        "counts": {name: dict(counts) for name, counts in evaluation.counts.items()},
         "benchmarks": {report.scored.benchmark: _report_dict(report) for report in evaluation.reports},
         "others": {name: {report.scored.benchmark: _report_dict(report) for report in reports} for name, reports in evaluation.others},
         "robustness": {
@@ -224,6 +253,8 @@ def _report_dict(report: BenchmarkReport) -> dict[str, Any]:
         "questions": len(set(report.scored.questions)),
         "predictors": _plain(report.metrics),
         "baselines": _plain(report.baselines),
+        "rmse_minus_baseline": _plain(report.over_baselines),
+        "agreement": None if report.agreement is None else report.agreement.to_dict(),
         "reliability": {
             name: [{"low": b.low, "high": b.high, "count": b.count, "predicted": b.predicted, "true": b.true} for b in bins]
             for name, bins in report.reliability.items()

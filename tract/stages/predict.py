@@ -20,13 +20,14 @@ from tract.data.cots import COTS_FILE, read_cots
 from tract.data.score_leak import check_score_leak
 from tract.data.tokens import OVERLONG, TokenStore
 from tract.errors import ConfigError, DataError
-from tract.evaluation.scoring import Item
+from tract.evaluation.items import Item
 from tract.generation.backend import JudgeBackend
 from tract.generation.judgement import Judgement
 from tract.generation.room import tokens_behind
 from tract.inside import inside
 from tract.modeling import context_of
 from tract.ranks import here
+from tract.schema import JudgeExample
 from tract.score_grid import ScoreGrid
 from tract.stages.backends import at_work, immaterial_code, immaterial_keys, way_of
 from tract.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
@@ -232,8 +233,35 @@ class PredictStage:
             target = target_of(example, self.cfg.evaluation.target)
             assert target is not None
             words = len((example.response if told_apart else example.prompt or "").split())
-            spread = (example.n_raters, example.rater_sd)
-            yield Item(example.id, row, example.question_id, target, words, status[row], example.meta, *spread)
+            yield Item(
+                example.id,
+                row,
+                example.question_id,
+                target,
+                words,
+                status[row],
+                example.meta,
+                n_raters=example.n_raters,
+                rater_sd=example.rater_sd,
+                instruction=example.instruction,
+                response=example.response,
+                reference_answer=example.reference_answer,
+                rubric=_rubric(example),
+                prompt=None if example.instruction else example.prompt,
+                raters=_raters(example),
+            )
+
+
+def _rubric(example: JudgeExample) -> dict[str, Any] | None:
+    """Criterion and descriptions, for JSON."""
+    rubric = example.rubric
+    return None if rubric is None else {"criteria": rubric.criteria, "descriptions": dict(rubric.descriptions)}
+
+
+def _raters(example: JudgeExample) -> list[dict[str, Any]]:
+    """Every score that a rater gave, with the comment where there is one."""
+    commented = [{"rater": given.rater, "score": given.score, "comment": given.cot or None} for given in example.annotations]
+    return commented + [{"rater": rating.rater, "score": rating.score, "comment": None} for rating in example.ratings]
 
 
 def _counted(journal: RankLogs, rows: set[int], finishes: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -23,13 +23,14 @@ from tract.masking import masked
 from tract.stages.identity import StageIdentity
 
 MANIFEST = "manifest.json"
+CURVES_FILE = "curves.png"  # of a fit stage: losses and validations, drawn from its CSV files
 # How the folders begin that a stage goes on with after a kill. They go when the product is complete, not before: one that went
 # earlier would take hours of sampling with it if the last seconds of the stage were cut off.
 JOURNAL = "journal"
 # Top-level names in a stage's folder that no other stage reads: neither verified nor part of the fingerprint.
 IMMATERIAL_FILES = (
-    "checkpoints", "csv", "tensorboard", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", f"{JOURNAL}*",
-    f"{MANIFEST}*",
+    "checkpoints", "csv", "tensorboard", "wandb", "lightning_logs", "logs", "*.log", "config.yaml", "preview.txt", CURVES_FILE,
+    f"{JOURNAL}*", f"{MANIFEST}*",
 )  # fmt: skip
 # Those of them that are read all the same.
 _READ = ("config.yaml", MANIFEST)

@@ -171,6 +171,14 @@ def _make(stage: Stage, folder: StageFolder, cfg: Config, tracker: Tracker) -> d
         return stage.make(folder, tracker)
 
 
+def _draw_curves(stage: Stage, folder: StageFolder) -> None:
+    """Draws how a fit stage went, beside its product and no part of it."""
+    if stage.name in ("stage1", "stage2"):
+        from tract.stages.curves import write_curves  # matplotlib, which the start of a command does without
+
+        write_curves(folder.working, stage.name)
+
+
 def _made_since(begun: datetime, folder: StageFolder) -> bool:
     """Whether the product was made after that time."""
     try:
@@ -218,6 +226,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         with tracked(stage.cfg, shown, folder.key) as tracker:
             facts = _make(stage, folder, cfg, tracker)
             wait_for_all(patient=True)
+            _draw_curves(stage, folder)
             product = folder.finish({"stage": stage.name, **_names(cfg), **provenance(), **whereabouts(cfg.model), **facts})
             tracker.log_product(product)
     folder.link(run_folder(cfg))

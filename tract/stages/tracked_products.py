@@ -15,12 +15,16 @@ import pyarrow.parquet as pq
 
 from tract.data.cots import COTS_FILE
 from tract.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from tract.evaluation.scoring import WITH_COT, WITHOUT_COT
 from tract.stages.products import MANIFEST, Product
 
 ARTIFACT_TYPES = {"stage1": "judge", "generate": "cots", "stage2": "judge", "predict": "predictions", "evaluate": "report"}
 # In the order of the columns; what a table has of them.
-_COT_COLUMNS = ("id", "split", "sample", "finish", "score", "rail", "score_mass", "cot")
-_PREDICTION_COLUMNS = ("benchmark", "id", "sample", "status", "finish", "target", "rail", "argmax", "decode_free", "score_mass", "cot")
+_COT_COLUMNS = ("id", "split", "cot_index", "finish", "score", "rail", "score_mass", "cot")
+_PREDICTION_COLUMNS = (
+    "benchmark", "id", "reading", "cot_index", "status", "finish", "target", "rail", "argmax", "decode_free", "score_mass", "instruction",
+    "response", "cot",
+)  # fmt: skip
 _WEIGHTS = "model*.safetensors"  # of a judge whose weights are all trained; an adapter is small
 
 
@@ -105,7 +109,10 @@ def _with_distribution(records: Sequence[Mapping[str, Any]], columns: Sequence[s
 def _cots(product: Product, rows: int) -> dict[str, Any]:
     records = pq.read_table(product.path / COTS_FILE).to_pylist()
     labels = _labels(product)
-    shown = [{**record, "probabilities": dict(zip(labels, record["probabilities"], strict=True))} for record in _some(records, rows)]
+    shown = [
+        {**record, "cot_index": record["sample"], "probabilities": dict(zip(labels, record["probabilities"], strict=True))}
+        for record in _some(records, rows)
+    ]
     ends = product.manifest["cots"]["by_finish"]
     import wandb
 
@@ -135,7 +142,8 @@ def _evaluation(product: Product, rows: int) -> dict[str, Any]:
     main = reports["main_predictor"]
     read = "rail" if main in ("no_cot", "rail") else main
     for benchmark, report in reports["benchmarks"].items():
-        scored = [r for r in records if r["benchmark"] == benchmark and r[read] is not None and (r["sample"] is None) == (main == "no_cot")]
+        reading = WITHOUT_COT if main == "no_cot" else WITH_COT
+        scored = [r for r in records if r["benchmark"] == benchmark and r[read] is not None and r["reading"] == reading]
         points = _table(("true score", "predicted score"), [(r["target"], r[read]) for r in scored])
         bins = _table(("predicted", "true", "items"), [(b["predicted"], b["true"], b["count"]) for b in report["reliability"][main]])
         found |= {
