@@ -143,7 +143,7 @@ def test_agreement_and_trained_ratings_are_in_log_preview_and_manifest(
     ):
         assert said in caplog.text
         assert said in shown
-    assert "a rating without a CoT, behind the same prompt" in shown
+    assert "a rating without a CoT, after the same prompt" in shown
 
 
 @pytest.mark.parametrize(("override", "reason"), [("objective=ce_only", "objective.lambda=0"), ("objective.train_on_ratings=false",) * 2])
