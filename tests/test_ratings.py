@@ -130,7 +130,7 @@ def test_the_preview_shows_a_rating_and_what_trains_it(tiny_layout: SequenceLayo
     item = rated_items(tiny_layout, 4)[1]
     text = preview(item, tiny_layout, dataclasses.replace(TRACT, ce_on_score=True))
     assert "2 continuation(s), 1 rating(s) without a CoT, target" in text
-    first, rating = text.split("a rating without a CoT, behind the same prompt\n")
+    first, rating = text.split("a rating without a CoT, after the same prompt\n")
     assert "| score | cross-entropy and squared error" in first
     rows = rating.splitlines()[1:]
     assert len(rows) == len(tiny_layout.cue_ids) + 2

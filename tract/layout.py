@@ -269,7 +269,7 @@ class SequenceLayout:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def tree(self, prompt_ids: Sequence[int], continuations: Sequence[tuple[Sequence[int], int]], ratings: Sequence[int] = ()) -> TokenTree:
-        """The token tree of a prompt and its continuations, those of ``ratings`` behind the others.
+        """The token tree of a prompt and its continuations, those of ``ratings`` after the others.
 
         Args:
             prompt_ids: token ids of the chat-templated prompt.

@@ -92,7 +92,7 @@ class Objective:
         ce_on_score: whether the score's own tokens are trained by cross-entropy (standard fine-tuning).
         use_cot: whether the CoT stands between prompt and cue; without it the cue follows the prompt (RAFT).
         train_on_ratings: whether a score without a CoT is trained on where CoTs are learned: by the squared error alone, with the
-            cue behind the prompt.
+            cue right after the prompt.
         normalize: whether the expected score is divided by the score mass; the paper does not.
         score_loss_scaling: "step": lambda as it is; "micro_batch": lambda divided by the examples of the micro-batch, the
             effective weight of the official code.

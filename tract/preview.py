@@ -55,13 +55,13 @@ def preview(item: Item, layout: SequenceLayout, objective: Objective) -> str:
     if item.continuations:
         rows += ["", *_table(layout.tree(item.prompt_ids, item.continuations[:1]), layout, objective)]
     if item.ratings:
-        rows += ["", "a rating without a CoT, behind the same prompt"]
+        rows += ["", "a rating without a CoT, after the same prompt"]
         rows += _table(layout.tree(item.prompt_ids, [], item.ratings[:1]), layout, objective)
     return "\n".join(rows) + "\n"
 
 
 def _table(tree: TokenTree, layout: SequenceLayout, objective: Objective) -> list[str]:
-    """A header, and a line for each token behind the prompt of a tree with a single continuation."""
+    """A header, and a line for each token after the prompt of a tree with a single continuation."""
     lines = token_lines(tree, objective)
     rows = ["predicted from | token | kind | trained by"]
     for position, line in zip(tree.target_from, (line for line in lines if line.kind not in (PROMPT, BRANCH)), strict=True):

@@ -277,7 +277,7 @@ def test_a_score_column_that_no_row_has_is_named_with_the_near_ones(tmp_path: Pa
         ),
         ({"score": []}, r"columns\.score: the list is empty"),
         ({"score": ["anna", None]}, r"columns\.score\[1\]: found None; the name of a column is accepted"),
-        ({"score": ["anna", "anna"]}, r"columns\.score\[1\]: 'anna' stands there twice"),
+        ({"score": ["anna", "anna"]}, r"columns\.score\[1\]: 'anna' is listed twice"),
         ({"cot": ["a", 3, None]}, r"columns\.cot\[1\]: found 3; the name of a column, or null, is accepted"),
         ({"score": "anna", "cot": ["a"]}, r"columns\.cot: found a list beside one score column, 'anna'; write lists for both"),
         ({"score": None, "cot": ["a"]}, r"columns\.cot: is mapped without data\.source\.columns\.score"),

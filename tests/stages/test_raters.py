@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from composing import composed
+from tiny_pipeline import SMALL
 
 from tract.config import Config
 from tract.errors import ConfigError
 from tract.stages.fit import build, fit
 from tract.stages.fit_plan import plan_of
+from tract.stages.pipeline import run_pipeline
 from tract.stages.prepare import examples_of, prepare, sampling_tokens, seed_layout, splits_of
 
 TinyConfig = Callable[..., tuple[Config, Any]]
@@ -143,7 +148,7 @@ def test_agreement_and_trained_ratings_are_in_log_preview_and_manifest(
     ):
         assert said in caplog.text
         assert said in shown
-    assert "a rating without a CoT, behind the same prompt" in shown
+    assert "a rating without a CoT, after the same prompt" in shown
 
 
 @pytest.mark.parametrize(("override", "reason"), [("objective=ce_only", "objective.lambda=0"), ("objective.train_on_ratings=false",) * 2])
@@ -187,3 +192,23 @@ def test_a_list_of_score_columns_is_a_value_of_the_configuration(tiny_config: Ti
     ]  # fmt: skip
     assert data.agreement is not None
     assert (data.agreement.n_items, data.agreement.n_raters) == (13, 2)
+
+
+@pytest.mark.slow
+def test_a_whole_pipeline_counts_each_score_once(rated: Callable[..., tuple[Config, Any]], tmp_path: Path) -> None:
+    """Ratings are examples in stage 1 and scores of generated CoTs in stage 2; an item that has nothing else is trained on in both."""
+    rated()  # writes the file
+    mapped = [f"data.source.columns.{field}={column}" for field, column in {**COLUMNS, "rater": "rater"}.items()]
+    own = ["data=columns", f"data.path={tmp_path}/rated.csv", "data.max_train_items=null", "generation.n_cot=3", *mapped]
+    small = [text for text in SMALL if not text.startswith(("data.source.", "data.max", "generation.n_", "evaluation.benchmarks"))]
+    paths = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "evaluation.benchmarks=[test]"]
+    products = run_pipeline(composed([*small, *own, *paths], "train"))
+    first, second = (products[name].manifest["data"] for name in ("stage1", "stage2"))
+    assert first["counts"]["ratings_in_training"]["trained_on"] == first["counts"]["ratings_in_training"]["given"] > 0
+    assert first["rater_agreement"] == second["rater_agreement"]
+    assert first["rater_agreement"]["n_items"] == 20
+    assert first["counts"]["items_by_split"]["train"] == second["counts"]["items_by_split"]["train"]
+    assert "rating(s) without a CoT" not in (products["stage2"].path / "preview.txt").read_text(encoding="utf-8")
+    cots = pq.read_table(products["generate"].path / "cots.parquet")
+    scores = Counter(zip(cots["id"].to_pylist(), cots["score"].to_pylist(), strict=True))
+    assert {(score, number) for (_, score), number in scores.items()} == {(5.0, 2), (2.0, 1)}  # the three raters' scores, each once

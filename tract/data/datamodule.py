@@ -31,7 +31,7 @@ class JudgeDataModule(L.LightningDataModule):
         items_per_step: items of an optimizer step. limits: of a micro-batch.
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
-        ratings: whether scores without a CoT are trained on too; validation leaves them out, since it reads scores behind CoTs.
+        ratings: whether scores without a CoT are trained on too; validation leaves them out, since it reads scores after CoTs.
         rows: whether each path of a tree goes through the model as a row of its own, so that nothing is shared.
         ranks: processes that share each step and the validation split. rank: which of them this one is.
 

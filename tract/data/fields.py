@@ -68,7 +68,7 @@ def did_you_mean(name: str, columns: Collection[object]) -> str:
 
 
 def _plain_name(column: str) -> str:
-    """A column's name without what typing errors are often about: capitals, and what stands between words."""
+    """A column's name without what typing errors are often about: capitals, and signs between words."""
     return re.sub(r"[\s_.-]+", "", column.casefold())
 
 

@@ -20,7 +20,7 @@ class RaterColumns:
 
     Attributes:
         pairs: (score column, CoT column or None) of each rater; in the long shape there is one pair, or none.
-        wide: whether each pair belongs to a rater of its own, whose id is the name of the score column.
+        wide: whether each pair belongs to another rater, whose id is the name of the score column.
         rater: the column with the rater's id, in the long shape alone.
     """
 
@@ -103,7 +103,7 @@ def _list_problems(field: str, names: Any, *, or_null: bool) -> Iterator[str]:
         if not isinstance(name, str) and not (or_null and name is None):
             yield f"{KEY}.{field}[{number}]: found {fields.shown(name)}; {accepted}"
         elif field == "score" and name in names[:number]:
-            yield f"{KEY}.score[{number}]: {name!r} stands there twice; each rater has a score column of its own"
+            yield f"{KEY}.score[{number}]: {name!r} is listed twice; list each rater's score column once"
 
 
 def _wide_problems(score: Any, cot: Any, rater: Any) -> Iterator[str]:

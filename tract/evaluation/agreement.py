@@ -21,7 +21,7 @@ Scores = Sequence[tuple[str | None, float]]  # (rater, score in points) of an it
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    """Agreement over the items that have two or more scores; None stands for what is not defined.
+    """Agreement over the items that have two or more scores; None means not defined.
 
     Attributes:
         n_items: items with two or more scores. n_ratings: their scores. n_raters: different raters who are named among these.

@@ -282,7 +282,7 @@ def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
     _warn_of_long_cots(cfg, tokens)
     leak = check_score_leak(tokens, layout, cfg.data.on_score_leak)
     splits = splits_of(cfg, store)
-    # Validation reads scores behind annotated CoTs, as an evaluation on these does.
+    # Validation reads scores after annotated CoTs, as an evaluation on these does.
     with_cot = tokens.with_cot(tokens.usable(splits["val"]))
     without_cot = len(tokens.usable(splits["val"])) - len(with_cot)
     rows = limited(cfg, tokens, {**splits, "val": with_cot})
