@@ -71,7 +71,7 @@ def test_other_weights_of_the_same_sizes_are_another_judge(runs: Runs, adapter: 
     assert open_judge_files(folder).fingerprint != known
     run = run_judge(runs.whole)
     first = open_judge_files(runs.whole).fingerprint
-    monkeypatch.setattr("tract.judge.runs.run_judge", lambda *_, **__: replace(run, fingerprint="of other weights"))
+    monkeypatch.setattr("tract.judge.runs.judge_of_stage", lambda *_, **__: replace(run, fingerprint="of other weights"))
     assert open_judge_files(runs.whole).fingerprint != first
 
 
