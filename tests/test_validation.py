@@ -39,7 +39,7 @@ REFUSED = {
     "value for a section": (
         ["run=5"],
         [
-            "run: found 5; a section with the keys name, ablation, tags, isolate, when_locked, on_code_change, on_version_change, "
+            "run: found 5; a section with the keys name, variant, ablation, tags, isolate, when_locked, on_code_change, on_version_change, "
             "rank_timeout_s, device_memory_gib is accepted"
         ],
     ),
@@ -142,6 +142,9 @@ REFUSED = {
         ["scheduler.warmup_steps: 9 steps of warm-up are more than train.max_steps=8"],
     ),
     "name": (["run.name=a/b"], ["run.name: 'a/b' names no folder"]),
+    "variant": (["run.variant=a/b"], ["run.variant: 'a/b' names no folder of a variant; letters"]),
+    "variant of a seed": (["run.variant=seed1"], ["run.variant: 'seed1' names no folder of a variant; letters"]),
+    "variant of the multirun": (["run.variant=multirun"], ["run.variant: 'multirun' names no folder of a variant; letters"]),
     "name of the store": (["run.name=stages"], ["run.name: 'stages' is the folder of the stages' products; choose another name"]),
     "no memory": (["run.device_memory_gib=0"], ["run.device_memory_gib: 0.0 is not a number > 0; null asks the device that is here"]),
     "when locked": (["run.when_locked=steal"], ["run.when_locked: 'steal' is not one of wait, refuse"]),

@@ -44,6 +44,13 @@ def test_options_of_a_server_are_refused_without_one(backend: str, option: str) 
     assert len(options(f"--backend openai {option}")) == 2
 
 
+def test_which_judge_of_a_run_is_meant_is_handed_on() -> None:
+    found = options("--stage stage1 --variant ce_both+objective.lambda=1 --best val/rmse")
+    assert found == {"stage": "stage1", "variant": "ce_both+objective.lambda=1", "best": "val/rmse"}
+    with pytest.raises(ConfigError, match="^--variant: has no effect with --api chat, whose judge is the server's; leave it out$"):
+        options("--backend openai --api chat --variant a")
+
+
 def test_parameters_of_requests_are_handed_on_as_yaml_reads_them() -> None:
     chat = "--backend openai --api chat"
     given = "--extra-body reasoning_effort=low chat_template_kwargs.enable_thinking=false --extra-body chat_template_kwargs.k=[1,2]"

@@ -53,11 +53,12 @@ def test_the_best_mean_over_seeds_wins_and_its_best_seed_is_named(tmp_path: Path
         trained(tmp_path, one, seed=seed, objective__lambda=0.1)
         trained(tmp_path, other, seed=seed, objective__lambda=10.0)
     monkeypatch.chdir(tmp_path)
-    first, following, judge, report = best_lines(runs_of(tmp_path))
+    first, following, judge, folder, report = best_lines(runs_of(tmp_path))
     assert first == "best of 2 variants by val/rmse in training, less is better: objective.lambda=10 (0.550, mean of 2 seeds)"
     assert following == "  next: objective.lambda=0.1 (0.700, mean of 2 seeds)"
     assert judge.startswith("  judge (seed 1, the best of 2 by it): runs/stages/stage2-")
     assert (tmp_path / judge.rpartition(": ")[2] / "manifest.json").is_file()
+    assert folder == "  run: runs/tract/seed1"
     assert (tmp_path / report.rpartition(": ")[2]).parent.is_dir()
 
 
@@ -191,8 +192,8 @@ def test_the_end_of_a_multirun_names_the_best_of_its_own_jobs_beside_those_that_
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert status == 2
-    assert lines[-5].startswith("best of 2 variants by test/rmse of the evaluation, less is better: objective.lambda=0.3 (")
-    assert lines[-3] == "  it was chosen on test, so its numbers there are too good; confirm them on other data"
+    assert lines[-6].startswith("best of 2 variants by test/rmse of the evaluation, less is better: objective.lambda=0.3 (")
+    assert lines[-4] == "  it was chosen on test, so its numbers there are too good; confirm them on other data"
     assert shlex.split(lines[-1])[-2:] == ["compare", "my runs/jobs/multirun"]
     assert old.product.name not in said.out
     assert said.err.splitlines()[-2].startswith("1 of 3 jobs did not complete; ")

@@ -214,11 +214,14 @@ def test_links_lead_from_the_page_to_each_run(study: Path, comparison: Compariso
     own = with_metrics(compare(find_runs([tmp_path / "runs"]), replace(comparison.options, predictors=None)), "rmse")
     for place in (tmp_path / "runs" / "odd # name?" / "comparison", tmp_path / "link" / "my out"):
         links = [link for link in Page(str(files_of(own, [], place)["index.html"])).values("href") if not link.startswith("#")]
-        assert [(Path(os.path.realpath(place)) / unquote(link)).resolve() for link in links] == [report.resolve(), report.parent.resolve()]
+        assert [(Path(os.path.realpath(place)) / unquote(link)).resolve() for link in links] == [
+            report.resolve(), report.parent.resolve(), (tmp_path / "runs" / "odd # name?" / "seed0").resolve(),
+        ]  # fmt: skip
         assert not any(link.startswith("/") for link in links)
     runs = sum(len(variant.runs) for variant in comparison.variants)
     whole = Page(str(files_of(with_metrics(comparison, "rmse"), [], study / "out")["index.html"])).values("href")
     assert sum("/evaluate-" in link for link in whole) == runs
+    assert sum(bool(re.search("/seed[0-9]/$", link)) for link in whole) == runs
 
 
 def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Path, comparison: Comparison) -> None:

@@ -45,9 +45,11 @@ def test_the_command_writes_a_standard_folder_and_says_what_it_is(
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert names(tmp_path / "out") == {"judge"}
-    line = capsys.readouterr().out.splitlines()[0]
+    stage = runs.products["stage2"].path.name
+    line, judge = capsys.readouterr().out.splitlines()[:2]
     assert line.startswith("out/judge: my judge, whole weights, float32, ")
-    assert line.endswith(f"{runs.products['stage2'].path.name}; measured on: test, ood")
+    assert line.endswith("; measured on: test, ood")
+    assert judge == f"judge: seed 0, {stage}, in {runs.folder / stage}"
     assert read_settings(tmp_path / "out" / "judge" / "judge_config.json").name == "my judge"
     rights = {path.stat().st_mode & 0o777 for path in (tmp_path / "out" / "judge").iterdir()}
     assert len(rights) == 1  # safetensors writes for its owner alone
@@ -71,6 +73,28 @@ def test_options_that_cannot_be_are_refused(
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, runs.folder, "judge", *options)
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (["--variant", "other"], "error: variant: {folder} holds no judge of variant 'other'; accepted are none"),
+        (["--best", "val/rms"], "error: best: 'val/rms' is no metric of training; did you mean 'val/rmse'?"),
+        (["--stage", "stage3"], "error: stage: {folder} holds no judge of stage 'stage3'; did you mean 'stage"),
+    ],
+)
+def test_a_choice_of_no_judge_is_refused(
+    choice: list[str], message: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, runs.folder, tmp_path / "out", *choice)
+    assert line.startswith(message.format(folder=runs.folder)), line
+
+
+def test_the_first_stage_of_a_run_is_exported_by_choice(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(runs.folder.parent), str(tmp_path / "out"), "--stage", "stage1"])
+    stage = runs.products["stage1"].path.name
+    assert f"\njudge: seed 0, {stage}, in {runs.folder / stage}\n" in capsys.readouterr().out
+    assert read_settings(tmp_path / "out" / "judge_config.json").training["stage"] == "stage1"
 
 
 def test_an_adapter_of_other_shapes_is_refused(runs: Runs, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,4 +285,4 @@ def test_help_loads_nothing_heavy_and_the_module_runs() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     done = subprocess.run([sys.executable, "-m", "tract.export", "no/run", "no/out"], capture_output=True, text=True, timeout=100)
-    assert (done.returncode, done.stderr.splitlines()[-1][:32]) == (2, "error: run: there is no folder '")
+    assert (done.returncode, done.stderr.splitlines()[-1][:34]) == (2, "error: judge: there is no folder '")

@@ -71,7 +71,7 @@ def test_other_weights_of_the_same_sizes_are_another_judge(runs: Runs, adapter: 
     assert open_judge_files(folder).fingerprint != known
     run = run_judge(runs.whole)
     first = open_judge_files(runs.whole).fingerprint
-    monkeypatch.setattr("tract.judge.runs.run_judge", lambda *_, **__: replace(run, fingerprint="of other weights"))
+    monkeypatch.setattr("tract.judge.runs.judge_of_stage", lambda *_, **__: replace(run, fingerprint="of other weights"))
     assert open_judge_files(runs.whole).fingerprint != first
 
 
@@ -103,3 +103,29 @@ def test_code_that_came_with_a_model_runs_only_on_request(runs: Runs, tmp_path: 
     (stage / "config.yaml").write_text(text.replace("trust_remote_code: false", "trust_remote_code: true"))
     with pytest.raises(ConfigError, match="a folder cannot allow this by itself"):
         Judge.from_pretrained(stage)
+
+
+def test_the_stage_of_a_run_is_chosen_in_python(runs: Runs) -> None:
+    stage = open_judge_files(runs.folder, stage="stage1")
+    assert stage.settings.training["stage"] == "stage1"
+    assert open_judge_files(runs.folder.parent, best="val/rmse").fingerprint == open_judge_files(runs.folder).fingerprint
+    with pytest.raises(ConfigError, match="variant: .* holds no judge of variant 'ce_both'; accepted are none"):
+        Judge.from_pretrained(runs.folder, variant="ce_both")
+    with pytest.raises(ConfigError, match="stage: has no effect, since .* is one judge and not a folder of runs; leave it out"):
+        Judge.from_pretrained(runs.whole, stage="stage1")
+    with pytest.raises(ConfigError, match="judge: 'seed' is the seed LLM of a configuration, which evaluate.py knows"):
+        Judge.from_pretrained("seed")
+
+
+def test_an_adapter_alone_is_asked_as_a_chat_model_on_the_base_that_is_given(runs: Runs, base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for path in runs.products["stage2"].path.glob("adapter_*"):
+        shutil.copy(path, folder)
+    with pytest.raises(ConfigError, match=r"holds an adapter without judge_config.json, so nothing says what .*; give base_model=PATH"):
+        open_judge_files(folder)
+    found = open_judge_files(folder, base_model=base)
+    assert (found.weights, found.settings.fixed_grid) == (folder, False)
+    assert found.fingerprint != open_judge_files(base).fingerprint
+    with Judge.from_pretrained(folder, base_model=base, least_score_mass=0.0, max_cot_tokens=8) as judge:
+        assert judge.grade("Name a prime.", "7").status

@@ -27,10 +27,10 @@ from tract.errors import ConfigError, DataError, GenerationError
 from tract.generation.hf import HFJudge
 from tract.generation.judgement import Prompt
 from tract.generation.live import LiveCache
-from tract.judge import loading
 from tract.judge.calibration import Calibration
 from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
 from tract.judge.loading import hosted_judge, open_judge_files
+from tract.stages import exported_judge
 
 
 def close(found: Grade, expected: Grade, atol: float = 1e-4) -> None:
@@ -355,13 +355,12 @@ def test_only_a_hub_without_settings_makes_a_chat_model(
         raise error("404", response=response)  # type: ignore[call-arg]
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    where = loading._Where("me/judge", None, Path("cache"), trust_remote_code=False)
     if found in ("chat", "warning"):
-        assert loading._from_hub(where) is None
+        assert exported_judge._from_hub("me/judge", None) is None
         assert ("cannot be looked up" in caplog.text) == (found == "warning")
     else:
         with pytest.raises(ConfigError, match=found):
-            loading._from_hub(where)
+            exported_judge._from_hub("me/judge", None)
 
 
 def test_what_is_cancelled_while_it_waits_is_dropped(judge: Judge, requests: Sequence[GradeRequest], alone: Sequence[Grade]) -> None:

@@ -118,7 +118,7 @@ def test_several_judges_are_listed_and_none_is_taken(folder: str, made: Made, sw
         assert f"{made.root / run} (variant " in said
         assert f"stage2-{json.loads((sweep[run] / 'manifest.json').read_text())['key']}" in said
     assert ("val/rmse 0.9" in said) == (len(below) == 4)
-    assert "give one of these folders, or choose by --stage stage1, stage2 or KEY, --variant NAME, or --best val/rmse" in said
+    assert "; give one of these folders; the commands of tract choose by --variant NAME, --stage stage1, stage2 or KEY, and --best " in said
 
 
 def test_a_long_list_is_cut(made: Made) -> None:

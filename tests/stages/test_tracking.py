@@ -125,6 +125,17 @@ def typed(compose: Compose, *overrides: str) -> Config:
     return validate(compose("model=tiny", "logger=wandb", *overrides))
 
 
+def test_a_job_of_a_multirun_is_called_by_its_variant(compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = typed(compose_config, "run.name=judge", "run.variant='ce_both+objective.lambda=1'", "+ablation=ce_both")
+    given, _ = opened(monkeypatch, cfg)
+    assert (given["group"], given["name"]) == ("judge", "judge-ce_both+objective.lambda=1-stage1-s0")
+    assert given["config"]["variant"] == "ce_both+objective.lambda=1"
+    # A name of the user's own stays, and so does the id, which another job may go on with.
+    assert given["id"] == "judge-s0-stage1-0123456789"
+    own = typed(compose_config, "run.variant=a", "logger.wandb.name=mine")
+    assert opened(monkeypatch, own)[0]["name"] == "mine"
+
+
 def test_a_stage_is_a_run_of_its_group(compose_config: Compose, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = typed(compose_config, "run.name=judge", "run.tags=[a,b]", "seed=3", "stage=stage2", "+ablation=from_stage1")
     given, run = opened(monkeypatch, cfg, config={"objective": {"_target_": "stays.Text"}, "optimizer": {"api_key": "secret"}})

@@ -114,6 +114,8 @@ def _lines(ranked: Sequence[Ranked], measure: Measure, variants: int) -> list[st
     run, of_seed = best.variant.runs[seed], f" (seed {seed}, the best of {len(best.values)} by it)" if len(best.values) > 1 else ""
     if run.judge is not None:
         lines.append(f"  judge{of_seed}: {os.path.relpath(run.judge)}")
+    if run.folder is not None:
+        lines.append(f"  run: {os.path.relpath(run.folder)}")
     lines.append(f"  report: {os.path.relpath(run.product / REPORT_FILE)}")
     return lines
 

@@ -101,7 +101,7 @@ def _variants(variants: Sequence[Variant], place: Path) -> list[dict[str, Any]]:
 def _links(run: Run, place: Path) -> list[tuple[str, str]]:
     """(what it leads to, address from the page) of what there is of a run."""
     ways = [(f"{run.product.name} report", run.product / REPORT_FILE), ("evaluation", run.product)]
-    ways += [] if run.judge is None else [("judge", run.judge)]
+    ways += [(name, path) for name, path in (("judge", run.judge), ("run", run.folder)) if path is not None]
     return [(name, _address(path, place)) for name, path in ways if path.exists()]
 
 

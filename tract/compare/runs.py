@@ -53,6 +53,13 @@ class Run:
         return str(self.config.get("run.name", ""))
 
     @property
+    def folder(self) -> Path | None:
+        """The run's own folder, which links to its stages, beside the folder of all products; None where it is not there."""
+        store = Path(os.path.realpath(self.product)).parent
+        folder = store.parent / self.name / str(self.config.get("run.variant") or "") / f"seed{self.seed}"
+        return folder if store.name == _STORE and folder.is_dir() else None
+
+    @property
     def judge(self) -> Path | None:
         """The folder of the judge that it trained and evaluated: of its last fit stage; None where it trained none."""
         return next((self.stages[name] for name in reversed(FIT_STAGES) if name in self.stages and self.config.get("judge") is None), None)

@@ -23,7 +23,7 @@ from tract.masking import masked
 from tract.modeling import context_of
 from tract.stages.fit_stages import FitStage
 from tract.stages.judge_choice import Choice
-from tract.stages.judge_location import locate_judge
+from tract.stages.judge_location import HUB, locate_judge
 from tract.stages.judges import Judge, trained_judge
 from tract.stages.products import read_manifest
 from tract.stages.recorded_paths import places_of
@@ -72,9 +72,8 @@ def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any
     """
     found = locate_judge(str(folder), choice)
     if found.fit is None:
-        raise ConfigError(
-            f"judge: {folder} is {found.kind} and no run's; give the folder of a run (runs/NAME/seed0) or of a fit stage (stage2-KEY)"
-        )
+        what = f"there is no folder {str(folder)!r}" if found.kind == HUB else f"{folder} is {found.kind} and no run's"
+        raise ConfigError(f"judge: {what}; give the folder of a run (runs/NAME/seed0) or of a fit stage (stage2-KEY)")
     return judge_of_stage(found.fit, **options)
 
 

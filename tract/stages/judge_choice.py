@@ -160,8 +160,8 @@ def _several(folder: Path, stages: Sequence[FitStage], variants: Mapping[Path, s
     shown = [_line(stage, variants) for stage in stages[:_SHOWN]]
     more = f"; and {len(stages) - _SHOWN} more" if len(stages) > _SHOWN else ""
     return (
-        f"judge: {folder} holds {len(stages)} judges: {'; '.join(shown)}{more}; give one of these folders, or choose by --stage stage1, "
-        "stage2 or KEY, --variant NAME, or --best val/rmse (Python: stage=, variant=, best=)"
+        f"judge: {folder} holds {len(stages)} judges: {'; '.join(shown)}{more}; give one of these folders; the commands of tract choose by "
+        "--variant NAME, --stage stage1, stage2 or KEY, and --best val/rmse too (Python: variant=, stage=, best=)"
     )
 
 
