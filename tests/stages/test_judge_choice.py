@@ -282,6 +282,18 @@ def test_what_is_no_folder(made: Made, tmp_path: Path, monkeypatch: pytest.Monke
     assert locate_judge("runs/one/seed0").kind == FIT
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "file").write_text("")
+    (tmp_path / "weights.gguf").write_text("")
+    assert locate_judge("weights.gguf").kind == MODEL
+    # The folder of a run by a link of another name, and as the working directory.
+    (tmp_path / "my run").symlink_to("runs/one/seed0")
+    found = locate_judge("my run").fit
+    assert found is not None
+    assert (found.name, found.stage) == ("my run", "stage2")
+    monkeypatch.chdir("runs/one/seed0")
+    found = locate_judge(".").fit
+    assert found is not None
+    assert (found.name, found.stage) == ("one", "stage2")
+    monkeypatch.chdir(tmp_path)
     for spec, message in (
         ("link", "judge: link is a link to nowhere, which is not there; give the folder"),
         ("file", "judge: file is a file; give the folder"),

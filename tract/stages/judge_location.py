@@ -125,6 +125,8 @@ def _no_folder(spec: str) -> JudgeLocation:
     if folder.is_symlink():
         raise ConfigError(f"judge: {spec} is a link to {os.readlink(folder)}, which is not there; {ACCEPTED}")
     if folder.exists():
+        if folder.suffix == ".gguf":
+            return JudgeLocation(MODEL, spec)
         raise ConfigError(f"judge: {spec} is a file; {ACCEPTED}")
     if spec.startswith((".", "/", "~", "runs/")) or folder.parent.is_dir() and spec.count("/") > 1:
         near = _near(folder)
