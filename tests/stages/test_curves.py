@@ -12,7 +12,9 @@ from tiny_pipeline import Tiny
 
 from tract.evaluation.curves import Curves, curves_png
 from tract.stages.curves import curves_of_judge, write_curves
+from tract.stages.identity import code_digests
 from tract.stages.products import CURVES_FILE, open_product, read_manifest
+from tract.stages.stage import IMMATERIAL_CODE
 
 HEAD = "step,train/ce,train/loss,val/rmse"
 
@@ -85,6 +87,13 @@ def test_the_stages_of_a_judge_are_found_also_where_their_folders_were_moved(tmp
 def test_curves_without_values_are_refused() -> None:
     with pytest.raises(ValueError, match="no stage kept values"):
         curves_png([Curves("stage1", {})])
+
+
+@pytest.mark.parametrize("made_by", ["fit", "generate", "predict"])
+def test_plots_and_reports_are_no_part_of_the_key_of_what_takes_hours(made_by: str) -> None:
+    code = code_digests(f"tract.stages.{made_by}", immaterial=IMMATERIAL_CODE)
+    shows = ("curves", "report", "plots", "drawing", "verdict", "worst_items", "item_cards")
+    assert not [name for name in code if name.rpartition(".")[2] in shows]
 
 
 def test_a_fit_draws_its_curves_and_the_report_shows_them(tmp_path: Path) -> None:
