@@ -76,12 +76,24 @@ def test_hostile_texts_stay_text() -> None:
 
 
 def test_long_texts_are_cut_and_what_is_cut_is_counted() -> None:
-    long = worst(0, cots=MOST_COTS + 3, response="x" * (TEXT_CHARACTERS + 123), raters=raters(MOST_RATERS + 2))
+    long = worst(
+        0,
+        cots=MOST_COTS + 3,
+        reference_answer="z" * (TEXT_CHARACTERS + 6),
+        response="x" * (TEXT_CHARACTERS + 123),
+        raters=raters(MOST_RATERS + 2),
+    )
     long = dataclasses.replace(long, cots=(CotReading("y" * (COMMENT_CHARACTERS + 45), "cue", None), *long.cots[1:]))
     page = Page(html(evaluation(long)))
     assert "x" * TEXT_CHARACTERS in page.texts
     assert max(map(len, page.texts)) == TEXT_CHARACTERS
-    for said in ("123 more characters are not shown", "45 more characters are not shown", "2 more ratings", "3 more CoTs"):
+    for said in (
+        "123 more characters are not shown",
+        "45 more characters are not shown",
+        "2 more ratings",
+        "3 more CoTs",
+        "6 more characters are not shown; items-vicuna.jsonl of the predict stage has the whole text",
+    ):
         assert said in page.text, said
     assert "CoT 1, read as no score" in page.text
     assert (shown_text("abc", 3).omitted, shown_text("abcd", 3).text) == (0, "abc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from composing import composed
 from tiny_pipeline import SMALL, records
 
 from tract.stages.pipeline import run_pipeline
+from tract.stages.predict import Predictions
 
 COLUMNS = {
     "question_id": "qid", "id": "id", "instruction": "question", "response": "answer", "score": "points", "cot": "comment",
@@ -35,7 +37,8 @@ def test_predictions_carry_texts_ids_and_the_scores_of_every_rater(tmp_path: Pat
         ],
         "evaluate",
     )  # fmt: skip
-    folder = run_pipeline(resolved)["evaluate"].path
+    products = run_pipeline(resolved)
+    folder = products["evaluate"].path
     found = records(folder / "predictions.jsonl")
     ids = {row["id"] for row in found}
     assert len(found) == 3 * len(ids) >= 3 * 20
@@ -59,3 +62,8 @@ def test_predictions_carry_texts_ids_and_the_scores_of_every_rater(tmp_path: Pat
     assert all(name in report for name in ids)
     assert "&lt;/script&gt;y" in report
     assert "</script>y" not in report
+    # The product of the predict stage is enough for a report: neither data nor cache need be there.
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "rated.csv").unlink()
+    items, _ = Predictions.read(products["predict"]).of["test"]
+    assert {item.id: item.response for item in items} == {row["id"]: row["response"] for row in found}

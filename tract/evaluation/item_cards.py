@@ -40,7 +40,7 @@ def cards_of(evaluation: Evaluation) -> list[dict[str, Any]]:
             "judge": group.judge,
             "count": len(group.items),
             "total": group.total,
-            "cards": [_card(item, _anchor(number, rank), rank + 1) for rank, item in enumerate(group.items)],
+            "cards": [_card(item, _anchor(number, rank), rank + 1, group.benchmark) for rank, item in enumerate(group.items)],
         }
         for number, group in enumerate(evaluation.worst)
     ]
@@ -66,11 +66,12 @@ def _links(number: int, group: WorstItems, points: Array) -> Iterator[dict[str, 
         yield {"anchor": _anchor(number, rank), "x": f"{x:.1f}", "y": f"{y:.1f}", "title": title}
 
 
-def _card(found: WorstItem, anchor: str, rank: int) -> dict[str, Any]:
+def _card(found: WorstItem, anchor: str, rank: int, benchmark: str) -> dict[str, Any]:
     item = found.item
     return {
         "anchor": anchor,
         "rank": rank,
+        "items_file": f"items-{benchmark}.jsonl of the predict stage",  # holds what the predictions files do not
         "id": item.id,
         "question_id": item.question_id,
         "target": _points(item.target),

@@ -180,4 +180,4 @@ def _advice_when_better(report: BenchmarkReport, predictor: str) -> Iterator[str
         yield "it may tell questions apart more than responses: look at responses to the same question among the worst items"
     yield "to get further: more training rows, more CoTs for each item (evaluation.n_cot), and the worst items"
     if report.agreement is None:
-        yield "have some responses scored by two raters: without that nobody knows how close a judge can get"
+        yield "have some responses scored by two raters: without that it is not known how close a judge can get"

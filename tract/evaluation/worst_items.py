@@ -19,7 +19,7 @@ MOST_ITEMS = 50
 
 @dataclass(frozen=True, slots=True)
 class CotReading:
-    """A CoT, why it ended, and the score in points that was read behind it; None where there was none."""
+    """A CoT, why it ended, and the score in points that was read after it; None where there was none."""
 
     text: str
     finish: str

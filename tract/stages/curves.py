@@ -30,7 +30,7 @@ def write_curves(folder: Path, stage: str) -> None:
         log.warning("%s: %s was not drawn (%s: %s)", stage, CURVES_FILE, type(error).__name__, " ".join(str(error).split()))
 
 
-def curves_behind(weights: str | None) -> tuple[Curves, ...]:
+def curves_of_judge(weights: str | None) -> tuple[Curves, ...]:
     """The curves of the fit stages that a judge came from, first to last; none for a model that no stage trained.
 
     Args:
@@ -87,7 +87,7 @@ def _logged(folder: Path) -> dict[str, tuple[tuple[int, float], ...]]:
                 if not row.get("step"):  # a line that a kill cut off
                     continue
                 step = int(row["step"])
-                # Steps are numbered from 0, but validations before the first and behind the last one by the steps that were taken.
+                # Steps are numbered from 0, but validations before the first and after the last one by the steps that were taken.
                 trained = max(trained, step) if row.get("train/loss") else trained
                 taken = step + 1 if step <= trained else step
                 for metric in CURVES:

@@ -34,7 +34,7 @@ from tract.evaluation.tables import markdown_table, short_table
 from tract.evaluation.worst_items import WorstItems, worst_items
 from tract.perturbations import PERTURBATIONS
 from tract.score_grid import ScoreGrid
-from tract.stages.curves import curves_behind
+from tract.stages.curves import curves_of_judge
 from tract.stages.identity import StageIdentity, code_digests, material, named_code
 from tract.stages.predict import Predictions
 from tract.stages.products import Product, json_line, write_config, write_json
@@ -128,7 +128,7 @@ class EvaluateStage:
             model=str(judge["model"]),
             counts={name: self.predicted.manifest["benchmarks"][name] for name in base_benchmarks(self.predicted)},
             worst=(*self._worst(names[0], predictions, own), *(self._worst(str(names[1]), other, others) if other else ())),
-            curves=curves_behind(judge["weights"]),
+            curves=curves_of_judge(judge["weights"]),
         )
 
     def _worst(self, judge: str, found: Predictions, scored: Mapping[str, Scored]) -> Iterator[WorstItems]:
