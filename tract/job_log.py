@@ -99,7 +99,12 @@ def _logged_to(path: Path) -> Iterator[list[int]]:
     root = logging.getLogger()
     before = {handler: handler.level for handler in root.handlers}
     file = file_handler(path)
-    file.addFilter(lambda record: warned.append(record.lineno) or True if record.levelno == logging.WARNING else True)
+
+    def count(record: logging.LogRecord) -> bool:
+        warned.extend([record.lineno] * (record.levelno == logging.WARNING))
+        return True
+
+    file.addFilter(count)
     for handler in before:
         handler.setLevel(logging.ERROR)
     root.addHandler(file)
