@@ -34,7 +34,7 @@ def test_a_job_shows_two_lines_and_keeps_its_log(
         if cfg.seed == 1:
             log.error("this is shown")
 
-    run_jobs(monkeypatch, task, tmp_path, "seed=0,1")
+    run_jobs(monkeypatch, task, tmp_path, "seed=0,1", "trainer.enable_progress_bar=false")
     out, error = capfd.readouterr()
     lines = out.splitlines()
     logs = tmp_path / "jobs" / "multirun" / "logs"

@@ -51,7 +51,7 @@ def _parsed(text: str) -> tuple[tuple[str, ...], dict[str, str], dict[str, Any],
     loader = Loader(text)
     root = loader.get_single_node()
     comments = dict(_comments(root, lines, "", after_header)) if isinstance(root, yaml.MappingNode) else {}
-    content = loader.construct_document(root) if root else {}  # type: ignore[no-untyped-call]
+    content = loader.construct_document(root) if root else {}
     entries = content.get("defaults", [])
     bases = [entry for entry in entries if isinstance(entry, str) and not re.search(r"^_self_$|[/ @]", entry)]
     chosen = {

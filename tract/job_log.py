@@ -50,7 +50,8 @@ def _record(folder: Path, number: int) -> RunRecord | None:
 
 def variant_of(cfg: DictConfig) -> str:
     """What tells a job from the others: its variant, else what it was given beyond the words of the command."""
-    given = [override for override in HydraConfig.get().overrides.task if override not in sys.argv]
+    command = {word.casefold() for word in sys.argv}  # Hydra writes False for false
+    given = [override for override in HydraConfig.get().overrides.task if override.casefold() not in command]
     return masked_text(str(OmegaConf.select(cfg, "run.variant") or " ".join(given) or "as given"))
 
 
@@ -99,7 +100,12 @@ def _logged_to(path: Path) -> Iterator[list[int]]:
     root = logging.getLogger()
     before = {handler: handler.level for handler in root.handlers}
     file = file_handler(path)
-    file.addFilter(lambda record: warned.append(record.lineno) or True if record.levelno == logging.WARNING else True)
+
+    def count(record: logging.LogRecord) -> bool:
+        warned.extend([record.lineno] * (record.levelno == logging.WARNING))
+        return True
+
+    file.addFilter(count)
     for handler in before:
         handler.setLevel(logging.ERROR)
     root.addHandler(file)
