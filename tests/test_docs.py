@@ -37,7 +37,7 @@ OPEN = (
     "hydra",
 )
 # Options that a page tells the reader to write, and others that are no file of conf.
-WRITTEN_BY_THE_READER = {"my_data", "my_prompt"}
+WRITTEN_BY_THE_READER = {"my_data", "my_prompt", "small", "huber", "checklist"}
 ELSEWHERE = {*WRITTEN_BY_THE_READER, "null", "submitit_local", "joblib"}
 
 

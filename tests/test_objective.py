@@ -151,6 +151,9 @@ def constant(probabilities, grid_values, scores):
 def of_two(probabilities, scores):
     return scores
 
+def column(probabilities, grid_values, scores):
+    return absolute_error(probabilities, grid_values, scores)[:, None]
+
 not_a_function = 3
 """
 
@@ -158,6 +161,7 @@ not_a_function = 3
 @pytest.fixture
 def my_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_losses.py").write_text(LOSSES)
+    (tmp_path / "my_broken_losses.py").write_text("raise RuntimeError('no GPU')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_losses", raising=False)
 
@@ -197,6 +201,8 @@ def test_a_loss_of_ones_own_is_scaled_and_summed_as_the_squared_error(my_losses:
         ("no_such_module_of_mine.huber", "'no_such_module_of_mine.huber' cannot be imported .*No module named"),
         ("my_losses.huber", "'my_losses.huber' cannot be imported .*huber"),
         ("my_losses.mean_of_all", r"must take .*return the loss of each example, \[M\]; on 3 examples it returned \[\]"),
+        ("my_losses.column", r"on 3 examples it returned \[3, 1\]"),
+        ("my_broken_losses.huber", "'my_broken_losses.huber' cannot be imported .RuntimeError: no GPU"),
         ("my_losses.of_two", "on 3 examples it raised TypeError"),
         ("my_losses.not_a_function", "on 3 examples it raised TypeError: 'int' object is not callable"),
         ("my_losses.constant", "finite losses with a gradient are accepted"),

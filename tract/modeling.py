@@ -30,7 +30,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from tract.attention import TREE
-from tract.config import AdapterConfig, ModelConfig
+from tract.config import AdapterConfig, ModelConfig, without_added_keys
 from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError
 from tract.finite import listed, not_finite
@@ -104,7 +104,7 @@ def model_fingerprint(cfg: ModelConfig, seed: int, *, leave_out: Collection[str]
     source = locate(cfg)
     # The date of the chat template moves no weight; what it moves is part of the layout.
     written = replace(cfg, unpacked=None, name_or_path=named or cfg.name_or_path)
-    own = {name: value for name, value in asdict(written).items() if name != "template_date"}
+    own = without_added_keys({name: value for name, value in asdict(written).items() if name != "template_date"}, "model.")
     digest = hashlib.sha256(json.dumps([masked(own), seed if cfg.random_init else None]).encode())
     folder = Path(source.location)
     if not folder.is_dir():

@@ -59,8 +59,8 @@ def score_loss_of(name: str) -> ScoreLoss:
         raise ConfigError(f"objective.score_loss: {name!r} is unknown; {accepted}")
     try:
         found = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ConfigError(f"objective.score_loss: {name!r} cannot be imported ({error}); {accepted}") from error
+    except Exception as error:  # whatever a module of the user's raises
+        raise ConfigError(f"objective.score_loss: {name!r} cannot be imported ({type(error).__name__}: {error}); {accepted}") from error
     return _tried(name, found)
 
 

@@ -13,7 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.config import ADDED_KEYS, with_added_keys, without_added_keys
 from tract.stages.identity import StageIdentity, code_digests, differences, material, named_code
+from tract.stages.judges import find_judge
+from tract.stages.predict import PredictStage
 from tract.stages.stage import IMMATERIAL_CODE
+from tract.validation import validate
 
 Compose = Callable[..., DictConfig]
 SECTIONS = ("seed", "model", "grid", "objective", "optimizer", "data", "trainer", "train.max_steps")
@@ -226,7 +229,7 @@ def test_immaterial_modules_and_what_only_they_import_are_left_out(immaterial: l
 
 
 MINE = {
-    "my_losses.py": "import torch\nimport my_common\nimport tract.objective\n\ndef huber(): ...\n",
+    "named_losses.py": "import torch\nimport my_common\nimport tract.objective\n\ndef huber(): ...\n",
     "my_common.py": "x = 1\n",
     "my_unused.py": "",
     "mine/optimizers.py": "from mine.parts import step\n\nclass Slow: ...\n",
@@ -243,13 +246,13 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("config", "modules"),
     [
-        ({"objective": {"score_loss": "my_losses.huber"}}, {"my_losses", "my_common"}),
+        ({"objective": {"score_loss": "named_losses.huber"}}, {"named_losses", "my_common"}),
         ({"optimizer": {"_target_": "mine.optimizers.Slow", "lr": 0.1}}, {"mine.optimizers", "mine.parts"}),
-        ({"trainer": {"callbacks": [{"_target_": "mine.parts.step"}], "strategy": {"_target_": "my_losses.X"}}},
-         {"mine.parts", "my_losses", "my_common"}),
+        ({"trainer": {"callbacks": [{"_target_": "mine.parts.step"}], "strategy": {"_target_": "named_losses.X"}}},
+         {"mine.parts", "named_losses", "my_common"}),
         # Of libraries, of this package, a name of a table, nothing that is there, and a text that is no dotted path of code.
         ({"optimizer": {"_target_": "torch.optim.AdamW"}, "data": {"source": {"_target_": "tract.data.sources.RubricCheck"}}}, set()),
-        ({"objective": {"score_loss": "squared_error"}, "x": {"_target_": "no_such_module.f"}, "y": {"name": "my_losses.huber"}}, set()),
+        ({"objective": {"score_loss": "squared_error"}, "x": {"_target_": "no_such_module.f"}, "y": {"name": "named_losses.huber"}}, set()),
     ],
 )  # fmt: skip
 def test_named_code_is_that_of_the_users_own_modules(config: dict[str, Any], modules: set[str], mine: Path) -> None:
@@ -318,3 +321,13 @@ def test_training_does_not_depend_on_how_cots_are_sampled() -> None:
     assert not sampling & found
     assert {"tract.forward", "tract.attention", "tract.stages.fit"} <= found
     assert {"tract.generation.hf", "tract.generation.rows"} <= set(code_digests("tract.stages.generate", immaterial=IMMATERIAL_CODE))
+
+
+def test_how_scores_are_read_needs_no_other_judgements(compose_config: Compose) -> None:
+    """So a new predictor is one evaluation, of the judgements that are there."""
+    cfg = compose_config("model=tiny", "generation=hf")
+    stage = PredictStage(validate(cfg), cfg, find_judge("seed", validate(cfg)))
+    code = set(stage.identity().code)
+    assert not {"tract.evaluation.predictors", "tract.evaluation.parsing", "tract.evaluation.metrics"} & code
+    assert "tract.stages.judging" in code
+    assert "tract.evaluation.predictors" in code_digests("tract.stages.evaluate", immaterial=IMMATERIAL_CODE)

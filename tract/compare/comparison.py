@@ -20,7 +20,8 @@ from tract.compare.runs import Found, LeftOut, Run
 from tract.compare.variants import Variant, variants_of
 from tract.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.statistics import METRICS, limits_of
+from tract.evaluation.metrics import METRICS
+from tract.evaluation.statistics import limits_of
 
 
 @dataclass(frozen=True)

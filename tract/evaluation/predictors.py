@@ -143,8 +143,8 @@ def predictor_of(name: str, key: str = "evaluation.predictors") -> Predictor:
         raise ConfigError(f"{key}: {name!r} is unknown; {accepted}")
     try:
         function = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ConfigError(f"{key}: {name!r} cannot be imported ({error}); {accepted}") from error
+    except Exception as error:  # whatever a module of the user's raises
+        raise ConfigError(f"{key}: {name!r} cannot be imported ({type(error).__name__}: {error}); {accepted}") from error
     _try(name, key, function)
     first = (getattr(function, "__doc__", None) or "").strip().partition("\n")[0]
     return Predictor(first or f"the function {name}.", lambda reading: _number(function(reading.probabilities, reading.values)))

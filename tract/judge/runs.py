@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract.config import ModelConfig, with_added_keys
 from tract.errors import ConfigError, DataError
+from tract.evaluation.predictors import OF_COTS
 from tract.generation.sampling import Sampling
-from tract.judge.settings import LEAST_SCORE_MASS, PREDICTORS, BaseModel, JudgeSettings
+from tract.judge.settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
 from tract.judge.training_rows import training_rows
 from tract.judge.wording import Recovered, recover_template
 from tract.layout import SequenceLayout
@@ -189,7 +190,7 @@ def _reason(error: Exception) -> str:
 
 def _predictor(name: str) -> str:
     """The predictor that the run was evaluated by, if a grade can be read so."""
-    return name if name in PREDICTORS else RAIL
+    return name if name in OF_COTS else RAIL
 
 
 def _sampling(generation: Mapping[str, Any]) -> Sampling:

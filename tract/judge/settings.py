@@ -10,7 +10,7 @@ from typing import Any
 
 from tract.containers import not_finite_in
 from tract.errors import ConfigError, DataError
-from tract.evaluation.predictors import OF_COTS as PREDICTORS
+from tract.evaluation.predictors import OF_COTS
 from tract.fitting import SHORTENABLE
 from tract.generation.sampling import Sampling
 from tract.judge.calibration import Calibration
@@ -55,7 +55,7 @@ class JudgeSettings:
         prompt: wording and cue, the fields of ``PromptTemplate``.
         layout: ``SequenceLayout.to_dict()``: scaffold of the chat template, cue, grid, their token ids.
         use_cot: whether it writes feedback before the score.
-        predictor: how a score is read from a CoT, one of ``PREDICTORS``. n_cot: CoTs of each response, averaged.
+        predictor: how a score is read from a CoT, one of ``OF_COTS``. n_cot: CoTs of each response, averaged.
         sampling: how CoTs are drawn. seed: with the content of a request it fixes every draw.
         max_length: the most tokens of prompt, CoT, cue and score together: the context of a trained judge's model; None for any number.
         overlong: what becomes of a prompt that does not fit: "refuse" or "shorten" the fields in ``shorten``, first one first.
@@ -96,8 +96,8 @@ class JudgeSettings:
 
     def _problems(self) -> Iterator[str]:
         yield from self._wrong_types()
-        if self.predictor not in PREDICTORS:
-            yield f"predictor: {self.predictor!r} is not one of {', '.join(PREDICTORS)}"
+        if self.predictor not in OF_COTS:
+            yield f"predictor: {self.predictor!r} is not one of {', '.join(OF_COTS)}"
         if self.dtype not in DTYPES:
             yield f"dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}"
         if self.overlong not in OVERLONG:
