@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ def _say(text: str) -> None:
     from tract.entry import say  # which imports what uses this
 
     say(text)
+
+
+def _counted(warned: list[int], record: logging.LogRecord) -> bool:
+    if record.levelno == logging.WARNING:
+        warned.append(record.lineno)
+    return True
 
 
 @contextmanager
