@@ -45,7 +45,7 @@ class Newcomer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "tract"
-        copy_tracked_files(self.folder)
+        clone(self.folder)
         self.env = {
             **{name: value for name, value in os.environ.items() if name not in ("TRACT_RUNS", "TRACT_CACHE")},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -72,13 +72,15 @@ class Newcomer:
         return said
 
 
-def copy_tracked_files(into: Path) -> None:
-    """The files that git knows, as they are now, and nothing else."""
+def clone(into: Path) -> None:
+    """A checkout of the files that git knows, as they are now."""
     names = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, into / name)
+    for command in ("init -q", "add -A", "-c user.name=newcomer -c user.email=newcomer@localhost commit -qm clone"):
+        subprocess.run(["git", "-C", str(into), *command.split()], check=True)
 
 
 def printed_commands(said: str) -> list[str]:
