@@ -65,7 +65,7 @@ def write_experiment(folder: Path, text: str) -> list[str]:
     [
         (
             "objective.score_loss_weight=2",
-            "objective.score_loss_weight: unknown key (did you mean lambda?); accepted are ce_weight, lambda,",
+            "objective.score_loss_weight: unknown key (did you mean lambda?); accepted are ce_weight, score_loss, lambda,",
         ),
         ("train.max_step=2", "train.max_step: unknown key (did you mean max_steps?); accepted are max_epochs, max_steps,"),
         (
@@ -349,7 +349,7 @@ def test_help_lists_groups_and_keys() -> None:
     assert done.returncode == 0
     assert {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra"} == groups_shown(done.stdout)
     assert "python train.py experiment=tract_quickstart" in done.stdout
-    assert "  objective.lambda = 1.0            weight of the squared error\n" in done.stdout
+    assert "  objective.lambda = 1.0            weight of score_loss\n" in done.stdout
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         keys = [key for key, _ in leaves(OmegaConf.to_container(compose("train"))) if not key.endswith(("_target_", "_partial_"))]
     assert [key for key in keys if f"\n  {key} = " not in done.stdout] == []

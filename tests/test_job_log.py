@@ -19,6 +19,17 @@ from tract.records import JOB_LOG, RunRecord
 log = logging.getLogger("tract.test")
 
 
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Hydra sets up the root logger of the process that it runs in."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+
+
 def run_jobs(monkeypatch: pytest.MonkeyPatch, task: object, folder: Path, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "run.name=jobs", f"paths.runs={folder}", *arguments])
     GlobalHydra.instance().clear()

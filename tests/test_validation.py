@@ -235,7 +235,7 @@ REFUSED = {
     ),
     "optimizer argument": (["+optimizer.learning_rate=1"], ["optimizer.learning_rate: unknown key", "accepted are params, lr, betas"]),
     "optimizer value": (["optimizer.lr=-1"], ["optimizer: torch.optim.AdamW does not accept", "Invalid learning rate: -1"]),
-    "optimizer type": (["optimizer.lr=fast"], ["optimizer: torch.optim.AdamW does not accept", "'lr': 'fast'"]),
+    "optimizer type": (["optimizer.lr=fast"], ["optimizer.lr: found 'fast'; a number is accepted"]),
     "no optimizer class": (["~optimizer._target_"], ["optimizer: found {", "a mapping with the key _target_"]),
     "trainer argument": (["+trainer.acelerator=cpu"], ["trainer.acelerator: unknown key (did you mean accelerator?)"]),
     "trainer argument elsewhere": (["+trainer.max_steps=4"], ["trainer.max_steps: is set by the stage; use train.max_steps instead"]),

@@ -42,7 +42,7 @@ def test_the_command_writes_a_standard_folder_and_says_what_it_is(
     main([str(runs.folder), "out/judge", "--name", "my judge"])
     assert names(tmp_path / "out" / "judge") == {
         "README.md", "chat_template.jinja", "config.json", "generation_config.json", "judge_config.json", "model.safetensors",
-        "tokenizer.json", "tokenizer_config.json",
+        "tokenizer.json", "tokenizer_config.json", "trained_on.txt",
     }  # fmt: skip
     assert names(tmp_path / "out") == {"judge"}
     stage = runs.products["stage2"].path.name

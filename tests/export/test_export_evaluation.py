@@ -48,7 +48,7 @@ def test_an_export_is_evaluated_as_its_stage_is(kind: str, runs: Runs, elsewhere
     for row, other in zip(found, expected, strict=True):
         numbers = {name: row.pop(name) for name in ("rail", "probabilities", "score_mass")}
         assert numbers["rail"] == pytest.approx(other["rail"], abs=1e-4)
-        for name in ("id", "target", "sample", "decode_free"):
+        for name in ("id", "target", "reading", "cot_index", "decode_free"):
             assert row[name] == other[name]
         assert json.loads(numbers["probabilities"]) == pytest.approx(json.loads(other["probabilities"]), abs=1e-4)
     for name, benchmark in metrics(stage["evaluate"])["benchmarks"].items():

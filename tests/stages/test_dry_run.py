@@ -31,6 +31,7 @@ GPUS = ("trainer=deepspeed_zero3", "trainer.devices=4", "batch.micro_batch_size=
 def dry(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What a dry run of the tiny configuration prints."""
     monkeypatch.setattr(device, "cpu_peak", lambda _: 1e11)
+    monkeypatch.setenv("COLUMNS", "100")
 
     def run(*overrides: str) -> str:
         with captured() as lines:

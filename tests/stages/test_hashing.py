@@ -18,10 +18,13 @@ from tract.errors import DataError
 from tract.modeling import model_fingerprint
 from tract.stages import judges, products
 from tract.stages.judges import find_judge
+from tract.stages.loaded_code import hashes
 from tract.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = 6  # predict twice, for the judge and what it is compared to
+# What a pipeline tells the process of a stage: its code, as this one has it, and no module of a user's.
+CODE: dict[str, Any] = {"files": hashes(), "named": {}}
 SHIM = """
 import hashlib, os
 _digest = hashlib.file_digest
@@ -84,7 +87,7 @@ def test_each_file_is_hashed_once_in_a_command(hashed: Hashed, tmp_path: Path) -
 def test_a_job_hashes_only_what_it_writes(hashed: Hashed, whole: Any, tmp_path: Path) -> None:
     """The pipeline that started it has checked what it reads."""
     config = whole.tiny.compose("evaluation.max_items=2", "evaluation.benchmarks=[test]", "generation=hf")  # as the pipeline decides
-    task = {"stage": "predict", "inputs": {"judge": str(whole.products["stage2"].path)}, "force": True}
+    task = {"stage": "predict", "inputs": {"judge": str(whole.products["stage2"].path)}, "force": True, "code": CODE}
     tract.job._run(task, config, tmp_path)
     product = Path((tmp_path / "product.txt").read_text())
     assert set(hashed) == {f"{product.name}/{name}" for name in products.read_manifest(product)[0]["files"]}
@@ -100,7 +103,7 @@ def test_a_job_refuses_a_product_of_other_sizes(whole: Any, tmp_path: Path) -> N
     made_here, _ = tiny.run("pipeline=[stage1,predict,evaluate]", "compare_to=null", "stages=[stage1]")
     folder = made_here["stage1"].path
     (folder / "layout.json").write_text("{}")
-    task = {"stage": "predict", "inputs": {"judge": str(folder)}, "force": False}
+    task = {"stage": "predict", "inputs": {"judge": str(folder)}, "force": False, "code": CODE}
     with pytest.raises(DataError, match=r"layout.json: the file has 2 bytes, \d+ were written"):
         tract.job._run(task, tiny.compose(), tmp_path)
 

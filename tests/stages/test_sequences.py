@@ -101,7 +101,8 @@ def test_what_cannot_be_a_judge_is_one_line_before_data_are_read(folder_of: Any,
     assert "\n" not in str(refused.value)
 
 
-def test_the_dry_run_says_which_path_a_model_takes(folder_of: Any, tmp_path: Path) -> None:
+def test_the_dry_run_says_which_path_a_model_takes(folder_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     for name, said in (
         ("gemma2", "Gemma2ForCausalLM: packed rows, CoTs from a live cache (exact)"),
         ("mpt", "each sequence is a row of its own"),

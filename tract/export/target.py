@@ -12,13 +12,14 @@ from pathlib import Path
 from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError
 from tract.inside import is_inside
+from tract.judge.trained_on import TRAINED_ON_FILE
 from tract.judge.settings import SETTINGS_FILE
 
 # What an export may hold; a folder with anything else is not removed.
 _OWN = (
     "*.safetensors", "*.index.json", SETTINGS_FILE, "README.md", "config.json", "generation_config.json", "adapter_config.json",
     "chat_template.jinja", "additional_chat_templates", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
-    "merges.txt", "preprocessor_config.json", "processor_config.json", "*.py",
+    "merges.txt", "preprocessor_config.json", "processor_config.json", "*.py", TRAINED_ON_FILE,
 )  # fmt: skip
 
 
