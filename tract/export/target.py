@@ -12,8 +12,8 @@ from pathlib import Path
 from tract.durable import sync_folder, sync_tree
 from tract.errors import ConfigError
 from tract.inside import is_inside
-from tract.judge.trained_on import TRAINED_ON_FILE
 from tract.judge.settings import SETTINGS_FILE
+from tract.judge.trained_on import TRAINED_ON_FILE
 
 # What an export may hold; a folder with anything else is not removed.
 _OWN = (
