@@ -64,9 +64,8 @@ def configured(*overrides: str, data: str | None = None) -> tuple[Config, Prepar
 
 def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[Item]:
     """The first training items with at least so many annotations, cut to that number; each of its own question."""
-    rows = MicroBatches(
-        data.tokens.dataset, data.rows["train"], data.layout, Objective(**vars(cfg.objective)).supervised_kinds, share_prompts=True
-    )
+    supervised = Objective(**vars(cfg.objective)).supervised_kinds
+    rows = MicroBatches(data.tokens.dataset, data.rows["train"], data.layout, supervised, share_prompts=True, ratings=False)
     found = []
     for number in range(len(data.rows["train"])):
         item = rows.item(number)

@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tracked_files import tracked
 
+from tract.entry import _with_home
 from tract.stages.prepare import prepare
 from tract.validation import accepted_keys, typed, validate
 
@@ -149,28 +150,31 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("vllm_counts_as_installed")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_command_is_a_sound_configuration(page: Path, tmp_path: Path) -> None:
+def test_every_command_is_a_sound_configuration(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It composes and validates, all of the page's own options included; nothing is read or run."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    written_files(tmp_path)
+    for written in WRITING:
+        written_files(tmp_path, written)
+    monkeypatch.syspath_prepend(str(tmp_path))  # for functions that an option of the reader's names
     for folder in (tmp_path / "mine", ROOT / "examples"):  # as --config-dir
         shutil.copytree(folder, tmp_path / "conf", dirs_exist_ok=True)
     refused = []
     for script, words in commands(page):
         with initialize_config_dir(version_base="1.3", config_dir=str(tmp_path / "conf")):
             try:
-                validate(compose(script, words))
+                validate(compose(script, [_with_home(word) for word in words]))  # as the script rewrites them
             except Exception as error:  # all of a page at once, each with its command
                 refused.append(f"{script}.py {' '.join(words)}: {error}")
     assert refused == []
 
 
 OWN_DATA = ROOT / "docs" / "own_data.md"
+WRITING = (OWN_DATA, ROOT / "docs" / "change_the_science.md")
 
 
-def written_files(into: Path) -> None:
-    """Writes the files of docs/own_data.md."""
-    for block in blocks(OWN_DATA, "bash"):
+def written_files(into: Path, page: Path = OWN_DATA) -> None:
+    """Writes the files that a page tells its reader to write."""
+    for block in blocks(page, "bash"):
         for name, text in re.findall(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
             file = into / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -214,5 +218,5 @@ def test_the_commands_of_the_page_on_own_data_run(tmp_path: Path) -> None:
     assert ends[0][0] == 2
     assert "judged.csv:9: grade: score 7 is not on the grid" in ends[0][1]
     assert ends[1][0] == 0
-    assert "data: 1 rows were left out (grade: 1), listed in " in ends[1][1]
+    assert "judged.csv: 12 rows read, 1 left out (grade: 1), 11 examples" in " ".join(ends[1][1].split())
     assert "dry run: stage1" in ends[1][1]

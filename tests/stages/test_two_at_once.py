@@ -91,7 +91,7 @@ def test_a_forced_stage_that_was_made_while_it_waited_is_reused(tmp_path: Path, 
     cfg: Any = SimpleNamespace(
         paths=SimpleNamespace(runs=str(tmp_path)),
         model=SimpleNamespace(package=None, name_or_path="of/hub"),
-        run=SimpleNamespace(on_code_change="redo", on_version_change="reuse", when_locked="wait", name="r", ablation=None),
+        run=SimpleNamespace(on_code_change="redo", on_version_change="reuse", when_locked="wait", name="r", ablation=None, variant=None),
         force=["stage1"],
         seed=0,
         deterministic=False,
