@@ -58,6 +58,7 @@ class MappedColumns:
     """
 
     equal_rows_are_votes = True
+    takes_rubric = True
 
     def __init__(self, path: str, columns: Mapping[str, Any], rubric: Mapping[str, Any] | str | None = None) -> None:
         problems = [*_column_problems(columns), *_rubric_problems(columns, rubric)]
