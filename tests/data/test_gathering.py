@@ -76,7 +76,9 @@ def test_rows_that_stay_apart_have_ids_of_their_own() -> None:
 
 def gathered(rows: list[tuple[str, str | None, float]], **how: bool) -> tuple[list[int], int]:
     """(final group of each row that was kept, duplicates) of (id, rater, score) with the same text."""
-    gatherer = Gatherer(how.get("group", True), equal_rows_are_votes=True, ids_tell_apart=how.get("ids", True))
+    gatherer = Gatherer(
+        how.get("group", True), equal_rows_are_votes=True, ids_tell_apart=how.get("ids", True), rows_are_ratings=how.get("long", True)
+    )
     for own_id, rater, score in rows:
         gatherer.admit(row(score, rater=rater, own_id=own_id))
     return list(gatherer.final_groups()), gatherer.n_duplicates
@@ -102,8 +104,12 @@ def test_ids_tell_items_with_the_same_text_apart_unless_they_are_of_ratings(
     assert gathered([first, first, *rest]) == ((groups, 1) if first[1] else ([0, *groups], 0))
 
 
+def test_where_a_row_is_an_item_ids_always_tell_apart() -> None:
+    assert gathered([("t1", "ben_score", 2), ("t2", "ann_score", 2)], long=False) == ([0, 1], 0)
+
+
 def test_other_targets_and_rows_without_scores_stay_apart_by_their_ids() -> None:
-    gatherer = Gatherer(True, True, ids_tell_apart=True)
+    gatherer = Gatherer(True, True, ids_tell_apart=True, rows_are_ratings=True)
     for own_id, target in (("a", 3.0), ("b", 4.0), ("c", None), ("a", 3.0)):
         gatherer.admit(JudgeExample(own_id, "q", "in", "r", target_score=target))
     assert (list(gatherer.final_groups()), gatherer.n_duplicates) == ([0, 1, 2], 1)

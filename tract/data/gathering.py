@@ -37,9 +37,9 @@ class Gatherer:
             from the second on their ids get a suffix made of their annotation.
         equal_rows_are_votes: whether equal rows without a rater come from different raters. Rows that shall not become one example
             are then kept whether they are equal or not, unless they also have the same id and ``ids_tell_apart``.
-        ids_tell_apart: whether the ids are the user's own, so that rows with the same prompt can be different examples. They are
-            those of raters of one response, with an id for each rating, only where all of this holds: a rater is named, each id
-            has one rating, and no rater has two. This is known at the end (``final_groups``).
+        ids_tell_apart: whether the ids are the user's own, so that rows with the same prompt and different ids are different examples.
+        rows_are_ratings: whether each row names its rater. Rows of the same prompt are then taken for ratings of one response, each
+            with an id of its own, where each id has one rating and no rater has two. This is known at the end (``final_groups``).
 
     Attributes:
         groups: for each admitted example, the number of the example that it belongs to, by first occurrence, as far as it is known.
@@ -48,7 +48,9 @@ class Gatherer:
         n_equal_votes: annotations and ratings that are equal to one of an earlier row, and were kept as those of other raters.
     """
 
-    def __init__(self, group_annotations: bool, equal_rows_are_votes: bool = False, ids_tell_apart: bool = False) -> None:
+    def __init__(
+        self, group_annotations: bool, equal_rows_are_votes: bool = False, ids_tell_apart: bool = False, rows_are_ratings: bool = False
+    ) -> None:
         self.groups = array("q")
         self.n_annotations = self.n_ratings = 0
         self.n_duplicates = 0
@@ -57,6 +59,7 @@ class Gatherer:
         self._equal_rows_are_votes = equal_rows_are_votes
         self._n_groups = 0
         self._items: dict[bytes, tuple[int, float | None, str | None]] = {}  # see _item_of -> group, target score, split
+        self._rows_are_ratings = rows_are_ratings
         self._same_prompts = _SamePrompts() if ids_tell_apart else None
         self._rows_of: Counter[bytes] = Counter()  # prompt -> its rows, where each of them stays apart
         self._prompt_of_id: dict[str, bytes] = {}
@@ -107,7 +110,7 @@ class Gatherer:
 
     def final_groups(self) -> array[int]:
         """``groups`` after the last row."""
-        if self._same_prompts is None:
+        if self._same_prompts is None or not self._rows_are_ratings:
             return self.groups
         joined = self._same_prompts.joined()
         numbers: dict[int, int] = {}
@@ -195,7 +198,8 @@ class _SamePrompts:
             groups.append(group)
         if example.target_score != self._targets.setdefault(prompt, example.target_score):
             self._apart.add(prompt)
-        for rater in {one.rater for one in (*example.annotations, *example.ratings)} - {None}:
+        raters = {one.rater for one in example.annotations} | {one.rater for one in example.ratings}
+        for rater in raters - {None}:
             self._named.add(prompt)
             if group in self._rated or self._rated_by.setdefault(_digest([prompt.hex(), rater]), group) != group:
                 self._apart.add(prompt)

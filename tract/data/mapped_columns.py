@@ -68,6 +68,7 @@ class MappedColumns:
         self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
         self.raters = RaterColumns.of(self.columns)
         self.ids_tell_apart = "id" in self.columns
+        self.rows_are_ratings = self.raters.rater is not None
         self.description_columns = _by_label(columns.get("score_descriptions"))
         self.rubric = _rubric_for_all(rubric)
 
