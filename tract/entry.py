@@ -281,6 +281,8 @@ def _not_overridden(key: str, error: Exception) -> str:
             if meant != key
             else f"{key}: is a key of data=columns, for files of your own; choose it with data=columns"
         )
+    if key.rpartition(".")[0] == "data.source.columns":
+        return f"{key}: unknown; accepted are {', '.join(_own_source()['columns'])}"
     if section := next((name for name in _OPEN_SECTIONS if f"{key}.".startswith(f"{name}.")), None):
         return f"{key}: unknown key of {section}; keys of it that the configuration does not hold yet are added with a plus, +{key}=..."
     if (CONFIG_DIR / key).is_dir():
@@ -297,9 +299,15 @@ def _not_overridden(key: str, error: Exception) -> str:
     return f"{key}: cannot be set ({'; '.join(_lines(error.__cause__ or error))})"
 
 
+def _own_source() -> dict[str, Any]:
+    """The section data.source of files of the user's own."""
+    source: dict[str, Any] = yaml.safe_load((CONFIG_DIR / "data" / "columns.yaml").read_text(encoding="utf-8"))["source"]
+    return source
+
+
 def _key_of_own_data(key: str) -> str:
     """The key of ``data=columns`` that a mistyped one is near, part by part, or which it is; "" if there is none."""
-    tree = {"data": {"source": yaml.safe_load((CONFIG_DIR / "data" / "columns.yaml").read_text(encoding="utf-8"))["source"]}}
+    tree = {"data": {"source": _own_source()}}
     found: list[str] = []
     for name in key.split("."):
         tree = tree if isinstance(tree, dict) else {}
