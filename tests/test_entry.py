@@ -87,6 +87,23 @@ def write_experiment(folder: Path, text: str) -> list[str]:
             "trainer.bogus=1",
             "trainer.bogus: unknown key of trainer; keys of it that the configuration does not hold yet are added with a plus",
         ),
+        (
+            "data=columns data.source.columns.raters=who",
+            "data.source.columns.raters: unknown key (did you mean data.source.columns.rater?)",
+        ),
+        ("data=columns data.source.columns.scores=s", "data.source.columns.scores: unknown key (did you mean data.source.columns.score?)"),
+        ("data=columns data.source.colums.score=s", "data.source.colums.score: unknown key (did you mean data.source.columns.score?)"),
+        ("data=columns data.sorce.rubrik=s", "data.sorce.rubrik: unknown key (did you mean data.source.rubric?)"),
+        ("data=feedback_jsonl data.source.columns.score=s", "data.source.columns.score: is a key of data=columns, for files of your own;"),
+        (
+            "data=columns data.source.columns.zzz=s",
+            "data.source.columns.zzz: unknown; accepted are instruction, response, reference_answer,",
+        ),
+        (
+            "data=columns data.source.columns.score_descriptions.1=s",
+            "data.source.columns.score_descriptions.1: unknown key of data.source;",
+        ),
+        ("data=columns data.source.bogus=1", "data.source.bogus: unknown key of data.source; keys of it that the configuration does not"),
         ("model=mistrl", "model: there is no option 'mistrl' (did you mean mistral_7b_instruct?); accepted are gemma3_12b,"),
         ("experiment=tract_quikstart", "experiment: there is no option 'tract_quikstart' (did you mean tract_quickstart"),
         ("+ablation=ce_ony", "ablation: there is no option 'ce_ony' (did you mean ce_only?); accepted are"),

@@ -275,6 +275,14 @@ def _not_overridden(key: str, error: Exception) -> str:
     from tract.config_rules import unknown_key_message
     from tract.validation import accepted_keys
 
+    if key.startswith("data.") and (meant := _key_of_own_data(key)):
+        return (
+            f"{key}: unknown key (did you mean {meant}?)"
+            if meant != key
+            else f"{key}: is a key of data=columns, for files of your own; choose it with data=columns"
+        )
+    if key.rpartition(".")[0] == "data.source.columns":
+        return f"{key}: unknown; accepted are {', '.join(_own_source()['columns'])}"
     if section := next((name for name in _OPEN_SECTIONS if f"{key}.".startswith(f"{name}.")), None):
         return f"{key}: unknown key of {section}; keys of it that the configuration does not hold yet are added with a plus, +{key}=..."
     if (CONFIG_DIR / key).is_dir():
@@ -289,6 +297,26 @@ def _not_overridden(key: str, error: Exception) -> str:
         if accepted and name not in accepted:
             return unknown_key_message(f"{parent}.{name}".lstrip("."), accepted, _in_open_sections(name))
     return f"{key}: cannot be set ({'; '.join(_lines(error.__cause__ or error))})"
+
+
+def _own_source() -> dict[str, Any]:
+    """The section data.source of files of the user's own."""
+    source: dict[str, Any] = yaml.safe_load((CONFIG_DIR / "data" / "columns.yaml").read_text(encoding="utf-8"))["source"]
+    return source
+
+
+def _key_of_own_data(key: str) -> str:
+    """The key of ``data=columns`` that a mistyped one is near, part by part, or which it is; "" if there is none."""
+    tree = {"data": {"source": _own_source()}}
+    found: list[str] = []
+    for name in key.split("."):
+        tree = tree if isinstance(tree, dict) else {}
+        near = [name] if name in tree else near_names(name, tree, most=1)
+        if not near:
+            return ""
+        found.append(near[0])
+        tree = tree[near[0]]
+    return ".".join(found)
 
 
 def _in_open_sections(name: str) -> list[str]:

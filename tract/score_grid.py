@@ -86,6 +86,15 @@ def grid_with(score: float, grid: ScoreGrid) -> str:
     return "list it in grid.labels, or map means of several raters to target_score"
 
 
+def grid_of(labels: Sequence[str], grid: ScoreGrid) -> str:
+    """How to give a judge a grid with the scores that a rubric describes, which ``grid`` does not have as they are written."""
+    values = {float(label) for label in labels}
+    if values <= set(grid.values):
+        return "write the scores as grid.labels does"
+    exact = [name for name, option in OPTIONS.items() if values == set(option)]
+    return f"grid={exact[0]} has the scores described" if exact else grid_with(max(values - set(grid.values)), grid)
+
+
 def _is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))

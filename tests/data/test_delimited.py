@@ -75,3 +75,18 @@ def test_another_delimiter_is_found_where_the_header_is_one_column(
         assert found == expected
     assert len(caplog.messages) == bool(said), "it is said once"
     assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["a|b\nx,y|z\n", "sep=;\na;b\nx,y;z\n", '"sep=|"\r\na|b\r\nx,y|z\r\n', "SEP=^\na^b\n\nx,y^z\n", "sep=\t\na\tb\nx,y\tz\n"],
+)
+def test_bars_and_a_line_that_says_what_is_between_fields(content: str) -> None:
+    assert rows(content) == [{"a": "x,y", "b": "z"}]
+
+
+def test_lines_count_from_the_one_that_says_the_delimiter_and_broken_rows_cost_themselves_alone() -> None:
+    found = list(read_delimited(StringIO('sep=|\na|b\n"x|y\nu|v\n', newline=""), "a.csv", ","))
+    assert [number for number, _ in found] == [3, 4]
+    assert isinstance(found[0][1], RowProblem)
+    assert found[1][1] == {"a": "u", "b": "v"}

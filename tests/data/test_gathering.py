@@ -8,10 +8,12 @@ from tract.data.gathering import Gatherer
 from tract.schema import Annotation, JudgeExample, Rating
 
 
-def row(score: float, cot: str | None = None, rater: str | None = None, response: str = "r", target: float | None = None) -> JudgeExample:
+def row(
+    score: float, cot: str | None = None, rater: str | None = None, response: str = "r", target: float | None = None, own_id: str = ""
+) -> JudgeExample:
     annotations = () if cot is None else (Annotation(cot, score, rater=rater),)
     ratings = (Rating(score, rater),) if cot is None else ()
-    return JudgeExample(f"q-{response}", "q", "in", response, annotations=annotations, ratings=ratings, target_score=target)
+    return JudgeExample(own_id or f"q-{response}", "q", "in", response, annotations=annotations, ratings=ratings, target_score=target)
 
 
 def counts(gatherer: Gatherer) -> tuple[int, int, int, int]:
@@ -47,7 +49,10 @@ def test_a_rater_judges_a_response_once(cot: str | None) -> None:
 @pytest.mark.parametrize(
     ("again", "message"),
     [
-        (row(4, "Good.", "anna"), r"^rater: 'anna' gave 4 here, but 5 in an earlier row with the same prompt; keep one of them$"),
+        (
+            row(4, "Good.", "anna"),
+            r"^rater: 'anna' gave 4 here, but 5 in an earlier row .*; keep one of them, or map data\.source\.columns\.id",
+        ),
         (row(4, None, "anna"), r"^rater: 'anna' gave 4 here, but 5 in"),
         (row(5, "Fine.", "anna"), r"^rater: 'anna' gave 5 here, but the same score with other feedback in an earlier row"),
         (row(5, None, "anna"), r"^rater: 'anna' gave 5 here, but the same score with other feedback in"),
@@ -67,6 +72,55 @@ def test_rows_that_stay_apart_have_ids_of_their_own() -> None:
     found = [gatherer.admit(each) for each in (row(5), row(5), row(5), row(4), row(5, rater="a"), row(5, rater="b"))]
     assert len({one.id for one in found if one}) == 6
     assert list(gatherer.groups) == list(range(6))
+
+
+def gathered(rows: list[tuple[str, str | None, float]], **how: bool) -> tuple[list[int], int]:
+    """(final group of each row that was kept, duplicates) of (id, rater, score) with the same text."""
+    gatherer = Gatherer(
+        how.get("group", True), equal_rows_are_votes=True, ids_tell_apart=how.get("ids", True), rows_are_ratings=how.get("long", True)
+    )
+    for own_id, rater, score in rows:
+        gatherer.admit(row(score, rater=rater, own_id=own_id))
+    return list(gatherer.final_groups()), gatherer.n_duplicates
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups"),
+    [
+        ([("t1", "ben", 2), ("t2", "ben", 3)], [0, 1]),  # a rater scored the same reply to two tickets
+        ([("t1", "ben", 2), ("t2", "ben", 2)], [0, 1]),
+        ([("t1", "ben", 2), ("t2", "anna", 2), ("t1", "anna", 3), ("t2", "ben", 1)], [0, 1, 0, 1]),
+        ([("t1", "ben", 2), ("t1", "anna", 2), ("t2", "cleo", 3)], [0, 0, 1]),  # an id of several ratings is an item's
+        ([("r1", "ben", 2), ("r2", "anna", 2), ("r3", "cleo", 3)], [0, 0, 0]),  # an id for each rating
+        ([("r1", "ben", 2), ("r2", None, 2)], [0, 0]),
+        ([("t1", None, 2), ("t2", None, 2), ("t3", None, 4)], [0, 1, 2]),  # nobody speaks of raters
+    ],
+)
+def test_ids_tell_items_with_the_same_text_apart_unless_they_are_of_ratings(
+    rows: list[tuple[str, str | None, float]], groups: list[int]
+) -> None:
+    assert gathered(rows) == (groups, 0)
+    first, *rest = rows
+    assert gathered([first, first, *rest]) == ((groups, 1) if first[1] else ([0, *groups], 0))
+
+
+def test_where_a_row_is_an_item_ids_always_tell_apart() -> None:
+    assert gathered([("t1", "ben_score", 2), ("t2", "ann_score", 2)], long=False) == ([0, 1], 0)
+
+
+def test_other_targets_and_rows_without_scores_stay_apart_by_their_ids() -> None:
+    gatherer = Gatherer(True, True, ids_tell_apart=True, rows_are_ratings=True)
+    for own_id, target in (("a", 3.0), ("b", 4.0), ("c", None), ("a", 3.0)):
+        gatherer.admit(JudgeExample(own_id, "q", "in", "r", target_score=target))
+    assert (list(gatherer.final_groups()), gatherer.n_duplicates) == ([0, 1, 2], 1)
+    with pytest.raises(ValueError, match=r"^split: test contradicts None of an earlier row with the same prompt"):
+        gatherer.admit(JudgeExample("d", "q", "in", "r", split="test"))
+
+
+def test_rows_that_stay_apart_have_raters_of_their_own() -> None:
+    rows: list[tuple[str, str | None, float]] = [("q", "ben", 2), ("q", "ben", 3), ("q", "ben", 2), ("q", None, 2), ("q", None, 2)]
+    assert gathered(rows, group=False, ids=False) == ([0, 1, 2, 3, 4], 0)
+    assert gathered(rows, group=False) == ([0, 1, 2], 2)  # the same id, rater and score again
 
 
 def test_a_target_of_its_own_is_no_vote() -> None:

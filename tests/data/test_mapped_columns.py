@@ -169,7 +169,8 @@ def test_true_duplicates_are_told_apart_by_the_rater(tmp_path: Path) -> None:
     assert [store.example(index).target for index in range(3)] == [4.0, 3.5, 1.0]
     assert (store.counts["equal_rows_kept"], store.counts["duplicates_dropped"]) == (0, 1)
     assert [entry["reason"] for entry in store.rejected] == [
-        "rater: 'b' gave 5 here, but 3 in an earlier row with the same prompt; keep one of them"
+        "rater: 'b' gave 5 here, but 3 in an earlier row with the same prompt; keep one of them, or map data.source.columns.id "
+        "(or question_id) to what tells the two items apart"
     ]
     with pytest.raises(DataError, match=r"in\.csv:9: rater: 'b' gave 5 here, but 3 in an earlier row"):
         build(path, tmp_path / "other", {**RATED_COLUMNS, "rater": "rater"}, on_bad_row="raise")
@@ -293,3 +294,19 @@ def test_wide_mappings_that_cannot_be_used(columns: dict[str, Any], match: str) 
 def test_a_word_that_yaml_made_a_boolean_says_quote_it(descriptions: dict[object, object], found: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.source\.rubric\.descriptions\..*: {found}.*: quote it, e\.g\. 'yes'"):
         MappedColumns("x.jsonl", {"instruction": "a", "response": "b"}, {"criteria": "Is it good?", "descriptions": descriptions})
+
+
+def test_the_same_reply_to_two_tickets_by_the_same_raters(tmp_path: Path) -> None:
+    rows = [{"t": ticket, "q": "Hi", "a": "Hello", "who": who, "s": score} for ticket, who, score in
+            (("1", "Ben", "2"), ("1", "Ann ", "3"), ("2", "Ben ", "3"), ("2", "Ann", "3"))]  # fmt: skip
+    columns = {"instruction": "q", "response": "a", "rater": "who", "score": "s"}
+    path = write(tmp_path / "in.csv", rows)
+    store = build(path, tmp_path / "cache", {**columns, "id": "t"}, on_bad_row="raise")
+    found = [store.example(index) for index in range(len(store))]
+    assert [(one.id, [each.rater for each in one.ratings], one.target) for one in found] == [
+        ("1", ["Ben", "Ann"], 2.5), ("2", ["Ben", "Ann"], 3.0)
+    ]  # fmt: skip
+    assert len(examples(path, tmp_path / "cache", {**columns, "question_id": "t"}, on_bad_row="raise")) == 2
+    assert len(examples(path, tmp_path / "cache", columns, group=False, on_bad_row="raise")) == 4
+    with pytest.raises(DataError, match=r"rater: 'Ben' gave 3 here, but 2 .*map data\.source\.columns\.id"):
+        build(path, tmp_path / "cache", columns, on_bad_row="raise")

@@ -309,6 +309,25 @@ def test_descriptions_of_scores_that_the_grid_lacks(rubric):
         mapped_example(columns, {}, rubric)
 
 
+@pytest.mark.parametrize(
+    ("described", "labels", "hint"),
+    [
+        (range(1, 6), "1234", "; grid=one_to_five has the scores described$"),
+        (range(1, 5), "12345", None),
+        ([1, 5, 10], "12345", "; grid=one_to_ten has it$"),
+        (["1.0", "2"], "123", "; write the scores as grid.labels does$"),
+    ],
+)
+def test_a_grid_for_the_scores_described_is_named(described, labels, hint):
+    rubric = {"criteria": "K", "descriptions": {str(label): "d" for label in described}}
+    source, row = MappedColumns("a.jsonl", TEXT_COLUMNS, rubric), Row("a:1", {"q": "Q?", "a": "R"})
+    if hint is None:
+        assert len(source.to_example(row, ScoreGrid(tuple(labels))).rubric.descriptions) == len(described)
+    else:
+        with pytest.raises(ConfigError, match=hint):
+            source.to_example(row, ScoreGrid(tuple(labels)))
+
+
 def test_fingerprints_follow_arguments_and_content(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("{}\n")

@@ -21,7 +21,7 @@ COLUMNS = ("instruction", "response", "cot", "score", "reference_answer", "crite
 def warnings_of(tiny_config: TinyConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
     """The warnings about the data of ten rows, of which five have a reference answer."""
 
-    def run(*overrides: str, **columns: str) -> list[str]:
+    def run(*overrides: str, looked_for: str = "does not see", **columns: str) -> list[str]:
         rows = [
             {"instruction": f"Q{n}", "response": f"A{n}", "cot": f"Fine {n}.", "score": 1 + n % 5, "criteria": "Right?", "bad": "wrong"}
             | ({"reference_answer": "R"} if n % 2 else {})
@@ -34,7 +34,7 @@ def warnings_of(tiny_config: TinyConfig, tmp_path: Path, caplog: pytest.LogCaptu
         cfg.stage = "stage1"
         with caplog.at_level(logging.WARNING):
             prepare(cfg)
-        return [record.getMessage() for record in caplog.records if "does not see" in record.getMessage()]
+        return [record.getMessage() for record in caplog.records if looked_for in record.getMessage()]
 
     return run
 
@@ -90,3 +90,37 @@ def test_annotated_cots_that_are_longer_than_the_judges_own_may_be(tiny_config: 
         said = [record.getMessage() for record in caplog.records if "annotated CoTs are longer" in record.getMessage()]
         assert len(said) == lines
         assert all(f"so set generation.max_cot_tokens={longest} or more" in line for line in said)
+
+
+NO_RUBRIC = "the judge sees no criterion"
+
+
+def test_own_data_without_a_rubric_name_the_key_for_one(warnings_of: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = warnings_of("prompt=rubric", looked_for=NO_RUBRIC, criteria="null")
+    assert "with data.source.rubric" in line
+    caplog.clear()
+    assert warnings_of("prompt=rubric", looked_for=NO_RUBRIC, criteria="null") == []  # a second stage of the process
+    assert warnings_of("prompt=rubric", "seed=7", looked_for=NO_RUBRIC, criteria="null") == [line]  # another job
+
+
+@pytest.mark.parametrize(
+    ("overrides", "criteria"),
+    [
+        (["prompt=rubric"], "criteria"),
+        (["prompt=short"], "null"),
+        (["prompt=rubric", "data.source.rubric={criteria: Right?}"], "null"),
+        (["prompt=finished", "prompt.require_cue_in_prompt=false", "data.source.columns.prompt=instruction"], "null"),
+    ],
+)
+def test_a_rubric_or_a_prompt_without_a_place_for_one(warnings_of: Callable[..., list[str]], overrides: list[str], criteria: str) -> None:
+    assert warnings_of(*overrides, looked_for=NO_RUBRIC, criteria=criteria) == []
+
+
+def test_debug_runs_do_not_speak_of_their_few_words(tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture) -> None:
+    for name, lines in (("debug", 0), ("mine", 1)):
+        cfg, _ = tiny_config("generation.max_cot_tokens=2", f"run.name={name}")
+        cfg.stage = "stage1"
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            prepare(cfg)
+        assert caplog.text.count("annotated CoTs are longer") == lines

@@ -21,7 +21,8 @@ _HINT = "quote fields that hold quotes or line breaks, and double the quotes"
 log = logging.getLogger(__name__)
 
 # In the order in which they are tried where the expected one gives a single column.
-_DELIMITERS = {";": "semicolons", "\t": "tabs", ",": "commas"}
+_DELIMITERS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+_SEP_LINE = re.compile(r'"?sep=([^\w"\r\n])"?[\r\n]*', re.IGNORECASE)  # above the header, for spreadsheets
 
 Found = dict[str, str] | RowProblem
 
@@ -37,6 +38,7 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
         stream: opened with ``newline=""``; bytes that are no UTF-8 arrive as lone surrogates.
         name: the file, for messages.
         delimiter: one character; where the header is one column by it and several by another one, that one is taken, with a warning.
+            A line ``sep=;`` above the header says it for the file.
 
     A column without a name is called "", or "Unnamed: 2" (as pandas does, counted from 0) where there are several. Fields that the
     first row has beyond the header, all empty, are such columns too: each line ends in the delimiter, or some do.
@@ -46,14 +48,18 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
     """
     csv.field_size_limit(MAX_FIELD)
     first = stream.readline()
-    delimiter = _found_delimiter(first, delimiter, name)
+    said = _SEP_LINE.fullmatch(first)
+    if said:
+        first, delimiter = stream.readline(), said[1]
+    else:
+        delimiter = _found_delimiter(first, delimiter, name)
     lines = _Lines(stream)
     lines.give_back(first)
     row = lines.row
     reader = _reader(lines, delimiter)
     header = _header(reader, name)
     named = len(header)
-    number = 1 + len(row)
+    number = 1 + len(row) + bool(said)
     is_first = True
     in_doubt = False  # a row was broken, and what follows may be the rest of it
     while True:
@@ -212,6 +218,7 @@ def _line_alone(header: list[str], named: int, line: str, delimiter: str) -> Fou
 
 def _well_formed(found: Found | None, row: list[str], delimiter: str) -> Found | None:
     """What was found, unless a quote stands inside a field without quotes: this may be the end of a broken row."""
+    delimiter = re.escape(delimiter)
     field = rf'(?:"(?:[^"]++|"")*+"|[^"{delimiter}\r\n]*+)'
     text = "".join(row)
     if not isinstance(found, dict) or re.fullmatch(rf"{field}(?:{delimiter}{field})*+[\r\n]*", text):

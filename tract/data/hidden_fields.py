@@ -30,10 +30,22 @@ def hidden_fields(store: ExampleStore, template: PromptTemplate) -> dict[str, in
     return {name: number for name, number in counted.items() if number}
 
 
+def lacks_rubric(store: ExampleStore, template: PromptTemplate) -> bool:
+    """Whether prompts of the template have a place for what is judged by, and no example says it."""
+    has_place = bool(template.shown_fields.intersection(_SHOWN_BY["criteria"]))
+    return has_place and not _examples_with(store, "criteria")
+
+
 def _examples_with(store: ExampleStore, name: str) -> int:
     column = arrow_column(store.dataset, name)
     lengths = pc.list_value_length(column) if name == "score_descriptions" else pc.binary_length(column)
     return int(pc.sum(pc.greater(lengths, 0)).as_py() or 0)
+
+
+NO_RUBRIC = (
+    "the data say nowhere what responses are judged by, so the judge sees no criterion; give one for all rows with data.source.rubric, or "
+    "map the column that holds it: data.source.columns.criteria"
+)
 
 
 def warning_of(hidden: Mapping[str, int], template: PromptTemplate, examples: int) -> str:

@@ -15,9 +15,9 @@ from tract.data.rubric_text import rubric_from_text
 from tract.data.splits import SPLITS
 from tract.errors import ConfigError, DataError
 from tract.schema import JudgeExample, Rubric
-from tract.score_grid import ScoreGrid
+from tract.score_grid import ScoreGrid, grid_of
 
-SOURCE_VERSION = 3  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 4  # raise it when rows are turned into other examples than before: cached examples are then built anew
 COLUMN_FIELDS = (
     "instruction",
     "response",
@@ -43,7 +43,8 @@ class MappedColumns:
     Only ``instruction`` and ``response``, or ``prompt``, are needed in each row; of other fields a blank cell, null, NaN and a
     missing key all mean that the row has none. A score without a CoT is a rating: it counts for the target, the mean over all raters
     of a response; ``target_score`` wins where it is given. Without a ``rater``, equal rows are votes of different raters. Without a
-    ``question_id`` the instruction (else the prompt) identifies the question.
+    ``question_id`` the instruction (else the prompt) identifies the question. A mapped ``id`` tells items with the same text apart
+    (``tract.data.gathering``).
 
     Args:
         path: a local file or folder.
@@ -57,6 +58,7 @@ class MappedColumns:
     """
 
     equal_rows_are_votes = True
+    takes_rubric = True
 
     def __init__(self, path: str, columns: Mapping[str, Any], rubric: Mapping[str, Any] | str | None = None) -> None:
         problems = [*_column_problems(columns), *_rubric_problems(columns, rubric)]
@@ -65,6 +67,8 @@ class MappedColumns:
         self.path = path
         self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
         self.raters = RaterColumns.of(self.columns)
+        self.ids_tell_apart = "id" in self.columns
+        self.rows_are_ratings = self.raters.rater is not None
         self.description_columns = _by_label(columns.get("score_descriptions"))
         self.rubric = _rubric_for_all(rubric)
 
@@ -145,7 +149,8 @@ class MappedColumns:
         labels = [*self.description_columns, *(label for label, _ in (self.rubric.descriptions if self.rubric else ()))]
         if strangers := [label for label in labels if label not in grid.labels]:
             raise ConfigError(
-                f"data.source: score descriptions are given for {', '.join(strangers)}, but grid.labels has {', '.join(grid.labels)}"
+                f"data.source: score descriptions are given for {', '.join(strangers)}, but grid.labels has {', '.join(grid.labels)}; "
+                f"{grid_of(labels, grid)}"
             )
         if self.rubric is not None or values.get("criteria") is None:
             return self.rubric

@@ -76,7 +76,7 @@ class RaterColumns:
         if self.wide:
             return score_column
         found = fields.optional_value(columns, self.rater)
-        return None if found is None or self.rater is None else fields.identifier(found, self.rater)
+        return None if found is None or self.rater is None else fields.identifier(found, self.rater).strip()
 
 
 def rater_problems(columns: Mapping[str, Any]) -> Iterator[str]:

@@ -30,8 +30,10 @@ class Source(Protocol):
     """Where judge examples come from. Hydra builds one from the ``data.source`` node.
 
     A source may have an attribute ``equal_rows_are_votes``: whether rows that are equal come from different raters. Without it, they
-    are copies, of which one is kept. Another is ``instructions_hold_rubric``: whether the instructions name what is judged, so that a
-    prompt without the rubric hides nothing.
+    are copies, of which one is kept. Others are ``instructions_hold_rubric``: whether the instructions name what is judged, so that a
+    prompt without the rubric hides nothing; ``takes_rubric``: whether it can be given a rubric for all rows; ``ids_tell_apart``:
+    whether the ids are the user's own, so that the same text under two of them is two items; and ``rows_are_ratings``: whether each row
+    names its rater, so that an id may be one rating's.
     """
 
     def rows(self) -> Iterator[Row]:

@@ -39,8 +39,9 @@ __all__ = ["FEATURES", "ExampleStore", "build_store", "from_record", "to_record"
 
 log = logging.getLogger(__name__)
 
-STORE_VERSION = 4  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
+STORE_VERSION = 5  # raise it when FEATURES, the rules of gathering or rejected.jsonl change: cached stores are then built anew
 BATCH_EXAMPLES = 256  # examples of one Arrow record batch, held in memory while writing
+OF_SOURCE = ("equal_rows_are_votes", "ids_tell_apart", "rows_are_ratings")  # what a source tells the Gatherer
 MAPPED_ROWS = 64 * BATCH_EXAMPLES  # rows whose pages may stay in memory while rows are gathered, about 100 MB
 REJECTED_CHARACTERS = 200  # of a rejected row's content
 
@@ -201,7 +202,7 @@ def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
 def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cue: str | None) -> dict[str, Any]:
     """Writes ``examples.arrow`` and ``rejected.jsonl``; returns the counts."""
     stated: Counter[str] = Counter()
-    gatherer = Gatherer(group_annotations, getattr(source, "equal_rows_are_votes", False))
+    gatherer = Gatherer(group_annotations, *(getattr(source, name, False) for name in OF_SOURCE))
     rejections = _Rejections(folder / "rejected.jsonl", on_bad_row)
     with rejections:
         n_written = _write_arrow(folder / "rows.arrow", _valid_records(source, grid, cue, gatherer, rejections, stated))
@@ -209,11 +210,12 @@ def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group
         raise DataError(f"data.path: {source.describe()}: no rows were found; check that the path holds data")
     if n_written == 0:
         raise DataError(f"data.path: {source.describe()}: all {rejections.rows_read} rows were rejected; the first: {rejections.first}")
-    if max(gatherer.groups) + 1 == n_written:  # nothing to gather: every row is an example
+    groups = gatherer.final_groups()
+    if max(groups) + 1 == n_written:  # nothing to gather: every row is an example
         (folder / "rows.arrow").rename(folder / "examples.arrow")
         n_examples = n_written
     else:
-        n_examples = _write_arrow(folder / "examples.arrow", _gathered_records(folder / "rows.arrow", gatherer.groups))
+        n_examples = _write_arrow(folder / "examples.arrow", _gathered_records(folder / "rows.arrow", groups))
         (folder / "rows.arrow").unlink()
     return {
         "rows_read": rejections.rows_read,

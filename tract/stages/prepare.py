@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tract.config import Config, ModelConfig
 from tract.data.cot_filter import CotFilter, FilterResult, filter_cots
 from tract.data.cot_items import with_cots
 from tract.data.cots import check_splits, cots_fingerprint, read_cots
-from tract.data.hidden_fields import hidden_fields, warning_of
+from tract.data.hidden_fields import NO_RUBRIC, hidden_fields, lacks_rubric, warning_of
+from tract.data.rater_warnings import rater_warnings
 from tract.data.score_leak import check_score_leak
 from tract.data.sources import Source
 from tract.data.splits import split_questions
@@ -34,6 +35,8 @@ from tract.score_grid import ScoreGrid
 from tract.score_statement import NOT_STATED
 
 log = logging.getLogger(__name__)
+
+DEBUG = "debug"  # the name of the runs of conf/debug, which write a few words for speed
 
 
 @dataclass(frozen=True)
@@ -157,27 +160,38 @@ class Prepared:
                 log.info("  dropped as %s: %s, sample %d: %r", cot.reason, cot.id, cot.sample, cot.text)
 
 
+def _warn_once(cfg: Config, text: str) -> None:
+    """Warns of the data once for each run in a process, however many of its stages read them."""
+    _warn(cfg.paths.cache, cfg.run.name, cfg.run.variant, cfg.seed, text)
+
+
+@lru_cache(maxsize=256)
+def _warn(*run_and_text: object) -> None:
+    log.warning("%s", run_and_text[-1])
+
+
 def _warn_of_hidden_fields(cfg: Config, store: ExampleStore, template: PromptTemplate) -> None:
     """Says which fields of the data the prompt does not show, before a judge is trained without them."""
-    if getattr(build_source(cfg), "instructions_hold_rubric", False):
+    source = build_source(cfg)
+    if getattr(source, "instructions_hold_rubric", False):
         return
     if hidden := hidden_fields(store, template):
-        log.warning("data: %s", warning_of(hidden, template, len(store)))
+        _warn_once(cfg, f"data: {warning_of(hidden, template, len(store))}")
+    if getattr(source, "takes_rubric", False) and lacks_rubric(store, template):
+        _warn_once(cfg, f"data: {NO_RUBRIC}")
 
 
 def _warn_of_long_cots(cfg: Config, tokens: TokenStore) -> None:
     """Says how many annotated CoTs are longer than the judge's own may be: it learns to write such, and is cut off."""
     lengths = tokens.cot_lengths()
     most = cfg.generation.max_cot_tokens
-    if cfg.objective.use_cot and (longer := int((lengths > most).sum())):
-        log.warning(
-            "data: %d of %d annotated CoTs are longer than generation.max_cot_tokens=%d, where the judge's own are cut off; the longest "
-            "has %d tokens, so set generation.max_cot_tokens=%d or more",
-            longer,
-            len(lengths),
-            most,
-            lengths.max(),
-            lengths.max(),
+    if cfg.run.name == DEBUG or not cfg.objective.use_cot:
+        return
+    if longer := int((lengths > most).sum()):
+        _warn_once(
+            cfg,
+            f"data: {longer} of {len(lengths)} annotated CoTs are longer than generation.max_cot_tokens={most}, where the judge's own are "
+            f"cut off; the longest has {lengths.max()} tokens, so set generation.max_cot_tokens={lengths.max()} or more",
         )
 
 
@@ -213,14 +227,14 @@ def store_of(source: Source, cfg: Config, grid: ScoreGrid) -> ExampleStore:
         cue=cfg.prompt.cue,
     )
     if equal := store.counts.get("equal_rows_kept"):
-        log.warning(
-            "data: %d rows are equal to an earlier one (prompt, feedback and score) and count as votes of other raters; name the column "
-            "that says who rated (data.source.columns.rater) to drop true duplicates",
-            equal,
+        _warn_once(
+            cfg,
+            f"data: {equal} rows are equal to an earlier one (prompt, feedback and score) and count as votes of other raters; name the "
+            "column that says who rated (data.source.columns.rater) to drop true duplicates",
         )
-    if store.counts.get("rows_rejected"):
+    if rejected := store.counts.get("rows_rejected"):
         reasons = ", ".join(f"{reason}: {number}" for reason, number in store.counts["rejected_by_reason"].items())
-        log.warning("data: %d rows were left out (%s), listed in %s", store.counts["rows_rejected"], reasons, store.rejected_path)
+        _warn_once(cfg, f"data: {rejected} rows were left out ({reasons}), listed in {store.rejected_path}")
     return store
 
 
@@ -273,6 +287,8 @@ def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
     tokenizer, layout, template = seed_layout(cfg)
     store = examples_of(cfg, layout.grid)
     _warn_of_hidden_fields(cfg, store, template)
+    for line in rater_warnings(store, gathered=cfg.data.group_annotations):
+        _warn_once(cfg, f"data: {line}")
     lengths = Lengths.of(cfg, cfg.model, layout)
     trains_ratings = ratings and Objective(**vars(cfg.objective)).trains_ratings
     options = TokenizeOptions(

@@ -36,6 +36,7 @@ IMMATERIAL_CODE = (
     "tract.generation.paths",
     "tract.stages.sequences",
     "tract.data.hidden_fields",
+    "tract.data.rater_warnings",
     # A rubric as text, and a seed LLM by its path: what they were read as is part of the key.
     "tract.data.rubric_claims",
     "tract.data.rubric_mapping",
