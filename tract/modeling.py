@@ -18,6 +18,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from tract import quiet_libraries  # noqa: F401 - before PEFT is imported
+
+# isort: split
 import torch
 import transformers
 from filelock import FileLock
