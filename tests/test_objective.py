@@ -244,7 +244,7 @@ def test_a_loss_with_arguments_is_made_of_a_mapping(my_losses: None) -> None:
         ({"_target_": "my_losses.Pinball"}, r"my_losses.Pinball\(\) cannot be made .TypeError: .*missing 1 required .*argument: 'q'"),
         ({"_target_": "my_losses.Pinball", "q": 0.3, "p": 1}, r"Pinball\(q=0.3, p=1\) cannot be made .*unexpected keyword argument 'p'"),
         ({"_target_": "my_losses.Pinball", "q": 7}, "ValueError: q is no share"),
-        ({"_target_": "my_losses.pinball", "q": 0.3}, "a function that is the loss itself, set _partial_: true"),
+        ({"_target_": "my_losses.pinball", "q": 0.3}, "for a function that is the loss itself, set _partial_: true"),
         ({"_target_": "my_losses.pinball", "q": 0.3, "_partial_": "yes"}, "_partial_: found 'yes'; true or false is accepted"),
         ({"_target_": "my_losses.Pinbal", "q": 0.3}, "'my_losses.Pinbal' cannot be imported"),
         (

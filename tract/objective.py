@@ -112,7 +112,7 @@ def _made(given: Mapping[str, Any]) -> Any:
     try:
         return partial(found, **arguments) if is_partial else found(**arguments)
     except Exception as error:  # whatever a class of the user's raises
-        hint = "" if isinstance(found, type) else "; of a function that is the loss itself, set _partial_: true"
+        hint = "" if isinstance(found, type) else "; for a function that is the loss itself, set _partial_: true"
         shown = f"{score_loss_label(given)} cannot be made ({type(error).__name__}: {error})"
         raise ConfigError(f"objective.score_loss: {shown}{hint}") from error
 
