@@ -91,7 +91,7 @@ def in_words(kind: Any) -> str:
 def type_of(key: str, value: Any) -> str:
     """The type of a key in words: as declared, else that of its value."""
     declared, _ = field_of(key)
-    return in_words(type(value) if declared is None else declared)
+    return in_words(type(value) if declared in (None, Any) else declared)
 
 
 def accepted_values(config: Config) -> dict[str, str]:

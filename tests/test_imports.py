@@ -26,6 +26,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tract.masking",
             "tract.model_name",
             "tract.near_names",
+            "tract.quiet_libraries",
             "tract.records",
             "tract.command_line",
             "tract.terminal",

@@ -185,6 +185,18 @@ def test_saved_full_weights_are_a_hugging_face_folder(tmp_path: Path, tiny_model
     torch.testing.assert_close(again(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
 
 
+def test_no_bar_of_transformers_is_shown_while_weights_are_written(
+    tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = load_model(tiny_model_config, dataclasses.replace(LORA, kind="full"), seed=0)
+    capfd.readouterr()
+    save_judge(model, tiny_tokenizer, tmp_path / "judge")
+    save_here(model, tmp_path / "here")
+    assert capfd.readouterr().err == ""
+    model.save_pretrained(tmp_path / "plain")  # the bar is shown again to others
+    assert "Writing model shards" in capfd.readouterr().err
+
+
 def test_a_saved_adapter_lists_its_modules_in_order_and_has_no_empty_model_card(
     tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any
 ) -> None:

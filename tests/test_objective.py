@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,6 +155,19 @@ def of_two(probabilities, scores):
 def column(probabilities, grid_values, scores):
     return absolute_error(probabilities, grid_values, scores)[:, None]
 
+def pinball(probabilities, grid_values, scores, q):
+    missing = scores - (probabilities * grid_values).sum(dim=-1)
+    return torch.maximum(q * missing, (q - 1) * missing)
+
+class Pinball:
+    def __init__(self, q):
+        if not 0 < q < 1:
+            raise ValueError("q is no share")
+        self.q = q
+
+    def __call__(self, probabilities, grid_values, scores):
+        return pinball(probabilities, grid_values, scores, self.q)
+
 not_a_function = 3
 """
 
@@ -214,6 +228,45 @@ def test_what_is_no_score_loss_is_refused(name: str, message: str, my_losses: No
         score_loss_of(name)
 
 
+def test_a_loss_with_arguments_is_made_of_a_mapping(my_losses: None) -> None:
+    """A class whose objects are called, and a function with ``_partial_``: q times what is missing, 1 - q times what is too much."""
+    probabilities, values, scores = torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([1.0, 2.0]), torch.tensor([2.5, 1.0])
+    expected = {0.3: [0.3, 0.7], 0.9: [0.9, 0.1]}  # a point is missing, and there is a point too much
+    for q, losses in expected.items():
+        for kind in ({"_target_": "my_losses.Pinball"}, {"_target_": "my_losses.pinball", "_partial_": True}):
+            loss = score_loss_of({**kind, "q": q})
+            assert loss(probabilities, values, scores).tolist() == pytest.approx(losses)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"_target_": "my_losses.Pinball"}, r"my_losses.Pinball\(\) cannot be made .TypeError: .*missing 1 required .*argument: 'q'"),
+        ({"_target_": "my_losses.Pinball", "q": 0.3, "p": 1}, r"Pinball\(q=0.3, p=1\) cannot be made .*unexpected keyword argument 'p'"),
+        ({"_target_": "my_losses.Pinball", "q": 7}, "ValueError: q is no share"),
+        ({"_target_": "my_losses.pinball", "q": 0.3}, "for a function that is the loss itself, set _partial_: true"),
+        ({"_target_": "my_losses.pinball", "q": 0.3, "_partial_": "yes"}, "_partial_: found 'yes'; true or false is accepted"),
+        ({"_target_": "my_losses.Pinbal", "q": 0.3}, "'my_losses.Pinbal' cannot be imported"),
+        (
+            {"_target_": "my_losses.Pinball", "q": 0.3, "_args_": [1]},
+            r"score_loss\._args_: is not accepted; accepted are _target_, _partial_",
+        ),
+        ({"_target_": "Pinball", "q": 0.3}, "_target_: found 'Pinball'; the dotted path of a class or function is accepted"),
+        ({"q": 0.3}, "_target_: found None; the dotted path"),
+        ({"_target_": "my_losses.mean_of_all", "_partial_": True}, r"on 3 examples it returned \[\]"),
+        ({"_target_": "builtins.dict"}, "'dict' object is not callable"),
+        (None, "objective.score_loss: found None; squared_error or the dotted path"),
+        (["squared_error"], "objective.score_loss: found .'squared_error'.; squared_error or"),
+        ("squared_eror", r"'squared_eror' is unknown \(did you mean squared_error\?\)"),
+    ],
+)
+def test_what_makes_no_score_loss_is_refused(given: Any, message: str, my_losses: None) -> None:
+    with pytest.raises(ConfigError, match=message):
+        score_loss_of(given)
+
+
 def test_the_label_is_for_people() -> None:
+    with_arguments = dataclasses.replace(TRACT, score_loss={"_target_": "mine.Pinball", "q": 0.3, "_partial_": True})
+    assert with_arguments.score_loss_label == "mine.Pinball(q=0.3)"
     assert TRACT.score_loss_label == "squared error"
     assert dataclasses.replace(TRACT, score_loss="my_losses.huber_loss").score_loss_label == "my_losses.huber_loss"

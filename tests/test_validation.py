@@ -198,7 +198,7 @@ REFUSED = {
     "fallback": (["evaluation.fallback=0"], ["evaluation.fallback: '0' is not one of lowest, middle, highest"]),
     "predictor": (
         ["evaluation.predictors=[rail,mean]"],
-        ["evaluation.predictors: 'mean' is unknown; accepted are rail, rail_normalized,"],
+        ["evaluation.predictors: 'mean' is unknown (did you mean median?); accepted are rail, rail_normalized,"],
     ),
     "main predictor": (["evaluation.main_predictor=mean"], ["evaluation.main_predictor: 'mean' is not one of rail, rail_normalized"]),
     "main predictor that is not computed": (

@@ -111,7 +111,7 @@ class ObjectiveConfig:
     """Terms and weights; see ``tract.objective.Objective``."""
 
     ce_weight: float = MISSING
-    score_loss: str = MISSING  # an entry of ``tract.objective.SCORE_LOSSES``, or the dotted path of a function
+    score_loss: Any = MISSING  # an entry of ``tract.objective.SCORE_LOSSES``, a dotted path, or a mapping with ``_target_``
     score_loss_weight: float = MISSING  # "lambda" in YAML, as in the paper
     ce_on_score: bool = MISSING
     use_cot: bool = MISSING

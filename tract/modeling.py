@@ -18,6 +18,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from tract import quiet_libraries  # noqa: F401 - before PEFT is imported
+
+# isort: split
 import torch
 import transformers
 from filelock import FileLock
@@ -235,7 +238,7 @@ def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
 def save_here(model: Any, folder: Path) -> None:
     """Writes a whole model, whichever rank this is; transformers silently writes nothing on others than the first."""
     model.should_save_on_this_rank = lambda is_main_process: True
-    with _without_deepspeed():
+    with _without_deepspeed(), _quiet_transformers():
         model.save_pretrained(folder)
 
 
@@ -565,7 +568,7 @@ def save_judge(model: nn.Module, tokenizer: Any, folder: Path, weights: dict[str
         tokenizer: of the seed LLM. folder: is written to.
         weights: the trained parameters by their names in the model, whole; None for the model's own.
     """
-    with _without_deepspeed():
+    with _without_deepspeed(), _quiet_transformers():
         if isinstance(model, PeftModel):
             _save_adapter(model, weights, folder)
         elif weights is None:
@@ -653,7 +656,7 @@ def _pickles(source: Checkpoint) -> str:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keeps progress bars of loading out of the log."""
+    """Keeps progress bars of loading and writing out of the log."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -10,14 +10,18 @@ sums, and ``objective_loss`` divides by the totals of the step, which every micr
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tract.errors import ConfigError
 from tract.layout import TokenKind
+from tract.near_names import did_you_mean
 from tract.predictors import expected_score, normalized, probabilities_of_pairs
 from tract.score_grid import ScoreTrie
 
@@ -42,26 +46,75 @@ def squared_error(probabilities: Tensor, grid_values: Tensor, scores: Tensor) ->
     return torch.square(scores - expected_score(probabilities, grid_values, normalize=False))
 
 
-# objective.score_loss -> the loss of the score. A function elsewhere is named by its dotted path instead (docs/change_the_science.md).
+# objective.score_loss -> the loss of the score. What is elsewhere is named by its dotted path instead (docs/change_the_science.md).
 SCORE_LOSSES: dict[str, ScoreLoss] = {"squared_error": squared_error}
 
 
-def score_loss_of(name: str) -> ScoreLoss:
-    """The function that ``objective.score_loss`` names: an entry of ``SCORE_LOSSES``, or a dotted path as ``my_losses.huber``.
+_ACCEPTED = (
+    f"{', '.join(SCORE_LOSSES)} or the dotted path of a function, e.g. my_losses.huber, are accepted, or, with arguments, a mapping, e.g. "
+    "{_target_: my_losses.Pinball, q: 0.3}"
+)
+_HYDRA_NAME = re.compile(r"_\w+_")
+_HYDRA_NAMES = ("_target_", "_partial_")
+
+
+def score_loss_of(given: Any) -> ScoreLoss:
+    """The function that ``objective.score_loss`` names.
+
+    Args:
+        given: an entry of ``SCORE_LOSSES``, a dotted path as ``my_losses.huber``, or a mapping with ``_target_`` and arguments: of a class
+            whose objects are called, or, with ``_partial_: true``, of a function that takes them beside those of ``squared_error``.
 
     Raises:
         ConfigError: if there is none, or if it does not return one finite loss with a gradient for each example.
     """
-    if name in SCORE_LOSSES:
-        return SCORE_LOSSES[name]
-    accepted = f"{', '.join(SCORE_LOSSES)} or the dotted path of a function, e.g. my_losses.huber, are accepted"
-    if "." not in name:
-        raise ConfigError(f"objective.score_loss: {name!r} is unknown; {accepted}")
+    if isinstance(given, Mapping):
+        return _tried(score_loss_label(given), _made(given))
+    if not isinstance(given, str):
+        raise ConfigError(f"objective.score_loss: found {given!r}; {_ACCEPTED}")
+    if given in SCORE_LOSSES:
+        return SCORE_LOSSES[given]
+    if "." not in given:
+        raise ConfigError(f"objective.score_loss: {given!r} is unknown{did_you_mean(given, SCORE_LOSSES)}; {_ACCEPTED}")
+    return _tried(given, _imported(given))
+
+
+def score_loss_label(given: Any) -> str:
+    """What people read of a score's loss: "squared error", "my_losses.huber", "my_losses.Pinball(q=0.3)"."""
+    if isinstance(given, Mapping):
+        return f"{given.get('_target_')}({', '.join(f'{name}={value}' for name, value in _arguments(given).items())})"
+    return str(given) if "." in str(given) else str(given).replace("_", " ")
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in given.items() if name not in _HYDRA_NAMES}
+
+
+def _imported(name: str) -> Any:
     try:
-        found = pkgutil.resolve_name(name)
+        return pkgutil.resolve_name(name)
     except Exception as error:  # whatever a module of the user's raises
-        raise ConfigError(f"objective.score_loss: {name!r} cannot be imported ({type(error).__name__}: {error}); {accepted}") from error
-    return _tried(name, found)
+        raise ConfigError(f"objective.score_loss: {name!r} cannot be imported ({type(error).__name__}: {error}); {_ACCEPTED}") from error
+
+
+def _made(given: Mapping[str, Any]) -> Any:
+    """What a mapping with ``_target_`` makes, as ``hydra.utils.instantiate`` does; Hydra itself is for stages and entry alone."""
+    target, is_partial, arguments = given.get("_target_"), given.get("_partial_", False), _arguments(given)
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"objective.score_loss._target_: found {target!r}; the dotted path of a class or function is accepted")
+    if not isinstance(is_partial, bool):
+        raise ConfigError(f"objective.score_loss._partial_: found {is_partial!r}; true or false is accepted")
+    if other := [name for name in arguments if _HYDRA_NAME.fullmatch(name)]:
+        raise ConfigError(
+            f"objective.score_loss.{other[0]}: is not accepted; accepted are {', '.join(_HYDRA_NAMES)} and arguments of {target}"
+        )
+    found = _imported(target)
+    try:
+        return partial(found, **arguments) if is_partial else found(**arguments)
+    except Exception as error:  # whatever a class of the user's raises
+        hint = "" if isinstance(found, type) else "; for a function that is the loss itself, set _partial_: true"
+        shown = f"{score_loss_label(given)} cannot be made ({type(error).__name__}: {error})"
+        raise ConfigError(f"objective.score_loss: {shown}{hint}") from error
 
 
 def _tried(name: str, function: ScoreLoss) -> ScoreLoss:
@@ -88,7 +141,7 @@ class Objective:
 
     Attributes:
         ce_weight: weight of the cross-entropy; 0 leaves it out.
-        score_loss: the loss of the score, see ``score_loss_of``. score_loss_weight: lambda, its weight.
+        score_loss: the loss of the score, a name or a mapping, see ``score_loss_of``. score_loss_weight: lambda, its weight.
         ce_on_score: whether the score's own tokens are trained by cross-entropy (standard fine-tuning).
         use_cot: whether the CoT stands between prompt and cue; without it the cue follows the prompt (RAFT).
         train_on_ratings: whether a score without a CoT is trained on where CoTs are learned: by the squared error alone, with the
@@ -99,7 +152,7 @@ class Objective:
     """
 
     ce_weight: float
-    score_loss: str
+    score_loss: Any
     score_loss_weight: float
     ce_on_score: bool
     use_cot: bool
@@ -123,8 +176,8 @@ class Objective:
 
     @property
     def score_loss_label(self) -> str:
-        """What people read of the score's loss, e.g. "squared error"; a function that is named by its dotted path is called by that."""
-        return self.score_loss if "." in self.score_loss else self.score_loss.replace("_", " ")
+        """What people read of the score's loss."""
+        return score_loss_label(self.score_loss)
 
     @property
     def supervised_kinds(self) -> frozenset[TokenKind]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from graders import StandIn
 from made_settings import made_settings
 
+from tract.evaluation.results import Estimate
+from tract.grading import calibrating
 from tract.judge.settings import read_settings
 from tract.judge.trained_on import response_hash, write_trained_on
 from tract.schema import Rubric
@@ -104,6 +107,29 @@ def test_a_calibration_that_gains_nothing_says_so(folder: Path, tract: Command, 
         "calibrated scores are given with --calibrated, as in:",
         f"  tract grade FILE --judge {folder} --calibrated -o graded.jsonl",
     ]
+
+
+def test_a_calibration_that_raises_the_error_is_written_by_force_alone(
+    folder: Path, tract: Command, judge: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raises: the whole interval of the paired difference lies above 0."""
+    before = (folder / "judge_config.json").read_bytes()
+    measured = calibrating.effect
+    difference = Estimate(0.377, 0.221, 0.516)
+    monkeypatch.setattr(calibrating, "effect", lambda *given, **named: replace(measured(*given, **named), difference=difference))
+    arguments = ["calibrate", "--judge", folder, "--data", validation(folder / "val.jsonl"), "--target", "human", "--resamples", 50]
+    status, output, _ = tract(*arguments)
+    assert status == 0
+    assert "the calibration raises the error on questions that it was not fitted on\n" in output
+    assert "does not show" not in output
+    assert output.splitlines()[-1].startswith("nothing was written: the calibration raises the error")
+    assert "--calibrated" not in output
+    assert (folder / "judge_config.json").read_bytes() == before
+    status, output, _ = tract(*arguments, "--force")
+    assert status == 0
+    assert "it holds a calibration that raises the error (--force)" in output
+    assert "tract grade" not in output
+    assert read_settings(folder / "judge_config.json").calibration is not None
 
 
 def test_intervals_that_became_too_wide_are_told(folder: Path, tract: Command, judge: StandIn) -> None:

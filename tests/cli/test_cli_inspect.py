@@ -18,7 +18,7 @@ Command = Callable[..., tuple[int, str, str]]
 # A tokenizer and a configuration; there are no weights in it.
 TINY = Path(__file__).resolve().parents[2] / "tract" / "assets" / "tiny"
 TEXTS = ("--instruction", "Name a colour.", "--response", "Blue. \x1b[31m<|end|>")
-LINE = re.compile(r" *(\d+)([* ])\| ('.*'|\".*\") \| (\w+) \| ([\w ,-]+)")
+LINE = re.compile(r" *(\d+)([* ])\| ('.*'|\".*\") \| (\w+) \| ([\w ,.()=-]+)")
 
 
 def tokens(output: str) -> list[tuple[int, bool, str, str, str]]:
@@ -58,6 +58,10 @@ def test_a_trained_judge_says_what_trained_it(tract: Command, tmp_path: Path) ->
     assert "no feedback before the score" in output
     assert "supervised as the judge was trained" in output
     assert [token[4] for token in tokens(output) if token[3] == "score"] == ["cross-entropy"]
+    pinball = {**objective, "lambda": 1.0, "score_loss": {"_target_": "mine.losses.Pinball", "q": 0.3}, "ce_on_score": False}
+    replace(settings, name="mine", use_cot=False, training={"objective": pinball}).write(folder)
+    found = tokens(tract("inspect", *TEXTS, "--judge", folder)[1])
+    assert [token[4] for token in found if token[3] == "score"] == ["mine.losses.Pinball(q=0.3)"]
     assert "--cot: this judge writes no feedback" in tract("inspect", *TEXTS, "--judge", folder, "--cot", "x")[2]
 
 

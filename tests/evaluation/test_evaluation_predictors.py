@@ -89,6 +89,7 @@ def test_a_report_of_one_that_is_gone_says_so() -> None:
     ("name", "message"),
     [
         ("upper_half", "'upper_half' is unknown; accepted are rail, .*no_cot, or the dotted path of a function"),
+        ("rial", r"'rial' is unknown \(did you mean rail or rail_normalized\?\); accepted are rail, "),
         ("no_such_module.f", "'no_such_module.f' cannot be imported"),
         ("my_predictors.nothing", "'my_predictors.nothing' cannot be imported"),
         ("my_predictors.text", "on three scores it raised ValueError: could not convert string"),

@@ -113,6 +113,15 @@ def test_a_failed_draw_and_a_dropped_prompt_are_said() -> None:
     assert "no scores of raters in the data" in page.texts
 
 
+@pytest.mark.parametrize(
+    ("sd", "said"), [(0.0, "true 3.00 (raters agree), predicted"), (0.707, "(raters differ: sd 0.71)"), (None, "true 3.00, predicted")]
+)
+def test_whether_raters_of_an_item_agree_is_said(sd: float | None, said: str) -> None:
+    found = worst(0)
+    page = Page(html(evaluation(dataclasses.replace(found, item=dataclasses.replace(found.item, rater_sd=sd)))))
+    assert said in page.text
+
+
 def test_the_only_script_is_the_one_that_the_policy_names() -> None:
     text = html(evaluation(worst(0)))
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)

@@ -190,14 +190,14 @@ def test_the_mean_of_a_questions_other_items_is_known_where_there_are_others() -
     assert found == pytest.approx(expected)
     alone = report(scored_of({"rail": targets}, targets, per_question=1), "rail")
     assert list(alone.baselines) == ["constant", "length"]
-    assert list(alone.over_baselines["rail"]) == ["constant"]
+    assert list(alone.over_baselines["rail"]) == ["constant", "length"]
 
 
 def test_differences_to_baselines_are_paired_on_the_same_items() -> None:
     scores, targets = tied_data(120, 6)
     scored = scored_of({"rail": scores, "decode": np.full(120, targets.mean())}, targets)
     made = report(scored, "rail", "decode")
-    for baseline in ("constant", "question_mean"):
+    for baseline in ("constant", "length", "question_mean"):
         rail = made.over_baselines["rail"][baseline]
         expected = made.metrics["rail"]["rmse"].value - made.baselines[baseline]["rmse"].value  # type: ignore[operator]
         assert rail.value == pytest.approx(expected)

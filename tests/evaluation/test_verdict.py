@@ -145,8 +145,64 @@ def test_a_scale_that_does_not_fit_is_told_from_an_order_that_says_nothing() -> 
 
 
 def test_probability_outside_the_grid_is_named() -> None:
-    assert any("rail_normalized" in text and ".300" in text for text in verdict(made(4.0, mass=0.3)).advice)
-    assert not any("rail_normalized" in text for text in verdict(made(4.0)).advice)
+    assert any("with a higher optimizer.lr" in text and ".300" in text for text in verdict(made(4.0, mass=0.3)).advice)
+    assert not any("optimizer.lr" in text and "grid" in text for text in verdict(made(4.0)).advice)
+
+
+@pytest.mark.parametrize(("rmse", "named"), [(0.4, True), (4.5, False), (None, False)])
+def test_another_predictor_is_named_only_where_its_error_is_lower(rmse: float | None, named: bool) -> None:
+    report = made(4.0, mass=0.3)
+    other = {**report.metrics["rail"], "rmse": Estimate(rmse)}
+    found = verdict(dataclasses.replace(report, metrics={**report.metrics, "rail_normalized": other}))
+    assert any("evaluation.main_predictor=rail_normalized (RMSE 0.400 here)" in text for text in found.advice) is named
+    assert any("rail_normalized" in text for text in found.advice) is named
+    assert not any("rail_normalized" in text for text in verdict(report).advice)  # it was not read at all
+
+
+@pytest.mark.parametrize(
+    ("rubric", "said", "unsaid"),
+    [
+        ("shown", "the prompt shows the rubric, which must say what raters judged by", ("prompt=rubric", "data.source.rubric")),
+        ("hidden", "prompt=rubric shows it", ("data.source.rubric",)),
+        ("absent", "give one for all rows by data.source.rubric", ("prompt=rubric",)),
+        (None, "the prompt must show what raters judge by", ("prompt=rubric", "data.source.rubric")),
+    ],
+)
+def test_advice_about_the_rubric_follows_what_prompts_show(rubric: str | None, said: str, unsaid: tuple[str, ...]) -> None:
+    advice = " ".join(verdict(dataclasses.replace(made(4.0), rubric=rubric)).advice)
+    assert said in advice
+    assert not [text for text in unsaid if text in advice]
+
+
+def of_words(noise_of_words: float, noise: float) -> BenchmarkReport:
+    """True scores follow the words of the response, up to some noise; ``noise`` is the judge's."""
+    rng = np.random.default_rng(3)
+    scored = made(noise).scored
+    words = np.exp(scored.targets + rng.normal(0, noise_of_words, len(scored.targets)))
+    return report_of(
+        dataclasses.replace(scored, response_words=words), ["rail"], grid=(1, 5), seed=0, resamples=200, confidence=0.95, bins=4,
+        other=None, other_name=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("report", "said", "advised"),
+    [
+        (of_words(0.3, 0.1), "Better than the length of the response alone (a line fitted to these very items): RMSE ", False),
+        (of_words(0.5, 0.58), "Not distinguishable from the length of the response alone", True),
+        (of_words(0.2, 1.0), "Worse than the length of the response alone", True),
+    ],
+)
+def test_a_length_that_beats_the_constant_is_compared_with(report: BenchmarkReport, said: str, advised: bool) -> None:
+    found = verdict(report)
+    assert found.outcome == BETTER
+    assert found.sentences[1].startswith(said)
+    assert len(found.sentences) == 4
+    assert any("how long a response is" in text for text in found.advice) is advised
+
+
+def test_a_length_that_says_nothing_is_not_spoken_of() -> None:
+    assert not any("length" in sentence for sentence in verdict(made(0.5)).sentences)
 
 
 def test_a_predictor_that_was_not_read_has_no_verdict() -> None:

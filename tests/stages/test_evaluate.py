@@ -13,7 +13,8 @@ from scipy import stats
 from tiny_pipeline import Tiny, made, metrics, records
 
 from tract.errors import ConfigError
-from tract.stages.evaluate import check_comparable
+from tract.evaluation.items import Item
+from tract.stages.evaluate import check_comparable, rubric_shown
 from tract.stages.products import Product
 
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free")
@@ -124,6 +125,27 @@ def test_without_resamples_there_are_no_intervals(whole: Any) -> None:
     found = metrics(products["evaluate"])["benchmarks"]["test"]["predictors"]["rail"]["rmse"]
     assert found["value"] is not None
     assert found["low"] is found["high"] is None
+
+
+@pytest.mark.parametrize(
+    ("rubric", "fields", "said"),
+    [
+        ({"criteria": "Right?", "descriptions": {"1": "", "5": ""}}, ["response", "rubric"], "shown"),
+        ({"criteria": "", "descriptions": {"1": "no", "5": "yes"}}, ["response", "score_descriptions"], "shown"),
+        ({"criteria": "Right?", "descriptions": {}}, ["instruction", "response"], "hidden"),
+        ({"criteria": "", "descriptions": {"1": "", "5": ""}}, ["response", "rubric"], "absent"),
+        (None, [], "absent"),
+        ({"criteria": "Right?", "descriptions": {}}, None, None),
+    ],
+)
+def test_whether_prompts_show_the_rubric(rubric: Any, fields: list[str] | None, said: str | None) -> None:
+    items = [Item("a", 0, "q", 3.0, 1, "ok", {}), Item("b", 1, "q", 3.0, 1, "ok", {}, rubric=rubric)]
+    assert rubric_shown(items, fields) == said
+
+
+def test_what_prompts_show_is_known_of_a_judge(whole: Any) -> None:
+    fields = whole.products["predict"].manifest["shown_fields"]
+    assert {"instruction", "response"} <= set(fields)
 
 
 def test_the_fallback_is_a_point_of_the_grid_or_its_middle(tmp_path: Any) -> None:

@@ -249,6 +249,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("config", "modules"),
     [
         ({"objective": {"score_loss": "named_losses.huber"}}, {"named_losses", "my_common"}),
+        ({"objective": {"score_loss": {"_target_": "named_losses.Huber", "delta": 0.5}}}, {"named_losses", "my_common"}),
         ({"optimizer": {"_target_": "mine.optimizers.Slow", "lr": 0.1}}, {"mine.optimizers", "mine.parts"}),
         ({"trainer": {"callbacks": [{"_target_": "mine.parts.step"}], "strategy": {"_target_": "named_losses.X"}}},
          {"mine.parts", "named_losses", "my_common"}),

@@ -16,7 +16,11 @@ from omegaconf import DictConfig
 from tiny_pipeline import SMALL
 
 from tract.config import Config
+from tract.errors import ConfigError
 from tract.stages.fit import fit
+from tract.stages.identity import material, named_code
+from tract.stages.pipeline import stage_config
+from tract.validation import typed, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSS = """
@@ -51,6 +55,60 @@ def test_a_loss_is_added_by_configuration_alone(
     paper = fit(*tiny_config("train.max_steps=2", "objective.lambda=0.5", "batch.micro_batch_size=1", "batch.items_per_step=1"))
     assert paper != folder
     assert rows_of(paper)[1]["train/loss"] != rows_of(folder)[1]["train/loss"]
+
+
+PINBALL = (
+    LOSS
+    + """
+class Pinball:
+    def __init__(self, q):
+        self.q = q
+
+    def __call__(self, probabilities, grid_values, scores):
+        return self.q * absolute_error(probabilities, grid_values, scores)
+"""
+)
+
+
+def test_arguments_of_a_loss_are_part_of_the_configuration(
+    compose_config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapping is typed, swept by its keys, compared with the products of before, and given to stage 2 alone."""
+    (tmp_path / "losses_with_arguments.py").write_text(PINBALL)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = "objective.score_loss={_target_:losses_with_arguments.Pinball,q:0.3}"
+    resolved = compose_config("model=tiny", given, "objective.score_loss.q=0.7")
+    cfg = validate(resolved)
+    assert cfg.objective.score_loss == {"_target_": "losses_with_arguments.Pinball", "q": 0.7}
+    found = [material(each, ["objective"], [])["objective"] for each in (resolved, compose_config("model=tiny", given))]
+    assert [each["score_loss"]["q"] for each in found] == [0.7, 0.3]
+    assert "score_loss" not in material(compose_config("model=tiny"), ["objective"], [])["objective"]
+    assert set(named_code({"objective": found[0]})) == {"losses_with_arguments"}
+    alone = compose_config("model=tiny", f"+stage2.{given}")
+    validate(alone)
+    assert typed(stage_config(alone, "stage1")).objective.score_loss == "squared_error"
+    assert typed(stage_config(alone, "stage2")).objective.score_loss["q"] == 0.3
+    with pytest.raises(ConfigError, match=r"objective.score_loss: losses_with_arguments.Pinball\(delta=1\) cannot be made"):
+        validate(compose_config("model=tiny", "objective.score_loss={_target_:losses_with_arguments.Pinball,delta:1}"))
+    with pytest.raises(ConfigError, match=r"objective.score_loss: found 3; squared_error or"):
+        validate(compose_config("model=tiny", "objective.score_loss=3"))
+    with pytest.raises(ConfigError, match=r"did you mean squared_error\?"):
+        validate(compose_config("model=tiny", "objective.score_loss=squared_eror"))
+
+
+def test_a_loss_with_arguments_is_trained_and_named(
+    tiny_config: Callable[..., tuple[Config, DictConfig]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "losses_with_arguments.py").write_text(PINBALL)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = "objective.score_loss={_target_:losses_with_arguments.Pinball,q:0.25}"
+    folder = fit(*tiny_config("train.max_steps=2", "batch.micro_batch_size=1", "batch.items_per_step=1", own))
+    first, *_ = rows_of(folder)
+    assert float(first["train/score_loss"]) == pytest.approx(0.25 * float(first["train/squared_error"]) ** 0.5, rel=1e-5)
+    assert "| score | losses_with_arguments.Pinball(q=0.25)\n" in (folder / "preview.txt").read_text()
+    identity = json.loads((folder / "manifest.json").read_text())["identity"]
+    assert "losses_with_arguments" in identity["code"]
+    assert identity["config"]["objective"]["score_loss"] == {"_target_": "losses_with_arguments.Pinball", "q": 0.25}
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Fits a calibration on a validation file with true scores and writes it into the judge's judge_config.json. It is off when judging
 unless --calibrated (or Judge.from_pretrained(..., calibrated=True)) switches it on. The errors after it are those on questions that
-it was not fitted on (cross-validation). The file may be one that `tract grade` wrote with this judge, uncalibrated."""
+it was not fitted on (cross-validation); a calibration that raises the error is not written without --force. The file may be one that
+`tract grade` wrote with this judge, uncalibrated."""
 _EPILOG = """\
 examples:
   tract calibrate --judge my_judge --data val.jsonl --target human_score
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resamples", type=positive, default=2000, metavar="N", help="of the questions (default: 2000)")
     parser.add_argument("--fold-seed", type=int, default=0, metavar="N", help="of folds and resamples (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    parser.add_argument("--force", action="store_true", help="write a calibration that raises the error, too")
     add_judge_arguments(parser, settings=False)
 
 
@@ -102,12 +104,19 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         say("nothing was written (--dry-run)")
         return
+    worse = _raises_error(gain)
+    if worse and not arguments.force:
+        say("nothing was written: the calibration raises the error; keep the scores as they are, or write it all the same with --force")
+        return
     try:
         written = replace(settings, calibration=calibration).write(folder)
     except OSError as error:
         raise ConfigError(
             f"--judge: cannot write {folder / SETTINGS_FILE} ({error.strerror}); give a folder that can be written to"
         ) from None
+    if worse:
+        say(f"{written}\nit holds a calibration that raises the error (--force); without --calibrated, scores are given as they are")
+        return
     command = shlex.join(["tract", "grade", "FILE", "--judge", str(arguments.judge), "--calibrated", "-o", "graded.jsonl"])
     say(f"{written}\ncalibrated scores are given with --calibrated, as in:\n  {command}")
 
@@ -222,9 +231,16 @@ def _table(calibration: Calibration, gain: Effect, confidence: float) -> list[st
     wider = f"intervals of grades wider by {calibration.margin:.3g} on both sides"
     table = [f"{calibration.method}: {fitted}, {wider}; below {100 * confidence:g} % intervals, clustered by question"]
     table += [f"{name:<{width}}  {value}" for name, value in rows.items()]
-    if gain.difference.high is None or gain.difference.high >= 0:
+    if _raises_error(gain):
+        table.append("the calibration raises the error on questions that it was not fitted on")
+    elif gain.difference.high is None or gain.difference.high >= 0:
         table.append("this data does not show that the calibration lowers the error")
     return table
+
+
+def _raises_error(gain: Effect) -> bool:
+    """Whether the interval of the paired difference lies above 0."""
+    return gain.difference.low is not None and gain.difference.low > 0
 
 
 def _cell(estimate: Estimate, form: str = ".3f") -> str:

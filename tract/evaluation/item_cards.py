@@ -86,7 +86,7 @@ def _card(found: WorstItem, anchor: str, rank: int, benchmark: str) -> dict[str,
         "bars": list(_bars(found)),
         "raters": [_rater(rating) for rating in item.raters[:MOST_RATERS]],
         "more_raters": max(0, len(item.raters) - MOST_RATERS),
-        "rater_sd": None if item.rater_sd is None else _points(item.rater_sd),
+        "agreement": _agreement(item.rater_sd),
         "cots": [
             {
                 "text": shown_text(cot.text, COMMENT_CHARACTERS),
@@ -101,6 +101,13 @@ def _card(found: WorstItem, anchor: str, rank: int, benchmark: str) -> dict[str,
 
 def _points(value: float) -> str:
     return f"{value:z.2f}"
+
+
+def _agreement(rater_sd: float | None) -> str | None:
+    """What raters of an item say of each other; None where there are not two."""
+    if rater_sd is None:
+        return None
+    return f"raters differ: sd {_points(rater_sd)}" if rater_sd > 0 else "raters agree"
 
 
 def _texts(item: Item) -> Iterator[tuple[str, str]]:

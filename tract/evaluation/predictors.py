@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tract.errors import ConfigError
+from tract.near_names import did_you_mean
 from tract.score_grid import ScoreGrid
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def predictor_of(name: str, key: str = "evaluation.predictors") -> Predictor:
         return PREDICTORS[name]
     accepted = f"accepted are {', '.join(PREDICTORS)}, or the dotted path of a function, e.g. my_predictors.upper_half"
     if "." not in name:
-        raise ConfigError(f"{key}: {name!r} is unknown; {accepted}")
+        raise ConfigError(f"{key}: {name!r} is unknown{did_you_mean(name, PREDICTORS)}; {accepted}")
     try:
         function = pkgutil.resolve_name(name)
     except Exception as error:  # whatever a module of the user's raises

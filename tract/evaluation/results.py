@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+# Whether the judge's prompts show what raters judge by.
+RUBRIC_SHOWN, RUBRIC_HIDDEN, RUBRIC_ABSENT = "shown", "hidden", "absent"
+
 # The files of an evaluation that others read: numbers, and a row for each judgement as JSON lines and as a table.
 METRICS_FILE, PREDICTIONS_FILE, PREDICTIONS_TABLE = "metrics.json", "predictions.jsonl", "predictions.parquet"
 
@@ -79,8 +82,9 @@ class BenchmarkReport:
         reliability: predictor -> bins.
         differences: predictor -> metric -> this judge minus the other one, paired; empty without another judge.
         compared_to: the other judge's name, or None.
-        over_baselines: predictor -> "constant", "question_mean" -> its RMSE minus the baseline's, paired, in points.
+        over_baselines: predictor -> "constant", "length", "question_mean" -> its RMSE minus the baseline's, paired, in points.
         agreement: of the raters of the items, or None where no item has two scores.
+        rubric: whether the judge's prompts show the items' rubric: "shown", "hidden", "absent" where no item has one, None if not known.
     """
 
     scored: Scored
@@ -91,6 +95,7 @@ class BenchmarkReport:
     compared_to: str | None
     over_baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     agreement: RaterAgreement | None = None
+    rubric: str | None = None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def report_of(
     fitted again in every resample. "question_mean" is the mean target of the question's other items, over the items that have such;
     it is left out where none has.
 
-    ``over_baselines`` is the RMSE of a predictor minus that of "constant" or "question_mean" on the same items and resamples.
+    ``over_baselines`` is the RMSE of a predictor minus that of "constant", "length" or "question_mean" on the same items and resamples.
 
     Args:
         scored: arrays are float64. predictors: which of its predictors to report, in this order.
@@ -207,7 +207,9 @@ def _over_baselines(scored: Scored, predictor: str, weights: Array) -> Metrics:
     """Baseline -> [R]: RMSE of the predictor minus that of the baseline, on the items for which the baseline is known."""
     residuals = scored.scores[predictor] - scored.targets
     constant, _ = deviations(weights, scored.targets)
-    found = {"constant": _rmse(weights, residuals) - _rmse(weights, constant)}
+    line = line_residuals(weights, np.log1p(scored.response_words), scored.targets)
+    own = _rmse(weights, residuals)
+    found = {"constant": own - _rmse(weights, constant), "length": own - _rmse(weights, line)}
     means = other_means(scored.targets, scored.questions)
     if (known := ~np.isnan(means)).any():
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tract.evaluation.cells import cell, format_number
-from tract.evaluation.results import BenchmarkReport, Estimate
+from tract.evaluation.results import RUBRIC_ABSENT, RUBRIC_HIDDEN, RUBRIC_SHOWN, BenchmarkReport, Estimate
 
 MIN_QUESTIONS = 10
 MANY_FAILURES = 0.1  # share of the draws
@@ -28,6 +28,13 @@ BETTER = "better"
 _RAIL = ("rail", "no_cot")
 _WRITTEN = ("decode_forced", "decode_free")  # fail where the judge writes no score; the others where it cannot be asked
 
+_ABOUT_RUBRIC = {
+    RUBRIC_SHOWN: "the prompt shows the rubric, which must say what raters judged by",
+    RUBRIC_HIDDEN: "the prompt does not show the rubric that the data has; prompt=rubric shows it",
+    RUBRIC_ABSENT: "the prompt must show what raters judge by, and the data has no rubric; give one for all rows by data.source.rubric",
+    None: "the prompt must show what raters judge by",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -35,7 +42,8 @@ class Verdict:
 
     Attributes:
         benchmark: its name. outcome: what the advice follows from, e.g. ``BETTER``.
-        sentences: against the best constant, the question's other responses and the raters. advice: what to do next.
+        sentences: against the best constant, the length of the response where that says something, the question's other responses and
+            the raters. advice: what to do next.
     """
 
     benchmark: str
@@ -49,8 +57,10 @@ def verdict_of(report: BenchmarkReport, predictor: str) -> Verdict | None:
     if predictor not in report.metrics or "constant" not in report.over_baselines.get(predictor, {}):
         return None
     outcome = _outcome(report, predictor)
-    sentences = (_against_constant(report, predictor), _against_question(report, predictor), _against_raters(report, predictor))
-    return Verdict(report.scored.benchmark, outcome, sentences, tuple(_advice(report, predictor, outcome)))
+    sentences = [_against_constant(report, predictor), _against_question(report, predictor), _against_raters(report, predictor)]
+    if _length_tells(report, predictor):
+        sentences.insert(1, _against_length(report, predictor))
+    return Verdict(report.scored.benchmark, outcome, tuple(sentences), tuple(_advice(report, predictor, outcome)))
 
 
 def _outcome(report: BenchmarkReport, predictor: str) -> str:
@@ -89,6 +99,22 @@ def _against_constant(report: BenchmarkReport, predictor: str) -> str:
     difference = report.over_baselines[predictor]["constant"]
     numbers = f"RMSE {_points(rmse)} against {_points(constant)}, difference {_unmarked(difference)}"
     return _said(difference, numbers, len(set(report.scored.questions)), "the best constant (the mean true score)")
+
+
+def _length_tells(report: BenchmarkReport, predictor: str) -> bool:
+    """Whether the line fitted to the words of a response is closer to the true scores than the best constant, as tables show both."""
+    if "length" not in report.over_baselines[predictor]:  # a report of before this difference
+        return False
+    length, constant = (_points(report.baselines[name]["rmse"].value) for name in ("length", "constant"))
+    return length != constant  # a fitted line is never farther than the constant
+
+
+def _against_length(report: BenchmarkReport, predictor: str) -> str:
+    rmse, length = report.metrics[predictor]["rmse"].value, report.baselines["length"]["rmse"].value
+    difference = report.over_baselines[predictor]["length"]
+    numbers = f"RMSE {_points(rmse)} against {_points(length)}, difference {_unmarked(difference)}"
+    baseline = "the length of the response alone (a line fitted to these very items)"
+    return _said(difference, numbers, len(set(report.scored.questions)), baseline)
 
 
 def _against_question(report: BenchmarkReport, predictor: str) -> str:
@@ -145,7 +171,7 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
     failures, mass = _value(report, predictor, "failure_rate"), report.metrics[predictor]["score_mass"].value
     if failures > MANY_FAILURES:
         what = (
-            "see how CoTs ended, raise generation.max_cot_tokens, or read by evaluation.main_predictor=rail"
+            "see how CoTs ended, and raise generation.max_cot_tokens" + _or_read_by(report, predictor, "rail")
             if predictor in _WRITTEN
             else "see what became of the prompts, and set data.overlong=shorten or a model with a longer context where they were dropped"
         )
@@ -154,7 +180,7 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
         share = format_number(mass, "score_mass")
         yield (
             f"the grid has {share} of the probability where the score is read, which pulls the prediction towards 0: train longer or "
-            "with a higher optimizer.lr, or read by evaluation.main_predictor=rail_normalized"
+            f"with a higher optimizer.lr{_or_read_by(report, predictor, 'rail_normalized')}"
         )
     r = report.metrics[predictor]["pearson_r"]
     if outcome in (WORSE, NOT_DISTINGUISHED) and r.low is not None and r.low > 0:
@@ -163,7 +189,7 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
             "neither trained nor tested on"
         )
     if outcome in (WORSE, NOT_DISTINGUISHED):
-        yield "read preview.txt of the fit stage: the prompt must show what raters judge by (prompt=rubric)"
+        yield f"read preview.txt of the fit stage: {_ABOUT_RUBRIC[report.rubric]}"
         yield "train on more rows, for longer (train.max_epochs), or with another optimizer.lr"
         yield "read the worst items: wrong scores and missing context show there"
     if outcome == NOT_DISTINGUISHED:
@@ -174,7 +200,18 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
         yield from _advice_when_better(report, predictor)
 
 
+def _or_read_by(report: BenchmarkReport, predictor: str, other: str) -> str:
+    """Names another predictor where its RMSE on this benchmark is lower; "" where it is not, or was not measured."""
+    rmse, others = report.metrics[predictor]["rmse"].value, report.metrics.get(other, {}).get("rmse", Estimate(None)).value
+    if rmse is None or others is None or others >= rmse:
+        return ""
+    return f", or read by evaluation.main_predictor={other} (RMSE {_points(others)} here)"
+
+
 def _advice_when_better(report: BenchmarkReport, predictor: str) -> Iterator[str]:
+    over_length = report.over_baselines[predictor].get("length")
+    if over_length is not None and _length_tells(report, predictor) and _side(over_length, MIN_QUESTIONS) != BETTER:
+        yield "it may say little more than how long a response is: look for long responses with low true scores among the worst items"
     over_question = report.over_baselines[predictor].get("question_mean")
     if over_question is not None and _side(over_question, MIN_QUESTIONS) != BETTER:
         yield "it may tell questions apart more than responses: look at responses to the same question among the worst items"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from tract.evaluation.results import (
     METRICS_FILE,
     PREDICTIONS_FILE,
     PREDICTIONS_TABLE,
+    RUBRIC_ABSENT,
+    RUBRIC_HIDDEN,
+    RUBRIC_SHOWN,
     BenchmarkReport,
     Estimate,
     Evaluation,
@@ -106,7 +109,11 @@ class EvaluateStage:
         own, others = self._scored(predictions), {} if other is None else self._scored(other)
         grid, predictors = predictions.grid, self.cfg.evaluation.predictors
         reports = tuple(
-            replace(self._report(own[name], grid, others.get(name), names[1]), agreement=agreement_of(predictions.of[name][0]))
+            replace(
+                self._report(own[name], grid, others.get(name), names[1]),
+                agreement=agreement_of(predictions.of[name][0]),
+                rubric=rubric_shown(predictions.of[name][0], self.predicted.manifest.get("shown_fields")),
+            )
             for name in base_benchmarks(self.predicted)
         )
         shown: tuple[tuple[str, tuple[BenchmarkReport, ...]], ...] = ()
@@ -174,6 +181,19 @@ class EvaluateStage:
             ("bootstrap resamples", self.cfg.evaluation.resamples),
         ]
         return tuple(facts)
+
+
+def rubric_shown(items: Sequence[Item], fields: Collection[str] | None) -> str | None:
+    """Whether prompts show what the items are judged by; None where that is not known, as in finished prompts.
+
+    Args:
+        fields: those that the judge's prompts show, as the manifest of its predict stage has them.
+    """
+    if fields is None:
+        return None
+    if not any(item.rubric and (item.rubric["criteria"] or any(item.rubric["descriptions"].values())) for item in items):
+        return RUBRIC_ABSENT
+    return RUBRIC_SHOWN if {"criteria", "score_descriptions", "rubric"} & set(fields) else RUBRIC_HIDDEN
 
 
 def agreement_of(items: Sequence[Item]) -> RaterAgreement | None:

@@ -141,10 +141,12 @@ class PredictStage:
             counts = {each.benchmark.name: self._judge_benchmark(each, judge, folder.working) for each in asked}
         if not here().is_first:
             return {}
+        template = worded_for(self.cfg, self.judge.template)
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
         (folder.working / JUDGE_FILE).write_text(json.dumps({"name": self.judge.name, **layout}, indent=2) + "\n", encoding="utf-8")
         return {
             "judge": {"name": self.judge.name, "model": self.judge.model_name, "weights": str(self.judge.folder or "")},
+            "shown_fields": sorted(template.shown_fields) if template.source == "template" else None,
             "prompt_budget": self._lengths.prompt,
             "benchmarks": counts,
         }

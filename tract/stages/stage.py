@@ -29,6 +29,8 @@ IMMATERIAL_CODE = (
     "tract.counts",
     "tract.durable",
     "tract.errors",
+    "tract.near_names",
+    "tract.quiet_libraries",
     # Which of two exact ways sequences take; what was decided is part of the key.
     "tract.exactness",
     "tract.small_model",
