@@ -19,6 +19,7 @@ from tract.compare.variants import Variant, differing_keys, variants_of
 from tract.errors import DataError
 from tract.evaluation.cells import format_number
 from tract.evaluation.results import METRICS_FILE
+from tract.stages.fit_stages import FIT_STAGES, not_comparable, validated_on
 from tract.stages.products import read_manifest
 
 # Of the metrics of an evaluation; of the others more is better.
@@ -136,7 +137,7 @@ def _measure(variants: Sequence[Variant]) -> tuple[Measure | None, str]:
     monitors = {(str(run.config["train.monitor"]), str(run.config["train.monitor_mode"])) for run in trained}
     if len(monitors) > 1:
         return None, f"they were trained by several train.monitor ({', '.join(sorted(name for name, _ in monitors))}); {_more(variants)}"
-    if len(kinds := {_validated_on(run) for run in trained}) > 1 and "annotated CoTs" in kinds:
+    if not_comparable({_validated_on(run) for run in trained}):
         told = "training validated some of them on annotated CoTs, which can give a score away, and others without"
         return None, f"{told}, so these numbers cannot be compared; {_more(variants)}"
     (name, mode) = monitors.pop()
@@ -158,10 +159,8 @@ def _other_items(variants: Sequence[Variant]) -> str:
 
 
 def _validated_on(run: Run) -> str:
-    """What the validation of the judge's training gave it to read."""
-    if run.config.get("objective.use_cot") is False:
-        return "no CoTs"
-    return "generated CoTs" if "stage2" in run.stages else "annotated CoTs"
+    stage = next((stage for stage in FIT_STAGES if stage in run.stages), "")
+    return validated_on(stage, use_cot=run.config.get("objective.use_cot") is not False)
 
 
 def _content(run: Run) -> dict[str, Any]:
