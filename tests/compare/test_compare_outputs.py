@@ -241,6 +241,17 @@ def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Pa
     assert markdown(own).startswith("# Comparison of runs: given, plain, tract\n")
 
 
+def test_the_figure_s_caption_tells_whether_there_are_intervals(tmp_path: Path, comparison: Comparison) -> None:
+    options = replace(comparison.options, predictors=None, metrics=("rmse",), resamples=0)
+    for seed in (0, 1):
+        make_run(tmp_path, 0.5, seed=seed)
+    few = str(files_of(compare(find_runs([tmp_path / "runs"]), options), [], tmp_path)["index.html"])
+    assert "All variants on test: means, of too few seeds for intervals." in few
+    make_run(tmp_path, 0.5, seed=2)
+    enough = str(files_of(compare(find_runs([tmp_path / "runs"]), options), [], tmp_path)["index.html"])
+    assert "All variants on test: means with their intervals." in enough
+
+
 def test_a_difference_that_is_zero_as_it_is_printed_is_not_marked() -> None:
     def shown(*numbers: float) -> str:
         estimate = Estimate(*numbers)
