@@ -20,7 +20,7 @@ from tract.compare.best import best_lines
 from tract.compare.runs import Run, find_runs, run_of
 from tract.entry import launch
 from tract.errors import ConfigError
-from tract.records import COMPLETE, SWEEP, RunRecord, records_below
+from tract.records import COMPLETE, FAILED, SWEEP, RunRecord, records_below
 from tract.stages.identity import StageIdentity
 from tract.stages.products import write_manifest
 
@@ -197,6 +197,25 @@ def test_the_end_of_a_multirun_names_the_best_of_its_own_jobs_beside_those_that_
     assert shlex.split(lines[-1])[-2:] == ["compare", "my runs/jobs/multirun"]
     assert old.product.name not in said.out
     assert said.err.splitlines()[-2].startswith("1 of 3 jobs did not complete; ")
+
+
+def test_a_job_that_two_records_tell_of_failed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failure in the process of a stage is recorded there too, by the configuration as it was decided."""
+
+    def task(cfg: DictConfig) -> None:
+        hydra = HydraConfig.get()
+        of_stage = RunRecord(FAILED, {"seed": cfg.seed}, message="no", sweep=os.environ[SWEEP], job=int(hydra.job.num))
+        of_stage.write(Path(hydra.sweep.dir))
+        if cfg.seed == 0:
+            raise ConfigError("no, and more")
+        RunRecord(COMPLETE, {"b": 1}, sweep=os.environ[SWEEP], job=int(hydra.job.num)).write(Path(hydra.sweep.dir))
+
+    assert ended(monkeypatch, task, "seed=0,1", f"paths.runs={tmp_path}/runs") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].startswith("1 of 2 jobs did not complete; ")
+    assert lines[-1] == "error: job #0: no, and more (seed=0)"
 
 
 def test_a_multirun_whose_jobs_cannot_be_read_ends_all_the_same(
