@@ -81,6 +81,18 @@ def best_lines(runs: Sequence[Run]) -> list[str]:
     return _lines(ranked, measure, len(variants))
 
 
+def choice(variants: Sequence[Variant]) -> tuple[Measure, Variant] | None:
+    """The variant that the end of a sweep names as the best, and by what; None where it names none, or there is nothing to choose from."""
+    try:
+        measure, _ = _measure(variants)
+        ranked = [] if measure is None else ranking(variants, measure)
+    except DataError:  # of a judge that was removed; its evaluation is there
+        return None
+    if measure is None or len(ranked) < 2 or ranked[0].mean == ranked[1].mean:
+        return None
+    return measure, ranked[0].variant
+
+
 def ranking(variants: Sequence[Variant], measure: Measure) -> list[Ranked]:
     """The variants that the measure is defined for, the best first."""
     found = []
@@ -134,7 +146,7 @@ def _measure(variants: Sequence[Variant]) -> tuple[Measure | None, str]:
     trained = [run for run in runs if run.judge is not None]
     if not trained:
         return None, f"nothing but the test split measured them, which is not for choosing; {_more(variants)}"
-    monitors = {(str(run.config["train.monitor"]), str(run.config["train.monitor_mode"])) for run in trained}
+    monitors = {(str(run.config.get("train.monitor")), str(run.config.get("train.monitor_mode"))) for run in trained}
     if len(monitors) > 1:
         return None, f"they were trained by several train.monitor ({', '.join(sorted(name for name, _ in monitors))}); {_more(variants)}"
     if not_comparable({_validated_on(run) for run in trained}):
