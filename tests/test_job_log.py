@@ -62,6 +62,16 @@ def test_a_job_shows_two_lines_and_keeps_its_log(
         assert "look here, ***" in text
 
 
+def test_a_job_is_told_by_its_variant_and_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_jobs(monkeypatch, lambda cfg: None, tmp_path, "objective.lambda=0,1", "seed=3,4")
+    told = [line.partition("; log: ")[0] for line in capfd.readouterr().out.splitlines() if "; log: " in line]
+    assert told == [
+        f"job #{k}: objective.lambda={weight}, seed {seed}" for k, (weight, seed) in enumerate([(0, 3), (0, 4), (1, 3), (1, 4)])
+    ]
+
+
 def test_the_error_of_a_job_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def task(cfg: DictConfig) -> None:
         raise ConfigError("seed: 0 is taken")

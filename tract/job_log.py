@@ -52,7 +52,9 @@ def variant_of(cfg: DictConfig) -> str:
     """What tells a job from the others: its variant, else what it was given beyond the words of the command."""
     command = {word.casefold() for word in sys.argv}  # Hydra writes False for false
     given = [override for override in HydraConfig.get().overrides.task if override.casefold() not in command]
-    return masked_text(str(OmegaConf.select(cfg, "run.variant") or " ".join(given) or "as given"))
+    variant, seed = OmegaConf.select(cfg, "run.variant"), OmegaConf.select(cfg, "seed")
+    # A variant holds no seed, which a job may have been given all the same.
+    return masked_text(f"{variant}, seed {seed}" if variant else " ".join(given) or "as given")
 
 
 def how_it_ended(record: RunRecord | None, folder: Path, seconds: float) -> str:

@@ -164,7 +164,7 @@ def tell_end() -> bool:
         folder = _started.pop()
         found = [(path, record) for path, record in records_below(folder / FOLDER) if record.sweep == os.environ.get(SWEEP)]
         _tell_best(folder, [(path, record) for path, record in found if record.status == COMPLETE])
-        ended |= _tell_failures([record for _, record in found])
+        ended |= _tell_failures(_one_each([record for _, record in found]))
     return ended
 
 
@@ -186,6 +186,17 @@ def _tell_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
     if runs:
         shown = os.path.relpath(folder)
         say(masked_text("\n".join([*lines, f"compare: {tract_command('compare', str(folder) if shown.startswith('..') else shown)}"])))
+
+
+def _one_each(found: list[RunRecord]) -> list[RunRecord]:
+    """One record of each job: that of its completion, else the one that says most.
+
+    A failure in the process of a stage is recorded there, by the configuration as it was decided, and by the job.
+    """
+    told = sorted(found, key=lambda record: (record.status == COMPLETE, len(record.message)))
+    return list({record.job: record for record in told if record.job is not None}.values()) + [
+        record for record in told if record.job is None
+    ]
 
 
 def _tell_failures(found: list[RunRecord]) -> bool:

@@ -17,10 +17,13 @@ from made_runs import NO_RECORD, items_of, make_run
 from omegaconf import DictConfig
 
 from tract.compare.best import best_lines
+from tract.compare.comparison import compare
+from tract.compare.options import DEFAULT_METRICS, Options
 from tract.compare.runs import Run, find_runs, run_of
+from tract.compare.tables import markdown, terminal
 from tract.entry import launch
 from tract.errors import ConfigError
-from tract.records import COMPLETE, SWEEP, RunRecord, records_below
+from tract.records import COMPLETE, FAILED, SWEEP, RunRecord, records_below
 from tract.stages.identity import StageIdentity
 from tract.stages.products import write_manifest
 
@@ -197,6 +200,52 @@ def test_the_end_of_a_multirun_names_the_best_of_its_own_jobs_beside_those_that_
     assert shlex.split(lines[-1])[-2:] == ["compare", "my runs/jobs/multirun"]
     assert old.product.name not in said.out
     assert said.err.splitlines()[-2].startswith("1 of 3 jobs did not complete; ")
+
+
+def test_a_comparison_marks_what_the_end_of_the_sweep_names(tmp_path: Path) -> None:
+    """Though it is the worse one on the test split."""
+    for seed in (0, 1):
+        trained(tmp_path, 0.9, noise=0.3, seed=seed, objective__lambda=0.0)
+        trained(tmp_path, 0.4, noise=1.5, seed=seed, objective__lambda=1.0)
+    assert "objective.lambda=1 (0.400, mean of 2 seeds)" in said(tmp_path).splitlines()[0]
+    own = compare(find_runs([tmp_path / "runs" / "sweep"]), Options(None, None, DEFAULT_METRICS, 0.95, 0))
+    assert [row.variant for row in own.tables[0].rows][:2] == ["objective.lambda=0", "objective.lambda=1"]
+    for text in (terminal(own), markdown(own)):
+        assert "objective.lambda=1 (best val/rmse)" in text
+        assert "objective.lambda=0 (best" not in text
+    assert '"best val/rmse" is what the end of a sweep chooses' in markdown(own)
+
+
+def test_without_validation_two_seeds_have_no_best(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        trained(tmp_path, None, noise=0.3, seed=seed, objective__lambda=0.0)
+        trained(tmp_path, None, noise=1.5, seed=seed, objective__lambda=1.0)
+    own = compare(find_runs([tmp_path / "runs" / "sweep"]), Options(None, None, DEFAULT_METRICS, 0.95, 0))
+    assert [table.best for table in own.tables] == [()]
+    assert "(best" not in terminal(own) + markdown(own)
+    trained(tmp_path, None, noise=0.3, seed=2, objective__lambda=0.0)
+    own = compare(find_runs([tmp_path / "runs" / "sweep"]), Options(None, None, DEFAULT_METRICS, 0.95, 0))
+    assert "objective.lambda=0 (best Pearson r)" in markdown(own)
+    assert "objective.lambda=0 (best)" in terminal(own)
+
+
+def test_a_job_that_two_records_tell_of_failed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failure in the process of a stage is recorded there too, by the configuration as it was decided."""
+
+    def task(cfg: DictConfig) -> None:
+        hydra = HydraConfig.get()
+        of_stage = RunRecord(FAILED, {"seed": cfg.seed}, message="no", sweep=os.environ[SWEEP], job=int(hydra.job.num))
+        of_stage.write(Path(hydra.sweep.dir))
+        if cfg.seed == 0:
+            raise ConfigError("no, and more")
+        RunRecord(COMPLETE, {"b": 1}, sweep=os.environ[SWEEP], job=int(hydra.job.num)).write(Path(hydra.sweep.dir))
+
+    assert ended(monkeypatch, task, "seed=0,1", f"paths.runs={tmp_path}/runs") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].startswith("1 of 2 jobs did not complete; ")
+    assert lines[-1].startswith("error: job #0: no, and more (")
 
 
 def test_a_multirun_whose_jobs_cannot_be_read_ends_all_the_same(

@@ -21,7 +21,7 @@ from tract.compare.csv_table import COLUMNS, csv_text
 from tract.compare.files import files_of
 from tract.compare.intervals import QUESTIONS, SEEDS, Difference, Mean
 from tract.compare.runs import find_runs
-from tract.compare.tables import difference_cell, markdown, mean_cell, short_metrics, tables_of, terminal
+from tract.compare.tables import difference_cell, markdown, marked_label, mean_cell, order_of, short_metrics, tables_of, terminal
 from tract.evaluation.cells import printable
 from tract.evaluation.results import Estimate
 
@@ -239,6 +239,41 @@ def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Pa
         assert "given (not trained)" in text
     assert "best first, by RMSE" in terminal(own)
     assert markdown(own).startswith("# Comparison of runs: given, plain, tract\n")
+
+
+def test_the_best_of_one_metric_is_not_marked_in_the_table_of_another(tmp_path: Path, comparison: Comparison) -> None:
+    make_run(tmp_path, 0.5, run__name="good " + "x" * 30)
+    make_run(tmp_path, 0.9, run__name="bad " + "x" * 30)
+    own = compare(find_runs([tmp_path / "runs"]), replace(comparison.options, predictors=None, resamples=0))
+    (table,) = own.tables
+    assert marked_label(own, table, 0, ["pearson_r"]).endswith(" (best)")
+    assert marked_label(own, table, 0, ["pearson_r", "rmse"]).endswith(" (best Pearson r)")
+    assert "best" not in marked_label(own, table, 0, ["rmse"])
+    assert '"best Pearson r" is the best mean on these items' in order_of(own)
+
+
+def test_no_two_variants_look_the_same_in_the_terminal(tmp_path: Path, comparison: Comparison) -> None:
+    for name in (
+        "start of it, then a middle A that differs, and the end of it",
+        "start of it, then a middle B that differs, and the end of it",
+    ):
+        make_run(tmp_path, 0.5, run__name=name)
+    own = compare(find_runs([tmp_path / "runs"]), replace(comparison.options, predictors=None, resamples=0))
+    lines = [line for line in terminal(own).splitlines() if line.startswith("start")]
+    shown = [re.split(r" \(best|  ", line)[0] for line in lines]
+    assert len(set(shown)) == 2
+    assert "middle A" in terminal(own)
+
+
+def test_the_figure_s_caption_tells_whether_there_are_intervals(tmp_path: Path, comparison: Comparison) -> None:
+    options = replace(comparison.options, predictors=None, metrics=("rmse",), resamples=0)
+    for seed in (0, 1):
+        make_run(tmp_path, 0.5, seed=seed)
+    few = str(files_of(compare(find_runs([tmp_path / "runs"]), options), [], tmp_path)["index.html"])
+    assert "All variants on test: means, of too few seeds for intervals." in few
+    make_run(tmp_path, 0.5, seed=2)
+    enough = str(files_of(compare(find_runs([tmp_path / "runs"]), options), [], tmp_path)["index.html"])
+    assert "All variants on test: means with their intervals." in enough
 
 
 def test_a_difference_that_is_zero_as_it_is_printed_is_not_marked() -> None:

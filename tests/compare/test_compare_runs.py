@@ -155,9 +155,15 @@ def test_a_judge_stands_for_its_evaluations(tmp_path: Path) -> None:
     for name in ("stage2-1", "predict-1"):
         (run,) = find_runs([store / name]).runs
         assert run.product.resolve() == made.product
-    with pytest.raises(DataError, match=r"stage2-2: is a stage without an evaluation beside it; give the evaluation that `python evaluate"):
+    with pytest.raises(
+        DataError, match=r"stage2-2: is a stage without an evaluation beside it; evaluate it with .* judge=\S+2 run.name=NAME`"
+    ):
         find_runs([store / "stage2-2"])
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported" / "judge_config.json").write_text("{}")
-    with pytest.raises(DataError, match="exported: is an exported judge without an evaluation beside it"):
+    from_run = "exported: is an exported judge, which holds no evaluation; give the folder of the run that it was exported from"
+    with pytest.raises(DataError, match=f"{from_run}, or evaluate it with the settings of its experiment"):
+        find_runs([tmp_path / "exported"])
+    (tmp_path / "exported" / "judge_config.json").write_text('{"training": {"run": "own", "seed": 3}}')
+    with pytest.raises(DataError, match=rf"{from_run}, own with seed 3 \(runs/own\), or .*run.name=NAME`, and give .* runs/NAME$"):
         find_runs([tmp_path / "exported"])

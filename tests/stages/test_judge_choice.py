@@ -302,3 +302,34 @@ def test_what_is_no_folder(made: Made, tmp_path: Path, monkeypatch: pytest.Monke
     ):
         with pytest.raises(ConfigError, match=message):
             locate_judge(spec)
+
+
+def test_what_annotated_cots_validated_is_not_compared(made: Made) -> None:
+    first = made.stage("stage1", rmse=0.3, objective={"use_cot": True})
+    made.link("sweep/stage1_only/seed0", first)
+    second = made.pipeline("sweep/tract/seed0", rmse=0.7)
+    best = Choice(best="val/rmse")
+    said = refused(made.root / "sweep", best)
+    assert said.startswith("best: val/rmse cannot be compared, since training validated some of these judges on annotated CoTs, ")
+    assert (
+        f"{made.root}/sweep/stage1_only/seed0 (variant stage1_only, seed 0, stage1-{first.name[-10:]}, val/rmse 0.3) on annotated" in said
+    )
+    assert f"{made.root}/sweep/tract/seed0 (variant tract, " in said
+    assert "'evaluation.benchmarks=[val,test]'" in said
+    # Among those of one kind the best is taken, and a judge without CoTs is compared to one with its own.
+    other = made.pipeline("sweep/tract/seed1", rmse=0.6)
+    assert chosen_judge(made.root / "sweep", Choice(best="val/rmse", variant="tract")).path.resolve() == other
+    plain = made.stage("stage1", rmse=0.5, objective={"use_cot": False})
+    made.link("plain/no_cot/seed0", plain)
+    made.link("plain/tract/seed0", second)
+    assert chosen_judge(made.root / "plain", best).path.resolve() == plain
+
+
+def test_judges_of_one_variant_are_told_apart_by_their_settings(made: Made) -> None:
+    """A sweep that was repeated with another fixed override."""
+    both = [made.pipeline("sweep/objective.lambda=1/seed0", optimizer={"lr": lr}) for lr in (0.001, 0.0002)]
+    made.pipeline("sweep/objective.lambda=0/seed0", optimizer={"lr": 0.001}, objective={"lambda": 0})
+    said = refused(made.root / "sweep")
+    for stage, rate in zip(both, (0.001, 0.0002), strict=True):
+        assert f"{stage.name} (variant objective.lambda=1, seed 0, optimizer.lr={rate}, {stage.name})" in said
+    assert "(variant objective.lambda=0, seed 0, stage2-" in said

@@ -84,7 +84,8 @@ def test_what_is_printed_at_the_end_of_every_pipeline_is_a_valid_command(what: s
     lines = next_commands(cfg, JUDGE)
     evaluated, trained, repeated = (dict(), dict(), [])  # type: ignore[var-annotated]
     for line in lines:
-        for script, found in composed_of(line):
+        jobs = composed_of(line)
+        for script, found in jobs:
             assert (found.data, found.model, found.prompt, found.paths) == (cfg.data, cfg.model, cfg.prompt, cfg.paths), line
             assert (found.run.name, found.pipeline, found.force, found.dry_run) == (
                 cfg.run.name,
@@ -96,11 +97,11 @@ def test_what_is_printed_at_the_end_of_every_pipeline_is_a_valid_command(what: s
                 assert (found.judge, found.stages) == (JUDGE, ["predict", "evaluate"])
                 assert found.compare_to not in (None, "stage1")
                 evaluated[line] = found
-            elif found.seed == cfg.seed:
+            elif len(jobs) == 1:
                 trained[line] = found
             else:
                 repeated.append(found.seed)
-    assert repeated == [cfg.seed + 1, cfg.seed + 2]
+    assert repeated == [cfg.seed, cfg.seed + 1, cfg.seed + 2]
     sensible(cfg, list(evaluated.values()), list(trained.values()))
 
 
@@ -163,7 +164,7 @@ def test_what_own_rows_print_runs(tmp_path: Path) -> None:
     assert "one variant, val/rmse in training: own (" in said
     (compare,) = [line.partition("compare: ")[2] for line in said.splitlines() if line.startswith("compare: ")]
     assert shlex.split(compare)[-1] == "my runs, [1]/own/multirun"
-    assert "2 seeds, no interval over seeds; give at least 3" in run(shlex.split(compare))
+    assert "[95 % interval over seeds]" in run(shlex.split(compare)), "three, with the first run"
 
 
 def test_a_job_of_a_multirun_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def test_a_folder_of_the_user_s_own_and_the_way_to_start_stay(
         words = shlex.split(line)
         assert words[0] == (str(tmp_path / "tract") if len(start) == 2 else command_line.interpreter()), line
         jobs = launched(monkeypatch, words[1:] if len(start) == 1 else words)
-        assert [job.data for job, _ in jobs] == [cfg.data] * (2 if "-m" in words else 1)
+        assert [job.data for job, _ in jobs] == [cfg.data] * (3 if "-m" in words else 1)
         assert [job.prompt for job, _ in jobs] == [cfg.prompt] * len(jobs)
 
 

@@ -292,9 +292,9 @@ def test_every_stage_is_a_run_with_the_resolved_configuration(logged: tuple[Tiny
         assert file.summary["product/path"] in tiny.store
     said = [line for line in lines if line.startswith("W&B: ")]
     assert said == [
-        f"W&B: this run was logged offline; with a key, this uploads it: wandb sync --yes {tiny.root}/runs/wandb/offline-run-*-tiny-s0-*"
+        f"W&B: this run was logged offline; with a key, this uploads it:\n  wandb sync --yes {tiny.root}/runs/wandb/offline-run-*-tiny-s0-*"
     ]
-    assert len(expanded(said[0].partition("uploads it: ")[2])) == 6  # the seed LLM's predictions too
+    assert len(expanded(said[0].partition("uploads it:\n  ")[2])) == 6  # the seed LLM's predictions too
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tract.compare.variants import Variant, differing_keys, variants_of
 from tract.errors import DataError
 from tract.evaluation.cells import format_number
 from tract.evaluation.results import METRICS_FILE
+from tract.stages.fit_stages import FIT_STAGES, not_comparable, validated_on
 from tract.stages.products import read_manifest
 
 # Of the metrics of an evaluation; of the others more is better.
@@ -80,6 +81,18 @@ def best_lines(runs: Sequence[Run]) -> list[str]:
     return _lines(ranked, measure, len(variants))
 
 
+def choice(variants: Sequence[Variant]) -> tuple[Measure, Variant] | None:
+    """The variant that the end of a sweep names as the best, and by what; None where it names none, or there is nothing to choose from."""
+    try:
+        measure, _ = _measure(variants)
+        ranked = [] if measure is None else ranking(variants, measure)
+    except DataError:  # of a judge that was removed; its evaluation is there
+        return None
+    if measure is None or len(ranked) < 2 or ranked[0].mean == ranked[1].mean:
+        return None
+    return measure, ranked[0].variant
+
+
 def ranking(variants: Sequence[Variant], measure: Measure) -> list[Ranked]:
     """The variants that the measure is defined for, the best first."""
     found = []
@@ -133,10 +146,10 @@ def _measure(variants: Sequence[Variant]) -> tuple[Measure | None, str]:
     trained = [run for run in runs if run.judge is not None]
     if not trained:
         return None, f"nothing but the test split measured them, which is not for choosing; {_more(variants)}"
-    monitors = {(str(run.config["train.monitor"]), str(run.config["train.monitor_mode"])) for run in trained}
+    monitors = {(str(run.config.get("train.monitor")), str(run.config.get("train.monitor_mode"))) for run in trained}
     if len(monitors) > 1:
         return None, f"they were trained by several train.monitor ({', '.join(sorted(name for name, _ in monitors))}); {_more(variants)}"
-    if len(kinds := {_validated_on(run) for run in trained}) > 1 and "annotated CoTs" in kinds:
+    if not_comparable({_validated_on(run) for run in trained}):
         told = "training validated some of them on annotated CoTs, which can give a score away, and others without"
         return None, f"{told}, so these numbers cannot be compared; {_more(variants)}"
     (name, mode) = monitors.pop()
@@ -158,10 +171,8 @@ def _other_items(variants: Sequence[Variant]) -> str:
 
 
 def _validated_on(run: Run) -> str:
-    """What the validation of the judge's training gave it to read."""
-    if run.config.get("objective.use_cot") is False:
-        return "no CoTs"
-    return "generated CoTs" if "stage2" in run.stages else "annotated CoTs"
+    stage = next((stage for stage in FIT_STAGES if stage in run.stages), "")
+    return validated_on(stage, use_cot=run.config.get("objective.use_cot") is not False)
 
 
 def _content(run: Run) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from tract.compare.best import LESS_IS_BETTER
+from tract.compare.best import LESS_IS_BETTER, Measure, choice
 from tract.compare.differences import differences_to
 from tract.compare.intervals import MIN_SEEDS, Difference, Mean, mean_of
 from tract.compare.options import DEFAULT_BASELINE, Options
@@ -51,7 +51,8 @@ class BenchmarkTable:
     Attributes:
         items, questions: how much it holds. rows: of the variants, the best by the main metric first, then of the constant baseline.
         reference: place among the rows of what differences are to; None without one. notes: what is missing or left out, and why.
-        best: places of the rows with the best mean of the main metric; empty where there is nothing to choose from.
+        best: places of the rows to be marked as the best: of the variant that validation chooses, else those with the best mean of the main
+            metric, if it has an interval; empty where there is nothing to choose from.
     """
 
     benchmark: str
@@ -65,13 +66,18 @@ class BenchmarkTable:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that tables, plots and the page show."""
+    """Everything that tables, plots and the page show.
+
+    Attributes:
+        chosen_by: what validation chose the best variant by, as the end of a sweep does, such as "val/rmse"; empty where it chose none.
+    """
 
     options: Options
     baseline: str
     variants: tuple[Variant, ...]
     tables: tuple[BenchmarkTable, ...]
     left_out: tuple[LeftOut, ...]
+    chosen_by: str = ""
 
 
 def compare(found: Found, options: Options) -> Comparison:
@@ -98,8 +104,10 @@ def compare(found: Found, options: Options) -> Comparison:
     evaluated = [(variant, {seed: results(run) for seed, run in variant.runs.items()}) for variant in variants]
     _check_predictors([found for _, runs in evaluated for found in runs.values()], options.predictors)
     names = _benchmarks(evaluated)
-    tables = tuple(_table(evaluated, baseline, name, options) for name in names)
-    return Comparison(options, baseline.label, variants, tables, (*found.left_out, *replaced))
+    chosen = choice(variants)
+    tables = tuple(_table(evaluated, baseline, name, options, chosen) for name in names)
+    left_out = (*found.left_out, *replaced)
+    return Comparison(options, baseline.label, variants, tables, left_out, "" if chosen is None else chosen[0].name)
 
 
 def _baseline(variants: Sequence[Variant], wanted: str | None) -> Variant:
@@ -132,7 +140,9 @@ def _benchmarks(evaluated: Evaluated) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _table(evaluated: Evaluated, baseline: Variant, benchmark: str, options: Options) -> BenchmarkTable:
+def _table(
+    evaluated: Evaluated, baseline: Variant, benchmark: str, options: Options, chosen: tuple[Measure, Variant] | None
+) -> BenchmarkTable:
     readings = readings_of(evaluated, benchmark, options.predictors)
     notes = _absences(evaluated, readings, benchmark)
     reference = _reference(readings, baseline)
@@ -147,11 +157,14 @@ def _table(evaluated: Evaluated, baseline: Variant, benchmark: str, options: Opt
         notes += more
     rows = [_row(reading, difference, options) for reading, difference in zip(readings, differences, strict=True)]
     main = None if reference is None else rows[readings.index(reference)]
+    best = None if chosen is None else _reference(readings, chosen[1])
+    of_best = None if best is None else rows[readings.index(best)]
     rows.sort(key=lambda row: _rank(row, options.metrics[0]))
     if few := dict.fromkeys(_name(row, rows) for row in rows if row.predictor != CONSTANT and 1 < len(row.seeds) < MIN_SEEDS):
         notes.append(f"{', '.join(few)}: 2 seeds, no interval over seeds; give at least {MIN_SEEDS}")
     place = next((k for k, row in enumerate(rows) if row is main), None)
-    return BenchmarkTable(benchmark, items, questions, tuple(rows), place, tuple(notes), _best(rows, options.metrics[0]))
+    places = _best(rows, options.metrics[0]) if chosen is None else tuple(k for k, row in enumerate(rows) if row is of_best)
+    return BenchmarkTable(benchmark, items, questions, tuple(rows), place, tuple(notes), places)
 
 
 def _rank(row: Row, metric: str) -> tuple[bool, bool, float]:
@@ -161,9 +174,11 @@ def _rank(row: Row, metric: str) -> tuple[bool, bool, float]:
 
 
 def _best(rows: Sequence[Row], metric: str) -> tuple[int, ...]:
-    """Places of the rows with the best value, of more than one that has a value."""
-    known = [_rank(row, metric) for row in rows if row.predictor != CONSTANT and row.means[metric].estimate.value is not None]
-    return tuple(k for k, row in enumerate(rows) if len(known) > 1 and _rank(row, metric) == known[0])
+    """Places of the rows with the best value, of more than one that has a value; none where it has no interval, as of two seeds."""
+    known = [row for row in rows if row.predictor != CONSTANT and row.means[metric].estimate.value is not None]
+    if len(known) < 2 or not known[0].means[metric].kind:
+        return ()
+    return tuple(k for k, row in enumerate(rows) if _rank(row, metric) == _rank(known[0], metric))
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:

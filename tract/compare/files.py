@@ -40,7 +40,9 @@ def _images(comparison: Comparison, table: BenchmarkTable, name: str) -> list[Im
         return []
     metrics, interval = comparison.options.metrics, percent(comparison)
     bars = bars_png(table, metrics, interval)
-    images = [Image(f"bars_{name}.png", bars, f"All variants on {table.benchmark}: means with their intervals.")]
+    known = any(mean.kind for row in table.rows if row.predictor != CONSTANT for mean in row.means.values())
+    shown = "means with their intervals" if known else "means, of too few seeds for intervals"
+    images = [Image(f"bars_{name}.png", bars, f"All variants on {table.benchmark}: {shown}.")]
     for curve in curves_of(comparison.variants):
         if (png := curve_png(table, curve, metrics, interval)) is not None:
             kind = _CURVE_NAMES.get(curve.key, f"curve_{_plain(curve.key)}")

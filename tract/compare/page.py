@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from tract.compare.comparison import BenchmarkTable, Comparison
 from tract.compare.runs import REPORT_FILE, Run
-from tract.compare.tables import marked_label, meanings, order_of, percent, size, tables_of, title_of, untrained_labels
+from tract.compare.tables import marked_label, meanings, order_of, percent, size, tables_of, title_of
 from tract.compare.variants import NAMES, Variant, differing_keys, setting
 from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.plots import data_uri
@@ -69,7 +69,7 @@ def _facts(comparison: Comparison, folders: Sequence[str]) -> list[tuple[str, An
 
 def _section(comparison: Comparison, table: BenchmarkTable, images: Sequence[Image]) -> dict[str, Any]:
     """What the template shows of one benchmark."""
-    labels = [marked_label(table, k, untrained_labels(comparison)) for k in range(len(table.rows))]
+    labels = [marked_label(comparison, table, k, comparison.options.metrics) for k in range(len(table.rows))]
     names = [(label, row.predictor) for label, row in zip(labels, table.rows, strict=True)]
     return {
         "benchmark": table.benchmark,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,11 +135,28 @@ def _called(run: Run) -> tuple[object, ...]:
 
 
 def _no_run(folder: Path) -> str:
-    """Why there is nothing to compare in a folder."""
-    judge = "an exported judge" if (folder / _EXPORTED).is_file() else "a stage" if (folder / MANIFEST).is_file() else None
-    if judge is None:
-        return f"{folder}: no run to compare; looked for {_LOOKED_FOR} in it and below"
-    return f"{folder}: is {judge} without an evaluation beside it; give the evaluation that `python evaluate.py judge={folder}` makes"
+    """Why there is nothing to compare in a folder, and what to give instead."""
+    anew = (
+        f"evaluate it with the settings of its experiment and a name of its own, `python evaluate.py experiment=EXPERIMENT judge={folder} "
+        "run.name=NAME`, and give the folder of that run, runs/NAME"
+    )
+    if (folder / _EXPORTED).is_file():
+        return f"{folder}: is an exported judge, which holds no evaluation; give {_origin(folder)}, or {anew}"
+    if (folder / MANIFEST).is_file():
+        return f"{folder}: is a stage without an evaluation beside it; {anew}"
+    return f"{folder}: no run to compare; looked for {_LOOKED_FOR} in it and below"
+
+
+def _origin(folder: Path) -> str:
+    """The run that a judge was exported from, as far as its settings know it."""
+    try:
+        training = json.loads((folder / _EXPORTED).read_text(encoding="utf-8")).get("training") or {}
+        name, seed = training.get("run"), training.get("seed")
+    except (OSError, ValueError, AttributeError):
+        name = seed = None
+    if not isinstance(name, str):
+        return "the folder of the run that it was exported from"
+    return f"the folder of the run that it was exported from, {name}{'' if seed is None else f' with seed {seed}'} (runs/{name})"
 
 
 def is_evaluation(folder: Path) -> bool:

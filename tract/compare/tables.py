@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tract.compare.comparison import BenchmarkTable, Comparison, Row
@@ -16,7 +16,7 @@ CONSTANT_LABEL = "constant baseline"
 BASELINE_CELL = Cell("baseline")
 # The terminal table shows these of the metrics, where they are among those that were chosen, else the first two.
 _SHORT_METRICS = ("pearson_r", "rmse")
-_SHORT_LABEL, _SHORT_WIDTH, _SHORT_LEFT_OUT = 36, 112, 10
+_SHORT_LABEL, _SHORT_NAME, _SHORT_WIDTH, _SHORT_LEFT_OUT = 36, 16, 112, 10
 _TITLE_NAMES = 3
 
 
@@ -30,15 +30,23 @@ def row_label(row: Row) -> str:
     return CONSTANT_LABEL if row.predictor == CONSTANT else row.variant
 
 
-def marked_label(table: BenchmarkTable, place: int, untrained: Collection[str]) -> str:
-    """What a row's variant is called, and whether it is the best of its table, or a seed LLM that nobody trained.
+def marked_label(comparison: Comparison, table: BenchmarkTable, place: int, metrics: Sequence[str]) -> str:
+    """What a row's variant is called, what it is the best by, and whether it is a seed LLM that nobody trained.
 
     Args:
-        place: of the row. untrained: labels of the variants that are seed LLMs, see ``Variant.is_untrained``.
+        place: of the row. metrics: that are shown with it; the best of another is not marked beside these.
     """
-    row = table.rows[place]
-    marks = ["best"] * (place in table.best) + ["not trained"] * (row.predictor != CONSTANT and row.variant in untrained)
+    row, main = table.rows[place], comparison.options.metrics[0]
+    marks = [best_mark(comparison, metrics)] * (place in table.best and (bool(comparison.chosen_by) or main in metrics))
+    marks += ["not trained"] * (row.predictor != CONSTANT and row.variant in untrained_labels(comparison))
     return f"{row_label(row)} ({', '.join(marks)})" if marks else row_label(row)
+
+
+def best_mark(comparison: Comparison, metrics: Sequence[str]) -> str:
+    """How the best variant is marked: with what validation chose it by, else with the main metric, where others stand beside it."""
+    if comparison.chosen_by:
+        return f"best {comparison.chosen_by}"
+    return "best" if len(metrics) == 1 else f"best {METRIC_LABELS[comparison.options.metrics[0]]}"
 
 
 def untrained_labels(comparison: Comparison) -> frozenset[str]:
@@ -47,12 +55,17 @@ def untrained_labels(comparison: Comparison) -> frozenset[str]:
 
 
 def order_of(comparison: Comparison) -> str:
-    """How rows are sorted, and what "best" means, in one sentence."""
+    """How rows are sorted, and what marks of the best mean, in a few sentences."""
     metric = METRIC_LABELS[comparison.options.metrics[0]]
-    return (
-        f'Rows are sorted by {metric}, the best first. "best" is the best mean on these items: no choice that would hold on others, and '
-        "only a difference marked * is told from the baseline"
-    )
+    parts = [f"Rows are sorted by {metric}, the best first"]
+    if any(table.best for table in comparison.tables):
+        meaning = (
+            "is what the end of a sweep chooses: the best variant by that metric, not by those of the tables"
+            if comparison.chosen_by
+            else "is the best mean on these items: no choice that would hold on others"
+        )
+        parts.append(f'"{best_mark(comparison, comparison.options.metrics)}" {meaning}')
+    return ". ".join([*parts, "Only a difference marked * is told from the baseline"])
 
 
 def reference_label(table: BenchmarkTable) -> str:
@@ -95,7 +108,7 @@ def tables_of(comparison: Comparison, table: BenchmarkTable) -> list[Table]:
     """The tables of one benchmark: means, differences with intervals over seeds, and the same with intervals over questions."""
     metrics = comparison.options.metrics
     head = ("variant", "predictor", "seeds", *(METRIC_LABELS[metric] for metric in metrics))
-    labels = [marked_label(table, place, untrained_labels(comparison)) for place in range(len(table.rows))]
+    labels = [marked_label(comparison, table, place, metrics) for place in range(len(table.rows))]
     means = [_text_row(row, label, [_mean_cell(row, metric) for metric in metrics]) for row, label in zip(table.rows, labels, strict=True)]
     shown = [Table(f"Mean over seeds, with its {percent(comparison)} interval", head, tuple(means))]
     differences = [difference for row in table.rows for difference in row.differences.values()]
@@ -178,8 +191,7 @@ def markdown(comparison: Comparison) -> str:
 
 def terminal(comparison: Comparison) -> str:
     """Tables of two metrics for each benchmark, about 100 columns wide, and what was left out."""
-    untrained = untrained_labels(comparison)
-    blocks = [_short_table(table, short_metrics(comparison.options.metrics), untrained) for table in comparison.tables]
+    blocks = [_short_table(comparison, table, short_metrics(comparison.options.metrics)) for table in comparison.tables]
     blocks.append(_legend(comparison))
     if comparison.left_out:
         runs = [f"  {printable(out.what)}: {printable(out.why)}" for out in comparison.left_out]
@@ -188,17 +200,17 @@ def terminal(comparison: Comparison) -> str:
     return "\n\n".join(blocks)
 
 
-def _short_table(table: BenchmarkTable, metrics: Sequence[str], untrained: Collection[str]) -> str:
+def _short_table(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> str:
     """The metrics beside each other, or below each other where that would be too wide."""
-    parts = [_text_lines(table, metrics, untrained)]
+    parts = [_text_lines(comparison, table, metrics)]
     if len(parts[0][1]) > _SHORT_WIDTH:
-        parts = [_text_lines(table, [metric], untrained) for metric in metrics]
+        parts = [_text_lines(comparison, table, [metric]) for metric in metrics]
     head, notes = f"{printable(table.benchmark)}: {size(table)}", [f"  {printable(note)}" for note in table.notes]
     return "\n".join([head, "\n\n".join("\n".join(part) for part in parts), *notes])
 
 
-def _text_lines(table: BenchmarkTable, metrics: Sequence[str], untrained: Collection[str]) -> list[str]:
-    lines = _short_lines(table, metrics, untrained)
+def _text_lines(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
+    lines = _short_lines(comparison, table, metrics)
     head, *body = ("  ".join(line) for line in aligned(lines, lines[0].index("seeds")))
     return [head, "-" * len(head), *body]
 
@@ -209,14 +221,12 @@ def short_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple([*usual, *(metric for metric in metrics if metric not in usual)][:2])
 
 
-def _short_lines(table: BenchmarkTable, metrics: Sequence[str], untrained: Collection[str]) -> list[list[str]]:
+def _short_lines(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[list[str]]:
     several = len({row.predictor for row in table.rows if row.predictor != CONSTANT}) > 1
     lines = [["variant", "predictor", "seeds"]]
     for metric in metrics:
         lines[0] += [METRIC_LABELS[metric], "difference"][: 1 if table.reference is None else 2]
-    for place, row in enumerate(table.rows):
-        mark = marked_label(table, place, untrained).removeprefix(row_label(row))
-        label = _cut(row_label(row), _SHORT_LABEL - len(mark)) + mark
+    for place, (row, label) in enumerate(zip(table.rows, _short_labels(comparison, table, metrics), strict=True)):
         line = [label, *(["", ""] if row.predictor == CONSTANT else [row.predictor, str(len(row.seeds))])]
         for metric in metrics:
             line.append(str(_mean_cell(row, metric)))
@@ -224,6 +234,18 @@ def _short_lines(table: BenchmarkTable, metrics: Sequence[str], untrained: Colle
                 line.append(str(BASELINE_CELL if place == table.reference else _shown_difference(row, metric)))
         lines.append(line)
     return lines if several else [[label, *numbers] for label, _, *numbers in lines]
+
+
+def _short_labels(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
+    """Labels with their marks, long ones cut; as much longer as is needed for no two variants to look the same."""
+    names = [row_label(row) for row in table.rows]
+    marks = [marked_label(comparison, table, place, metrics).removeprefix(name) for place, name in enumerate(names)]
+    cuts = names
+    for more in range(max(map(len, names))):
+        cuts = [_cut(name, max(_SHORT_NAME, _SHORT_LABEL - len(mark)) + more) for name, mark in zip(names, marks, strict=True)]
+        if len(set(zip(cuts, names, strict=True))) == len(set(cuts)):
+            break
+    return [cut + mark for cut, mark in zip(cuts, marks, strict=True)]
 
 
 def _shown_difference(row: Row, metric: str) -> Cell:
@@ -244,6 +266,7 @@ def _legend(comparison: Comparison) -> str:
     kinds = {mean.kind for table in comparison.tables for row in table.rows for mean in row.means.values()}
     kinds |= {difference.shown[1] for table in comparison.tables for row in table.rows for difference in row.differences.values()}
     parts = [f"best first, by {METRIC_LABELS[comparison.options.metrics[0]]}"]
+    parts += [f"best {comparison.chosen_by}: chosen by that, as at the end of the sweep"] if comparison.chosen_by else []
     parts += [f"[{percent(comparison)} interval over seeds]"] if SEEDS in kinds else []
     parts += [f"[{percent(comparison)} interval over questions]q"] if QUESTIONS in kinds else []
     if references := dict.fromkeys(reference_label(table) for table in comparison.tables if table.reference is not None):

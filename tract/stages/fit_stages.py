@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from tract.stages.products import MANIFEST
 # The stages that train a judge, the last one first.
 FIT_STAGES = ("stage2", "stage1")
 STORE = "stages"
+ANNOTATED = "annotated CoTs"
 RUN_FOLDER = re.compile(r"seed\d+")
 # Sections of a configuration that train no other judge: who makes it where, and what is done with it afterwards.
 _NOT_TRAINED = (
@@ -115,6 +116,11 @@ class FitStage:
         own = {name: value for name, value in exported.items() if "/" in name}
         return {**(final if exported.get("weights") == "last" else {}), **own}
 
+    @property
+    def validated_on(self) -> str:
+        """What the validation of its training gave it to read, see ``validated_on``."""
+        return validated_on(self.stage, use_cot=self.settings.get("objective.use_cot") is not False)
+
     def beside(self, stage: str) -> list[Path]:
         """The complete products of another stage in the run's folder and in the store, each once; those of the run first."""
         places = [*([self.run] if self.run else []), Path(os.path.realpath(self.path)).parent]
@@ -138,6 +144,18 @@ class FitStage:
                 first = folder / str(name)
                 return FitStage(first, None).marks if name and (first / MANIFEST).is_file() else {str(name)}
         return None
+
+
+def validated_on(stage: str, *, use_cot: bool) -> str:
+    """What the validation of a fit stage's training gave the judge to read before the score."""
+    if not use_cot:
+        return "no CoTs"
+    return "generated CoTs" if stage == "stage2" else ANNOTATED
+
+
+def not_comparable(kinds: Collection[str]) -> bool:
+    """Whether validation metrics of judges that were validated on these cannot be compared: annotated CoTs can give a score away."""
+    return ANNOTATED in kinds and len(set(kinds)) > 1
 
 
 def is_run(folder: Path) -> bool:

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from tract.errors import ConfigError
-from tract.stages.fit_stages import FIT_STAGES, FitStage, broken_links, final_stages, fit_stages_of, fit_stages_of_jobs, run_folders
+from tract.stages.fit_stages import (
+    FIT_STAGES,
+    FitStage,
+    broken_links,
+    final_stages,
+    fit_stages_of,
+    fit_stages_of_jobs,
+    not_comparable,
+    run_folders,
+)
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +150,10 @@ def _best(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str |
     """The judge with the best of a metric; the first one of equals.
 
     Raises:
-        ConfigError: if that of one is not known.
+        ConfigError: if that of one is not known, or they were validated on CoTs that cannot be compared.
     """
+    if not_comparable([stage.validated_on for stage in stages]):
+        raise ConfigError(_validated_apart(stages, metric, variants))
     values = {stage.path: stage.metrics.get(metric) for stage in stages}
     if unknown := [stage for stage in stages if values[stage.path] is None]:
         common = sorted(name for name in _metrics() if all(stage.metrics.get(name) is not None for stage in stages))
@@ -156,8 +167,20 @@ def _best(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str |
     return min(stages, key=lambda stage: sign * float(values[stage.path] or 0.0))
 
 
+def _validated_apart(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str | None]) -> str:
+    """Why a validation metric does not choose between judges, with one of each kind, and what does."""
+    of_kinds = {stage.validated_on: stage for stage in reversed(stages)}
+    each = "; ".join(f"{_line(stage, variants)} on {kind}" for kind, stage in sorted(of_kinds.items()))
+    return (
+        f"best: {metric} cannot be compared, since training validated some of these judges on annotated CoTs, which can give a score away, "
+        f"and others without: {each}; leave some out (--variant, --stage), or repeat their command with "
+        "'evaluation.benchmarks=[val,test]' added, which trains nothing again and whose end names the best, and give that judge's folder"
+    )
+
+
 def _several(folder: Path, stages: Sequence[FitStage], variants: Mapping[Path, str | None]) -> str:
-    shown = [_line(stage, variants) for stage in stages[:_SHOWN]]
+    apart = _told_apart(stages, variants)
+    shown = [_line(stage, variants, apart[stage.path]) for stage in stages[:_SHOWN]]
     more = f"; and {len(stages) - _SHOWN} more" if len(stages) > _SHOWN else ""
     return (
         f"judge: {folder} holds {len(stages)} judges: {'; '.join(shown)}{more}; give one of these folders; the commands of tract choose by "
@@ -165,12 +188,27 @@ def _several(folder: Path, stages: Sequence[FitStage], variants: Mapping[Path, s
     )
 
 
-def _line(stage: FitStage, variants: Mapping[Path, str | None]) -> str:
+def _told_apart(stages: Sequence[FitStage], variants: Mapping[Path, str | None]) -> dict[Path, str]:
+    """Path -> the settings that tell a judge from others of the same variant, seed and stage; empty where there are none."""
+    alike: dict[tuple[object, ...], list[FitStage]] = {}
+    for stage in stages:
+        alike.setdefault((variants.get(stage.path), stage.seed, stage.stage), []).append(stage)
+    found = {}
+    for own in alike.values():
+        keys = sorted({key for stage in own for key in stage.settings})
+        differing = [key for key in keys if len({repr(stage.settings.get(key)) for stage in own}) > 1]
+        for stage in own:
+            found[stage.path] = ", ".join(f"{key}={stage.settings.get(key)}" for key in differing[:_SHOWN_KEYS])
+    return found
+
+
+def _line(stage: FitStage, variants: Mapping[Path, str | None], apart: str = "") -> str:
     """The folder to give for a judge, and what is known of it."""
     variant, rmse = variants.get(stage.path), stage.metrics.get(f"{_SPLIT}/rmse")
     known = [
         f"variant {variant}" if variant else "",
         f"seed {stage.seed}" if stage.seed is not None else "",
+        apart,
         f"{stage.stage}-{stage.key}",
         f"val/rmse {rmse:.4g}" if rmse is not None else "",
     ]

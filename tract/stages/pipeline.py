@@ -121,7 +121,7 @@ def _tell_offline(cfg: Config, products: Mapping[str, Product]) -> None:
     parents = [Path(place) for product in products.values() for place in product.manifest.get("parents", {}).values()]
     keys = [*(str(product.manifest["key"]) for product in products.values()), *(place.name.rpartition("-")[2] for place in parents)]
     if folders := offline_runs(cfg, keys):
-        log.info("W&B: this run was logged offline; with a key, this uploads it: %s", sync_command(cfg, folders))
+        log.info("W&B: this run was logged offline; with a key, this uploads it:\n  %s", sync_command(cfg, folders))
 
 
 def _make_place(key: str, folder: str) -> None:
