@@ -64,7 +64,7 @@ def rows(n_tickets: int, seed: int = 0) -> list[dict[str, object]]:
 
 def main() -> None:
     """Writes the table to the path on the command line."""
-    table = rows(int(sys.argv[2]) if len(sys.argv) > 2 else 40)
+    table = rows(int(sys.argv[2]) if len(sys.argv) > 2 else 32)
     with open(sys.argv[1], "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(table[0]))
         writer.writeheader()
