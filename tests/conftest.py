@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,8 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests that need GPUs, or vLLM's build for them, say what is missing."""
+    """Tests that need GPUs, or vLLM's build for them, say what is missing. Each begins with the level of a fresh root logger."""
+    logging.getLogger().setLevel(logging.WARNING)  # where Hydra ran in this process, it has lowered it
     needed = 2 if item.get_closest_marker("multigpu") else 1 if item.get_closest_marker("gpu") else 0
     if not needed:
         return

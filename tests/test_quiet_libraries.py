@@ -12,7 +12,7 @@ from tract import modeling, quiet_libraries
 def test_the_line_about_a_kernel_is_kept_out_and_others_are_not(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     line = "Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure you already `pip install kernels`"
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger=logger.name):
         logger.warning(line, "No module named 'kernels'")
         assert caplog.messages == []
         logger.warning("another %s", "warning")
