@@ -40,7 +40,8 @@ def places(root: Path) -> list[str]:
 
 
 def run(*command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHONPATH")}
+    left_out = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHONPATH", "COLUMNS")  # the last one, of a worker of xdist, would fold log lines
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     return subprocess.run(
         command, cwd=cwd, env={**environment, "OMP_NUM_THREADS": "1", **more}, capture_output=True, text=True, timeout=400, check=False
     )
@@ -316,6 +317,7 @@ def test_a_sweep_leaves_a_judge_in_each_folder(tmp_path: Path, monkeypatch: pyte
     assert all(len(list((root / folder).glob("stage2-*"))) == 1 for folder in folders)
     assert len(list((tmp_path / "runs" / "stages").glob("stage1-*/manifest.json"))) == 4, "stage 1 is shared by both ablations"
     capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "200")
 
     def tract(*arguments: object) -> tuple[int, str, str]:
         try:

@@ -76,7 +76,8 @@ def start(place: Path, *more: str, output: str = "output.txt", variables: Mappin
 
 def environment() -> dict[str, str]:
     """One thread: the machine may be shared, and numbers must not depend on it."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    own = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # of a worker of xdist: it would fold log lines
+    return {**own, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def predictions(place: Path) -> list[dict[str, Any]]:
