@@ -10,23 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from judge_items import TRACT
 
 from tract.errors import ConfigError
 from tract.layout import TokenKind
-from tract.objective import Objective, ObjectiveParts, ScoreLoss, StepTotals, objective_loss, objective_parts, score_loss_of, squared_error
+from tract.objective import ObjectiveParts, ScoreLoss, StepTotals, objective_loss, objective_parts, score_loss_of, squared_error
 from tract.predictors import score_pairs
 from tract.score_grid import ScoreTrie
 
-TRACT = Objective(
-    ce_weight=1.0,
-    score_loss="squared_error",
-    score_loss_weight=1.0,
-    ce_on_score=False,
-    use_cot=True,
-    train_on_ratings=True,
-    normalize=False,
-    score_loss_scaling="step",
-)
 TRIE = ScoreTrie.build("12", [[0], [1]])
 
 

@@ -27,14 +27,14 @@ def script_words(script: str) -> list[str]:
     Args:
         script: its name, one of ``SUBCOMMANDS``.
     """
-    if (program := _given_program()) is not None:
+    if (program := given_program()) is not None:
         return [*program, SUBCOMMANDS[script]]
     return [interpreter(), script if Path(script).resolve() == ROOT / script else str(ROOT / script)]
 
 
 def tract_command(*arguments: str) -> str:
     """A command line of ``tract``, also where that is not on the path."""
-    return shlex.join([*(_given_program() or _found_program()), *arguments])
+    return shlex.join([*(given_program() or _found_program()), *arguments])
 
 
 def install_command(extra: str = "", *packages: str) -> str:
@@ -46,11 +46,11 @@ def install_command(extra: str = "", *packages: str) -> str:
 
 def given_command() -> list[str]:
     """The command that started this process, as it can be given again."""
-    program, arguments = _given_program(), list(sys.orig_argv)
+    program, arguments = given_program(), list(sys.orig_argv)
     return [*program, *arguments[1 + _place(arguments) :]] if program is not None else arguments
 
 
-def _given_program() -> list[str] | None:
+def given_program() -> list[str] | None:
     """How ``tract`` was typed if this process was started so; None if it was not."""
     arguments = list(sys.orig_argv)
     place = _place(arguments)

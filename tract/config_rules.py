@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -17,6 +16,7 @@ from tract.config_devices import ZERO_OPTIMIZERS, device_problems
 from tract.containers import not_finite_in
 from tract.errors import ConfigError
 from tract.evaluation.predictors import PREDICTORS, predictor_of
+from tract.near_names import near_names
 from tract.perturbations import ALL, PERTURBATIONS
 from tract.prompts import PromptTemplate
 from tract.score_grid import ScoreGrid
@@ -37,6 +37,7 @@ _TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
 _TAKEN_VARIANT = re.compile(r"multirun|comparison|records|seed\d+")
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
+FIT_STAGES = ("stage1", "stage2")  # those that train a judge
 FALLBACKS = ("lowest", "middle", "highest")
 AUTO = "auto"  # of run.isolate and generation.backend
 BACKENDS = (AUTO, "hf", "vllm", "openai_server")
@@ -91,7 +92,7 @@ def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] 
     if name in ("lambda_", "score_loss_weight") and "lambda" in accepted:  # names that it has, or had, elsewhere
         meant = ["lambda"]
     else:  # a key of that very name in another section, else the nearest one of this section
-        meant = [*_keys_named(name, Config), *elsewhere] or difflib.get_close_matches(name, accepted, n=1)
+        meant = [*_keys_named(name, Config), *elsewhere] or near_names(name, accepted, most=1)
     hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
     return f"{key}: unknown key{hint}; accepted are {', '.join(accepted)}"
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tract import config_help, interruption, multirun
-from tract.command_line import given_command, install_command
+from tract.command_line import SUBCOMMANDS, given_command, given_program, install_command
 from tract.errors import Told, TractError
 from tract.given_paths import expanded
 from tract.masking import masked_text
@@ -108,15 +108,6 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         sys.exit(2)
 
 
-_program = ""  # what the user typed in place of the script, if it was not the script
-
-
-def called_as(program: str) -> None:
-    """Tells what the user types to run the script that is launched next, e.g. ``tract train``; its help says so."""
-    global _program
-    _program = program
-
-
 def _check_conf() -> None:
     if not (CONFIG_DIR / "train.yaml").is_file():
         _fail(NO_CHECKOUT)
@@ -124,7 +115,8 @@ def _check_conf() -> None:
 
 def _show_help(config_name: str) -> None:
     """Prints what the script can do, with the values that the other arguments lead to."""
-    program = _program or f"python {config_name}.py"
+    script = f"{config_name}.py"
+    program = f"tract {SUBCOMMANDS[script]}" if given_program() is not None else f"python {script}"
     try:
         say(guarded(config_help.help_text)(CONFIG_DIR, config_name, sys.argv[1:], program).rstrip())
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:

@@ -44,7 +44,8 @@ def test_a_metric_is_added_in_one_place(tmp_path: Path) -> None:
 import numpy as np
 from tract.evaluation import metrics
 metrics.METRIC_TABLE["bias"] = metrics.Metric(
-    "bias", "mean of predicted minus true score.", lambda c: metrics.weighted_mean(c.weights, c.residuals), "residuals", -np.inf, np.inf
+    "bias", "mean of predicted minus true score.", lambda c: metrics.weighted_mean(c.weights, c.residuals),
+    "residuals", -np.inf, np.inf, None,
 )
 metrics.METRICS = tuple(metrics.METRIC_TABLE)
 from example_evaluation import make_evaluation, make_scored

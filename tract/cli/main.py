@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import logging
 import os
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from tract import __version__
+from tract.command_line import SUBCOMMANDS
 from tract.errors import ConfigError
+from tract.near_names import near_names
 
 # Subcommand -> (the module with add_arguments(parser) and run(arguments), what it does).
 COMMANDS = {
@@ -28,11 +29,12 @@ COMMANDS = {
     "dashboard": ("tract.dashboard", "make the W&B workspace of a project"),
 }
 # Aliases of the entry scripts, which take Hydra's overrides and flags -> (script, what it does).
-SCRIPTS = {
-    "train": ("train.py", "train and evaluate a judge: all stages of TRACT"),
-    "generate": ("generate_cot.py", "sample CoTs with a judge, for stage 2"),
-    "evaluate": ("evaluate.py", "evaluate a judge: metrics with intervals, and a report"),
+_MEANINGS = {
+    "train": "train and evaluate a judge: all stages of TRACT",
+    "generate": "sample CoTs with a judge, for stage 2",
+    "evaluate": "evaluate a judge: metrics with intervals, and a report",
 }
+SCRIPTS = {name: (script, _MEANINGS[name]) for script, name in SUBCOMMANDS.items()}
 _GROUPS = {
     "Train and evaluate (overrides as GROUP=OPTION and KEY=VALUE)": ("train", "generate", "evaluate", "dashboard"),
     "Use a judge": ("export", "grade", "serve", "inspect", "calibrate"),
@@ -86,7 +88,7 @@ def _run(arguments: list[str]) -> int | None:
         return None
     if name not in COMMANDS:
         accepted = [*SCRIPTS, *COMMANDS]
-        near = difflib.get_close_matches(name, accepted, n=1)
+        near = near_names(name, accepted, most=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"tract: there is no command {name!r}; {hint}accepted are {', '.join(accepted)}")
     _prepare()
@@ -108,7 +110,6 @@ def _run_script(name: str, arguments: list[str]) -> None:
     script = _ROOT / SCRIPTS[name][0]
     if not script.is_file():
         raise ConfigError(entry.NO_CHECKOUT)
-    entry.called_as(f"tract {name}")
     sys.argv = [str(script), *arguments]
     if not sys.flags.safe_path:
         sys.path.insert(0, str(_ROOT))  # which the script moves to the end

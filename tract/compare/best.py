@@ -16,14 +16,14 @@ import numpy as np
 
 from tract.compare.runs import REPORT_FILE, Run
 from tract.compare.variants import Variant, differing_keys, variants_of
+from tract.config_rules import FIT_STAGES
 from tract.errors import DataError
 from tract.evaluation.cells import format_number
+from tract.evaluation.metrics import METRIC_TABLE
 from tract.evaluation.results import METRICS_FILE
-from tract.stages.fit_stages import FIT_STAGES, not_comparable, validated_on
+from tract.stages.fit_stages import not_comparable, validated_on
 from tract.stages.products import read_manifest
 
-# Of the metrics of an evaluation; of the others more is better.
-LESS_IS_BETTER = frozenset({"rmse", "mae", "failure_rate"})
 VALIDATION = "val"  # the split's name among the benchmarks
 # Keys of the data that leave the validation split as it is.
 _SAME_ITEMS = ("data.num_workers", "data.max_train_items")
@@ -138,6 +138,9 @@ def _measure(variants: Sequence[Variant]) -> tuple[Measure | None, str]:
     runs = [run for variant in variants for run in variant.runs.values()]
     wanted = {str(run.config.get("optimized_metric") or "") for run in runs}
     if len(wanted) == 1 and (name := wanted.pop()):
+        metric = METRIC_TABLE.get(name.rpartition("/")[2])  # one of the user's own may be gone
+        if metric is None or metric.less_is_better is None:
+            return None, f"neither the least nor the most of {name} (optimized_metric) is the best; {_more(variants)}"
         return _of_evaluation(name), ""
     if moved := _other_items(variants):
         return None, f"their validation items are not the same, since {moved} differs; compare them on one benchmark"
@@ -161,7 +164,9 @@ def _of_evaluation(name: str) -> Measure:
     caution = (
         "" if benchmark == VALIDATION else f"it was chosen on {benchmark}, so its numbers there are too good; confirm them on other data"
     )
-    return Measure(name, "of the evaluation", lambda run: _evaluated(run, benchmark, metric), metric in LESS_IS_BETTER, caution)
+    return Measure(
+        name, "of the evaluation", lambda run: _evaluated(run, benchmark, metric), bool(METRIC_TABLE[metric].less_is_better), caution
+    )
 
 
 def _other_items(variants: Sequence[Variant]) -> str:
@@ -171,7 +176,7 @@ def _other_items(variants: Sequence[Variant]) -> str:
 
 
 def _validated_on(run: Run) -> str:
-    stage = next((stage for stage in FIT_STAGES if stage in run.stages), "")
+    stage = next((stage for stage in reversed(FIT_STAGES) if stage in run.stages), "")
     return validated_on(stage, use_cot=run.config.get("objective.use_cot") is not False)
 
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from tract.compare.best import LESS_IS_BETTER, Measure, choice
+from tract.compare.best import Measure, choice
 from tract.compare.differences import differences_to
 from tract.compare.intervals import MIN_SEEDS, Difference, Mean, mean_of
 from tract.compare.options import DEFAULT_BASELINE, Options
@@ -20,7 +20,7 @@ from tract.compare.runs import Found, LeftOut, Run
 from tract.compare.variants import Variant, variants_of
 from tract.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.metrics import METRICS
+from tract.evaluation.metrics import METRIC_TABLE, METRICS
 from tract.evaluation.statistics import limits_of
 
 
@@ -168,9 +168,14 @@ def _table(
 
 
 def _rank(row: Row, metric: str) -> tuple[bool, bool, float]:
-    """What rows are sorted by: the best value first, those without one behind, the constant baseline at the end."""
-    value = row.means[metric].estimate.value
-    return row.predictor == CONSTANT, value is None, 0.0 if value is None else value * (1 if metric in LESS_IS_BETTER else -1)
+    """What rows are sorted by: the best value first, those without one behind, the constant baseline at the end.
+
+    Where neither the least nor the most is the best, the value next to 0 is.
+    """
+    value, less_is_better = row.means[metric].estimate.value, METRIC_TABLE[metric].less_is_better
+    if value is None:
+        return row.predictor == CONSTANT, True, 0.0
+    return row.predictor == CONSTANT, False, abs(value) if less_is_better is None else value if less_is_better else -value
 
 
 def _best(rows: Sequence[Row], metric: str) -> tuple[int, ...]:

@@ -12,16 +12,14 @@ from typing import Any
 import yaml
 
 from tract.config import without_added_keys
+from tract.config_rules import FIT_STAGES
 from tract.errors import DataError
 from tract.evaluation.results import METRICS_FILE
 from tract.records import COMPLETE, FOLDER, RUNNING, RunRecord, names_of_run, records_below
 from tract.stages.fit_stages import FitStage, manifest_in
-from tract.stages.products import MANIFEST, read_manifest
+from tract.stages.products import MANIFEST, STORE, read_manifest
 
 CONFIG_FILE, REPORT_FILE = "config.yaml", "report.html"
-FIT_STAGES = ("stage1", "stage2")
-# The folder of the products that runs share: those in it are no runs by themselves.
-_STORE = "stages"
 _EXPORTED = "judge_config.json"
 _LOOKED_FOR = f"a {FOLDER}/*.json, an evaluate-* with {METRICS_FILE}"
 
@@ -58,7 +56,7 @@ class Run:
         """The run's own folder, which links to its stages, beside the folder of all products; None where it is not there."""
         store = Path(os.path.realpath(self.product)).parent
         folder = store.parent / self.name / str(self.config.get("run.variant") or "") / f"seed{self.seed}"
-        return folder if store.name == _STORE and folder.is_dir() else None
+        return folder if store.name == STORE and folder.is_dir() else None
 
     @property
     def judge(self) -> Path | None:
@@ -206,7 +204,7 @@ def _run_in(product: Path, number: int) -> Run:
     parent = Path(os.path.abspath(product)).parent
     if parent.name == f"seed{config['seed']}":  # products are shared, and the configuration in them is that of the first run
         store = Path(os.path.realpath(product)).parent
-        config["run.name"], variant = names_of_run(parent, store.parent if store.name == _STORE else None, config.pop("run.variant", None))
+        config["run.name"], variant = names_of_run(parent, store.parent if store.name == STORE else None, config.pop("run.variant", None))
         config |= {} if variant is None else {"run.variant": variant}
     return Run(config, product, _finished(product), (number, -1))
 
@@ -233,7 +231,7 @@ def _products_below(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             if name.startswith("evaluate-") and not name.endswith((".partial", ".discarded")) and is_evaluation(Path(base) / name):
                 yield Path(base) / name
-        names[:] = sorted(name for name in names if name not in (_STORE, FOLDER) and not name.startswith("evaluate-"))
+        names[:] = sorted(name for name in names if name not in (STORE, FOLDER) and not name.startswith("evaluate-"))
 
 
 def _evaluations_of(stage: Path) -> Iterator[Path]:

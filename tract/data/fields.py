@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import math
@@ -12,6 +11,7 @@ import reprlib
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 
+from tract.near_names import near_names
 from tract.schema import Rubric
 from tract.score_grid import ScoreGrid, grid_with
 
@@ -63,7 +63,7 @@ def did_you_mean(name: str, columns: Collection[object]) -> str:
     """The columns whose names are like one that is not there, for a message: " (did you mean 'a' or 'b'?)", or "" without any."""
     by_plain = {_plain_name(column): column for column in map(str, columns) if column.strip()}
     plain = _plain_name(name)
-    near = [plain] if plain in by_plain else difflib.get_close_matches(plain, by_plain, n=3, cutoff=0.65)
+    near = [plain] if plain in by_plain else near_names(plain, by_plain)
     return f" (did you mean {' or '.join(shown(by_plain[match]) for match in near)}?)" if near else ""
 
 

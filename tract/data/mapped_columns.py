@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from tract.data.rubric_mapping import quoting
 from tract.data.rubric_text import rubric_from_text
 from tract.data.splits import SPLITS
 from tract.errors import ConfigError, DataError
+from tract.near_names import near_names
 from tract.schema import JudgeExample, Rubric
 from tract.score_grid import ScoreGrid, grid_of
 
@@ -177,7 +177,7 @@ def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:
     key = KEY
     for field in columns:
         if field not in COLUMN_FIELDS:
-            near = difflib.get_close_matches(str(field), COLUMN_FIELDS, n=1)
+            near = near_names(str(field), COLUMN_FIELDS, most=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             yield f"{key}.{field}: unknown; {hint}accepted are {', '.join(COLUMN_FIELDS)}"
     given = {field for field, column in columns.items() if column is not None}

@@ -55,6 +55,7 @@ class Metric:
         compute: cases -> [R] float64, NaN where it is undefined.
         reads: "scores" (order and scale), "residuals" (errors in points), or "judgements" (failures and mass), which baselines do not have.
         low, high: the least and the greatest value that it can have.
+        less_is_better: whether the least is the best one; None where neither end is, as of a bias.
     """
 
     label: str
@@ -63,6 +64,7 @@ class Metric:
     reads: str
     low: float
     high: float
+    less_is_better: bool | None
 
 
 def _score_mass(cases: Cases) -> Array:
@@ -74,50 +76,50 @@ METRIC_TABLE: dict[str, Metric] = {
         "Pearson r",
         "linear correlation of predicted and true scores; 1 is a straight rising line.",
         lambda cases: weighted_pearson(cases.weights, cases.scores, cases.targets),
-        "scores", -1.0, 1.0,
+        "scores", -1.0, 1.0, False,
     ),
     "spearman_rho": Metric(
         "Spearman rho",
         "Pearson correlation of the ranks, ties sharing their mean rank: only the order counts.",
         lambda cases: weighted_spearman(cases.weights, cases.score_ties, cases.target_ties),
-        "scores", -1.0, 1.0,
+        "scores", -1.0, 1.0, False,
     ),
     "kendall_tau": Metric(
         "Kendall tau-b",
         "share of pairs in the right order minus the share in the wrong one, corrected for ties.",
         lambda cases: weighted_kendall(cases.weights, cases.score_ties, cases.target_ties),
-        "scores", -1.0, 1.0,
+        "scores", -1.0, 1.0, False,
     ),
     "rmse": Metric(
         "RMSE",
         "root of the mean squared error, in points; large errors weigh more.",
         lambda cases: np.sqrt(weighted_mean(cases.weights, cases.residuals**2)),
-        "residuals", 0.0, np.inf,
+        "residuals", 0.0, np.inf, True,
     ),
     "mae": Metric(
         "MAE",
         "mean absolute error, in points.",
         lambda cases: weighted_mean(cases.weights, np.abs(cases.residuals)),
-        "residuals", 0.0, np.inf,
+        "residuals", 0.0, np.inf, True,
     ),
     "accuracy_within_half": Metric(
         "within 0.5",
         "share of items whose predicted score is at most 0.5 points from the true one.",
         lambda cases: weighted_mean(cases.weights, (np.abs(cases.residuals) <= HALF_A_POINT).astype(np.float64)),
-        "residuals", 0.0, 1.0,
+        "residuals", 0.0, 1.0, False,
     ),
     "score_mass": Metric(
         "score mass",
         "probability that the model gives to all scores of the grid together where the score is read; "
         "far below 1 it wanted to write something else there.",
         _score_mass,
-        "judgements", 0.0, 1.0,
+        "judgements", 0.0, 1.0, False,
     ),
     "failure_rate": Metric(
         "failures",
         "share of the draws that gave no score of their own; they count with the declared fallback.",
         lambda cases: weighted_mean(cases.weights, cases.failures),
-        "judgements", 0.0, 1.0,
+        "judgements", 0.0, 1.0, True,
     ),
 }  # fmt: skip
 METRICS = tuple(METRIC_TABLE)

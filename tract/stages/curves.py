@@ -9,12 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tract.config_rules import FIT_STAGES
 from tract.evaluation.curves import CURVES, Curves, curves_png
 from tract.stages.products import CURVES_FILE, MANIFEST
 
 log = logging.getLogger(__name__)
-
-_FIT = ("stage1", "stage2")
 
 
 def write_curves(folder: Path, stage: str) -> None:
@@ -42,7 +41,7 @@ def curves_of_judge(weights: str | None) -> tuple[Curves, ...]:
 def _fit_stages(folder: Path | None) -> list[tuple[Path, dict[str, Any]]]:
     """(folder, manifest) of the fit stages up to a judge's own, first to last."""
     manifest = _manifest(folder)
-    if folder is None or manifest.get("stage") not in _FIT:
+    if folder is None or manifest.get("stage") not in FIT_STAGES:
         return []
     parent = _beside(folder, manifest.get("parents", {}).get("generate"))
     writer = _beside(folder, _manifest(parent).get("parents", {}).get("judge"))

@@ -13,13 +13,11 @@ from typing import Any
 
 import yaml
 
+from tract.config_rules import FIT_STAGES
 from tract.errors import DataError
 from tract.records import COMPLETE, FOLDER, RunRecord, names_of_run, records_below
-from tract.stages.products import MANIFEST
+from tract.stages.products import MANIFEST, STORE
 
-# The stages that train a judge, the last one first.
-FIT_STAGES = ("stage2", "stage1")
-STORE = "stages"
 ANNOTATED = "annotated CoTs"
 RUN_FOLDER = re.compile(r"seed\d+")
 # Sections of a configuration that train no other judge: who makes it where, and what is done with it afterwards.
@@ -210,7 +208,9 @@ def recorded_stages(folder: Path) -> list[tuple[RunRecord, list[Path]]]:
         return []
     found = []
     for file, record in records_below(folder / FOLDER):
-        made = [file.parent / record.stages[stage] for stage in FIT_STAGES if record.status == COMPLETE and stage in record.stages]
+        made = [
+            file.parent / record.stages[stage] for stage in reversed(FIT_STAGES) if record.status == COMPLETE and stage in record.stages
+        ]
         there = [Path(os.path.normpath(path)) for path in made]
         found.append((record, [path for path in there if (path / MANIFEST).is_file()]))
     return [entry for entry in found if entry[1]]
@@ -218,7 +218,7 @@ def recorded_stages(folder: Path) -> list[tuple[RunRecord, list[Path]]]:
 
 def linked(folder: Path) -> Iterator[Path]:
     """The complete fit stages in a folder, by their names."""
-    for stage in FIT_STAGES:
+    for stage in reversed(FIT_STAGES):
         yield from (path for path in folder.glob(f"{stage}-*") if not path.suffix and (path / MANIFEST).is_file())
 
 

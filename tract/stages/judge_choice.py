@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tract.config_rules import FIT_STAGES
 from tract.errors import ConfigError
+from tract.evaluation.metrics import METRIC_TABLE
+from tract.near_names import near_names
 from tract.stages.fit_stages import (
-    FIT_STAGES,
     FitStage,
     broken_links,
     final_stages,
@@ -24,10 +25,9 @@ from tract.stages.fit_stages import (
 
 log = logging.getLogger(__name__)
 
-# Validation metrics that a judge may be chosen by -> whether more of it is better.
-BETTER = {
-    "pearson_r": True, "spearman_rho": True, "kendall_tau": True, "score_mass": True, "rmse": False, "squared_error": False, "ce": False,
-}  # fmt: skip
+# Validation metrics that a judge may be chosen by -> whether less of it is better.
+LESS_IS_BETTER = {name: METRIC_TABLE[name].less_is_better for name in ("pearson_r", "spearman_rho", "kendall_tau", "score_mass", "rmse")}
+LESS_IS_BETTER |= {"squared_error": True, "ce": True}  # of training alone
 _SPLIT = "val"
 _SHOWN = 10  # judges in a message
 _SHOWN_KEYS = 3
@@ -98,13 +98,13 @@ def _check(choice: Choice) -> None:
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{name}: {value!r} names no {name}; give text, or leave it out")
     if choice.best is not None and choice.best not in _metrics():
-        near = difflib.get_close_matches(choice.best, _metrics(), n=1)
+        near = near_names(choice.best, _metrics(), most=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"best: {choice.best!r} is no metric of training; {hint}accepted are {', '.join(_metrics())}")
 
 
 def _metrics() -> list[str]:
-    return [f"{_SPLIT}/{name}" for name in BETTER]
+    return [f"{_SPLIT}/{name}" for name in LESS_IS_BETTER]
 
 
 def _judges(folder: Path, *, every: bool) -> list[FitStage]:
@@ -140,8 +140,8 @@ def _check_left(left: Sequence[FitStage], name: str, wanted: str, folder: Path, 
     own = [variants.get(stage.path) if name == "variant" else stage.stage for stage in among]
     accepted = sorted({str(value) for value in own if value is not None})
     if name == "stage":
-        accepted = [stage for stage in reversed(FIT_STAGES) if stage in accepted] + ["the key of one"]
-    near = difflib.get_close_matches(wanted, accepted, n=1)
+        accepted = [stage for stage in FIT_STAGES if stage in accepted] + ["the key of one"]
+    near = near_names(wanted, accepted, most=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigError(f"{name}: {folder} holds no judge of {name} {wanted!r}; {hint}accepted are {', '.join(accepted) or 'none'}")
 
@@ -163,7 +163,7 @@ def _best(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str |
             f"best: {metric} of {_line(unknown[0], variants)} is not known{others}: weights that were the best of a training are kept with "
             f"the metric that says so, train.monitor, and no other; {accepted}"
         )
-    sign = -1 if BETTER[metric.rpartition("/")[2]] else 1
+    sign = 1 if LESS_IS_BETTER[metric.rpartition("/")[2]] else -1
     return min(stages, key=lambda stage: sign * float(values[stage.path] or 0.0))
 
 

@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tract.config_rules import FIT_STAGES
 from tract.errors import ConfigError
 from tract.judge.settings import SETTINGS_FILE
-from tract.stages.fit_stages import FIT_STAGES, FitStage, is_run, manifest_in, run_folders, stage_of
+from tract.stages.fit_stages import FitStage, is_run, manifest_in, run_folders, stage_of
 from tract.stages.judge_choice import ACCEPTED, Choice, chosen_judge, described
 from tract.stages.products import MANIFEST
 

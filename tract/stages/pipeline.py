@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tract import interruption
 from tract.config import Config
-from tract.config_rules import AUTO, STAGES
+from tract.config_rules import AUTO, FIT_STAGES, STAGES
 from tract.errors import ConfigError
 from tract.stages.backend_choice import check_at_hand, decided
 from tract.stages.benchmarks import check_benchmarks
@@ -47,7 +47,6 @@ from tract.validation import typed, validate
 log = logging.getLogger(__name__)
 
 PRODUCT_FILE = "product.txt"  # where a stage's own process says what it made
-_FIT = ("stage1", "stage2")
 _CHANGEABLE = ("objective", "optimizer", "scheduler", "batch", "train")
 
 
@@ -147,7 +146,7 @@ def _dry_run(cfg: Config, resolved: DictConfig) -> None:
     _check_ahead(cfg, resolved, plan)
     resolved = decided(resolved, plan)
     cfg = typed(resolved)
-    fits = [name for name in plan if name in _FIT]
+    fits = [name for name in plan if name in FIT_STAGES]
     generated = _complete_products(cfg, resolved, plan).get("generate") if "stage2" in fits else None
     plans = [plan_of(name, typed(stage_config(resolved, name)), generated) for name in fits or ["stage1"]]
     dry_run(plans, len(fits), [name for name in plan if name in ("generate", "predict")], cfg)
@@ -184,7 +183,7 @@ def _check_models(cfg: Config, plan: list[str]) -> None:
     from tract.stages.sequences import path_of
 
     here = cfg.generation.backend in ("hf", AUTO) and any(name in plan for name in ("generate", "predict"))
-    if any(name in plan for name in _FIT) or (here and cfg.judge in (None, SEED)):
+    if any(name in plan for name in FIT_STAGES) or (here and cfg.judge in (None, SEED)):
         path_of(cfg.model)
     others = [spec for spec in (cfg.judge, cfg.compare_to if "evaluate" in plan else None) if spec not in (None, SEED, "stage1")]
     for spec in others if here else ():
@@ -215,7 +214,7 @@ def _parents(name: str, cfg: Config, own: tuple[str, ...]) -> list[str]:
         return [*_parents("final", cfg, own), "stage1"]
     if name in ("predict", "final"):
         # A judge that is given is the one to evaluate, unless a stage 2 follows it.
-        fits = [stage for stage in own if stage in _FIT and (cfg.judge is None or (stage == "stage2" and _wanted(stage, cfg)))]
+        fits = [stage for stage in own if stage in FIT_STAGES and (cfg.judge is None or (stage == "stage2" and _wanted(stage, cfg)))]
         return fits[-1:]
     needs = {"generate": ["stage1"], "stage2": ["generate"], "evaluate": ["predict"]}.get(name, [])
     if name == "stage2" and cfg.stage2.start_from == "stage1":
@@ -240,7 +239,7 @@ def _inputs(name: str, cfg: Config, products: Mapping[str, Product]) -> dict[str
 
 def _judged(cfg: Config, products: Mapping[str, Product]) -> str:
     """The judge to evaluate: of the last fit stage, else the one that is given, else the seed LLM."""
-    fits = [stage for stage in _FIT if stage in products and (stage == "stage2" or cfg.judge is None)]
+    fits = [stage for stage in FIT_STAGES if stage in products and (stage == "stage2" or cfg.judge is None)]
     own = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
     last = _parents("final", cfg, own)
     if last and last[0] in fits:
@@ -263,7 +262,7 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
     inputs = {"predicted": str(products["predict"].path), **({"other": str(other.path)} if other else {})}
     product = _obtain(Task("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
     log.info("results:\n\n%s\n\n  report: %s", read_short_table(product), product.path / REPORT_FILE)
-    if any(stage in products for stage in _FIT) and not is_job():
+    if any(stage in products for stage in FIT_STAGES) and not is_job():
         log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in next_commands(cfg, _judged(cfg, products))))
     return product
 
@@ -293,7 +292,7 @@ def build_stage(task: Task, resolved: DictConfig) -> Stage:
     cfg = typed(config)
     inputs = task.inputs
     # Each is imported where it is wanted: Lightning alone takes seconds, and the process of a stage that samples needs none of it.
-    if task.stage in _FIT:
+    if task.stage in FIT_STAGES:
         from tract.stages.fit import FitStage
 
         parents = {role: open_product(Path(inputs[role])) for role in ("generated", "start") if role in inputs}
@@ -314,7 +313,7 @@ def build_stage(task: Task, resolved: DictConfig) -> Stage:
 
 def stage_modules(stage: str) -> list[str]:
     """All modules of the package that a stage may import."""
-    return list(code_digests("tract.stages.fit" if stage in _FIT else f"tract.stages.{stage}", immaterial=()))
+    return list(code_digests("tract.stages.fit" if stage in FIT_STAGES else f"tract.stages.{stage}", immaterial=()))
 
 
 def _check_stage2(resolved: DictConfig) -> None:
@@ -378,7 +377,9 @@ def _not_wanted(task: Task, folder: StageFolder, cfg: Config) -> ConfigError:
 
 
 def _or_a_judge(task: Task, cfg: Config) -> str:
-    return "; or name a judge that is there, judge=RUN_FOLDER_OR_MODEL or judge=seed" if task.stage in _FIT and cfg.judge is None else ""
+    return (
+        "; or name a judge that is there, judge=RUN_FOLDER_OR_MODEL or judge=seed" if task.stage in FIT_STAGES and cfg.judge is None else ""
+    )
 
 
 def _run_apart(task: Task, resolved: DictConfig) -> Product:

@@ -22,6 +22,7 @@ from tract.inside import inside
 from tract.masking import masked
 from tract.stages.identity import StageIdentity
 
+STORE = "stages"  # the folder, below that of all runs, of the products that they share
 MANIFEST = "manifest.json"
 CURVES_FILE = "curves.png"  # of a fit stage: losses and validations, drawn from its CSV files
 # How the folders begin that a stage goes on with after a kill. They go when the product is complete, not before: one that went

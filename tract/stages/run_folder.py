@@ -32,11 +32,10 @@ from filelock import FileLock, Timeout
 from tract.durable import sync_folder
 from tract.errors import ConfigError, DataError
 from tract.stages.identity import StageIdentity, differences
-from tract.stages.products import JOURNAL, MANIFEST, Product, read_manifest, remember, write_json, write_manifest
+from tract.stages.products import JOURNAL, MANIFEST, STORE, Product, read_manifest, remember, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
-STORE = "stages"
 _LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "peft", "datasets", "torchmetrics", "hydra-core", "numpy")
 _COMPARED = ("torch", "transformers", "peft", "tokenizers")  # those of them that can move a number by themselves
 _REMIND_S = 60.0  # between two lines that say who is waited for
