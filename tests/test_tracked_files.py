@@ -51,7 +51,7 @@ def test_a_users_files_in_conf_fail_no_test(tmp_path: Path) -> None:
     for name in ("data/my_data", "experiment/mine", "model/mine", "ablation/mine", "sweep/mine", "mine/mine"):
         path = tmp_path / "conf" / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
-        path.write_text("defaults: [no_such_file]\npath: /home/me/judged.csv\nunknown: 1")
+        path.write_text("defaults: [no_such_file]\npath: judged.csv\nunknown: 1")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     def pytest_of(*arguments: str) -> str:

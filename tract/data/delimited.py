@@ -47,19 +47,12 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
         DataError: if the first line does not name each column once.
     """
     csv.field_size_limit(MAX_FIELD)
-    first = stream.readline()
-    said = _SEP_LINE.fullmatch(first)
-    if said:
-        first, delimiter = stream.readline(), said[1]
-    else:
-        delimiter = _found_delimiter(first, delimiter, name)
-    lines = _Lines(stream)
-    lines.give_back(first)
+    lines, delimiter, above = _opened(stream, name, delimiter)
     row = lines.row
     reader = _reader(lines, delimiter)
     header = _header(reader, name)
     named = len(header)
-    number = 1 + len(row) + bool(said)
+    number = 1 + len(row) + above
     is_first = True
     in_doubt = False  # a row was broken, and what follows may be the rest of it
     while True:
@@ -90,6 +83,19 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
             reader = _reader(lines, delimiter)  # the old one may have come to the end of its lines
         else:
             number += len(row)
+
+
+def _opened(stream: TextIO, name: str, delimiter: str) -> tuple[_Lines, str, int]:
+    """(the lines from the header on, what divides their columns, the number of lines above the header)."""
+    first = stream.readline()
+    said = _SEP_LINE.fullmatch(first)
+    if said:
+        first, delimiter = stream.readline(), said[1]
+    else:
+        delimiter = _found_delimiter(first, delimiter, name)
+    lines = _Lines(stream)
+    lines.give_back(first)
+    return lines, delimiter, int(said is not None)
 
 
 def _found_delimiter(header: str, expected: str, name: str) -> str:
