@@ -49,7 +49,8 @@ def test_grade_calibrate_grade_and_compare(talking_folder: str, tmp_path: Path, 
         exported = Path(shutil.copytree(talking_folder, tmp_path / "exported"))
         judge.settings.write(exported)  # what an exported folder holds beside weights and tokenizer
 
-    status, output, error = tract("calibrate", "--judge", exported, "--data", source, "--target", "human", *mapping)
+    # --force: on other machines a random judge's scores may fit held-out questions no better after it than before.
+    status, output, error = tract("calibrate", "--judge", exported, "--data", source, "--target", "human", *mapping, "--force")
     assert status == 0, error
     assert "RMSE after, on held-out questions (5 folds)" in output
     assert (found_in := read_settings(exported / "judge_config.json").calibration) is not None
