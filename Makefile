@@ -141,7 +141,7 @@ test-vllm: setup-vllm  ## the real vLLM engine and its server, on a CPU: the sam
 test-kills: setup-vllm  ## kill -9 at 50 random moments of the pipeline (TRACT_KILLS=N for others), and other tests that .ci/run has no time for
 	@$(PYTEST) -s -m 'kills and not gpu and not multigpu and not network'
 
-# A quarter of an hour: each page's commands, in order, in a clean clone, with the tiny model.
+# Half an hour: each page's commands, in order, in a clean clone, with the tiny model; and that of the tickets with the packaged one.
 test-newcomer: export OMP_NUM_THREADS ?= 1
 test-newcomer: setup  ## the commands of README.md, docs/own_data.md and docs/change_the_science.md as a newcomer copies them
 	@$(PYTEST) -x -m newcomer
