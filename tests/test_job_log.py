@@ -37,9 +37,7 @@ def run_jobs(monkeypatch: pytest.MonkeyPatch, task: object, folder: Path, *argum
     launch(task, "train")  # type: ignore[arg-type]
 
 
-def test_a_job_shows_two_lines_and_keeps_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_shows_one_line_and_keeps_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def task(cfg: DictConfig) -> None:
         log.info("a table\nof two lines, seed %d", cfg.seed)
         log.warning("look here, hf_%s", "x" * 34)
@@ -50,11 +48,11 @@ def test_a_job_shows_two_lines_and_keeps_its_log(
     out, error = capfd.readouterr()
     lines = out.splitlines()
     logs = tmp_path / "jobs" / "multirun" / "logs"
-    assert lines[0] == f"job #0: seed=0; log: {logs}/job0.log"
-    assert lines[1] == "job #0: done after 0 s; 1 warning in its log"
-    assert lines[2].startswith("job #1: seed=1; log: ")
-    assert lines[3].endswith("] this is shown")
-    assert len(lines) == 5
+    assert lines[0] == f"the log of each job: {logs}/jobN.log"
+    assert lines[1] == f"job #0: seed=0: done after 0 s; 1 warning in {logs}/job0.log"
+    assert lines[2].endswith("] this is shown")
+    assert lines[3] == f"job #1: seed=1: done after 0 s; 1 warning in {logs}/job1.log"
+    assert len(lines) == 4
     assert error == ""
     for seed in (0, 1):
         text = (logs / f"job{seed}.log").read_text()
@@ -66,7 +64,7 @@ def test_a_job_is_told_by_its_variant_and_its_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_jobs(monkeypatch, lambda cfg: None, tmp_path, "objective.lambda=0,1", "seed=3,4")
-    told = [line.partition("; log: ")[0] for line in capfd.readouterr().out.splitlines() if "; log: " in line]
+    told = [line.partition(": done")[0] for line in capfd.readouterr().out.splitlines() if ": done" in line]
     assert told == [
         f"job #{k}: objective.lambda={weight}, seed {seed}" for k, (weight, seed) in enumerate([(0, 3), (0, 4), (1, 3), (1, 4)])
     ]
@@ -79,9 +77,21 @@ def test_the_error_of_a_job_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit):
         run_jobs(monkeypatch, task, tmp_path, "seed=0")
     out, error = capfd.readouterr()
-    assert out.splitlines()[1] == "job #0: failed after 0 s"
+    assert out.splitlines()[1] == "job #0: as given: failed after 0 s"
     assert error.splitlines()[0] == "error: seed: 0 is taken"
     assert not (tmp_path / "jobs" / "multirun" / "logs").exists(), "there was nothing to log"
+
+
+def test_a_terminal_shows_the_job_at_work_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "12")
+    seen: list[str] = []
+    run_jobs(monkeypatch, lambda cfg: seen.append(capsys.readouterr().out), tmp_path, "seed=0,1", "trainer.enable_progress_bar=false")
+    assert seen[0].endswith("/jobN.log\njob #0: see"), "a character less than the terminal is wide, else it wraps"
+    assert seen[1] == "\r\x1b[Kjob #0: seed=0: done after 0 s\njob #1: see"
+    assert capsys.readouterr().out == "\r\x1b[Kjob #1: seed=1: done after 0 s\n"
 
 
 def test_a_dry_run_is_shown_in_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

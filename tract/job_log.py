@@ -1,6 +1,7 @@
-"""What a multirun shows of its jobs: a line when one begins and a line when it ends. All else goes to a file for each job.
+"""What a multirun shows of its jobs: a line each, when it has ended. All else goes to a file for each job.
 
-Errors are shown too, and what libraries write to stderr. Jobs of submitit have a log of their own already.
+On a terminal, what runs is shown until then. Errors are shown too, and what libraries write to stderr. Jobs of submitit have a log of
+their own already.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -26,20 +28,47 @@ FOLDER_OF_LOGS = "logs"  # in the folder of the multirun
 
 @contextmanager
 def one_line_each(cfg: DictConfig) -> Iterator[None]:
-    """Says that a job begins and how it ended; meanwhile its log goes to a file. A dry run is shown as it is, since it makes nothing."""
+    """Says how a job ended; meanwhile its log goes to a file. A dry run is shown as it is, since it makes nothing."""
     if cfg.get("dry_run"):
         yield
         return
     hydra = HydraConfig.get()
     number, folder = int(hydra.job.num), Path(hydra.sweep.dir)
-    path = folder / FOLDER_OF_LOGS / f"job{number}.log"
+    logs = folder / FOLDER_OF_LOGS
+    path, name = logs / f"job{number}.log", f"job #{number}: {variant_of(cfg)}"
+    if number == 0:
+        _say(f"the log of each job: {_short(str(logs))}/jobN.log")
     begun = time.monotonic()
-    _say(f"job #{number}: {variant_of(cfg)}; log: {_short(str(path))}")
-    with _logged_to(path) as warned:
+    with _shown_meanwhile(name), _logged_to(path) as warned:
         yield
     record = _record(folder, number)
-    warnings = f"; {len(warned)} warning{'s' * (len(warned) > 1)} in its log" if warned else ""
-    _say(f"job #{number}: {how_it_ended(record, folder, time.monotonic() - begun)}{warnings}")
+    warnings = f"; {len(warned)} warning{'s' * (len(warned) > 1)} in {_short(str(path))}" if warned else ""
+    _say(f"{name}: {how_it_ended(record, folder, time.monotonic() - begun)}{warnings}")
+
+
+@contextmanager
+def _shown_meanwhile(text: str) -> Iterator[None]:
+    """Shows on a terminal what is at work, on a line that is cleared at the end, and before an error is shown."""
+    if not sys.stdout.isatty():
+        yield
+        return
+
+    def clear(_: logging.LogRecord | None = None) -> bool:
+        sys.stdout.write("\r\x1b[K")
+        sys.stdout.flush()
+        return True
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(clear)
+    sys.stdout.write(f"{text} ..."[: shutil.get_terminal_size().columns - 1])
+    sys.stdout.flush()
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(clear)
+        clear()
 
 
 def _record(folder: Path, number: int) -> RunRecord | None:
