@@ -58,7 +58,7 @@ def test_the_study_is_what_the_tests_think(comparison: Comparison) -> None:
         (Mean(Estimate(0.7961, 0.66, 0.88), QUESTIONS, 1, 1), ".796 [.660, .880]q"),
         (Mean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 4), ".796 [.660, .880] 3/4 seeds"),
         (Mean(Estimate(0.7961), "", 1, 1), ".796"),
-        (Mean(Estimate(0.7961), "", 2, 2), ".796 2 seeds: no interval"),
+        (Mean(Estimate(0.7961), "", 2, 2), ".796 no interval"),
         (Mean(Estimate(0.7961), "", 2, 3), ".796 2/3 seeds: no interval"),
         (Mean(Estimate(None), "", 0, 3), "undefined"),
     ],

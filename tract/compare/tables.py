@@ -16,7 +16,7 @@ CONSTANT_LABEL = "constant baseline"
 BASELINE_CELL = Cell("baseline")
 # The terminal table shows these of the metrics, where they are among those that were chosen, else the first two.
 _SHORT_METRICS = ("pearson_r", "rmse")
-_SHORT_LABEL, _SHORT_NAME, _SHORT_WIDTH, _SHORT_LEFT_OUT = 36, 16, 112, 10
+_SHORT_LABEL, _SHORT_NAME, _SHORT_WIDTH, _SHORT_LEFT_OUT = 46, 16, 112, 10
 _TITLE_NAMES = 3
 
 
@@ -90,9 +90,10 @@ def mean_cell(mean: Mean, metric: str) -> Cell:
 
 
 def _seeds(count: int, all_of_them: int, *, has_interval: bool) -> str:
-    """How many seeds a mean is over, where not all have a number; and that they are too few for an interval."""
+    """How many seeds a mean is over, where not all have a number; and where they are too few for an interval, that there is none."""
     seeds = f"{count}/{all_of_them} seeds" if 0 < count < all_of_them else ""
-    return f"{seeds or f'{count} seeds'}: no interval" if 1 < count < MIN_SEEDS and not has_interval else seeds
+    none = "no interval" if 1 < count < MIN_SEEDS and not has_interval else ""
+    return ": ".join(filter(None, (seeds, none)))
 
 
 def difference_cell(estimate: Estimate, difference: Difference, metric: str, kind: str) -> Cell:
