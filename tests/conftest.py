@@ -29,6 +29,7 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parents[1]
+_OF_IMPORTS = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
 CUE = " So the overall score is "
 
 
@@ -46,6 +47,11 @@ def pytest_sessionfinish() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that need GPUs, or vLLM's build for them, say what is missing. Each begins with the level of a fresh root logger."""
     logging.getLogger().setLevel(logging.WARNING)  # where Hydra ran in this process, it has lowered it
+    for name, value in _OF_IMPORTS.items():  # a multirun in this process has set them for its jobs
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     needed = 2 if item.get_closest_marker("multigpu") else 1 if item.get_closest_marker("gpu") else 0
     if not needed:
         return

@@ -69,6 +69,15 @@ def test_a_finished_run_folder_is_complete(tiny_config: TinyConfig) -> None:
     assert list(folder.glob("checkpoints/last-step=*.ckpt"))
 
 
+def test_what_an_optimizer_keeps_of_the_configuration_is_plain(tiny_config: TinyConfig) -> None:
+    """It goes into checkpoints, of which nothing is loaded but numbers and plain containers (as by DeepSpeed's CPU Adam)."""
+    cfg, _ = tiny_config()
+    module, _ = build(cfg, prepare(cfg))
+    (group,) = module._build_optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups
+    assert type(group["betas"]) in (list, tuple)
+    assert tuple(group["betas"]) == (0.9, 0.999)
+
+
 def test_the_layout_can_be_read_back_from_the_run_folder(tiny_config: TinyConfig) -> None:
     folder = fit(*tiny_config("train.max_steps=1"))
     saved = json.loads((folder / "layout.json").read_text())

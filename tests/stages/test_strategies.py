@@ -151,7 +151,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, strategy: st
     assert "resuming from" in again.stdout
     expected, found = finished(tmp_path / "whole"), finished(tmp_path / "cut")
     if strategy == OFFLOAD:  # DeepSpeedCPUAdam multiplies beta's powers step by step, and takes them anew when it goes on
-        assert 0 < relative(found, expected) <= TOLERANCE
+        assert relative(found, expected) <= TOLERANCE  # 0 on some CPUs
     else:
         assert all(torch.equal(found[name], value) for name, value in expected.items())
     other = run(tmp_path / "other", *chosen, "trainer.devices=1")

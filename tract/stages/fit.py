@@ -172,7 +172,7 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         trie=data.layout.trie,
         grid=data.layout.grid,
         objective=objective,
-        build_optimizer=instantiate(cfg.optimizer),
+        build_optimizer=instantiate(cfg.optimizer, _convert_="all"),  # plain values: they go into checkpoints
         build_scheduler=partial(build_scheduler, cfg=cfg.scheduler),
         accumulate=datamodule.train_sampler.micro_batches_per_step,
         total_steps=steps,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ _OF_METADATA = {
 }  # fmt: skip
 # What torch says of a file that is no archive of its own.
 _NO_ARCHIVE = "PytorchStreamReader"
+# What a part holds beside weights, in torch's words, among its advice to load it all the same.
+_UNSAFE = re.compile(r"GLOBAL \S+[^.\n]*")
 
 
 @contextmanager
@@ -80,7 +83,9 @@ def _only_weights(path: Path) -> Iterator[None]:
 
 
 def _refused(path: Path, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split())[:200]
+    text = str(error)
+    named = _UNSAFE.search(text)
+    reason = " ".join((named[0] if named else text).split())[:200]
     return DataError(
         f"checkpoint {path}: a part of it is not what a training writes, and is not loaded ({type(error).__name__}: {reason}); remove "
         "this checkpoint: the same command then goes on from an older one, or begins anew"
