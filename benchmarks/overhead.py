@@ -109,7 +109,7 @@ def train(cfg: Config, data: Prepared, device: torch.device) -> tuple[Stopwatch,
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         module, loaders = build(cfg, dataclasses.replace(data, rows={**data.rows, "val": []}))
-        loggers = build_loggers(cfg, Path(folder), "benchmark", {})
+        loggers = build_loggers(cfg, Path(folder))
         for logger in loggers:
             watch(logger, stopwatch)
         _run_trainer(cfg, module, loaders, loggers, Path(folder))

@@ -114,6 +114,8 @@ def bodies_of(count: int) -> list[dict[str, object]]:
 
 def percentile(seconds: Sequence[float], share: int) -> float:
     """Milliseconds that so many percent of the requests take at most."""
+    if len(seconds) == 1:  # of which there are no quantiles
+        return seconds[0] * 1000
     return statistics.quantiles(seconds, n=100, method="inclusive")[share - 1] * 1000
 
 
