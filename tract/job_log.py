@@ -123,12 +123,6 @@ def _say(text: str) -> None:
     say(text)
 
 
-def _counted(warned: list[int], record: logging.LogRecord) -> bool:
-    if record.levelno == logging.WARNING:
-        warned.append(record.lineno)
-    return True
-
-
 @contextmanager
 def _logged_to(path: Path) -> Iterator[list[int]]:
     """Sends log lines to a file and none but errors to the terminal; gives a list that grows with each warning."""

@@ -206,7 +206,7 @@ def states_per_number(cfg: Config) -> float:
     """How many numbers the configured optimizer keeps for each that it trains, found by a step of it."""
     if str(cfg.optimizer.get("_target_")) == ZERO_OPTIMIZERS[-1]:
         return 2.0  # compiled at its first use, so it is not tried
-    return _states(repr(sorted(cfg.optimizer.items())), lambda: instantiate(cfg.optimizer, _convert_="all"))
+    return _states(repr(sorted(cfg.optimizer.items())), lambda: instantiate(cfg.optimizer))
 
 
 _STATES: dict[str, float] = {}
