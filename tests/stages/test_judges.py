@@ -188,7 +188,8 @@ def test_the_pad_token_of_the_configuration_helps_out(cfg: Config, whole: Any, t
 
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/judge", "runs/nowhere/seed0/stage1-0123456789"])
-def test_a_folder_that_is_absent(spec: str, cfg: Config) -> None:
+def test_a_folder_that_is_absent(spec: str, cfg: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # elsewhere the message names the runs that are there, such as one of the quickstart
     with pytest.raises(ConfigError, match=f"judge: there is no folder '{spec}'; give the folder of a run"):
         find_judge(spec, cfg)
 
