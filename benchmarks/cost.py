@@ -4,7 +4,7 @@
     python benchmarks/cost.py --data vicuna_feedback.jsonl experiment=tract_mistral
 
 Nothing is measured. Counted: tokens of each row, by Mistral's tokenizer and the experiment's own prompt. Computed from them: FLOPs of
-training (``tract.estimate.flops``, what ``dry_run=true`` prints), and bytes that sampling moves: with each step all weights, and the
+training (``tract.pipeline.dry_run.flops``, what ``dry_run=true`` prints), and bytes that sampling moves: with each step all weights, and the
 keys and values of all sequences. From the datasheet: the device's peak and bandwidth. So the time of sampling is a least one: no
 engine is faster than its memory, and none reaches all of it.
 """
@@ -24,13 +24,13 @@ from hydra import compose, initialize_config_dir
 from shapes import MISTRAL_7B, write_shape
 from workload import ROOT
 
-from tract.config import BATCH_SIZES, Config
-from tract.estimate.facts import ModelFacts
-from tract.estimate.flops import SHARE, Amount, forward_flops, hours, training_flops
-from tract.stages.fit_plan import described_once
-from tract.stages.prepare import prepare
-from tract.stages.workload import items_of
-from tract.validation import validate
+from tract.config.schema import BATCH_SIZES, Config
+from tract.pipeline.dry_run.facts import ModelFacts
+from tract.pipeline.dry_run.fit_plan import described_once
+from tract.pipeline.dry_run.flops import SHARE, Amount, forward_flops, hours, training_flops
+from tract.pipeline.dry_run.workload import items_of
+from tract.pipeline.stages.prepare import prepare
+from tract.pipeline.validation import validate
 
 # Datasheet of the H100 SXM: dense bfloat16, and its memory.
 DEVICE, PEAK, BANDWIDTH = "H100 SXM", 989.4e12, 3.35e12

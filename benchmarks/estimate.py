@@ -20,11 +20,11 @@ from hydra import compose, initialize_config_dir
 from memory import Peak, own_memory, resident_mib
 from workload import ROOT, arguments, in_child, report
 
-from tract.estimate.memory import PROCESS_BYTES
-from tract.modeling import load_model
-from tract.stages import fit as fit_stage
-from tract.stages.fit_plan import needs, plan_of, total
-from tract.validation import validate
+from tract.models.modeling import load_model
+from tract.pipeline.dry_run.fit_plan import needs, plan_of, total
+from tract.pipeline.dry_run.memory import PROCESS_BYTES
+from tract.pipeline.stages import fit as fit_stage
+from tract.pipeline.validation import validate
 
 MIB = 2**20
 WAYS = tuple(f"adapter={adapter} model.gradient_checkpointing={on}" for adapter in ("full", "lora") for on in ("false", "true"))

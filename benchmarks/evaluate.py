@@ -15,13 +15,13 @@ import torch
 from reference import generate_then_rescore
 from workload import arguments, configured, device_of, in_turn, items_of, loaded_judge, ratio, report
 
-from tract.config import Config
+from tract.config.schema import Config
 from tract.data.batches import Item
-from tract.generation.hf import HFJudge
-from tract.generation.judgement import Prompt
-from tract.generation.packed import pack_linears
-from tract.generation.sampling import Sampling
-from tract.stages.prepare import Prepared
+from tract.inference.hf.judge import HFJudge
+from tract.inference.hf.packed_linear import pack_linears
+from tract.inference.judgement import Prompt
+from tract.inference.sampling import Sampling
+from tract.pipeline.stages.prepare import Prepared
 
 
 def plain_way(data: Prepared, model: Any, items: Sequence[Item], n_cot: int, tokens: int, batch: int) -> Callable[[], float]:

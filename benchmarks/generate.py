@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from workload import arguments, configured, device_of, in_turn, items_of, loaded_judge, ratio, report
 
-from tract.config import Config
-from tract.generation.hf import HFJudge
-from tract.generation.judgement import Prompt
-from tract.generation.packed import pack_linears
-from tract.generation.sampling import Sampling
-from tract.stages.prepare import Prepared
+from tract.config.schema import Config
+from tract.inference.hf.judge import HFJudge
+from tract.inference.hf.packed_linear import pack_linears
+from tract.inference.judgement import Prompt
+from tract.inference.sampling import Sampling
+from tract.pipeline.stages.prepare import Prepared
 
 
 def judge_with_lengths(cfg: Config, data: Prepared, model: Any, tokens: int, *, padded: bool) -> HFJudge:

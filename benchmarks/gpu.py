@@ -220,11 +220,11 @@ def _judged_by_vllm(cfg: Any, data: Any, items: Sequence[Any], sizes: Sizes, sma
     """The same by vLLM, with random weights that it makes itself; its CoTs may end a little earlier, so their tokens are counted."""
     from functools import partial
 
-    from tract.generation.engine import EngineJudge
-    from tract.generation.judgement import Prompt
-    from tract.generation.sampling import Sampling
-    from tract.generation.vllm_engine import VLLMSettings, start_vllm
-    from tract.serving import serving_files
+    from tract.inference.engines.engine import EngineJudge
+    from tract.inference.engines.vllm import VLLMSettings, start_vllm
+    from tract.inference.judgement import Prompt
+    from tract.inference.sampling import Sampling
+    from tract.models.engine_files import serving_files
 
     random = cfg.model.random_init and cfg.model.package is None
     location = cfg.model.name_or_path if random else serving_files(cfg.model, None, merge=False, seed=0, cache=Path(cfg.paths.cache)).model
@@ -258,11 +258,11 @@ def strategy_part(names: Sequence[str], small: bool, folder: Path) -> dict[str, 
     from hydra import compose, initialize_config_dir
     from memory import Peak
 
-    from tract.estimate.flops import training_flops
-    from tract.estimate.memory import PROCESS_BYTES
-    from tract.stages.fit import _trainer, build
-    from tract.stages.fit_plan import described_once, needs, plan_of, total
-    from tract.validation import validate
+    from tract.pipeline.dry_run.fit_plan import described_once, needs, plan_of, total
+    from tract.pipeline.dry_run.flops import training_flops
+    from tract.pipeline.dry_run.memory import PROCESS_BYTES
+    from tract.pipeline.stages.fit import _trainer, build
+    from tract.pipeline.validation import validate
 
     sizes = _sizes(small)
     trainer = ["trainer=cpu" if names[0] == "single" else f"trainer={names[0]}", "trainer.accelerator=cpu", "trainer.precision=32-true"]

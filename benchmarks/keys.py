@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 from workload import ROOT, report
 
-from tract.generation.live import LiveCache, prefill
-from tract.generation.packed import pack_linears
+from tract.inference.hf.live import LiveCache, prefill
+from tract.inference.hf.packed_linear import pack_linears
 
 SHAPE = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,

@@ -23,10 +23,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from workload import arguments, configured, device_of, report
 
-from tract.config import Config
-from tract.stages.fit import _run_trainer, build, quieten
-from tract.stages.loggers import build_loggers, close_loggers
-from tract.stages.prepare import Prepared
+from tract.config.schema import Config
+from tract.pipeline.stages.fit import _run_trainer, build, quieten
+from tract.pipeline.stages.prepare import Prepared
+from tract.pipeline.tracking.loggers import build_loggers, close_loggers
 
 LOOP, LOGGERS = "run_training_epoch", "loggers"
 # Parts of a training by the ends of the names of Lightning's actions.

@@ -24,21 +24,21 @@ import torch
 from hydra import compose, initialize_config_dir
 from workload import ROOT, device_of, report
 
-from tract.config import Config
-from tract.config_rules import sampling_of
+from tract.artifacts.judges import Judge, find_judge
+from tract.config.schema import Config
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.results import Array, Estimate
 from tract.evaluation.weighted import TieGroups, weighted_mean, weighted_spearman
-from tract.generation.batching import batches_by_length
-from tract.generation.hf import HFJudge
-from tract.generation.judgement import Prompt
-from tract.generation.packed import pack_linears
-from tract.modeling import load_judge
-from tract.stages.backends import hf_judge
-from tract.stages.generate import prompts_at
-from tract.stages.judges import Judge, find_judge
-from tract.stages.predict import PredictStage
-from tract.validation import validate
+from tract.inference.batching import batches_by_length
+from tract.inference.hf.judge import HFJudge
+from tract.inference.hf.packed_linear import pack_linears
+from tract.inference.judgement import Prompt
+from tract.models.modeling import load_judge
+from tract.pipeline.backends import hf_judge
+from tract.pipeline.config_rules import sampling_of
+from tract.pipeline.stages.generate import prompts_at
+from tract.pipeline.stages.predict import PredictStage
+from tract.pipeline.validation import validate
 
 FLOAT32, AGAIN, ROUNDED, MIXED, TRUE, STORED = (
     "32-true",

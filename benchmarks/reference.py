@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tract.data.batches import Item
-from tract.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout, TokenKind
 
 Example = tuple[Sequence[int], Sequence[int], int]  # prompt, CoT, place of the score
 

@@ -9,7 +9,7 @@ with what that left there, up to the loaders of a training. Peaks are resident a
 apart; the second one includes an epoch over the training loader, or its first --micro-batches.
 prompt: optimizer steps of one prompt of random tokens with 3 CoTs of 128, each length in a process of its own.
 n_cot: steps of one prompt of 1024 random tokens with several CoTs of 128.
-vocabulary: log-probabilities of 512 tokens from hidden states of 576, and their gradient, by tract.head and by the log_softmax of
+vocabulary: log-probabilities of 512 tokens from hidden states of 576, and their gradient, by tract.models.log_probs and by the log_softmax of
 whole logits. Memory is the peak above the inputs, of a process of its own.
 """
 
@@ -32,11 +32,11 @@ from torch import Tensor
 from train_step import our_step, plain_step
 from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured, device_of, in_child, in_turn, loaded, ratio, report
 
-from tract.config import Config
+from tract.config.schema import Config
 from tract.data.batches import Item
-from tract.head import chosen_log_probs
-from tract.stages.fit import build
-from tract.stages.prepare import Prepared, prepare
+from tract.models.log_probs import chosen_log_probs
+from tract.pipeline.stages.fit import build
+from tract.pipeline.stages.prepare import Prepared, prepare
 
 COT_TOKENS, PROMPT_TOKENS, PROMPT_COTS = 128, 1024, 3
 POSITIONS, HIDDEN = 512, 576

@@ -26,8 +26,8 @@ from pathlib import Path
 import httpx
 from workload import ROOT, arguments, configured, device_of, loaded_judge, report
 
-from tract.data.rubric_check import RubricCheck
-from tract.modeling import load_tokenizer, save_judge
+from tract.data.sources.rubric_check import RubricCheck
+from tract.models.modeling import load_tokenizer, save_judge
 
 # Longest wait for one answer, and for the end of the server.
 _ANSWER_S = 120.0
@@ -51,7 +51,7 @@ class Measured:
 @contextmanager
 def server(folder: Path, options: Sequence[object]) -> Iterator[str]:
     """The URL of a server with the model in a folder; it must end with status 0."""
-    command = [sys.executable, "-m", "tract.server", "--judge", str(folder), "--port", "0", *map(str, options)]
+    command = [sys.executable, "-m", "tract.apps.server", "--judge", str(folder), "--port", "0", *map(str, options)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -18,11 +18,11 @@ import torch
 from train_step import our_step
 from workload import arguments, configured, device_of, items_of, loaded, loaded_judge, report
 
-from tract.config import Config
+from tract.config.schema import Config
 from tract.data.batches import Item
-from tract.generation.live import LiveCache, prefill
-from tract.generation.packed import pack_linears
-from tract.stages.prepare import Prepared
+from tract.inference.hf.live import LiveCache, prefill
+from tract.inference.hf.packed_linear import pack_linears
+from tract.pipeline.stages.prepare import Prepared
 
 # Kind -> parts of the names of torch's operations; what fits none is elementwise work and copies.
 KINDS = {

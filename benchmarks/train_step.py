@@ -42,12 +42,12 @@ from workload import (
     report,
 )
 
-from tract.config import Config
+from tract.config.schema import Config
 from tract.data.batches import Item, JudgeBatch, collate
-from tract.data.steps import Limits, StepSampler, cut_step
-from tract.lit_module import TractLitModule
-from tract.objective import Objective, StepTotals
-from tract.stages.prepare import Prepared
+from tract.data.steps import Limits, StepSampler, StepTotals, cut_step
+from tract.method.lit_module import TractLitModule
+from tract.method.objective import Objective
+from tract.pipeline.stages.prepare import Prepared
 
 REFERENCE_BATCH = 4
 

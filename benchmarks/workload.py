@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from tract.config import Config
+from tract.config.schema import Config
 from tract.data.batches import Item, JudgeBatch, MicroBatches
-from tract.entry import ALLOCATOR
-from tract.modeling import load_judge, load_model
-from tract.objective import Objective
-from tract.stages.prepare import Prepared, prepare
-from tract.validation import validate
+from tract.method.objective import Objective
+from tract.models.modeling import load_judge, load_model
+from tract.pipeline.entry import ALLOCATOR
+from tract.pipeline.stages.prepare import Prepared, prepare
+from tract.pipeline.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 # The ways of training that are compared.

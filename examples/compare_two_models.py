@@ -46,8 +46,8 @@ def compare(a: list[Grade], b: list[Grade], questions: list[str]) -> None:
     """Only answers that both have a score are compared: a failure is never a number."""
     import numpy as np
 
-    from tract.grading.differences import compared
-    from tract.grading.pairs import Pairs
+    from tract.apps.grading.differences import compared
+    from tract.apps.grading.pairs import Pairs
 
     both = [
         (x.score, y.score, question) for x, y, question in zip(a, b, questions, strict=True) if x.score is not None and y.score is not None

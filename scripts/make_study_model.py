@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tract.data.rubric_check import RubricCheck
-from tract.layout import SequenceLayout
-from tract.prompts import PromptTemplate
-from tract.schema import JudgeExample
-from tract.score_grid import ScoreGrid
+from tract.data.sources.rubric_check import RubricCheck
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import PromptTemplate
+from tract.text.schema import JudgeExample
+from tract.text.score_grid import ScoreGrid
 
 log = logging.getLogger(__name__)
 

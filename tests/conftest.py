@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,20 @@ import pytest
 from composing import composed
 from hypothesis import settings
 from omegaconf import DictConfig
+from tiny_pipeline import Tiny
 
-from tract.config import Config, ModelConfig
-from tract.layout import SequenceLayout
-from tract.modeling import load_tokenizer
-from tract.score_grid import ScoreGrid
-from tract.validation import validate
+from tract.artifacts.products import Product
+from tract.config.schema import Config, ModelConfig
+from tract.models.modeling import load_tokenizer
+from tract.pipeline.validation import validate
+from tract.text.layout import SequenceLayout
+from tract.text.score_grid import ScoreGrid
 
 # A shared machine may stop for longer than any deadline.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+pytest_plugins = ["made_study"]
 
 ROOT = Path(__file__).resolve().parents[1]
 _OF_IMPORTS = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
@@ -144,9 +149,26 @@ def talking_model(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -
 @pytest.fixture(scope="session")
 def talking_folder(talking_model: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The talking model as files."""
-    from tract.modeling import save_judge
+    from tract.models.modeling import save_judge
 
     path = tmp_path_factory.mktemp("talking")
     model = talking_model.merge_and_unload() if hasattr(talking_model, "merge_and_unload") else talking_model
     save_judge(model, tiny_tokenizer, path)
     return str(path)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The tiny pipeline after its first run: where, its products and its log."""
+
+    tiny: Tiny
+    products: dict[str, Product]
+    lines: list[str]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """All five stages; tests may run changed pipelines beside it, which reuse what is the same, but change none of its products."""
+    tiny = Tiny(tmp_path_factory.mktemp("pipeline"))
+    products, lines = tiny.run()
+    return Whole(tiny, products, lines)

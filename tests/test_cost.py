@@ -15,8 +15,8 @@ from composing import CONF, composed
 from shapes import MISTRAL_7B, SMALL, write_shape
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tract.config import BATCH_SIZES
-from tract.validation import validate
+from tract.config.schema import BATCH_SIZES
+from tract.pipeline.validation import validate
 
 RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "cost.json"
 

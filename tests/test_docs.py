@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tracked_files import tracked
 
-from tract.entry import _with_home
-from tract.stages.prepare import prepare
-from tract.validation import accepted_keys, typed, validate
+from tract.pipeline.entry import _with_home
+from tract.pipeline.stages.prepare import prepare
+from tract.pipeline.validation import accepted_keys, typed, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *(path for path in tracked(ROOT / "docs", "*.md") if path.parent.name == "docs")]
@@ -117,7 +117,7 @@ def exists(key: str, values: dict[str, Any]) -> bool:
     return name in accepted_keys(re.sub(r"^stage2\.(?=objective|optimizer|scheduler|batch|train)", "", section))
 
 
-# The generated page shows what files set by the keys of their group; tests/test_config_reference.py checks it.
+# The generated page shows what files set by the keys of their group; tests/config/test_config_reference.py checks it.
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "configuration.md"], ids=lambda page: page.name)
 def test_options_and_keys_that_are_named_exist(page: Path, values: dict[str, Any]) -> None:
     unknown = []

@@ -23,9 +23,9 @@ PYTHON = """#!{python}
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from graders import StandIn
-import tract.cli.grade
-tract.cli.grade.open_judge = lambda path, options: StandIn()
-from tract.cli.main import main
+import tract.apps.cli.grade
+tract.apps.cli.grade.open_judge = lambda path, options: StandIn()
+from tract.apps.cli.main import main
 assert sys.argv[1:3] == ["-m", "tract"]
 main(sys.argv[3:])
 """
@@ -54,7 +54,7 @@ def test_two_models_are_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 @pytest.mark.kills
 def test_a_file_is_inspected_and_graded(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text(PYTHON.format(python=sys.executable, root=str(ROOT), tests=str(ROOT / "tests")))
+    python.write_text(PYTHON.format(python=sys.executable, root=str(ROOT), tests=str(ROOT / "tests" / "support")))
     python.chmod(0o755)
     out = tmp_path / "graded.jsonl"
     environment = {**os.environ, "PYTHON": str(python), "JUDGE": str(ROOT / "tract" / "assets" / "tiny"), "OUT": str(out)}

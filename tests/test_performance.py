@@ -19,12 +19,12 @@ from judge_items import TRACT, batch_of, gradient, make_items, relative_error, t
 from reference import examples_of, generate_then_rescore, loss_shares
 from test_gradients import FULL, LORA, make_module
 
-from tract.config import AdapterConfig, ModelConfig
-from tract.generation.hf import HFJudge
-from tract.generation.judgement import Prompt
-from tract.generation.sampling import Sampling
-from tract.layout import SequenceLayout
-from tract.modeling import load_model
+from tract.config.schema import AdapterConfig, ModelConfig
+from tract.inference.hf.judge import HFJudge
+from tract.inference.judgement import Prompt
+from tract.inference.sampling import Sampling
+from tract.models.modeling import load_model
+from tract.text.layout import SequenceLayout
 
 ROOT = Path(__file__).resolve().parents[1]
 PAD_ID = 1

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 from tracked_files import tracked
 
-from tract.config import AdapterConfig, ModelConfig
-from tract.errors import ConfigError, DataError
-from tract.modeling import in_folder, load_judge, load_model, load_tokenizer, lora_config, save_judge
-from tract.serving import serving_files
+from tract.common.errors import ConfigError, DataError
+from tract.config.schema import AdapterConfig, ModelConfig
+from tract.models.engine_files import serving_files
+from tract.models.modeling import in_folder, load_judge, load_model, load_tokenizer, lora_config, save_judge
 
 ROOT = Path(__file__).resolve().parents[1]
 LORA = AdapterConfig(kind="lora", rank=4, alpha=8.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)

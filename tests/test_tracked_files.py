@@ -60,7 +60,7 @@ def test_a_users_files_in_conf_fail_no_test(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stdout[-5000:]
         return ran.stdout
 
-    pytest_of("tests/test_config_reference.py", "tests/test_configs.py", "-k", "test_config_reference or tidy or found")
+    pytest_of("tests/config/test_config_reference.py", "tests/config/test_configs.py", "-k", "test_config_reference or tidy or found")
     looking = [f"tests/test_{name}.py" for name in ("ablations", "configs", "injection", "model_options", "multirun")]
     collected = pytest_of("--collect-only", *looking)
     assert "[ce_only-quickstart]" in collected

@@ -1,6 +1,6 @@
 """TRACT judges: two-stage regression-aware fine-tuning of LLM judges (arXiv 2503.04381)."""
 
-# Nothing is imported here at run time: see tract.import_order.
+# Nothing is imported here at run time: see tract.common.import_order.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tract.judge.judge import Judge
     from tract.judge.relative import Comparison
     from tract.judge.requests import GradeRequest
-    from tract.schema import Rubric
+    from tract.text.schema import Rubric
 
 __version__ = "0.1.0"
 __all__ = ["Comparison", "CotGrade", "Grade", "GradeRequest", "Judge", "Rubric", "__version__"]
@@ -21,7 +21,7 @@ _HOMES = {
     "Grade": "tract.judge.grades",
     "GradeRequest": "tract.judge.requests",
     "Judge": "tract.judge.judge",
-    "Rubric": "tract.schema",
+    "Rubric": "tract.text.schema",
 }
 
 

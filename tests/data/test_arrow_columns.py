@@ -14,8 +14,8 @@ from datasets.arrow_writer import ArrowWriter
 
 from tract.data.arrow_columns import arrow_column, lists_at, numpy_column, values_at
 from tract.data.tokens import TOKEN_FEATURES, TokenStore
-from tract.generation.batching import batches_by_length
-from tract.stages.generate import prompts_at
+from tract.inference.batching import batches_by_length
+from tract.pipeline.stages.generate import prompts_at
 
 LENGTHS = (3, 0, 1, 900, 2)
 

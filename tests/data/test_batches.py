@@ -6,10 +6,10 @@ import pytest
 import torch
 from judge_items import TRACT, batch_of, make_items
 
-from tract.attention import visible_in
 from tract.data.batches import Item, JudgeBatch
-from tract.layout import Run, SequenceLayout
-from tract.score_grid import ScoreGrid
+from tract.models.tree_attention import visible_in
+from tract.text.layout import Run, SequenceLayout
+from tract.text.score_grid import ScoreGrid
 
 
 def test_rows_are_packed_without_padding(tiny_layout: SequenceLayout) -> None:

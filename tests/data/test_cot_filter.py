@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cot_records import cot, dataset
 
-from tract.data.cot_filter import CotFilter, FilterResult, filter_cots
-from tract.data.cots import read_cots, write_cots
-from tract.errors import ConfigError
+from tract.common.errors import ConfigError
+from tract.data.generated_cots.file import read_cots, write_cots
+from tract.data.generated_cots.filter import CotFilter, FilterResult, filter_cots
 
 KEEP_ALL = CotFilter(drop_truncated=False, drop_empty=False, drop_without_cue=False, keep_closest=None)
 DROP_BAD = CotFilter(drop_truncated=True, drop_empty=True, drop_without_cue=True, keep_closest=None)

@@ -12,17 +12,17 @@ from cot_records import cot, dataset
 from datasets import Dataset
 from tokenizer_zoo import member
 
-from tract.data import cot_items
-from tract.data.cot_items import _Joiner, with_cots
-from tract.data.cots import COT_FEATURES
-from tract.data.mapped_columns import MappedColumns
-from tract.data.rubric_check import RubricCheck
+from tract.common.errors import ConfigError, DataError
+from tract.data.generated_cots import items as cot_items
+from tract.data.generated_cots.file import COT_FEATURES
+from tract.data.generated_cots.items import _Joiner, with_cots
+from tract.data.sources.mapped_columns import MappedColumns
+from tract.data.sources.rubric_check import RubricCheck
 from tract.data.store import build_store
 from tract.data.tokens import TOKEN_FEATURES, TokenizeOptions, TokenStore, tokenize
-from tract.errors import ConfigError, DataError
-from tract.layout import SequenceLayout
-from tract.prompts import PromptTemplate
-from tract.score_grid import ScoreGrid
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import PromptTemplate
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 MAX_LENGTH = 100_000

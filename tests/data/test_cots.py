@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from cot_records import cot, dataset
 
-import tract.data.cots as cots_module
-from tract.data.cots import (
+import tract.data.generated_cots.file as cots_module
+from tract.common.errors import DataError
+from tract.data.generated_cots.file import (
     COT_FEATURES,
     attached_score,
     check_splits,
@@ -22,7 +23,6 @@ from tract.data.cots import (
     read_cots,
     write_cots,
 )
-from tract.errors import DataError
 
 # The true score
 

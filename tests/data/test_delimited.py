@@ -6,10 +6,10 @@ from io import StringIO
 
 import pytest
 
-from tract.data import delimited
-from tract.data.delimited import read_delimited
-from tract.data.rows import RowProblem
-from tract.errors import DataError
+from tract.common.errors import DataError
+from tract.data.readers.delimited import read_delimited
+from tract.data.readers import delimited
+from tract.data.readers.rows import RowProblem
 
 
 def rows(content: str) -> list[object]:

@@ -14,12 +14,12 @@ import pytest
 from dirty_oracle import MAPPING, Judged, Ledger, RefusedError
 from dirty_rows import Place, feedback_row, write
 
+from tract.common.errors import DataError
 from tract.data.records import from_record
-from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval, Source
+from tract.data.sources.prometheus import FeedbackCollection, MappedColumns, PrometheusEval, Source
 from tract.data.store import ExampleStore, build_store
-from tract.errors import DataError
-from tract.schema import JudgeExample
-from tract.score_grid import ScoreGrid
+from tract.text.schema import JudgeExample
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 SOURCES = ("feedback", "benchmark", "mapped")

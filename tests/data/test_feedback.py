@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval, Source
+from tract.common.errors import DataError
+from tract.data.sources.prometheus import FeedbackCollection, MappedColumns, PrometheusEval, Source
 from tract.data.store import ExampleStore, build_store
-from tract.errors import DataError
-from tract.score_grid import ScoreGrid
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 CUE = " So the overall score is "

@@ -10,9 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tract.data import fields
-from tract.data.fields import WrittenNumber, column_called, identifier, is_missing, optional_number, optional_text, optional_value, text
-from tract.score_grid import ScoreGrid
+from tract.data.readers import fields
+from tract.data.readers.fields import (
+    WrittenNumber,
+    column_called,
+    identifier,
+    is_missing,
+    optional_number,
+    optional_text,
+    optional_value,
+    text,
+)
+from tract.text.score_grid import ScoreGrid
 
 NULLS: list[Any] = [None, float("nan"), np.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("NaN"), pd.NA, pd.NaT]
 BLANKS = ["", " ", "\t\n", "\u00a0"]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.formats import format_of
-from tract.data.readers import content_fingerprint, read_rows
-from tract.errors import DataError
+from tract.common.errors import DataError
+from tract.data.readers.files import content_fingerprint, read_rows
+from tract.data.readers.formats import format_of
 
 PACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 TEXTS = {

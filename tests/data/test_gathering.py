@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tract.data.gathering import Gatherer
-from tract.schema import Annotation, JudgeExample, Rating
+from tract.text.schema import Annotation, JudgeExample, Rating
 
 
 def row(

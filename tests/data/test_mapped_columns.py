@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tract.data.mapped_columns import MappedColumns
+from tract.common.errors import ConfigError, DataError
+from tract.data.sources.mapped_columns import MappedColumns
 from tract.data.store import ExampleStore, build_store
-from tract.errors import ConfigError, DataError
-from tract.schema import JudgeExample
-from tract.score_grid import ScoreGrid
+from tract.text.schema import JudgeExample
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 ALL = {

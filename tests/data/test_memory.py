@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys, threading
 from hydra import compose, initialize_config_dir
-from tract.stages.fit import build
-from tract.stages.prepare import prepare
-from tract.validation import validate
+from tract.pipeline.stages.fit import build
+from tract.pipeline.stages.prepare import prepare
+from tract.pipeline.validation import validate
 peak, done = 0, threading.Event()
 def watch():
     global peak

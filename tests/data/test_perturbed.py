@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.perturbed import Perturbed
-from tract.data.rubric_check import RubricCheck
-from tract.data.rubric_check.facts import constraints_of, one_more_met, rescored, true_score
+from tract.data.sources.perturbed import Perturbed
+from tract.data.sources.rubric_check import RubricCheck
+from tract.data.sources.rubric_check.facts import constraints_of, one_more_met, rescored, true_score
 from tract.data.store import ExampleStore, build_store
-from tract.perturbations import Scale
-from tract.prompts import PromptTemplate
-from tract.score_grid import ScoreGrid
+from tract.text.perturbations import Scale
+from tract.text.prompts import PromptTemplate
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(tuple("12345"))
 SCALE = Scale(GRID, " So the overall score is ")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.prometheus_layout import PromptParts, recover_parts
-from tract.data.rows import Row
-from tract.data.sources import FeedbackCollection, PrometheusEval
-from tract.prompts import PromptTemplate
-from tract.schema import JudgeExample, Rubric
-from tract.score_grid import ScoreGrid
+from tract.data.readers.rows import Row
+from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
+from tract.data.sources.prometheus_layout import PromptParts, recover_parts
+from tract.text.prompts import PromptTemplate
+from tract.text.schema import JudgeExample, Rubric
+from tract.text.score_grid import ScoreGrid
 
 SharedData = Callable[[str], Path]
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.mapped_columns import MappedColumns
 from tract.data.rater_warnings import rater_warnings
+from tract.data.sources.mapped_columns import MappedColumns
 from tract.data.store import build_store
-from tract.score_grid import ScoreGrid
+from tract.text.score_grid import ScoreGrid
 
 Said = Callable[..., list[str]]
 COLUMNS = {"instruction": "q", "response": "a", "score": "s", "rater": "who"}

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tract.data import delimited
-from tract.data.readers import BATCH_ROWS, content_fingerprint, local_fingerprint, read_rows
-from tract.data.rows import RowProblem, UnreadableCell
-from tract.errors import DataError
+from tract.common.errors import DataError
+from tract.data.readers import delimited
+from tract.data.readers.files import BATCH_ROWS, content_fingerprint, local_fingerprint, read_rows
+from tract.data.readers.rows import RowProblem, UnreadableCell
 
 
 def read(path):

@@ -10,14 +10,14 @@ from random import Random
 
 import pytest
 
-from tract.data.rows import Row
-from tract.data.rubric_check import HELD_OUT, IN_DOMAIN, KINDS, Constraint, RubricCheck, Task, texts, writer
-from tract.data.rubric_check.constraints import fit_together
-from tract.data.rubric_check.evidence import evidence
-from tract.data.rubric_check.generator import MOST_CONSTRAINTS, respond
-from tract.errors import ConfigError
-from tract.schema import JudgeExample
-from tract.score_grid import ScoreGrid
+from tract.common.errors import ConfigError
+from tract.data.readers.rows import Row
+from tract.data.sources.rubric_check import HELD_OUT, IN_DOMAIN, KINDS, Constraint, RubricCheck, Task, texts, writer
+from tract.data.sources.rubric_check.constraints import fit_together
+from tract.data.sources.rubric_check.evidence import evidence
+from tract.data.sources.rubric_check.generator import MOST_CONSTRAINTS, respond
+from tract.text.schema import JudgeExample
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 KIND = {kind.name: kind for kind in KINDS}

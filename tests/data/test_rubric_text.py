@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from tract.data.rubric_text import EXAMPLE, rubric_from_text
-from tract.errors import DataError
+from tract.common.errors import DataError
+from tract.data.rubrics.text import EXAMPLE, rubric_from_text
 from tract.judge.requests import rubric_of
-from tract.schema import Rubric
+from tract.text.schema import Rubric
 
 Q = "Are all claims supported?"
 NO_YES = {1: "None is.", 2: "All are."}

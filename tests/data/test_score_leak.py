@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tract.data.rows import Row
+from tract.common.errors import DataError
+from tract.data.readers.rows import Row
 from tract.data.score_leak import MARGIN, TAIL_TOKENS, _shares, check_score_leak, score_leak
-from tract.data.sources import FeedbackCollection
+from tract.data.sources.prometheus import FeedbackCollection
 from tract.data.store import build_store
 from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
-from tract.errors import DataError
-from tract.layout import SequenceLayout
-from tract.prompts import PromptTemplate
-from tract.schema import Annotation, JudgeExample
-from tract.score_grid import ScoreGrid
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import PromptTemplate
+from tract.text.schema import Annotation, JudgeExample
+from tract.text.score_grid import ScoreGrid
 
 TEMPLATE = PromptTemplate(
     source="template", system="", blocks=("{instruction} {response}",), cue=" So the overall score is ", use_reference=False,

@@ -5,12 +5,12 @@ import datasets
 import numpy as np
 import pytest
 
-from tract.data.fields import short_hash, shown
-from tract.data.rows import Row, UnreadableCell
-from tract.data.sources import FeedbackCollection, MappedColumns, PrometheusEval
-from tract.errors import ConfigError, DataError
-from tract.schema import Annotation, Rubric
-from tract.score_grid import ScoreGrid
+from tract.common.errors import ConfigError, DataError
+from tract.data.readers.fields import short_hash, shown
+from tract.data.readers.rows import Row, UnreadableCell
+from tract.data.sources.prometheus import FeedbackCollection, MappedColumns, PrometheusEval
+from tract.text.schema import Annotation, Rubric
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 FEEDBACK_ROW = {

@@ -3,8 +3,8 @@ from itertools import combinations
 
 import pytest
 
+from tract.common.errors import ConfigError, DataError
 from tract.data.splits import SPLITS, split_questions
-from tract.errors import ConfigError, DataError
 
 
 def split(questions, fixed=None, seed=1, val=0.0, test=0.0):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
+from tract.common.errors import ConfigError
 from tract.data.steps import LengthSampler, Limits, MicroBatch, StepLoader, StepSampler, cut_step, deal
-from tract.errors import ConfigError
 
 LENGTHS = np.array([50, 10, 90, 30, 70, 20, 100, 40, 80, 60])
 CE_TOKENS = [10 * (i + 1) for i in range(10)]

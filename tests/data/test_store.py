@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tract.common.errors import ConfigError, DataError
 from tract.data import store as store_module
-from tract.data.readers import read_rows
-from tract.data.rows import Row, RowProblem
-from tract.data.sources import FeedbackCollection, PrometheusEval
+from tract.data.readers.files import read_rows
+from tract.data.readers.rows import Row, RowProblem
+from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
 from tract.data.store import FEATURES, build_store, from_record, to_record
-from tract.errors import ConfigError, DataError
-from tract.schema import Annotation, JudgeExample, Rubric
-from tract.score_grid import ScoreGrid
+from tract.text.schema import Annotation, JudgeExample, Rubric
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from tokenizer_zoo import member
 
-from tract.data.rows import Row
-from tract.data.rubric_check import RubricCheck
+from tract.common.errors import ConfigError, DataError
+from tract.data.readers.rows import Row
+from tract.data.sources.rubric_check import RubricCheck
 from tract.data.store import ExampleStore, build_store
 from tract.data.tokens import TokenizeOptions, TokenStore, _Tokenizer, tokenize
-from tract.errors import ConfigError, DataError
-from tract.fitting import MIN_KEPT_CHARS
-from tract.layout import SequenceLayout
-from tract.prompts import GAP, PromptTemplate
-from tract.schema import Annotation, JudgeExample
-from tract.score_grid import ScoreGrid
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import GAP, PromptTemplate
+from tract.text.schema import Annotation, JudgeExample
+from tract.text.score_grid import ScoreGrid
+from tract.text.truncation import MIN_KEPT_CHARS
 
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))
 TEMPLATE = PromptTemplate(

@@ -49,7 +49,7 @@ metrics.METRIC_TABLE["bias"] = metrics.Metric(
 )
 metrics.METRICS = tuple(metrics.METRIC_TABLE)
 from example_evaluation import make_evaluation, make_scored
-from tract.compare.comparison import METRICS
+from tract.apps.compare.comparison import METRICS
 from tract.evaluation.report import html
 from tract.evaluation.statistics import BASELINE_METRICS, metrics_of
 from tract.evaluation.tables import markdown_table
@@ -59,7 +59,7 @@ assert "bias" in BASELINE_METRICS and "bias" in METRICS
 page, table = html(make_evaluation()), markdown_table(make_evaluation())
 assert "mean of predicted minus true score." in page and "| bias |" in table
 from composing import composed
-from tract.validation import validate
+from tract.pipeline.validation import validate
 validate(composed(["model=tiny", "optimized_metric=test/bias"]))
 """
     path = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "evaluation")]

@@ -13,14 +13,14 @@ from example_evaluation import make_evaluation
 from html_page import Page
 from omegaconf import DictConfig
 
-from tract.errors import ConfigError
+from tract.common.errors import ConfigError
 from tract.evaluation import predictors
 from tract.evaluation.predictors import OF_COTS, PREDICTORS, Predictor, Reading, meanings_of, predictor_of
 from tract.evaluation.report import html
 from tract.evaluation.scoring import Item, predictions, score_items
-from tract.generation.judgement import CUE, Judgement
-from tract.score_grid import ScoreGrid
-from tract.validation import validate
+from tract.inference.judgement import CUE, Judgement
+from tract.pipeline.validation import validate
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3"))
 MINE = """

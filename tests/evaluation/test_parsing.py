@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tract.evaluation.parsing import parse_score
-from tract.score_grid import ScoreGrid
+from tract.text.score_grid import ScoreGrid
 
 CUE = " So the overall score is "
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))

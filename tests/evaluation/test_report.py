@@ -23,7 +23,7 @@ from tract.evaluation.report import html, write_report
 from tract.evaluation.results import Bin, Estimate, Evaluation, Robustness, Shift
 from tract.evaluation.robustness import CONSISTENCY_METRICS, SUMMARY_METRICS
 from tract.evaluation.tables import METRIC_LABELS, judges_on, markdown_table
-from tract.perturbations import PERTURBATIONS
+from tract.text.perturbations import PERTURBATIONS
 
 HOSTILE = '<script>alert(\'x\')</script> " onload="y" {{ 1 + 1 }} $\\frac{$ _|'
 

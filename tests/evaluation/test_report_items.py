@@ -23,7 +23,7 @@ from tract.evaluation.report import html, script_hash
 from tract.evaluation.results import Evaluation
 from tract.evaluation.tables import judges_on
 from tract.evaluation.worst_items import CotReading, WorstItem, WorstItems
-from tract.generation.judgement import FINISHES
+from tract.inference.judgement import FINISHES
 
 HOSTILE = '</div></script><script>alert(1)</script><img src=x onerror=alert(2)> {{ 1 + 1 }} <!-- " \' onload="y" ]]> &amp; \u202e'
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.evaluation.results import Scored
 from tract.evaluation.robustness import Readings, robustness_of
 from tract.evaluation.weighted import krippendorff_alpha

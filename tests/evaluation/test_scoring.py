@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.evaluation.items import Item
 from tract.evaluation.scoring import draws_of, prediction_rows, predictions, score_items
-from tract.generation.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
-from tract.score_grid import ScoreGrid
+from tract.inference.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
+from tract.text.score_grid import ScoreGrid
 
 CUE_TEXT = " So the overall score is "
 GRID = ScoreGrid(("1", "2", "3", "4", "5"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.evaluation.results import Array, BenchmarkReport, Estimate, Scored
 from tract.evaluation.statistics import BASELINE_METRICS, METRICS, metrics_of, other_means, reliability_bins, report_of
 

@@ -8,8 +8,8 @@ import pytest
 from tract.evaluation.items import Item
 from tract.evaluation.scoring import score_items
 from tract.evaluation.worst_items import MOST_ITEMS, WorstItems, worst_items
-from tract.generation.judgement import CUE, LENGTH, NO_COT, NONE, Judgement
-from tract.score_grid import ScoreGrid
+from tract.inference.judgement import CUE, LENGTH, NO_COT, NONE, Judgement
+from tract.text.score_grid import ScoreGrid
 
 GRID, CUE_TEXT = ScoreGrid(("1", "2", "3")), " So the overall score is "
 

@@ -16,14 +16,14 @@ from judge_items import TRACT, batch_of, gradient, make_items, relative_error, t
 from test_gradients import FULL, LORA, make_module
 from torch import Tensor
 
-from tract.config import AdapterConfig, ModelConfig
+from tract.config.schema import AdapterConfig, ModelConfig
 from tract.data.batches import Item
-from tract.generation.hf import HFJudge
-from tract.generation.judgement import Prompt
-from tract.generation.sampling import Sampling, draw_tokens
-from tract.head import chosen_log_probs
-from tract.layout import SequenceLayout
-from tract.lit_module import TractLitModule
+from tract.inference.hf.judge import HFJudge
+from tract.inference.judgement import Prompt
+from tract.inference.sampling import Sampling, draw_tokens
+from tract.method.lit_module import TractLitModule
+from tract.models.log_probs import chosen_log_probs
+from tract.text.layout import SequenceLayout
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 on_each_device = pytest.mark.parametrize("device", DEVICES)
@@ -212,8 +212,8 @@ def test_qlora_learns(device: str, tiny_layout: SequenceLayout, tmp_path: Any) -
 @pytest.mark.timeout(900)
 def test_vllm_reads_the_scores_that_hf_reads(talking_model: Any, talking_folder: str, tiny_layout: SequenceLayout) -> None:
     """Greedy, float32, on the GPU: equal CoTs but for ties, RAIL within 1e-3."""
-    from tract.generation.engine import EngineJudge
-    from tract.generation.vllm_engine import VLLMEngine, VLLMSettings
+    from tract.inference.engines.engine import EngineJudge
+    from tract.inference.engines.vllm import VLLMEngine, VLLMSettings
 
     prompts = [Prompt(item.id, row, tuple(item.prompt_ids)) for row, item in enumerate(make_items(tiny_layout, 6))]
     greedy = dataclasses.replace(SAMPLING, temperature=0.0)

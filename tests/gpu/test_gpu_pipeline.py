@@ -17,8 +17,8 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from tract.stages.backend_choice import decided
-from tract.validation import validate
+from tract.pipeline.backend_choice import decided
+from tract.pipeline.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 # On a CPU the same bodies take a minute or two: with `make test-kills`.

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from tract.generation.judgement import CUE, END, LENGTH, NO_COT, NONE, SCORE, Judgement
-from tract.judge.calibration import Calibration
+from tract.evaluation.calibration import Calibration
+from tract.inference.judgement import CUE, END, LENGTH, NO_COT, NONE, SCORE, Judgement
 from tract.judge.grades import ERROR, OVER_LENGTH, STATUSES, Grade, calibrated, failed, grade_of
-from tract.score_grid import ScoreGrid
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3"))
 TEMPERATURE_2 = Calibration("temperature", 2.0, (), (), {})

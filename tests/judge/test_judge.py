@@ -23,14 +23,14 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Remo
 from talking import CUE, TALKING
 
 from tract import Grade, GradeRequest, Judge, Rubric
-from tract.errors import ConfigError, DataError, GenerationError
-from tract.generation.hf import HFJudge
-from tract.generation.judgement import Prompt
-from tract.generation.live import LiveCache
-from tract.judge.calibration import Calibration
+from tract.artifacts import exported_judge
+from tract.common.errors import ConfigError, DataError, GenerationError
+from tract.evaluation.calibration import Calibration
+from tract.inference.hf.judge import HFJudge
+from tract.inference.hf.live import LiveCache
+from tract.inference.judgement import Prompt
 from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
 from tract.judge.loading import hosted_judge, open_judge_files
-from tract.stages import exported_judge
 
 
 def close(found: Grade, expected: Grade, atol: float = 1e-4) -> None:

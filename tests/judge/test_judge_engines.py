@@ -13,8 +13,8 @@ from plain_engine import PlainEngine, served
 from talking import TALKING
 
 from tract import Grade, GradeRequest, Judge
-from tract.errors import ConfigError, GenerationError
-from tract.generation.engine import Ask, Reply
+from tract.common.errors import ConfigError, GenerationError
+from tract.inference.engines.engine import Ask, Reply
 from tract.judge.chat_models import chat_settings
 from tract.judge.engine_worker import EngineWorker
 from tract.judge.loading import open_judge_files
@@ -135,11 +135,11 @@ def test_vllm_is_started_for_the_longest_sequence_of_the_judge(talking_folder: s
     async def start(settings: Any) -> None:
         raise ConfigError(f"started for {settings.max_length} tokens")
 
-    monkeypatch.setattr("tract.generation.vllm_engine.start_vllm", start)
+    monkeypatch.setattr("tract.inference.engines.vllm.start_vllm", start)
     with pytest.raises(ConfigError, match="started for 1234 tokens"):
         Judge.from_pretrained(talking_folder, "vllm", **{**GREEDY, "max_length": 1234})
     # A model that states no limit, as one with ALiBi, and no limit of the user's.
-    monkeypatch.setattr("tract.serving.stated_context", lambda config: None)
+    monkeypatch.setattr("tract.models.engine_files.stated_context", lambda config: None)
     monkeypatch.setattr("tract.judge.loading.context_of", lambda model: None)
     monkeypatch.setattr("tract.judge.loading.chat_settings", lambda base: dataclasses.replace(chat_settings(base), max_length=None))
     with pytest.raises(ConfigError, match="max_length: vllm needs one, and .* states none; give max_length=4096"):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tract import Grade, GradeRequest, Judge, Rubric
-from tract.errors import DataError
-from tract.generation.judgement import CUE, Judgement
+from tract.common.errors import DataError
+from tract.inference.judgement import CUE, Judgement
 from tract.judge.grades import ERROR, failed, grade_of
 from tract.judge.relative import compared
-from tract.score_grid import ScoreGrid
+from tract.text.score_grid import ScoreGrid
 
 GRID = ScoreGrid(("1", "2", "3"))
 

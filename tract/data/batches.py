@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tract.data.steps import MicroBatch
-from tract.layout import Run, SequenceLayout, TokenKind, TokenTree
-from tract.objective import StepTotals
+from tract.data.steps import MicroBatch, StepTotals
+from tract.text.layout import Run, SequenceLayout, TokenKind, TokenTree
 
 
 @dataclass(frozen=True)

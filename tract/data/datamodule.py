@@ -16,7 +16,7 @@ from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.batches import MicroBatches
 from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler, heed_the_loader_alone
 from tract.data.tokens import TokenStore
-from tract.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout, TokenKind
 
 
 class JudgeDataModule(L.LightningDataModule):

@@ -10,8 +10,8 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from tract.data.fields import shown
-from tract.schema import JudgeExample
+from tract.data.readers.fields import shown
+from tract.text.schema import JudgeExample
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from tract.data.arrow_columns import arrow_column
 from tract.data.store import ExampleStore
-from tract.prompts import PromptTemplate
+from tract.text.prompts import PromptTemplate
 
 # Field of an example -> the placeholders of a prompt that show it.
 _SHOWN_BY = {

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 import pyarrow.compute as pc
 
-from tract.data.fields import shown
+from tract.data.readers.fields import shown
 from tract.data.store import ExampleStore
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Features, Value
 
-from tract.schema import Annotation, JudgeExample, Rating, Rubric
+from tract.text.schema import Annotation, JudgeExample, Rating, Rubric
 
 # large_string has 64-bit offsets. Plain string has 32-bit ones: joining the record batches of a column (select, shuffle,
 # concatenation) fails once its text passes 2 GiB, which prompts of 6 kB reach at 350k rows. It costs 4 bytes per value.

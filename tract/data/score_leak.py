@@ -1,6 +1,6 @@
 """A guard that knows no wording: do the CoTs of a data set give their scores away?
 
-A CoT that states its score is met by copying, see ``tract.score_statement``. What its rules miss shows in the data set as a whole: the last
+A CoT that states its score is met by copying, see ``tract.text.score_statement``. What its rules miss shows in the data set as a whole: the last
 tokens of the CoTs hold the text of their own score more often than that of a score taken from another row.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tract.common.errors import DataError
 from tract.data.arrow_columns import arrow_column
 from tract.data.tokens import TokenStore
-from tract.errors import DataError
-from tract.layout import SequenceLayout
-from tract.score_words import NUMBER_WORDS
+from tract.text.layout import SequenceLayout
+from tract.text.score_words import NUMBER_WORDS
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from tract.errors import ConfigError, DataError
+from tract.common.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test", "ood")
 

@@ -14,8 +14,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tract.errors import ConfigError
-from tract.objective import StepTotals
+from tract.common.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """What a whole optimizer step holds, over all its micro-batches and ranks."""
+
+    ce_tokens: int
+    examples: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,18 +22,18 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 
-from tract import counts as in_words
-from tract.data.feedback import how_stated, without_scores
-from tract.data.fields import short_hash, shown
+from tract.common import counts as in_words
+from tract.common.durable import sync_folder, sync_tree
+from tract.common.errors import ConfigError, DataError, TractError
 from tract.data.gathering import Gatherer
+from tract.data.readers.fields import short_hash, shown
+from tract.data.readers.rows import Row, RowProblem
 from tract.data.records import FEATURES, from_record, to_record
-from tract.data.rows import Row, RowProblem
-from tract.data.sources import Source
-from tract.durable import sync_folder, sync_tree
-from tract.errors import ConfigError, DataError, TractError
-from tract.schema import JudgeExample
-from tract.score_grid import ScoreGrid
-from tract.score_statement import RULES_VERSION
+from tract.data.sources.feedback import how_stated, without_scores
+from tract.data.sources.prometheus import Source
+from tract.text.schema import JudgeExample
+from tract.text.score_grid import ScoreGrid
+from tract.text.score_statement import RULES_VERSION
 
 __all__ = ["FEATURES", "ExampleStore", "build_store", "from_record", "to_record"]
 

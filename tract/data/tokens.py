@@ -19,14 +19,14 @@ from datasets import Dataset, Features, List, Value
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from tract.common.durable import sync_file, sync_folder
+from tract.common.errors import ConfigError, DataError
 from tract.data.arrow_columns import arrow_column
 from tract.data.store import ExampleStore, from_record
-from tract.durable import sync_file, sync_folder
-from tract.errors import ConfigError, DataError
-from tract.fitting import SHORTENABLE, shortened
-from tract.layout import SequenceLayout
-from tract.prompts import PromptTemplate
-from tract.schema import Annotation, JudgeExample
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import PromptTemplate
+from tract.text.schema import Annotation, JudgeExample
+from tract.text.truncation import SHORTENABLE, shortened
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class TokenizeOptions:
     """What moves token ids beside template and layout.
 
     Attributes:
-        prompt_budget: the most tokens of a prompt, see ``tract.generation.room``; None for any number. It alone moves the wording.
+        prompt_budget: the most tokens of a prompt, see ``tract.inference.prompt_budget``; None for any number. It alone moves the wording.
         max_length: the most tokens of a sequence that is trained on: prompt, CoT, cue, score and end of turn; None for any number.
         overlong: what becomes of a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
             holds for a sequence beyond ``max_length`` too, which is dropped otherwise.
@@ -100,7 +100,7 @@ class TokenStore:
     Attributes:
         dataset: columns of ``TOKEN_FEATURES``, memory-mapped, one row per example of the store, in its order.
         counts: examples by status: ok; shortened or dropped_overlong_prompt (the prompt is beyond its budget); dropped_overlong (the
-            sequence is too long to be trained on); dropped_unannotated. ``tract.data.cot_items`` adds dropped_no_cot and
+            sequence is too long to be trained on); dropped_unannotated. ``tract.data.generated_cots.items`` adds dropped_no_cot and
             without_generated_cot.
         fingerprint: changes when any token id can change.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tract.evaluation.metrics import METRIC_TABLE
-from tract.generation.judgement import CUE, END, GIVEN, LENGTH, NONE, SCORE
+from tract.inference.judgement import CUE, END, GIVEN, LENGTH, NONE, SCORE
 
 METRIC_MEANINGS = {name: metric.meaning for name, metric in METRIC_TABLE.items()}
 BASELINE_MEANINGS = {

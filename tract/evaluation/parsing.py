@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tract.score_grid import ScoreGrid
-from tract.score_statement import RESULT_TAG
+from tract.text.score_grid import ScoreGrid
+from tract.text.score_statement import RESULT_TAG
 
 # Blanks, brackets and marks that judges put between the cue and the number: "is: (4)", "is **4**". ASCII digits alone, as in the
 # grid's labels, and not the beginning of a longer number: "4,5", "1,000".

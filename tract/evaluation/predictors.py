@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tract.errors import ConfigError
-from tract.near_names import did_you_mean
-from tract.score_grid import ScoreGrid
+from tract.common.errors import ConfigError
+from tract.common.near_names import did_you_mean
+from tract.text.score_grid import ScoreGrid
 
 if TYPE_CHECKING:
     from tract.evaluation.results import Array

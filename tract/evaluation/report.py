@@ -38,7 +38,7 @@ from tract.evaluation.tables import (
     summary_rows,
     verdicts,
 )
-from tract.perturbations import PERTURBATIONS
+from tract.text.perturbations import PERTURBATIONS
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 FILTER_SCRIPT = Path(__file__).with_name("item_filter.js")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.metrics import HALF_A_POINT
 from tract.evaluation.results import Array, Estimate, Robustness, Scored, Shift
 from tract.evaluation.statistics import check_scored
 from tract.evaluation.weighted import krippendorff_alpha, line_residuals, weighted_mean, weighted_pearson
-from tract.perturbations import ATTACK, PERTURBATIONS
+from tract.text.perturbations import ATTACK, PERTURBATIONS
 
 # Of one perturbation, over the items where neither reading failed. "Undue" is what the score moved beyond the true score.
 SHIFT_METRICS = ("undue_shift", "undue_size", "raised", "lowered")

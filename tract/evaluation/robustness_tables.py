@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tract.evaluation.cells import Table, TextRow, cell
 from tract.evaluation.results import Evaluation, Robustness
-from tract.perturbations import PERTURBATIONS
+from tract.text.perturbations import PERTURBATIONS
 
 SHIFT_LABELS = {
     "true_change": "true change",

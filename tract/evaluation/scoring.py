@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.evaluation.items import Item
 from tract.evaluation.predictors import OF_COTS, PREDICTORS, Reading, predictor_of
 from tract.evaluation.results import Array, Scored
-from tract.generation.judgement import NO_COT, Judgement, no_distribution
-from tract.score_grid import ScoreGrid
+from tract.inference.judgement import NO_COT, Judgement, no_distribution
+from tract.text.score_grid import ScoreGrid
 
 # What a row of the predictions files is a reading of: the score behind a CoT, or right behind the prompt.
 WITH_COT, WITHOUT_COT = "cot", "no_cot"

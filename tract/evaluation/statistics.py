@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.metrics import METRIC_TABLE, METRICS, Cases
 from tract.evaluation.results import Array, BenchmarkReport, Bin, Estimate, Scored

@@ -11,8 +11,8 @@ from tract.evaluation.items import Item
 from tract.evaluation.predictors import predictor_of
 from tract.evaluation.results import Scored
 from tract.evaluation.scoring import score_of
-from tract.generation.judgement import NO_COT, Judgement
-from tract.score_grid import ScoreGrid
+from tract.inference.judgement import NO_COT, Judgement
+from tract.text.score_grid import ScoreGrid
 
 MOST_ITEMS = 50
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tract.errors import ConfigError
+from tract.common.errors import ConfigError
+from tract.common.user_paths import given_text
 from tract.evaluation.predictors import OF_COTS
-from tract.given_paths import given_text
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
 _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size", "base_url", "served_model", "api", "api_key_env",

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from tract.command_line import install_command
-from tract.config_devices import vllm_is_missing
-from tract.errors import ConfigError
-from tract.generation.packed import pack_linears
+from tract.common.command_line import install_command
+from tract.common.errors import ConfigError
+from tract.config.devices import vllm_is_missing
+from tract.inference.hf.packed_linear import pack_linears
+from tract.inference.hf.sequences import load_on, path_of, settle
 from tract.judge.arguments import APIS
 from tract.judge.engine_worker import EngineWorker, by_text
 from tract.judge.loading import JudgeFiles
 from tract.judge.local_worker import LocalWorker
 from tract.judge.worker import Worker
-from tract.stages.sequences import load_on, path_of, settle
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,8 @@ def _device(name: str | None) -> torch.device:
 
 
 def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
-    from tract.generation.vllm_engine import VLLMSettings, start_vllm
-    from tract.serving import serving_files
+    from tract.inference.engines.vllm import VLLMSettings, start_vllm
+    from tract.models.engine_files import serving_files
 
     given = _vllm_given(options.vllm)
     if files.four_bit:
@@ -164,7 +164,7 @@ def _number(value: object) -> bool:
 
 
 def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
-    from tract.generation.server_engine import ServerSettings, connect
+    from tract.inference.engines.server import ServerSettings, connect
 
     if options.api not in APIS:
         raise ConfigError(f"api: {options.api!r} is not one of {', '.join(APIS)}")
@@ -187,7 +187,7 @@ def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
 
 
 def _chat(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
-    from tract.generation.chat_engine import ChatSettings, connect_chat
+    from tract.inference.chat.engine import ChatSettings, connect_chat
 
     model = options.served_model or files.settings.base_model.name_or_path
     chat = ChatSettings(options.base_url, model, options.api_key_env, options.timeout_s, options.max_retries, files.extra_body)

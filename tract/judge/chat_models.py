@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import yaml
 
-from tract.errors import ConfigError
-from tract.generation.sampling import Sampling
-from tract.given_paths import expanded
-from tract.judge.settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
-from tract.prompts import PromptTemplate
+from tract.artifacts.judge_settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
+from tract.common.errors import ConfigError
+from tract.common.user_paths import expanded
+from tract.inference.sampling import Sampling
+from tract.text.prompts import PromptTemplate
 
 # Of chat models that were not trained here: sampling and lengths of the paper and of prometheus-eval.
 _CHAT_SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=1024)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from tract.generation.chat_engine import ChatEngine, chat_judgement
-from tract.generation.engine import Engine, EngineRequests
-from tract.generation.judgement import NO_COT, Judgement
+from tract.inference.chat.engine import ChatEngine, chat_judgement
+from tract.inference.engines.engine import Engine, EngineRequests
+from tract.inference.judgement import NO_COT, Judgement
 from tract.judge.worker import END_S, ClosedError, Reading, Work
 
 # An engine finds a request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.

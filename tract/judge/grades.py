@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tract.evaluation.calibration import Calibration
 from tract.evaluation.scoring import predictions
-from tract.generation.judgement import END, LENGTH, NO_COT, Judgement
-from tract.judge.calibration import Calibration
-from tract.score_grid import ScoreGrid
+from tract.inference.judgement import END, LENGTH, NO_COT, Judgement
+from tract.text.score_grid import ScoreGrid
 
 # Statuses of a grade and of each CoT, the worst last.
 OK = "ok"

@@ -14,22 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tract.data.fields import is_missing
-from tract.errors import ConfigError, DataError, TractError
-from tract.generation.judgement import Judgement, Prompt
-from tract.generation.sampling import Sampling
-from tract.judge.asking import asked, ignored, labels_for
+from tract.artifacts.judge_settings import JudgeSettings
+from tract.common.errors import ConfigError, DataError, TractError
+from tract.common.masking import masked_text
+from tract.data.readers.fields import is_missing
+from tract.inference.judgement import Judgement, Prompt
+from tract.inference.sampling import Sampling
 from tract.judge.backends import BackendOptions, start_worker
 from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
 from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, sampling_with, with_grid
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
+from tract.judge.rendering import asked, ignored, labels_for
 from tract.judge.requests import GradeRequest, whole_number_as_text
-from tract.judge.settings import JudgeSettings
 from tract.judge.worker import MOST_READINGS, ClosedError, Reading, Work, Worker, settle
-from tract.masking import masked_text
-from tract.schema import Rubric
-from tract.score_grid import ScoreGrid
+from tract.text.schema import Rubric
+from tract.text.score_grid import ScoreGrid
 
 log = logging.getLogger(__name__)
 

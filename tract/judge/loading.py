@@ -11,21 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tract.config import ModelConfig
-from tract.errors import ConfigError
-from tract.generation.chat_requests import check_extra
-from tract.generation.sampling import Sampling
-from tract.given_paths import expanded
+from tract.artifacts.exported_judge import NO_BASE, adapter_digest, exported_judge
+from tract.artifacts.fit_stages import FitStage
+from tract.artifacts.judge_choice import Choice
+from tract.artifacts.judge_location import ADAPTER, PACKAGE, SEED, locate_judge
+from tract.artifacts.judge_settings import SETTINGS_FILE, BaseModel, JudgeSettings
+from tract.common.errors import ConfigError
+from tract.common.user_paths import expanded
+from tract.config.schema import ModelConfig
+from tract.inference.chat.requests import check_extra
+from tract.inference.sampling import Sampling
 from tract.judge.chat_models import chat_settings, template_of
-from tract.judge.settings import SETTINGS_FILE, BaseModel, JudgeSettings
-from tract.layout import TEMPLATE_DATE, SequenceLayout
-from tract.modeling import context_of, load_config, load_tokenizer, locate, model_fingerprint, unpacked
-from tract.prompts import PromptTemplate
-from tract.score_grid import ScoreGrid
-from tract.stages.exported_judge import NO_BASE, adapter_digest, exported_judge
-from tract.stages.fit_stages import FitStage
-from tract.stages.judge_choice import Choice
-from tract.stages.judge_location import ADAPTER, PACKAGE, SEED, locate_judge
+from tract.models.modeling import context_of, load_config, load_tokenizer, locate, model_fingerprint, unpacked
+from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.text.prompts import PromptTemplate
+from tract.text.score_grid import ScoreGrid
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def open_judge_files(
 
     Args:
         path_or_hub_id: an exported folder, the folder of a run or of a fit stage, a chat model's folder or hub id, or
-            "package:NAME" for a GGUF file in an installed Python package; see ``tract.stages.judge_location.locate_judge``.
+            "package:NAME" for a GGUF file in an installed Python package; see ``tract.artifacts.judge_location.locate_judge``.
         revision: commit, tag or branch on the hub. base_model: what an adapter belongs on, in place of what the settings say.
         grid: the scores, in place of those of the settings; a trained judge was trained on its own.
         prompt: wording for a chat model: a template text with {instruction}, {response}, {rubric}, {reference_answer} as prometheus-eval

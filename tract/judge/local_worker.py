@@ -16,9 +16,9 @@ from itertools import count
 import torch
 from torch import nn
 
-from tract.generation.hf import Begin, HFJudge
-from tract.generation.judgement import Judgement
-from tract.generation.rows import hf_judge_of
+from tract.inference.hf.judge import Begin, HFJudge
+from tract.inference.hf.rows import hf_judge_of
+from tract.inference.judgement import Judgement
 from tract.judge.worker import END_S, ClosedError, Reading, Work
 
 

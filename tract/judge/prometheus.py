@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from tract.errors import DataError
-from tract.generation.sampling import Sampling
+from tract.common.errors import DataError
+from tract.inference.sampling import Sampling
 from tract.judge.grades import Grade
 from tract.judge.relative import compared, in_one_order
 from tract.judge.requests import GradeRequest, rubric_of
-from tract.schema import Rubric
+from tract.text.schema import Rubric
 
 AnyRubric = Rubric | str | Mapping[str, Any]
 # vLLM's names of what can be set for a request -> ours.

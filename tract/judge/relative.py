@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tract.errors import DataError
+from tract.common.errors import DataError
 from tract.judge.grades import CONFIDENCE, ERROR, OK, STATUSES, Grade
 from tract.judge.requests import GradeRequest
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tract.data.fields import identifier, is_missing, is_null
-from tract.data.fields import text as text_of
-from tract.data.rubric_mapping import rubric_from_mapping
-from tract.data.rubric_text import rubric_from_text
-from tract.errors import DataError
-from tract.schema import JudgeExample, Rubric
+from tract.common.errors import DataError
+from tract.data.readers.fields import identifier, is_missing, is_null
+from tract.data.readers.fields import text as text_of
+from tract.data.rubrics.mapping import rubric_from_mapping
+from tract.data.rubrics.text import rubric_from_text
+from tract.text.schema import JudgeExample, Rubric
 
 # The most CoTs that one request may ask for.
 MOST_COTS = 1024

@@ -12,22 +12,22 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tract.config import ModelConfig, with_added_keys
-from tract.errors import ConfigError, DataError
+from tract.artifacts.fit_stages import FitStage
+from tract.artifacts.judge_choice import Choice
+from tract.artifacts.judge_location import HUB, locate_judge
+from tract.artifacts.judge_settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
+from tract.artifacts.judges import Judge, trained_judge
+from tract.artifacts.products import read_manifest
+from tract.artifacts.recorded_paths import places_of
+from tract.common.errors import ConfigError, DataError
+from tract.common.masking import masked
+from tract.config.schema import ModelConfig, with_added_keys
+from tract.data.training_rows import training_rows
 from tract.evaluation.predictors import OF_COTS
-from tract.generation.sampling import Sampling
-from tract.judge.settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
-from tract.judge.training_rows import training_rows
-from tract.judge.wording import Recovered, recover_template
-from tract.layout import SequenceLayout
-from tract.masking import masked
-from tract.modeling import context_of
-from tract.stages.fit_stages import FitStage
-from tract.stages.judge_choice import Choice
-from tract.stages.judge_location import HUB, locate_judge
-from tract.stages.judges import Judge, trained_judge
-from tract.stages.products import read_manifest
-from tract.stages.recorded_paths import places_of
+from tract.inference.sampling import Sampling
+from tract.judge.template_recovery import Recovered, recover_template
+from tract.models.modeling import context_of
+from tract.text.layout import SequenceLayout
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ class RunJudge:
     """A run's judge, not loaded yet.
 
     Attributes:
-        settings: how it works; without metrics, see ``tract.judge.measured``.
+        settings: how it works; without metrics, see ``tract.apps.export.eval_metrics``.
         model: the seed LLM. weights: folder with the trained adapter or weights. four_bit: whether the seed LLM was quantised (QLoRA).
         seed: of the seed LLM's weights where they are made at random, and of the run.
         tokenizer, layout: what it was trained with. fingerprint: changes when weights, tokenizer or layout do.
-        stage: where it was found. named: what the run calls its seed LLM, see ``tract.stages.judges.Judge``.
+        stage: where it was found. named: what the run calls its seed LLM, see ``tract.artifacts.judges.Judge``.
     """
 
     settings: JudgeSettings

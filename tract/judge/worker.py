@@ -10,11 +10,11 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tract.errors import GenerationError
-from tract.generation.judgement import Judgement, Prompt
-from tract.generation.sampling import Sampling
-from tract.layout import SequenceLayout
-from tract.prompts import PromptText
+from tract.common.errors import GenerationError
+from tract.inference.judgement import Judgement, Prompt
+from tract.inference.sampling import Sampling
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import PromptText
 
 # Readings that a judge keeps at a time.
 MOST_READINGS = 64

@@ -1,0 +1,1 @@
+"""What is on disk: run folders and their manifests, records of runs, exported judges, and where a judge's name leads."""

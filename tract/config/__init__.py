@@ -1,0 +1,1 @@
+"""The typed configuration: schema, vocabulary, and what the help shows of it."""

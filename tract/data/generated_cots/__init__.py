@@ -1,0 +1,1 @@
+"""CoTs that a judge generated: their file, which of them are kept, and the training items made of them."""

@@ -1,0 +1,1 @@
+"""Raw rows of files, with their place, and typed values from them."""

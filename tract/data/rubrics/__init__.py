@@ -1,0 +1,1 @@
+"""Rubrics in the forms that people write them: text, mappings, marks of scores."""

@@ -1,0 +1,1 @@
+"""Sources of judge examples: raw rows -> ``JudgeExample``, or why not."""

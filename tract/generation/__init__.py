@@ -1,1 +1,0 @@
-"""Generation: from prompts to CoTs and the score distributions behind them."""

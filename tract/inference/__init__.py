@@ -1,0 +1,1 @@
+"""Sampling CoTs and reading score distributions, behind one backend interface."""

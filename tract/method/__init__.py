@@ -1,0 +1,1 @@
+"""The method: predictors, objective, metrics and ``TractLitModule``."""

@@ -1,0 +1,1 @@
+"""Loading and saving models, adapters and tokenizers; the packed forward pass over token trees."""

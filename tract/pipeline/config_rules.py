@@ -1,0 +1,408 @@
+"""What the typed configuration must fulfil beyond types: choices, ranges, contradictions between fields, classes that exist."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from tract.common.containers import not_finite_in
+from tract.common.errors import ConfigError
+from tract.common.near_names import near_names
+from tract.config.devices import ZERO_OPTIMIZERS, device_problems
+from tract.config.schema import YAML_NAMES, Config, GenerationConfig
+from tract.config.vocabulary import (
+    ACCELERATORS,
+    ADAPTER_KINDS,
+    AUTO,
+    BACKENDS,
+    DTYPES,
+    FALLBACKS,
+    MONITORS,
+    PATHS,
+    PRECISIONS,
+    SCHEDULERS,
+    SPLITS,
+    STAGES,
+    WANDB_ARTIFACTS,
+    WANDB_KEYS,
+    WANDB_MODES,
+)
+from tract.evaluation.predictors import PREDICTORS, predictor_of
+from tract.text.perturbations import ALL, PERTURBATIONS
+from tract.text.prompts import PromptTemplate
+from tract.text.score_grid import ScoreGrid
+
+# Here and inside functions what imports torch: a key that does not exist, or a value of the wrong type, is told without it.
+if TYPE_CHECKING:
+    from tract.inference.sampling import Sampling
+
+# Folders beside those of runs.
+_TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
+# Folders beside those of a run's variants.
+_TAKEN_VARIANT = re.compile(r"multirun|comparison|records|seed\d+")
+# A folder, and part of W&B's run id, which takes none of /\\#?%:
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
+_HYDRA_NAME = re.compile(r"_\w+_")  # _target_, _partial_
+
+
+def problems_of(cfg: Config) -> list[str]:
+    """One line for each rule that is broken."""
+    return [*field_problems(cfg), *_built_problems(cfg), *_target_problems(cfg)]
+
+
+def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] = ()) -> str:
+    """One line about a key that does not exist, with what was probably meant.
+
+    Args:
+        key: the dotted key. accepted: the keys of its section. elsewhere: keys of this name that the typed configuration does not hold.
+    """
+    name = key.rpartition(".")[2]
+    if name in ("lambda_", "score_loss_weight") and "lambda" in accepted:  # names that it has, or had, elsewhere
+        meant = ["lambda"]
+    else:  # a key of that very name in another section, else the nearest one of this section
+        meant = [*_keys_named(name, Config), *elsewhere] or near_names(name, accepted, most=1)
+    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    return f"{key}: unknown key{hint}; accepted are {', '.join(accepted)}"
+
+
+def _keys_named(name: str, kind: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of the typed configuration that end in a name."""
+    for key, hint in get_type_hints(kind).items():
+        if YAML_NAMES.get(key, key) == name:
+            yield f"{prefix}{name}"
+        if is_dataclass(hint):
+            yield from _keys_named(name, hint, f"{prefix}{key}.")
+
+
+def field_problems(cfg: Config) -> Iterator[str]:
+    """Choices, ranges and contradictions between fields; one line each."""
+    yield from _blank_problems(cfg)
+    yield from _choice_problems(cfg)
+    yield from _range_problems(cfg)
+    yield from _not_finite(cfg)
+    yield from _name_problems(cfg)
+    yield from _date_problems(cfg)
+    yield from _training_problems(cfg)
+    yield from _pipeline_problems(cfg)
+    yield from _evaluation_problems(cfg)
+    yield from _optimized_problems(cfg)
+    yield from device_problems(cfg)
+
+
+def _blank_problems(cfg: Config) -> Iterator[str]:
+    """Paths and names without a character, as a shell makes them of a variable that is not set."""
+    accepted = {
+        "judge": "give a run folder, a Hugging Face model (id or folder), or seed for the seed LLM itself",
+        "compare_to": "give seed, stage1, a run folder, a Hugging Face model, or null for none",
+    }
+    for key in PATHS:
+        value: Any = asdict(cfg)
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.strip():
+                yield f"{key}: {text!r} is empty, as a shell variable is that is not set; {accepted.get(key, 'give a path or a name')}"
+
+
+def _choice_problems(cfg: Config) -> Iterator[str]:
+    for key, found, accepted in [
+        ("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS),
+        ("model.dtype", cfg.model.dtype, DTYPES),
+        ("data.on_bad_row", cfg.data.on_bad_row, ("raise", "skip")),
+        ("data.on_score_leak", cfg.data.on_score_leak, ("raise", "warn")),
+        ("data.overlong", cfg.data.overlong, ("drop", "shorten", "raise")),
+        ("train.export", cfg.train.export, ("best", "last")),
+        ("train.monitor", cfg.train.monitor, MONITORS),
+        ("train.monitor_mode", cfg.train.monitor_mode, ("min", "max")),
+        ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
+        ("run.isolate", str(cfg.run.isolate).lower(), (AUTO, "true", "false")),
+        ("run.when_locked", cfg.run.when_locked, ("wait", "refuse")),
+        ("run.on_code_change", cfg.run.on_code_change, ("redo", "reuse")),
+        ("run.on_version_change", cfg.run.on_version_change, ("reuse", "redo")),
+        ("stage2.start_from", cfg.stage2.start_from, ("seed", "stage1")),
+        ("stage2.cots", cfg.stage2.cots, ("self", "mixed")),
+        ("evaluation.prompt", cfg.evaluation.prompt, ("own", "finished")),
+        ("evaluation.target", cfg.evaluation.target, ("true", "annotated")),
+        ("evaluation.fallback", cfg.evaluation.fallback, FALLBACKS),
+        ("evaluation.main_predictor", cfg.evaluation.main_predictor, (*PREDICTORS, *(p for p in cfg.evaluation.predictors if "." in p))),
+        ("generation.backend", cfg.generation.backend, BACKENDS),
+        ("generation.vllm.lora", cfg.generation.vllm.lora, ("served", "merged")),
+        ("generation.server.api", cfg.generation.server.api, ("vllm", "openai")),
+        ("trainer.accelerator", str(cfg.trainer.get("accelerator", "auto")), ACCELERATORS),
+        ("trainer.precision", str(cfg.trainer.get("precision", PRECISIONS[0])), PRECISIONS),
+    ]:
+        if found not in accepted:
+            yield f"{key}: {found!r} is not one of {', '.join(accepted)}"
+
+
+def _range_problems(cfg: Config) -> Iterator[str]:
+    for key, number, least in [
+        ("seed", cfg.seed, 0),
+        ("adapter.rank", cfg.adapter.rank, 1),
+        ("batch.items_per_step", cfg.batch.items_per_step, 1),
+        ("batch.micro_batch_size", cfg.batch.micro_batch_size, 1),
+        ("batch.micro_batch_tokens", cfg.batch.micro_batch_tokens, 1),
+        ("train.max_epochs", cfg.train.max_epochs, 1),
+        ("train.validate_every_steps", cfg.train.validate_every_steps, 1),
+        ("train.checkpoint_every_steps", cfg.train.checkpoint_every_steps, 1),
+        ("data.max_length", cfg.data.max_length, 1),
+        ("data.num_workers", cfg.data.num_workers, 0),
+        ("data.max_train_items", cfg.data.max_train_items, 1),
+        ("data.max_val_items", cfg.data.max_val_items, 1),
+        ("scheduler.warmup_steps", cfg.scheduler.warmup_steps, 0),
+        ("generation.n_cot", cfg.generation.n_cot, 1),
+        ("stage2.filter.keep_closest", cfg.stage2.filter.keep_closest, 1),
+        ("generation.batch_size", cfg.generation.batch_size, 1),
+        ("generation.shard_size", cfg.generation.shard_size, 1),
+        ("generation.vllm.tensor_parallel_size", cfg.generation.vllm.tensor_parallel_size, 1),
+        ("generation.server.max_retries", cfg.generation.server.max_retries, 0),
+        ("evaluation.n_cot", cfg.evaluation.n_cot, 0),
+        ("evaluation.max_items", cfg.evaluation.max_items, 1),
+        ("evaluation.resamples", cfg.evaluation.resamples, 0),
+        ("evaluation.bins", cfg.evaluation.bins, 1),
+    ]:
+        if number is not None and number < least:
+            yield f"{key}: {number} is not a number >= {least}"
+
+
+def _not_finite(cfg: Config) -> Iterator[str]:
+    """Numbers that are none: they would move weights or limits to nowhere, and no manifest can hold them."""
+    for key, number in not_finite_in(asdict(cfg)):
+        yield f"{key}: {number} is no finite number"
+
+
+def _name_problems(cfg: Config) -> Iterator[str]:
+    for key, text in (("run.name", cfg.run.name), ("stage", cfg.stage)):
+        if not _FOLDER_NAME.fullmatch(text):
+            yield f"{key}: {text!r} names no folder; letters, digits and _ . + = , - are accepted"
+    if cfg.run.device_memory_gib is not None and not cfg.run.device_memory_gib > 0:
+        yield f"run.device_memory_gib: {cfg.run.device_memory_gib} is not a number > 0; null asks the device that is here"
+    if "trust_remote_code" in cfg.generation.vllm.engine:
+        yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
+    variant = cfg.run.variant
+    if variant is not None and (not _FOLDER_NAME.fullmatch(variant) or _TAKEN_VARIANT.fullmatch(variant)):
+        yield (
+            f"run.variant: {variant!r} names no folder of a variant; letters, digits and _ . + = , - are accepted, but not multirun, "
+            "comparison, records or seedN"
+        )
+    if cfg.run.name in _TAKEN:
+        yield f"run.name: {cfg.run.name!r} is the folder of {_TAKEN[cfg.run.name]}; choose another name"
+
+
+def _date_problems(cfg: Config) -> Iterator[str]:
+    text = cfg.model.template_date
+    try:
+        fine = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        fine = False
+    if not fine:
+        yield f"model.template_date: {text!r} is no day; a date as YYYY-MM-DD is accepted, e.g. 2024-07-26"
+
+
+def _training_problems(cfg: Config) -> Iterator[str]:
+    batch, train, schedule = cfg.batch, cfg.train, cfg.scheduler
+    if batch.items_per_step >= 1 and (batch.micro_batch_size or 0) >= 1 and batch.items_per_step % (batch.micro_batch_size or 1):
+        yield (
+            f"batch.items_per_step: {batch.items_per_step} is not a multiple of batch.micro_batch_size={batch.micro_batch_size}; "
+            "change one of them"
+        )
+    if cfg.objective.score_loss_scaling == "micro_batch" and (batch.micro_batch_size is None or batch.micro_batch_tokens is not None):
+        yield (
+            "objective.score_loss_scaling: 'micro_batch' divides by the items of a micro-batch, which must be fixed; set "
+            "batch.micro_batch_size, and batch.micro_batch_tokens=null"
+        )
+    if train.max_steps != -1 and train.max_steps < 1:
+        yield f"train.max_steps: {train.max_steps} is neither -1 (no limit) nor >= 1"
+    if train.gradient_clip_norm is not None and not train.gradient_clip_norm > 0:
+        yield f"train.gradient_clip_norm: {train.gradient_clip_norm} is not a number > 0; null turns clipping off"
+    if train.export == "best" and cfg.data.val_fraction == 0:
+        yield "train.export: 'best' needs a validation split; set data.val_fraction above 0 or train.export=last"
+    if train.monitor == "val/ce" and cfg.objective.ce_weight == 0:
+        yield "train.monitor: 'val/ce' is not computed with objective.ce_weight=0; choose another, e.g. val/rmse"
+    warmups = [schedule.warmup_steps, schedule.warmup_fraction]
+    if warmups.count(None) != 1:
+        yield f"scheduler: warmup_steps={warmups[0]} and warmup_fraction={warmups[1]}; set exactly one, the other null"
+    elif schedule.warmup_fraction is not None and not 0 <= schedule.warmup_fraction <= 1:
+        yield f"scheduler.warmup_fraction: {schedule.warmup_fraction} is outside [0, 1]"
+    elif schedule.warmup_steps is not None and 1 <= train.max_steps < schedule.warmup_steps:
+        yield f"scheduler.warmup_steps: {schedule.warmup_steps} steps of warm-up are more than train.max_steps={train.max_steps}; lower it"
+    if cfg.adapter.kind == "qlora" and cfg.model.random_init:
+        yield "adapter.kind: qlora quantises trained weights, but model.random_init is true; set adapter=lora or another model"
+    if not 0 <= cfg.adapter.dropout < 1:
+        yield f"adapter.dropout: {cfg.adapter.dropout} is outside [0, 1)"
+
+
+def _pipeline_problems(cfg: Config) -> Iterator[str]:
+    if unknown := [name for name in cfg.pipeline if name not in STAGES]:
+        yield f"pipeline: {unknown} are no stages; accepted are {', '.join(STAGES)}"
+    elif not cfg.pipeline or cfg.pipeline != [name for name in STAGES if name in cfg.pipeline]:
+        yield f"pipeline: {cfg.pipeline} is not a list of stages in their order: {', '.join(STAGES)}"
+    else:
+        needs = {"generate": "stage1", "stage2": "generate", "evaluate": "predict"}
+        for stage in cfg.pipeline:
+            if stage in needs and needs[stage] not in cfg.pipeline and cfg.judge is None:
+                yield f"pipeline: {stage} needs {needs[stage]}, which is not in {cfg.pipeline}"
+    if not cfg.objective.use_cot and (writing := [name for name in cfg.pipeline if name in ("generate", "stage2")]):
+        yield f"objective.use_cot: false trains a judge that writes no CoT, which {writing} need; set pipeline=[stage1,predict,evaluate]"
+    # A judge that is given needs no stage before it.
+    known = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
+    steering = [("stages", cfg.stages or [], known), ("from", [cfg.from_stage] if cfg.from_stage else [], known)]
+    for key, names, accepted in (*steering, ("force", cfg.force, (*known, "all"))):
+        for name in names:
+            if name not in accepted:
+                yield f"{key}: {name!r} is no stage of this pipeline; accepted are {', '.join(accepted)}"
+    if cfg.stages is not None and cfg.from_stage is not None:
+        yield f"from: {cfg.from_stage!r} goes not with stages={cfg.stages}; give one of them"
+
+
+def _evaluation_problems(cfg: Config) -> Iterator[str]:
+    evaluation = cfg.evaluation
+    if not evaluation.benchmarks:
+        yield "evaluation.benchmarks: the list is empty; give splits of the data (val, test, ood) or paths of benchmark files"
+    if not 0 < evaluation.confidence < 1:
+        yield f"evaluation.confidence: {evaluation.confidence} is outside (0, 1)"
+    for name in evaluation.predictors:
+        try:
+            predictor_of(name)
+        except ConfigError as error:
+            yield str(error)
+    if evaluation.main_predictor not in evaluation.predictors:
+        yield f"evaluation.main_predictor: {evaluation.main_predictor!r} is not among evaluation.predictors={evaluation.predictors}"
+    if evaluation.n_cot == 0 and evaluation.predictors != ["no_cot"]:
+        yield "evaluation.n_cot: 0 leaves no_cot as the only predictor; set evaluation.predictors=[no_cot], or n_cot above 0"
+    if unknown := [name for name in evaluation.perturbations if name not in (*PERTURBATIONS, ALL)]:
+        yield f"evaluation.perturbations: {unknown} are unknown; accepted are {ALL}, {', '.join(PERTURBATIONS)}"
+    if cfg.evaluation.cots != "sampled" and "decode_free" in evaluation.predictors:
+        yield f"evaluation.predictors: decode_free needs sampled CoTs, but evaluation.cots is {cfg.evaluation.cots!r}; leave it out"
+
+
+def _optimized_problems(cfg: Config) -> Iterator[str]:
+    if cfg.optimized_metric is None:
+        return
+    from tract.evaluation.metrics import METRICS
+
+    benchmark, _, metric = cfg.optimized_metric.rpartition("/")
+    if not benchmark or metric not in METRICS:
+        yield f"optimized_metric: {cfg.optimized_metric!r} is not BENCHMARK/METRIC with a metric of {', '.join(METRICS)}, e.g. val/rmse"
+    elif benchmark in SPLITS and benchmark not in cfg.evaluation.benchmarks:
+        yield f"optimized_metric: {benchmark!r} is not among evaluation.benchmarks={cfg.evaluation.benchmarks}"
+    if "evaluate" not in cfg.pipeline:
+        yield f"optimized_metric: is measured by the stage evaluate, which is not in pipeline={cfg.pipeline}"
+
+
+def _built_problems(cfg: Config) -> Iterator[str]:
+    """What the classes that take a whole section refuse."""
+    from tract.method.objective import Objective, score_loss_of
+
+    builders: list[Callable[[], Any]] = [
+        lambda: score_loss_of(cfg.objective.score_loss),
+        lambda: Objective(**vars(cfg.objective)),
+        lambda: ScoreGrid(tuple(cfg.grid.labels)),
+        lambda: PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)}),
+        lambda: sampling_of(cfg.generation),
+    ]
+    for build in builders:
+        try:
+            build()
+        except ConfigError as error:
+            yield str(error)
+
+
+def sampling_of(cfg: GenerationConfig) -> Sampling:
+    """The sampling settings of a configuration.
+
+    Raises:
+        ConfigError: if one is out of range.
+    """
+    from tract.inference.sampling import Sampling
+
+    return Sampling(cfg.temperature, cfg.top_p, cfg.repetition_penalty, cfg.max_cot_tokens)
+
+
+def _target_problems(cfg: Config) -> Iterator[str]:
+    """Classes named by ``_target_`` that are not there, arguments that they do not take, and values that an optimizer refuses."""
+    sections: dict[str, dict[str, Any]] = {"optimizer": cfg.optimizer, "trainer": cfg.trainer, "data.source": cfg.data.source}
+    sections |= {f"logger.{name}": node for name, node in cfg.logger.items() if node is not None}
+    if isinstance(wandb := sections.get("logger.wandb"), dict):
+        yield from _wandb_problems(wandb)
+        sections["logger.wandb"] = {"_target_": "wandb.init", **{name: value for name, value in wandb.items() if name not in WANDB_KEYS}}
+    sound = set()
+    for key, node in sections.items():
+        if not isinstance(node, dict) or "_target_" not in node:
+            yield f"{key}: found {str(node)[:80]}; a mapping with the key _target_, the dotted path of a class, is accepted"
+        elif problems := list(_targets_below(key, node)):
+            yield from problems
+        else:
+            sound.add(key)
+    if "optimizer" in sound:
+        yield from _optimizer_problems(cfg.optimizer)
+
+
+def _wandb_problems(node: Mapping[str, Any]) -> Iterator[str]:
+    if absent := [name for name in (*WANDB_KEYS, "mode") if name not in node]:
+        yield f"logger.wandb: the keys {', '.join(absent)} are missing; start from logger=wandb, and logger.wandb=null for none"
+    rows, patience = node.get("table_rows", 0), node.get("patience_s", 1)
+    if node.get("artifacts", "none") not in WANDB_ARTIFACTS:
+        yield f"logger.wandb.artifacts: {node['artifacts']!r} is not one of {', '.join(WANDB_ARTIFACTS)}"
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
+        yield f"logger.wandb.table_rows: {rows!r} is not a whole number >= 0"
+    if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
+        yield f"logger.wandb.patience_s: {patience!r} is not a number > 0"
+    if node.get("mode", "auto") not in WANDB_MODES:
+        yield f"logger.wandb.mode: {node['mode']!r} is not one of {', '.join(WANDB_MODES)}"
+
+
+def _optimizer_problems(node: dict[str, Any]) -> Iterator[str]:
+    """What the optimizer itself says of its arguments, tried on one number; otherwise it would speak after the weights are loaded."""
+    if node["_target_"] == ZERO_OPTIMIZERS[-1]:
+        return  # it is compiled at its first use
+    import torch
+
+    arguments = {name: value for name, value in node.items() if not _HYDRA_NAME.fullmatch(name)}
+    try:
+        _located(node["_target_"])([torch.nn.Parameter(torch.zeros(1))], **arguments)
+    except (TypeError, ValueError) as error:
+        yield f"optimizer: {node['_target_']} does not accept {arguments}: {' '.join(str(error).split())}"
+
+
+def _targets_below(key: str, node: Any) -> Iterator[str]:
+    if not isinstance(node, Mapping):
+        return
+    for name, value in node.items():
+        yield from _targets_below(f"{key}.{name}", value)
+    if "_target_" not in node:
+        return
+    try:
+        takes = inspect.signature(_located(str(node["_target_"]))).parameters
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        yield f"{key}._target_: {node['_target_']!r} cannot be imported ({error}); give the dotted path of a class, e.g. torch.optim.AdamW"
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return
+    accepted = [name for name in takes if name not in ("self", "args")]
+    for name in node:
+        if name not in accepted and not _HYDRA_NAME.fullmatch(str(name)):
+            yield unknown_key_message(f"{key}.{name}", accepted)
+
+
+def _located(target: str) -> Any:
+    """The class or function at a dotted path."""
+    parts = target.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and module.startswith(error.name):
+                continue  # a class, not a module, or nothing at all
+            raise
+        for name in parts[cut:]:
+            found = getattr(found, name)
+        return found
+    raise ImportError(f"no module {parts[0]!r}")

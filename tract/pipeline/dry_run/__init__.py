@@ -1,0 +1,1 @@
+"""The dry run: memory, tokens, steps and time before anything is trained."""

@@ -1,0 +1,1 @@
+"""What a stage depends on: configuration, parents and code."""

@@ -1,0 +1,1 @@
+"""Processes of a stage: torchrun's engine, outer launchers, and ``python -m tract.pipeline.launching.job``."""

@@ -1,0 +1,1 @@
+"""The stages, each of which reads folders and writes one."""

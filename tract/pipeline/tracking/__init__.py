@@ -1,0 +1,1 @@
+"""Loggers of a stage: W&B with tables and lineage, CSV, TensorBoard."""

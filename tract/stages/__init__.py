@@ -1,1 +1,0 @@
-"""Stages: each reads run folders and writes one."""

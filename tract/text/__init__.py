@@ -1,0 +1,1 @@
+"""From a judge example to token ids: schema, score grid, prompt, truncation, sequence layout."""

@@ -1,0 +1,1 @@
+"""Building and running the Lightning trainer: callbacks, strategies, determinism, graceful stop."""
