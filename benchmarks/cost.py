@@ -4,8 +4,8 @@
     python benchmarks/cost.py --data vicuna_feedback.jsonl experiment=tract_mistral
 
 Nothing is measured. Counted: tokens of each row, by Mistral's tokenizer and the experiment's own prompt. Computed from them: FLOPs of
-training (``tract.pipeline.dry_run.flops``, what ``dry_run=true`` prints), and bytes that sampling moves: with each step all weights, and the
-keys and values of all sequences. From the datasheet: the device's peak and bandwidth. So the time of sampling is a least one: no
+training (``tract.pipeline.dry_run.flops``, what ``dry_run=true`` prints), and bytes that sampling moves: with each step all weights, and
+the keys and values of all sequences. From the datasheet: the device's peak and bandwidth. So the time of sampling is a least one: no
 engine is faster than its memory, and none reaches all of it.
 """
 
@@ -62,7 +62,7 @@ def configured(data: str, folder: Path, overrides: list[str]) -> Config:
     experiment = [] if any(each.startswith("experiment=") for each in overrides) else ["experiment=tract_mistral"]
     given = [
         *experiment, "data=feedback_jsonl", f"data.path={data}", *write_shape(folder, MISTRAL_7B), "data.val_fraction=0",
-        "data.test_fraction=0", "train.export=last", "logger=none", "data.group_annotations=false", *overrides,
+        "data.test_fraction=0", "train.keep_weights=last", "logger=none", "data.group_annotations=false", *overrides,
     ]  # fmt: skip
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         return validate(compose("train", given))

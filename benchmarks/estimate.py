@@ -45,7 +45,7 @@ def child(way: str, overrides: list[str], steps: int) -> dict[str, float]:
             "train",
             [
                 "experiment=tract_quickstart", *way.split(), f"paths.runs={runs}", "logger=none", "trainer.enable_progress_bar=false",
-                f"train.max_steps={steps}", "batch.items_per_step=8", "data.max_train_items=16", "data.max_val_items=2", *overrides,
+                f"train.max_steps={steps}", "batch.global_batch_size=8", "data.max_train_items=16", "data.max_val_items=2", *overrides,
             ],
         )  # fmt: skip
         cfg = validate(resolved)

@@ -16,7 +16,7 @@ from reference import generate_then_rescore
 from workload import arguments, configured, device_of, in_turn, items_of, loaded_judge, ratio, report
 
 from tract.config.schema import Config
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.inference.hf.judge import HFJudge
 from tract.inference.hf.packed_linear import pack_linears
 from tract.inference.judgement import Prompt
@@ -24,7 +24,7 @@ from tract.inference.sampling import Sampling
 from tract.pipeline.stages.prepare import Prepared
 
 
-def plain_way(data: Prepared, model: Any, items: Sequence[Item], n_cot: int, tokens: int, batch: int) -> Callable[[], float]:
+def plain_way(data: Prepared, model: Any, items: Sequence[TrainingItem], n_cot: int, tokens: int, batch: int) -> Callable[[], float]:
     """Generates with transformers in batches of prompts, then rescores; returns the number of examples."""
 
     def judge() -> float:
@@ -36,7 +36,9 @@ def plain_way(data: Prepared, model: Any, items: Sequence[Item], n_cot: int, tok
     return judge
 
 
-def our_way(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], n_cot: int, tokens: int, rows: int) -> Callable[[], float]:
+def our_way(
+    cfg: Config, data: Prepared, model: Any, items: Sequence[TrainingItem], n_cot: int, tokens: int, rows: int
+) -> Callable[[], float]:
     """The project's judge; returns the number of examples."""
     sampling = Sampling(cfg.generation.temperature, cfg.generation.top_p, cfg.generation.repetition_penalty, tokens)
     pack_linears(model)

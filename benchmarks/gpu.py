@@ -139,7 +139,7 @@ def overrides_of(model: str, small: bool, folder: Path) -> list[str]:
     from shapes import SMALL as SMALL_SHAPE
 
     data = ["data.source.n_questions=12", "data.source.n_ood_questions=0"] if small else ["data.source.n_questions=60"]
-    device = ["trainer=cpu"] if small else ["trainer=single", "batch.micro_batch_tokens=8192"]
+    device = ["trainer=cpu"] if small else ["trainer=single", "batch.max_tokens_per_micro_batch=8192"]
     if model == "smollm2":
         return ["model=tiny" if small else "model=smollm2_packaged", *([] if small else ["model.dtype=bfloat16"]), *device, *data]
     shape = SMALL_SHAPE if small else {**MISTRAL_7B, **({"num_hidden_layers": 8} if model == "mistral_8_layers" else {})}
@@ -273,8 +273,8 @@ def strategy_part(names: Sequence[str], small: bool, folder: Path) -> dict[str, 
             [
                 "experiment=tract_quickstart", "adapter=lora", "prompt=rubric", "grid=one_to_five", "data=rubric_check", *given,
                 *(trainer if small else [f"trainer={names[0]}"]), "trainer.devices=1", "trainer.enable_progress_bar=false", "logger=none",
-                f"paths.runs={folder}/runs", f"train.max_steps={sizes.steps + 1}", f"batch.items_per_step={sizes.items}",
-                "data.max_train_items=64", "train.export=last", "data.val_fraction=0", "train.validate_seed_model=false",
+                f"paths.runs={folder}/runs", f"train.max_steps={sizes.steps + 1}", f"batch.global_batch_size={sizes.items}",
+                "data.max_train_items=64", "train.keep_weights=last", "data.val_fraction=0", "train.validate_base_model=false",
             ],
         )  # fmt: skip
     cfg = validate(resolved)

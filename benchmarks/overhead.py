@@ -24,7 +24,7 @@ from lightning.pytorch.profilers import Profiler
 from workload import arguments, configured, device_of, report
 
 from tract.config.schema import Config
-from tract.pipeline.stages.fit import _run_trainer, build, quieten
+from tract.pipeline.stages.fit import _run_trainer, build, silence_library_logs
 from tract.pipeline.stages.prepare import Prepared
 from tract.pipeline.tracking.loggers import build_loggers, close_loggers
 
@@ -124,11 +124,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48, help="optimizer steps (default 48)")
     options = parser.parse_args()
     cfg, data = configured(
-        "logger=csv", "train.checkpoint_every_steps=24", f"batch.items_per_step={options.items}", f"train.max_steps={options.steps}",
+        "logger=csv", "train.checkpoint_every_steps=24", f"batch.global_batch_size={options.items}", f"train.max_steps={options.steps}",
         "train.max_epochs=1000", *options.overrides, data=options.data,
     )  # fmt: skip
     device = device_of(cfg)
-    quieten()
+    silence_library_logs()
     stopwatch, seconds = train(cfg, data, device)
     parts = {name: stopwatch.of(ends) for name, ends in (MODEL | OUTSIDE).items()}
     parts["Lightning and the rest"] = stopwatch.loop - sum(parts.values())

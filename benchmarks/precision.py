@@ -1,6 +1,6 @@
 """How much bfloat16 moves a judge's scores: the same items with the same given CoTs, judged in float32 and in bfloat16.
 
-    python benchmarks/precision.py --items 40                                   generated tasks, the packaged seed LLM
+    python benchmarks/precision.py --items 40                                   generated tasks, the packaged base model
     python benchmarks/precision.py --items 40 --judge RUNS/stages/stage2-...    a trained judge, with its own prompt and grid
     python benchmarks/precision.py --items 40 --data vicuna_eval.json           a benchmark file, its first feedback as the CoT
 
@@ -152,7 +152,7 @@ def main() -> None:
     """Judges in each way, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a prometheus-eval file; default: the test split of the quickstart's generated tasks")
-    parser.add_argument("--judge", default="seed", help="folder of a complete fit stage; default: the seed LLM")
+    parser.add_argument("--judge", default="seed", help="folder of a complete fit stage; default: the base model")
     parser.add_argument("--items", type=int, default=40, help="items to judge (default 40)")
     parser.add_argument("--batch", type=int, default=4, help="prompts that go through the model together (default 4)")
     parser.add_argument("--name", default="precision", help="of the JSON file (default precision)")

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.text.layout import SequenceLayout, TokenKind
 
 Example = tuple[Sequence[int], Sequence[int], int]  # prompt, CoT, place of the score
 
 
-def examples_of(items: Sequence[Item]) -> list[Example]:
+def examples_of(items: Sequence[TrainingItem]) -> list[Example]:
     """Every (prompt, CoT, score) by itself."""
     return [(item.prompt_ids, cot, score) for item in items for cot, score in item.continuations]
 

@@ -9,8 +9,8 @@ with what that left there, up to the loaders of a training. Peaks are resident a
 apart; the second one includes an epoch over the training loader, or its first --micro-batches.
 prompt: optimizer steps of one prompt of random tokens with 3 CoTs of 128, each length in a process of its own.
 n_cot: steps of one prompt of 1024 random tokens with several CoTs of 128.
-vocabulary: log-probabilities of 512 tokens from hidden states of 576, and their gradient, by tract.models.log_probs and by the log_softmax of
-whole logits. Memory is the peak above the inputs, of a process of its own.
+vocabulary: log-probabilities of 512 tokens from hidden states of 576, and their gradient, by tract.models.log_probs and by the log_softmax
+of whole logits. Memory is the peak above the inputs, of a process of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from train_step import our_step, plain_step
 from workload import ALONE, PLAIN, SHARED, arguments, common_options, configured, device_of, in_child, in_turn, loaded, ratio, report
 
 from tract.config.schema import Config
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.models.log_probs import chosen_log_probs
 from tract.pipeline.stages.fit import build
 from tract.pipeline.stages.prepare import Prepared, prepare
@@ -79,12 +79,12 @@ def data_table(options: argparse.Namespace) -> None:
     report("scaling_data", options.out, torch.device("cpu"), columns, rows, micro_batches=options.micro_batches)
 
 
-def random_item(data: Prepared, prompt_tokens: int, cots: int) -> Item:
+def random_item(data: Prepared, prompt_tokens: int, cots: int) -> TrainingItem:
     """A prompt and CoTs of random tokens; what they say moves no cost."""
     rng = random.Random(prompt_tokens)
     ids = sorted(data.tokenizer.get_vocab().values())
     continuations = [(rng.choices(ids, k=COT_TOKENS), rng.randrange(len(data.layout.grid.labels))) for _ in range(cots)]
-    return Item(f"random-{prompt_tokens}", rng.choices(ids, k=prompt_tokens), continuations, data.layout.grid.values[0])
+    return TrainingItem(f"random-{prompt_tokens}", rng.choices(ids, k=prompt_tokens), continuations, data.layout.grid.values[0])
 
 
 def prompt_child(options: argparse.Namespace) -> dict[str, float]:

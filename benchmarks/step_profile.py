@@ -19,7 +19,7 @@ from train_step import our_step
 from workload import arguments, configured, device_of, items_of, loaded, loaded_judge, report
 
 from tract.config.schema import Config
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.inference.hf.live import LiveCache, prefill
 from tract.inference.hf.packed_linear import pack_linears
 from tract.pipeline.stages.prepare import Prepared
@@ -61,7 +61,7 @@ def shares(step: Callable[[], Any], device: torch.device, steps: int) -> dict[st
     return {**{kind: found[kind] for kind in (*KINDS, ELEMENTWISE)}, BETWEEN: whole - found.total()}
 
 
-def sampling_step(cfg: Config, data: Prepared, items: list[Item], n_cot: int) -> Callable[[], torch.Tensor]:
+def sampling_step(cfg: Config, data: Prepared, items: list[TrainingItem], n_cot: int) -> Callable[[], torch.Tensor]:
     """One more token for each of the CoTs of some prompts, the prompts' keys at hand."""
     device = device_of(cfg)
     model = loaded_judge(cfg, device, "tree").eval()

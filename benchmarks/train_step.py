@@ -43,7 +43,7 @@ from workload import (
 )
 
 from tract.config.schema import Config
-from tract.data.batches import Item, JudgeBatch, collate
+from tract.data.batches import JudgeBatch, TrainingItem, collate
 from tract.data.steps import Limits, StepSampler, StepTotals, cut_step
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
@@ -52,7 +52,7 @@ from tract.pipeline.stages.prepare import Prepared
 REFERENCE_BATCH = 4
 
 
-def totals_of(items: Sequence[Item], data: Prepared) -> StepTotals:
+def totals_of(items: Sequence[TrainingItem], data: Prepared) -> StepTotals:
     """Counts of the whole step."""
     fixed = len(data.layout.cue_ids) + 1
     return StepTotals(
@@ -60,12 +60,12 @@ def totals_of(items: Sequence[Item], data: Prepared) -> StepTotals:
     )
 
 
-def trained_tokens(items: Sequence[Item], data: Prepared) -> int:
+def trained_tokens(items: Sequence[TrainingItem], data: Prepared) -> int:
     """Tokens of the examples, each with its own prompt."""
     return sum(len(data.layout.tree(prompt, [(cot, score)]).input_ids) for prompt, cot, score in examples_of(items))
 
 
-def plain_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], seed: int = 0) -> Callable[[], float]:
+def plain_step(cfg: Config, data: Prepared, model: Any, items: Sequence[TrainingItem], seed: int = 0) -> Callable[[], float]:
     """One optimizer step, the plain way."""
     optimizer = instantiate(cfg.optimizer)([p for p in model.parameters() if p.requires_grad])
     totals, tokens, rng = totals_of(items, data), trained_tokens(items, data), random.Random(seed)
@@ -83,21 +83,21 @@ def plain_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], s
     return step
 
 
-def our_batches(cfg: Config, data: Prepared, items: Sequence[Item], *, share_prompts: bool = True) -> list[JudgeBatch]:
+def our_batches(cfg: Config, data: Prepared, items: Sequence[TrainingItem], *, share_prompts: bool = True) -> list[JudgeBatch]:
     """The micro-batches of one step, as the project's sampler cuts it."""
     supervised = Objective(**vars(cfg.objective)).supervised_kinds
     totals = totals_of(items, data)
 
-    def collated(some: Sequence[Item]) -> JudgeBatch:
+    def collated(some: Sequence[TrainingItem]) -> JudgeBatch:
         return collate(some, totals, data.layout, supervised, share_prompts=share_prompts)
 
     lengths = np.array([collated([item]).input_ids.shape[1] for item in items])
-    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens)
-    sampler = StepSampler(lengths, lengths, lengths, items_per_step=len(items), limits=limits, seed=0)
+    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.max_tokens_per_micro_batch)
+    sampler = StepSampler(lengths, lengths, lengths, global_batch_size=len(items), limits=limits, seed=0)
     return [collated([items[k] for k in part]) for part in cut_step(lengths, sampler.micro_batches_per_step)]
 
 
-def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[Item], *, share_prompts: bool = True) -> Callable[[], float]:
+def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[TrainingItem], *, share_prompts: bool = True) -> Callable[[], float]:
     """One optimizer step, the project's way, collating included."""
     objective, device = Objective(**vars(cfg.objective)), next(model.parameters()).device
     module = TractLitModule(lambda: model, data.layout.trie, data.layout.grid, objective, instantiate(cfg.optimizer), None, 1, 1)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from tract.config.schema import Config
-from tract.data.batches import Item, JudgeBatch, MicroBatches
+from tract.data.batches import JudgeBatch, MicroBatches, TrainingItem
 from tract.method.objective import Objective
 from tract.models.modeling import load_judge, load_model
 from tract.pipeline.entry import ALLOCATOR
@@ -62,7 +62,7 @@ def configured(*overrides: str, data: str | None = None) -> tuple[Config, Prepar
     return typed, prepare(typed)
 
 
-def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[Item]:
+def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[TrainingItem]:
     """The first training items with at least so many annotations, cut to that number; each of its own question."""
     supervised = Objective(**vars(cfg.objective)).supervised_kinds
     rows = MicroBatches(data.tokens.dataset, data.rows["train"], data.layout, supervised, share_prompts=True, ratings=False)
@@ -70,7 +70,7 @@ def items_of(cfg: Config, data: Prepared, count: int, annotations: int) -> list[
     for number in range(len(data.rows["train"])):
         item = rows.item(number)
         if len(item.continuations) >= annotations:
-            found.append(Item(item.id, item.prompt_ids, item.continuations[:annotations], item.target))
+            found.append(TrainingItem(item.id, item.prompt_ids, item.continuations[:annotations], item.target))
         if len(found) == count:
             return found
     raise SystemExit(f"--items {count}: the training split has only {len(found)} items with {annotations} annotations")
@@ -84,7 +84,7 @@ def loaded(cfg: Config, device: torch.device, attention: str) -> Any:
 
 
 def loaded_judge(cfg: Config, device: torch.device, attention: str) -> Any:
-    """The model as a judge is loaded, its adapter merged: here the seed LLM itself."""
+    """The model as a judge is loaded, its adapter merged: here the base model itself."""
     cfg.model.attn_implementation = attention
     with device if cfg.model.random_init else nullcontext():
         return load_judge(cfg.model, None, four_bit=False, seed=0).to(device)

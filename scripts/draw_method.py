@@ -52,10 +52,10 @@ def note(axes: Axes, place: Point, text: str, align: str = "center") -> None:
 
 
 def pipeline(axes: Axes) -> None:
-    """Seed LLM and annotated CoTs -> stage 1 -> its own CoTs -> stage 2, from the seed LLM again -> RAIL -> evaluation."""
+    """Base model and annotated CoTs -> stage 1 -> its own CoTs -> stage 2, from the base model again -> RAIL -> evaluation."""
     top, middle, low, height = 104, 80, 57, 14
     box(axes, (0, top, 26, height), "annotated CoTs", ["with true scores"], DATA)
-    box(axes, (0, middle, 26, height), "seed LLM", ["instruction-tuned"], MODEL)
+    box(axes, (0, middle, 26, height), "base model", ["instruction-tuned"], MODEL)
     box(axes, (37, top, 22, height), "stage 1", ["fine-tuning"], STAGE)
     box(axes, (70, top, 30, height), "stage-1 judge", ["writes feedback of its own"], MODEL)
     box(axes, (70, middle, 30, height), "self-generated CoTs", ["with the true scores"], DATA)

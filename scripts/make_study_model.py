@@ -1,8 +1,8 @@
-"""Makes the seed LLM of the study: a small Llama that has read generated judge tasks and feedback on them, but knows no score.
+"""Makes the base model of the study: a small Llama that has read generated judge tasks and feedback on them, but knows no score.
 
 It reads a stream of tasks from another generator seed than the study's data, so no question is in both. Half of the feedback quotes
 what it judges by (plain wording), half is worded as the study's annotations; all of it is right. It ends with the answer cue and a
-score that is drawn at random: the seed LLM learns what an answer looks like, and nothing of what a response is worth.
+score that is drawn at random: the base model learns what an answer looks like, and nothing of what a response is worth.
 
 Run: python scripts/make_study_model.py            (does nothing if the model is there)
 """
@@ -147,7 +147,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def main() -> None:
     """Writes a Hugging Face folder, in whole or not at all."""
-    parser = argparse.ArgumentParser(description="Makes the seed LLM of the study, unless it is there.")
+    parser = argparse.ArgumentParser(description="Makes the base model of the study, unless it is there.")
     cache = OmegaConf.load(ROOT / "conf" / "paths" / "default.yaml").cache
     parser.add_argument("--out", type=Path, default=Path(cache) / "study-model", help="where conf/model/study.yaml looks, if not given")
     parser.add_argument("--steps", type=int, default=STEPS)

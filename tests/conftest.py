@@ -86,9 +86,9 @@ def tiny_config(compose_config: Callable[..., DictConfig]) -> Callable[..., tupl
         small = [] if any(o.startswith("data=") for o in overrides) else ["data.source.n_questions=12", "data.source.n_ood_questions=1"]
         cfg = compose_config(
             "model=tiny", *small, "logger=csv", "trainer.enable_progress_bar=false",
-            "batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null",
+            "batch.global_batch_size=4", "batch.micro_batch_size=2", "batch.max_tokens_per_micro_batch=null",
             "train.max_steps=4", "train.validate_every_steps=2",
-            "train.checkpoint_every_steps=2", "train.validate_seed_model=false", *overrides,
+            "train.checkpoint_every_steps=2", "train.validate_base_model=false", *overrides,
         )  # fmt: skip
         return validate(cfg), cfg
 

@@ -42,9 +42,9 @@ def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
     def run(*overrides: str) -> None:
         own_data = any(override.startswith("data=") for override in overrides)
         small = [] if own_data else ["data.source.n_questions=12", "data.source.n_ood_questions=0"]
-        steps = ["batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null", "train.max_steps=1"]
+        steps = ["batch.global_batch_size=4", "batch.micro_batch_size=2", "batch.max_tokens_per_micro_batch=null", "train.max_steps=1"]
         places = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "logger=none", "trainer.enable_progress_bar=false"]
-        monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny", "run.isolate=false", *small, *steps, *places, *overrides])
+        monkeypatch.setattr(sys, "argv", ["train.py", "model=tiny", "run.subprocess_stages=false", *small, *steps, *places, *overrides])
         GlobalHydra.instance().clear()
         launch(load_main(), "train")
 
@@ -158,15 +158,18 @@ def test_bad_rows_are_skipped_listed_and_counted(run_train: Callable[..., None],
         (["data.source.n_questions=0"], ["data.source.n_questions: 0 is below 1"]),
         (
             ["data.source.n_questions=3", "data.source.responses_per_question=1"],
-            ["batch.items_per_step: 4 is more than the 1 items of the training"],
+            ["batch.global_batch_size: 4 is more than the 1 items of the training"],
         ),
         (
             ["data.source.n_questions=2"],
             ["data.val_fraction: 0.1 with data.test_fraction 0.1 leaves no question for training: 2 questions"],
         ),
         (["data.val_fraction=1"], ["data.val_fraction: 1 is not a share of the questions"]),
-        (["data.max_length=100", "data.overlong=raise"], ["data.max_length: 100 tokens cannot hold example", "data.overlong=drop"]),
-        (["data.max_length=100", "data.overlong=drop"], ["data: no usable item in the training split", "check data.path, data.max_length"]),
+        (["data.max_length=100", "data.truncation=raise"], ["data.max_length: 100 tokens cannot hold example", "data.truncation=drop"]),
+        (
+            ["data.max_length=100", "data.truncation=drop"],
+            ["data: no usable item in the training split", "check data.path, data.max_length"],
+        ),
         (["data.shorten=[cot]"], ["data.shorten: 'cot' cannot be shortened; accepted are response, reference_answer"]),
         (["grid=one_to_ten"], ["grid.labels: ['1', '2'", "does not go with data.source.n_constraints = 4"]),
         (["prompt=finished"], ["has no finished prompt; use prompt=rubric"]),

@@ -43,7 +43,7 @@ def test_rows_are_counted_as_they_are_trained_on(tmp_path: Path) -> None:
     rows = [{**row, "orig_feedback": f"{text} So the overall score is 4."} for text in ("It is a colour.", "It is a very good colour.")]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps({**each, "instruction": f"Grade {n}."}) + "\n" for n, each in enumerate(rows)), encoding="utf-8")
-    given = [f"paths.cache={tmp_path}/cache", *write_shape(tmp_path / "small", SMALL), "batch.items_per_step=1"]
+    given = [f"paths.cache={tmp_path}/cache", *write_shape(tmp_path / "small", SMALL), "batch.global_batch_size=1"]
     cfg = cost.configured(str(data), tmp_path / "shape", given)
     result = cost.costs(cfg, rows=200.0)
     counts, tokenizer = result["counts"], AutoTokenizer.from_pretrained(tmp_path / "small")

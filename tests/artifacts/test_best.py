@@ -17,13 +17,13 @@ from made_runs import NO_RECORD, items_of, make_run
 from omegaconf import DictConfig
 
 from tract.apps.compare.comparison import compare
-from tract.apps.compare.options import DEFAULT_METRICS, Options
+from tract.apps.compare.options import DEFAULT_METRICS, CompareOptions
 from tract.apps.compare.tables import markdown, terminal
 from tract.artifacts.best import best_lines
 from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import write_manifest
 from tract.artifacts.records import COMPLETE, FAILED, SWEEP, RunRecord, records_below
-from tract.artifacts.runs import Run, find_runs, run_of
+from tract.artifacts.runs import RecordedRun, find_runs, run_of
 from tract.common.errors import ConfigError
 from tract.pipeline.entry import launch
 
@@ -43,8 +43,8 @@ def trained(root: Path, monitored: float | None, *, stage: str = "stage2", seed:
             path.write_text(json.dumps(content))
 
 
-def runs_of(root: Path) -> list[Run]:
-    return [run for path, record in records_below(root / "runs" / "sweep") if isinstance(run := run_of(path, record), Run)]
+def runs_of(root: Path) -> list[RecordedRun]:
+    return [run for path, record in records_below(root / "runs" / "sweep") if isinstance(run := run_of(path, record), RecordedRun)]
 
 
 def said(root: Path) -> str:
@@ -208,7 +208,7 @@ def test_a_comparison_marks_what_the_end_of_the_sweep_names(tmp_path: Path) -> N
         trained(tmp_path, 0.9, noise=0.3, seed=seed, objective__lambda=0.0)
         trained(tmp_path, 0.4, noise=1.5, seed=seed, objective__lambda=1.0)
     assert "objective.lambda=1 (0.400, mean of 2 seeds)" in said(tmp_path).splitlines()[0]
-    own = compare(find_runs([tmp_path / "runs" / "sweep"]), Options(None, None, DEFAULT_METRICS, 0.95, 0))
+    own = compare(find_runs([tmp_path / "runs" / "sweep"]), CompareOptions(None, None, DEFAULT_METRICS, 0.95, 0))
     assert [row.variant for row in own.tables[0].rows][:2] == ["objective.lambda=0", "objective.lambda=1"]
     for text in (terminal(own), markdown(own)):
         assert "objective.lambda=1 (best val/rmse)" in text
@@ -220,11 +220,11 @@ def test_without_validation_two_seeds_have_no_best(tmp_path: Path) -> None:
     for seed in (0, 1):
         trained(tmp_path, None, noise=0.3, seed=seed, objective__lambda=0.0)
         trained(tmp_path, None, noise=1.5, seed=seed, objective__lambda=1.0)
-    own = compare(find_runs([tmp_path / "runs" / "sweep"]), Options(None, None, DEFAULT_METRICS, 0.95, 0))
+    own = compare(find_runs([tmp_path / "runs" / "sweep"]), CompareOptions(None, None, DEFAULT_METRICS, 0.95, 0))
     assert [table.best for table in own.tables] == [()]
     assert "(best" not in terminal(own) + markdown(own)
     trained(tmp_path, None, noise=0.3, seed=2, objective__lambda=0.0)
-    own = compare(find_runs([tmp_path / "runs" / "sweep"]), Options(None, None, DEFAULT_METRICS, 0.95, 0))
+    own = compare(find_runs([tmp_path / "runs" / "sweep"]), CompareOptions(None, None, DEFAULT_METRICS, 0.95, 0))
     assert "objective.lambda=0 (best Pearson r)" in markdown(own)
     assert "objective.lambda=0 (best)" in terminal(own)
 

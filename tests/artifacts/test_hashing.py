@@ -135,7 +135,7 @@ def test_of_many_ranks_none_hashes_what_is_read(tmp_path: Path) -> None:
     log = tmp_path / "hashed.txt"
     own = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "pipeline=[stage1,generate,stage2]"]
     own += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=2"]
-    small = [override for override in SMALL if not override.startswith("run.isolate")]
+    small = [override for override in SMALL if not override.startswith("run.subprocess_stages")]
     environment = {**os.environ, "HASHED": str(log), "PYTHONPATH": str(tmp_path / "shim"), "OMP_NUM_THREADS": "1"}
 
     def hashed_by(*overrides: str) -> dict[str, Hashed]:

@@ -14,19 +14,19 @@ from omegaconf import DictConfig, OmegaConf
 from tract.artifacts.identity import StageIdentity, differences
 from tract.artifacts.judges import find_judge
 from tract.config.schema import ADDED_KEYS, with_added_keys, without_added_keys
-from tract.pipeline.identity.keys import code_digests, material, named_code
+from tract.pipeline.identity.keys import code_digests, key_fields, named_code
 from tract.pipeline.stages.predict import PredictStage
-from tract.pipeline.stages.stage import IMMATERIAL_CODE
+from tract.pipeline.stages.stage import IGNORED_CODE
 from tract.pipeline.validation import validate
 
 Compose = Callable[..., DictConfig]
 SECTIONS = ("seed", "model", "grid", "objective", "optimizer", "data", "trainer", "train.max_steps")
-IMMATERIAL = ("data.num_workers", "data.path", "trainer.log_every_n_steps", "trainer.no_such_key", "logger.name")
+IGNORED_FIELDS = ("data.num_workers", "data.path", "trainer.log_every_n_steps", "trainer.no_such_key", "logger.name")
 BASE = StageIdentity("stage1", {"seed": 0, "optimizer": {"lr": 0.1}}, {"cots": "f1"}, {"tract.method.objective": "c1"})
 
 
 def material_of(compose: Compose, *overrides: str) -> dict[str, Any]:
-    return material(compose("model=tiny", *overrides), SECTIONS, IMMATERIAL)
+    return key_fields(compose("model=tiny", *overrides), SECTIONS, IGNORED_FIELDS)
 
 
 def key_of(config: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def test_key_depends_on_what_is_material(override: str, compose_config: Compose)
 def test_material_holds_the_sections_without_immaterial_keys_and_leaves_the_configuration_alone(compose_config: Compose) -> None:
     cfg = compose_config("model=tiny")
     before = cfg.copy()
-    found = material(cfg, SECTIONS, IMMATERIAL)
+    found = key_fields(cfg, SECTIONS, IGNORED_FIELDS)
     assert list(found) == ["seed", "model", "grid", "objective", "optimizer", "data", "trainer", "train"]
     assert found["train"] == {"max_steps": cfg.train.max_steps}
     assert "num_workers" not in found["data"]
@@ -80,7 +80,7 @@ def test_material_holds_the_sections_without_immaterial_keys_and_leaves_the_conf
 
 def test_an_unknown_section_is_refused(compose_config: Compose) -> None:
     with pytest.raises(KeyError, match="no_such_section"):
-        material(compose_config("model=tiny"), ["no_such_section"], [])
+        key_fields(compose_config("model=tiny"), ["no_such_section"], [])
 
 
 @pytest.mark.parametrize("key", ADDED_KEYS)
@@ -89,11 +89,11 @@ def test_an_added_key_at_its_old_value_is_no_part_of_the_key(key: str, compose_c
     section, _, name = key.partition(".")
     cfg = compose_config("model=tiny", f"{key}={ADDED_KEYS[key]}")
     assert OmegaConf.select(cfg, key) == ADDED_KEYS[key]
-    found = material(cfg, [section], [])
+    found = key_fields(cfg, [section], [])
     assert name not in found[section]
     assert len(found[section]) > 0
     another: Any = not ADDED_KEYS[key] if isinstance(ADDED_KEYS[key], bool) else "another"
-    other = material(compose_config("model=tiny", f"{key}={another}"), [section], [])
+    other = key_fields(compose_config("model=tiny", f"{key}={another}"), [section], [])
     assert other[section] == {**found[section], name: another}
 
 
@@ -208,11 +208,11 @@ def write_package(root: Path, files: dict[str, str]) -> Path:
 
 def digest(root: Path, text: str) -> str:
     write_package(root, {"pkg/__init__.py": text})
-    return code_digests("pkg", immaterial=(), root=root)["pkg"]
+    return code_digests("pkg", ignored_fields=(), root=root)["pkg"]
 
 
 def test_closure_is_exactly_what_is_imported(tmp_path: Path) -> None:
-    found = code_digests("pkg.start", immaterial=(), root=write_package(tmp_path, PACKAGE))
+    found = code_digests("pkg.start", ignored_fields=(), root=write_package(tmp_path, PACKAGE))
     assert set(found) == CLOSURE
     assert list(found) == sorted(found)
 
@@ -226,8 +226,8 @@ def test_closure_is_exactly_what_is_imported(tmp_path: Path) -> None:
         (["pkg.no_such_module"], set()),
     ],
 )
-def test_immaterial_modules_and_what_only_they_import_are_left_out(immaterial: list[str], left_out: set[str], tmp_path: Path) -> None:
-    found = code_digests("pkg.start", immaterial=immaterial, root=write_package(tmp_path, PACKAGE))
+def test_immaterial_modules_and_what_only_they_import_are_left_out(ignored_fields: list[str], left_out: set[str], tmp_path: Path) -> None:
+    found = code_digests("pkg.start", ignored_fields=ignored_fields, root=write_package(tmp_path, PACKAGE))
     assert set(found) == CLOSURE - left_out
 
 
@@ -255,7 +255,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"trainer": {"callbacks": [{"_target_": "mine.parts.step"}], "strategy": {"_target_": "named_losses.X"}}},
          {"mine.parts", "named_losses", "my_common"}),
         # Of libraries, of this package, a name of a table, nothing that is there, and a text that is no dotted path of code.
-        ({"optimizer": {"_target_": "torch.optim.AdamW"}, "data": {"source": {"_target_": "tract.data.sources.prometheus.RubricCheck"}}}, set()),
+        ({"optimizer": {"_target_": "torch.optim.AdamW"}, "data": {"source": {"_target_": "tract.data.sources.RubricCheck"}}}, set()),
         ({"objective": {"score_loss": "squared_error"}, "x": {"_target_": "no_such_module.f"}, "y": {"name": "named_losses.huber"}}, set()),
     ],
 )  # fmt: skip
@@ -275,7 +275,7 @@ def test_another_loss_in_the_same_file_name_is_another_product(tmp_path: Path, m
 
 def test_a_module_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pkg\.nothing: there is no such module"):
-        code_digests("pkg.nothing", immaterial=(), root=write_package(tmp_path, PACKAGE))
+        code_digests("pkg.nothing", ignored_fields=(), root=write_package(tmp_path, PACKAGE))
 
 
 CODE = 'class A:\n    """Doc."""\n\n    x: int = 1\n\n    def f(self, a: int) -> str:\n        """Doc."""\n        return "text"\n'
@@ -313,7 +313,7 @@ def test_reworded_messages_are_no_other_code(tmp_path: Path) -> None:
 
 
 def test_closure_of_the_fit_stage() -> None:
-    found = code_digests("tract.pipeline.stages.fit", immaterial=("tract", "tract.training.preview"))
+    found = code_digests("tract.pipeline.stages.fit", ignored_fields=("tract", "tract.training.preview"))
     assert {
         "tract.method.objective",
         "tract.method.predictors",
@@ -326,20 +326,20 @@ def test_closure_of_the_fit_stage() -> None:
 
 def test_training_does_not_depend_on_how_cots_are_sampled() -> None:
     """Whether sequences are packed is asked of the sampling code too, but the answer is in the key, and the code is not."""
-    found = set(code_digests("tract.pipeline.stages.fit", immaterial=IMMATERIAL_CODE))
+    found = set(code_digests("tract.pipeline.stages.fit", ignored_fields=IGNORED_CODE))
     sampling = {f"tract.inference.{name}" for name in ("hf", "live", "rows", "sampling")} | {"tract.pipeline.backends"}
     assert not sampling & found
     assert {"tract.models.packed_forward", "tract.models.tree_attention", "tract.pipeline.stages.fit"} <= found
     assert {"tract.inference.hf.judge", "tract.inference.hf.rows"} <= set(
-        code_digests("tract.pipeline.stages.generate", immaterial=IMMATERIAL_CODE)
+        code_digests("tract.pipeline.stages.generate", ignored_fields=IGNORED_CODE)
     )
 
 
 def test_how_scores_are_read_needs_no_other_judgements(compose_config: Compose) -> None:
     """So a new predictor is one evaluation, of the judgements that are there."""
     cfg = compose_config("model=tiny", "generation=hf")
-    stage = PredictStage(validate(cfg), cfg, find_judge("seed", validate(cfg)))
+    stage = PredictStage(validate(cfg), cfg, find_judge("base", validate(cfg)))
     code = set(stage.identity().code)
     assert not {"tract.evaluation.predictors", "tract.evaluation.parsing", "tract.evaluation.metrics"} & code
     assert "tract.pipeline.stages.judging" in code
-    assert "tract.evaluation.predictors" in code_digests("tract.pipeline.stages.evaluate", immaterial=IMMATERIAL_CODE)
+    assert "tract.evaluation.predictors" in code_digests("tract.pipeline.stages.evaluate", ignored_fields=IGNORED_CODE)

@@ -274,7 +274,7 @@ def test_a_folder_is_told_by_what_is_in_it(file: str, kind: str, tmp_path: Path)
 
 
 def test_what_is_no_folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert locate_judge("seed").kind == SEED
+    assert locate_judge("base").kind == SEED
     assert locate_judge("package:a/*.gguf").kind == IN_PACKAGE
     assert locate_judge("org/model").kind == HUB
     made.pipeline("one/seed0")

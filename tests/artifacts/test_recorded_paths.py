@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tract.apps.export.exporting import export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.artifacts.identity import StageIdentity
 from tract.artifacts.judge_settings import BaseModel, read_settings
 from tract.artifacts.judges import find_judge
@@ -178,7 +178,7 @@ def test_an_export_is_made_and_used_from_elsewhere(
         settings.write(project.root / "out")
         (project.root / "out" / "manifest.json").unlink()
     else:
-        export(project.stage, project.root / "out", Options())
+        export(project.stage, project.root / "out", ExportOptions())
     assert read_settings(project.root / "out" / "judge_config.json").adapter is adapter
     there = project.moved(tmp_path / "moved")
     files = open_judge_files(there.root / "out")

@@ -24,7 +24,7 @@ from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import MANIFEST, open_product
 from tract.artifacts.run_folder import StageFolder, find, provenance, reason, version_changes
 from tract.common.errors import ConfigError, DataError
-from tract.pipeline.identity.keys import material
+from tract.pipeline.identity.keys import key_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = StageIdentity("stage1", {"objective": {"score_loss_weight": 1.0}, "seed": 0}, {"cots": "f1"}, {"tract.method.objective": "c1"})
@@ -244,14 +244,14 @@ def test_a_product_of_before_a_key_is_reused(
     runs: Path, compose_config: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its manifest has no such key, and other code. With the key at another value it is another product."""
-    older = material(compose_config("model=tiny"), ["objective"], [])
+    older = key_fields(compose_config("model=tiny"), ["objective"], [])
     assert "score_loss" not in older["objective"]
     assert "score_loss" in compose_config("model=tiny").objective
     product = make(find(runs, StageIdentity("stage1", older, {}, {"tract.method.objective": "of before"}), "redo"))
     now = StageIdentity("stage1", older, {}, {"tract.method.objective": "of today"})
     assert not find(runs, now, "redo").is_complete
     assert find(runs, now, "reuse").path == product.path
-    other = material(compose_config("model=tiny", "objective.score_loss=mine.huber"), ["objective"], [])
+    other = key_fields(compose_config("model=tiny", "objective.score_loss=mine.huber"), ["objective"], [])
     assert not find(runs, replace(now, config=other), "reuse").is_complete
     with caplog.at_level(logging.INFO):
         assert 'objective.score_loss: (absent) -> "mine.huber"' in why(runs, replace(now, config=other))

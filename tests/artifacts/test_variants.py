@@ -9,19 +9,19 @@ import pytest
 from made_runs import config_of
 
 from tract.apps.compare.curves import curves_of
-from tract.artifacts.runs import Run, flat
+from tract.artifacts.runs import RecordedRun, flat
 from tract.artifacts.variants import Variant, differing_keys, labels_of, setting, variants_of
 
 
-def run_of(place: int = 0, finished: str = "", **changes: Any) -> Run:
-    return Run(flat(config_of(**changes)), Path(f"evaluate-{finished}"), finished, (0, place))
+def run_of(place: int = 0, finished: str = "", **changes: Any) -> RecordedRun:
+    return RecordedRun(flat(config_of(**changes)), Path(f"evaluate-{finished}"), finished, (0, place))
 
 
-def variants(*runs: Run) -> tuple[Variant, ...]:
+def variants(*runs: RecordedRun) -> tuple[Variant, ...]:
     return variants_of(runs)[0]
 
 
-def labels(*runs: Run) -> list[str]:
+def labels(*runs: RecordedRun) -> list[str]:
     return [variant.label for variant in variants(*runs)]
 
 

@@ -76,7 +76,16 @@ def test_the_process_of_a_stage_imports_no_file_of_the_working_directory(trap: P
 def test_a_pipeline_with_stages_in_processes_of_their_own_imports_none(trap: Path) -> None:
     few = ["data.source.n_questions=12", "data.source.n_ood_questions=1", "data.num_workers=1", "train.max_steps=1", "generation=hf"]
     places = [f"paths.runs={trap.parent}/runs", f"paths.cache={trap.parent}/cache"]
-    done = run(str(ROOT / "train.py"), "model=tiny", *few, "stages=[stage1]", "run.isolate=true", *places, cwd=trap, WANDB_MODE="disabled")
+    done = run(
+        str(ROOT / "train.py"),
+        "model=tiny",
+        *few,
+        "stages=[stage1]",
+        "run.subprocess_stages=true",
+        *places,
+        cwd=trap,
+        WANDB_MODE="disabled",
+    )
     assert (done.returncode, imported(trap)) == (0, ""), done.stderr
 
 

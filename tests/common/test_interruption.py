@@ -193,8 +193,8 @@ def test_without_anything_at_work() -> None:
         (["experiment=forced"], ["stage1"], ["stage1"], ["experiment=forced", "force=[]"]),
     ],
 )
-def test_what_is_made_anew_is_not_begun_anew_once_more(given: list[str], forced: list[str], renewed: list[str], left: list[str]) -> None:
-    assert to_continue(["python", "train.py", *given], forced, renewed) == ["python", "train.py", *left]
+def test_what_is_made_anew_is_not_begun_anew_once_more(given: list[str], forced: list[str], rebuilt: list[str], left: list[str]) -> None:
+    assert to_continue(["python", "train.py", *given], forced, rebuilt) == ["python", "train.py", *left]
 
 
 @pytest.mark.usefixtures("state")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tract.common.errors import DataError
-from tract.common.safe_paths import inside
+from tract.common.safe_paths import resolve_within
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["weights", "sub/new", "sub/./x", "a..b", "...", "best-step=..4"])
 def test_names_in_the_folder(name: str, folder: Path) -> None:
-    assert inside(folder, name) == folder / name
+    assert resolve_within(folder, name) == folder / name
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_names_in_the_folder(name: str, folder: Path) -> None:
 )
 def test_other_names_are_refused_in_one_line(name: object, problem: str, folder: Path) -> None:
     with pytest.raises(DataError, match=problem) as refused:
-        inside(folder, name)
+        resolve_within(folder, name)
     assert str(refused.value).startswith(f"{folder}: the name ")
     assert "\n" not in str(refused.value)
 
@@ -51,13 +51,13 @@ def test_links_out_of_the_folder_are_refused_and_those_within_are_not(folder: Pa
     (folder / "out").symlink_to("../secret")
     (folder / "folder").symlink_to(tmp_path)
     (folder / "within").symlink_to("weights")
-    assert inside(folder, "within").read_text() == "w"
+    assert resolve_within(folder, "within").read_text() == "w"
     for name in ("out", "folder/secret", "folder"):
         with pytest.raises(DataError, match="leads out of the folder by a link"):
-            inside(folder, name)
-        assert inside(folder, name, links=False) == folder / name
+            resolve_within(folder, name)
+        assert resolve_within(folder, name, links=False) == folder / name
 
 
 def test_a_folder_that_is_a_link_itself(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
-    assert inside(tmp_path / "link", "weights").read_text() == "w"
+    assert resolve_within(tmp_path / "link", "weights").read_text() == "w"

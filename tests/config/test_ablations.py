@@ -27,18 +27,18 @@ ABLATIONS = [path.stem for path in tracked(CONF / "ablation", "*.yaml")]
 BASES = ("quickstart", "mistral")
 WHOLE = ["stage1", "generate", "stage2", "predict", "evaluate"]
 ONE_FIT = ["stage1", "predict", "evaluate"]
-# Pipeline, and the stages whose products are those of TRACT; "seed" is the prediction of the seed LLM that TRACT is compared with.
+# Pipeline, and the stages whose products are those of TRACT; "base" is the prediction of the base model that TRACT is compared with.
 EXPECTED: dict[str, tuple[list[str], set[str]]] = {
-    "ce_both": (WHOLE, {"seed"}),
-    "ce_only": (ONE_FIT, {"seed"}),
-    "ce_stage2": (WHOLE, {"stage1", "generate", "seed"}),
-    "cots4": (WHOLE, {"stage1", "seed"}),
-    "from_stage1": (WHOLE, {"stage1", "generate", "seed"}),
-    "mixed_cots": (WHOLE, {"stage1", "generate", "seed"}),
+    "ce_both": (WHOLE, {"base"}),
+    "ce_only": (ONE_FIT, {"base"}),
+    "ce_stage2": (WHOLE, {"stage1", "generate", "base"}),
+    "cots4": (WHOLE, {"stage1", "base"}),
+    "from_stage1": (WHOLE, {"stage1", "generate", "base"}),
+    "mixed_cots": (WHOLE, {"stage1", "generate", "base"}),
     "regression_only": (ONE_FIT, set()),
-    "stage1_only": (ONE_FIT, {"stage1", "seed"}),
-    "tract": (WHOLE, {"stage1", "generate", "stage2", "seed"}),
-    "zero_shot": (["predict", "evaluate"], {"seed"}),
+    "stage1_only": (ONE_FIT, {"stage1", "base"}),
+    "tract": (WHOLE, {"stage1", "generate", "stage2", "base"}),
+    "zero_shot": (["predict", "evaluate"], {"base"}),
 }
 
 
@@ -56,15 +56,15 @@ def keys(resolved: DictConfig) -> dict[str, str]:
     resolved = decided(resolved, ())
     cfg = validate(resolved)
     stage1 = FitStage(cfg, stage_config(resolved, "stage1")).identity().key
-    seed = find_judge("seed", cfg)
-    found = {"seed": PredictStage(cfg, stage_config(resolved, "predict"), seed).identity().key}
+    seed = find_judge("base", cfg)
+    found = {"base": PredictStage(cfg, stage_config(resolved, "predict"), seed).identity().key}
     if "stage1" in cfg.pipeline:
         found["stage1"] = stage1
     if "generate" in cfg.pipeline:
         judge: Judge = dataclasses.replace(seed, name="stage1", fingerprinted=lambda: stage1)
         found["generate"] = GenerateStage(cfg, stage_config(resolved, "generate"), judge).identity().key
         changed = stage_config(resolved, "stage2")
-        start = Product(Path("stage1"), {}, stage1) if cfg.stage2.start_from == "stage1" else None
+        start = Product(Path("stage1"), {}, stage1) if cfg.stage2.init_from == "stage1" else None
         generated = Product(Path("generate"), {}, found["generate"])
         found["stage2"] = GeneratedStage(validate(changed), changed, generated, start).identity().key
     return found
@@ -90,7 +90,7 @@ def test_shares_with_tract_what_is_the_same_and_nothing_else(
     pipeline, shared = EXPECTED[name]
     if base not in of_tract:
         of_tract[base] = keys(compose_config(f"experiment=tract_{base}", *TINY))
-        assert set(of_tract[base]) == {"seed", "stage1", "generate", "stage2"}
+        assert set(of_tract[base]) == {"base", "stage1", "generate", "stage2"}
     resolved = compose_config(f"experiment={name}_{base}", *TINY)
     assert list(resolved.pipeline) == pipeline
     own = keys(resolved)

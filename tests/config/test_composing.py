@@ -17,9 +17,9 @@ def of_hydra(overrides: list[str], config: str) -> object:
     ("config", "overrides"),
     [
         ("train", []),
-        ("train", ["experiment=tract_mistral", "objective.lambda=2", "+stage2.optimizer.lr=0.1", "~train.export", "stages=[stage1]"]),
+        ("train", ["experiment=tract_mistral", "objective.lambda=2", "+stage2.optimizer.lr=0.1", "~train.keep_weights", "stages=[stage1]"]),
         ("train", ["trainer=ddp", "+ablation=ce_only", "logger=csv", "++data.extra.key={a: [1, 2]}", "seed=7", "model=tiny"]),
-        ("evaluate", ["judge=seed", "evaluation.benchmarks=[a.json]", "hydra.job.chdir=true"]),
+        ("evaluate", ["judge=base", "evaluation.benchmarks=[a.json]", "hydra.job.chdir=true"]),
     ],
 )
 def test_it_is_what_hydra_composes(config: str, overrides: list[str]) -> None:

@@ -89,7 +89,7 @@ def test_the_models_own_pad_token_counts(compose_config: Compose, tiny_model_con
     overrides = ["model=smollm2_packaged", f"model.name_or_path={tmp_path}/model"]
     cfg = validate(compose_config(*overrides))
     assert load_tokenizer(cfg.model).pad_token == load_tokenizer(tiny_model_config).pad_token
-    judge = find_judge("seed", cfg)
+    judge = find_judge("base", cfg)
     assert (judge.model.package, judge.model.name_or_path) == (None, f"{tmp_path}/model")
 
 
@@ -98,7 +98,7 @@ def test_a_stage_trains_on_the_folder_and_says_so(tiny_model_config: ModelConfig
     products = run_pipeline(
         compose_config(
             "model=smollm2_packaged", f"model.name_or_path={tmp_path}/model", "data.source.n_questions=12", "data.source.n_ood_questions=1",
-            "stages=[stage1]", "train.max_steps=1", "train.validate_seed_model=false", "logger=none", "run.isolate=false",
+            "stages=[stage1]", "train.max_steps=1", "train.validate_base_model=false", "logger=none", "run.subprocess_stages=false",
             "trainer.enable_progress_bar=false",
         )
     )  # fmt: skip

@@ -64,9 +64,9 @@ def test_the_page_is_up_to_date(page: str) -> None:
 
 
 def test_a_row_says_type_default_choices_and_comment(page: str) -> None:
-    assert row_of(page, "stage2.start_from") == [
-        "`stage2.start_from`", "text", "`seed`", "seed, stage1",
-        "seed: start again from the seed LLM (the paper); stage1: go on from the judge of stage 1.",
+    assert row_of(page, "stage2.init_from") == [
+        "`stage2.init_from`", "text", "`seed`", "seed, stage1",
+        "base: start again from the base model (the paper); stage1: go on from the judge of stage 1.",
     ]  # fmt: skip
     assert row_of(page, "objective.lambda")[1:] == ["number", "`1.0`", "Weight of score_loss"]
     assert row_of(page, "evaluation.n_cot")[1:4] == ["whole number", "`1`", ">= 0"]

@@ -44,15 +44,15 @@ NEEDS = {
     ("trainer", "deepspeed_zero3_offload"): ["optimizer=cpu_adamw"],
     ("data", "feedback_jsonl"): ["data.path=judged.jsonl"],
     ("data", "prometheus_eval"): ["data.path=benchmark.json", "prompt=finished"],
-    ("objective", "tract_official_scaling"): ["batch.micro_batch_size=4", "batch.micro_batch_tokens=null"],
-    ("generation", "openai_server"): ["generation.server.base_url=http://localhost:8000/v1", "judge=seed", "compare_to=null"],
+    ("objective", "tract_official_scaling"): ["batch.micro_batch_size=4", "batch.max_tokens_per_micro_batch=null"],
+    ("generation", "openai_server"): ["generation.server.base_url=http://localhost:8000/v1", "judge=base", "compare_to=null"],
     ("objective", "regression_only"): ["pipeline=[stage1,predict,evaluate]"],
     ("data", "columns"): ["data.path=judged.csv", "data.source.columns.instruction=question", "data.source.columns.response=answer"],
 }
 # Experiments on rows of the user's own need these.
 OWN_ROWS = {name: NEEDS["data", "columns"] for name in ("own_data", "own_data_gpu")}
 NEEDS |= {("experiment", name): needs for name, needs in OWN_ROWS.items()}
-SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null", "batch.items_per_step=4"]
+SMALL = ["data.num_workers=0", "batch.micro_batch_size=2", "batch.max_tokens_per_micro_batch=null", "batch.global_batch_size=4"]
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def test_experiment_header_is_true(name: str, compose_config: Compose) -> None:
     device, devices = cfg.trainer["accelerator"].upper(), cfg.trainer["devices"]
     if cfg.batch.micro_batch_size is None:
         where = f"{devices} {device}{'s' * (devices > 1)}"
-        limit = f"in micro-batches of at most {cfg.batch.micro_batch_tokens} tokens"
-        assert f"\n# Batch: {cfg.batch.items_per_step} items per optimizer step on {where}, {limit}.\n" in header
+        limit = f"in micro-batches of at most {cfg.batch.max_tokens_per_micro_batch} tokens"
+        assert f"\n# Batch: {cfg.batch.global_batch_size} items per optimizer step on {where}, {limit}.\n" in header
         return
     found = re.search(
         r"# Batch: (\d+) items per micro-batch \* (\d+) accumulated \* (\d+) (CPU|GPU)s? = (\d+) items per optimizer step\.", header
@@ -142,7 +142,7 @@ def test_experiment_header_is_true(name: str, compose_config: Compose) -> None:
     )
     micro, accumulated, devices, items = (int(found[k]) for k in (1, 2, 3, 5))
     assert micro * accumulated * devices == items
-    assert (micro, items, devices) == (cfg.batch.micro_batch_size, cfg.batch.items_per_step, cfg.trainer["devices"])
+    assert (micro, items, devices) == (cfg.batch.micro_batch_size, cfg.batch.global_batch_size, cfg.trainer["devices"])
     assert found[4].lower() == cfg.trainer["accelerator"]
 
 
@@ -187,7 +187,7 @@ def test_the_quick_preset_is_quick_in_every_stage(experiment: str, compose_confi
         assert validate(stage_config(resolved, stage)).train.max_steps == 2
     cfg = validate(resolved)
     assert cfg.pipeline == ["stage1", "generate", "stage2", "predict", "evaluate"]
-    assert cfg.batch.items_per_step <= cfg.data.max_train_items <= 16
+    assert cfg.batch.global_batch_size <= cfg.data.max_train_items <= 16
     assert (cfg.generation.max_cot_tokens, cfg.data.max_val_items, cfg.evaluation.max_items) == (16, 4, 4)
 
 
@@ -195,7 +195,7 @@ def test_own_columns_are_read_as_mapped(compose_config: Compose) -> None:
     path = CONF.parent / "tests" / "fixtures" / "own_columns.csv"
     columns = {"instruction": "question", "response": "answer", "cot": "comment", "score": "points"}
     mapping = [f"data.source.columns.{field}={column}" for field, column in columns.items()]
-    cfg = compose_config("model=tiny", "data=columns", f"data.path={path}", *mapping, "data.val_fraction=0", "train.export=last")
+    cfg = compose_config("model=tiny", "data=columns", f"data.path={path}", *mapping, "data.val_fraction=0", "train.keep_weights=last")
     with open_dict(cfg):
         cfg.data.source.rubric = {"criteria": "Is it right?", "descriptions": {"1": "Wrong.", "5": "Right."}}
     data = prepare(validate(cfg))

@@ -25,7 +25,7 @@ Compose = Callable[..., DictConfig]
 # Overrides, and pieces that the message must hold: the key, what was found, what is accepted.
 REFUSED = {
     "not a whole number": (["seed=abc"], ["seed: found 'abc'; a whole number is accepted"]),
-    "half a number": (["batch.items_per_step=2.5"], ["batch.items_per_step: found 2.5; a whole number is accepted"]),
+    "half a number": (["batch.global_batch_size=2.5"], ["batch.global_batch_size: found 2.5; a whole number is accepted"]),
     "no metric": (["optimized_metric=rmse"], ["optimized_metric: 'rmse' is not BENCHMARK/METRIC with a metric of pearson_r, "]),
     "metric of a split that is not evaluated": (
         ["optimized_metric=val/rmse"],
@@ -40,13 +40,13 @@ REFUSED = {
     "value for a section": (
         ["run=5"],
         [
-            "run: found 5; a section with the keys name, variant, ablation, tags, isolate, when_locked, on_code_change, on_version_change, "
-            "rank_timeout_s, device_memory_gib is accepted"
+            "run: found 5; a section with the keys name, variant, ablation, tags, subprocess_stages, when_locked, on_code_change, "
+            "on_version_change, rank_timeout_s, device_memory_gib is accepted"
         ],
     ),
     "missing value": (["data=feedback_jsonl"], ["data.path: a value is missing; give data.path=..."]),
     "missing section": (["~data"], ["data: the whole section is missing"]),
-    "missing key": (["~train.export"], ["train.export: the key is missing; give +train.export=..."]),
+    "missing key": (["~train.keep_weights"], ["train.keep_weights: the key is missing; give +train.keep_weights=..."]),
     "unknown section": (["+foo=1"], ["foo: unknown key; accepted are seed, pipeline, stages, from, force"]),
     "unknown key": (
         ["+objective.score_loss_weight=2"],
@@ -56,8 +56,8 @@ REFUSED = {
     "adapter": (["adapter.kind=full_rank"], ["adapter.kind: 'full_rank' is not one of lora, qlora, full"]),
     "dtype": (["model.dtype=float8"], ["model.dtype: 'float8' is not one of float32, bfloat16, float16"]),
     "on_bad_row": (["data.on_bad_row=ignore"], ["data.on_bad_row: 'ignore' is not one of raise, skip"]),
-    "overlong": (["data.overlong=cut"], ["data.overlong: 'cut' is not one of drop, shorten, raise"]),
-    "export": (["train.export=first"], ["train.export: 'first' is not one of best, last"]),
+    "overlong": (["data.truncation=cut"], ["data.truncation: 'cut' is not one of drop, shorten, raise"]),
+    "export": (["train.keep_weights=first"], ["train.keep_weights: 'first' is not one of best, last"]),
     "monitor": (["train.monitor=val/pearson"], ["train.monitor: 'val/pearson' is not one of", "val/pearson_r"]),
     "monitor mode": (["train.monitor_mode=lowest"], ["train.monitor_mode: 'lowest' is not one of min, max"]),
     "scheduler": (["scheduler.name=cosin"], ["scheduler.name: 'cosin' is not one of", "cosine_with_restarts"]),
@@ -118,19 +118,19 @@ REFUSED = {
     "rank": (["adapter.rank=0"], ["adapter.rank: 0 is not a number >= 1"]),
     "dropout": (["adapter.dropout=1"], ["adapter.dropout: 1.0 is outside [0, 1)"]),
     "micro-batch": (["batch.micro_batch_size=0"], ["batch.micro_batch_size: 0 is not a number >= 1"]),
-    "micro-batch of no tokens": (["batch.micro_batch_tokens=0"], ["batch.micro_batch_tokens: 0 is not a number >= 1"]),
+    "micro-batch of no tokens": (["batch.max_tokens_per_micro_batch=0"], ["batch.max_tokens_per_micro_batch: 0 is not a number >= 1"]),
     "official scaling without a size": (
         ["objective=tract_official_scaling"],
         ["objective.score_loss_scaling: 'micro_batch' divides by the items"],
     ),
     "not a multiple": (
-        ["batch.items_per_step=6", "batch.micro_batch_size=4"],
-        ["batch.items_per_step: 6 is not a multiple of batch.micro_batch_size=4"],
+        ["batch.global_batch_size=6", "batch.micro_batch_size=4"],
+        ["batch.global_batch_size: 6 is not a multiple of batch.micro_batch_size=4"],
     ),
     "max_steps": (["train.max_steps=0"], ["train.max_steps: 0 is neither -1 (no limit) nor >= 1"]),
     "max_items": (["data.max_train_items=0"], ["data.max_train_items: 0 is not a number >= 1"]),
     "clipping": (["train.gradient_clip_norm=0"], ["train.gradient_clip_norm: 0.0 is not a number > 0; null turns clipping off"]),
-    "no validation": (["data.val_fraction=0"], ["train.export: 'best' needs a validation split"]),
+    "no validation": (["data.val_fraction=0"], ["train.keep_weights: 'best' needs a validation split"]),
     "no cross-entropy": (
         ["train.monitor=val/ce", "objective=regression_only", "pipeline=[stage1]"],
         ["train.monitor: 'val/ce' is not computed with objective.ce_weight=0; choose another"],
@@ -179,7 +179,7 @@ REFUSED = {
     "unknown stage to begin with": (["from=stage3"], ["from: 'stage3' is no stage of this pipeline; accepted are stage1, generate,"]),
     "unknown stage to force": (["force=[train]"], ["force: 'train' is no stage of this pipeline", "evaluate, all"]),
     "from and stages": (["from=stage2", "stages=[stage2]"], ["from: 'stage2' goes not with stages=['stage2']; give one of them"]),
-    "start of stage 2": (["stage2.start_from=scratch"], ["stage2.start_from: 'scratch' is not one of seed, stage1"]),
+    "start of stage 2": (["stage2.init_from=scratch"], ["stage2.init_from: 'scratch' is not one of seed, stage1"]),
     "CoTs of stage 2": (["stage2.cots=annotated"], ["stage2.cots: 'annotated' is not one of self, mixed"]),
     "closest CoTs": (["stage2.filter.keep_closest=0"], ["stage2.filter.keep_closest: 0 is not a number >= 1"]),
     "unknown filter": (["+stage2.filter.drop_long=true"], ["stage2.filter.drop_long: unknown key", "drop_truncated"]),
@@ -196,7 +196,7 @@ REFUSED = {
     "no benchmark": (["evaluation.benchmarks=[]"], ["evaluation.benchmarks: the list is empty; give splits of the data (val, test, ood)"]),
     "prompt of the evaluation": (["evaluation.prompt=mine"], ["evaluation.prompt: 'mine' is not one of own, finished"]),
     "target": (["evaluation.target=human"], ["evaluation.target: 'human' is not one of true, annotated"]),
-    "fallback": (["evaluation.fallback=0"], ["evaluation.fallback: '0' is not one of lowest, middle, highest"]),
+    "fallback": (["evaluation.failed_score=0"], ["evaluation.failed_score: '0' is not one of lowest, middle, highest"]),
     "predictor": (
         ["evaluation.predictors=[rail,mean]"],
         ["evaluation.predictors: 'mean' is unknown (did you mean median?); accepted are rail, rail_normalized,"],
@@ -262,14 +262,14 @@ def test_refused_naming_key_found_and_accepted(case: str, compose_config: Compos
         (["seed=abc", "batch.micro_batch_size=x", "+foo=1", "~data"], ["seed:", "batch.micro_batch_size:", "foo:", "data:"]),
         (
             [
-                "batch.items_per_step=0",
+                "batch.global_batch_size=0",
                 "train.monitor=x",
                 "trainer.precision=8",
                 "objective.ce_weight=-1",
                 "+optimizer.l=1",
                 "grid.labels=[1]",
             ],
-            ["batch.items_per_step:", "train.monitor:", "trainer.precision:", "objective.ce_weight:", "optimizer.l:", "grid.labels:"],
+            ["batch.global_batch_size:", "train.monitor:", "trainer.precision:", "objective.ce_weight:", "optimizer.l:", "grid.labels:"],
         ),
     ],
 )
@@ -390,7 +390,7 @@ SERVER = ("model=tiny", "generation=openai_server")
         (("model=tiny", "generation.backend=tgi"), "generation.backend: 'tgi' is not one of auto, hf, vllm, openai_server"),
         (SERVER, "generation.server.base_url: openai_server needs the server's address"),
         (SERVER, "judge: openai_server takes a judge that is served already"),
-        (SERVER, "compare_to: 'seed' would be answered by the same server; set compare_to=null"),
+        (SERVER, "compare_to: 'base' would be answered by the same server; set compare_to=null"),
         ((*SERVER, "generation.server.base_url=localhost:8000"), "'localhost:8000' is no address; give it as in http"),
         ((*SERVER, "generation.server.timeout_s=0"), "generation.server.timeout_s: 0.0 is not a number > 0"),
     ],
@@ -406,9 +406,9 @@ def test_a_backend_that_does_not_go_with_the_rest(
 
 def test_a_served_judge_that_only_samples_is_compared_to_none(compose_config: Callable[..., DictConfig]) -> None:
     """``generate_cot.py`` composes ``compare_to`` as ``train.py`` does, and does not use it."""
-    served = (*SERVER, "generation.server.base_url=http://localhost:8000/v1", "judge=seed")
-    assert validate(compose_config(*served, "stages=[generate]")).compare_to == "seed"
-    with pytest.raises(ConfigError, match="compare_to: 'seed' would be answered by the same server"):
+    served = (*SERVER, "generation.server.base_url=http://localhost:8000/v1", "judge=base")
+    assert validate(compose_config(*served, "stages=[generate]")).compare_to == "base"
+    with pytest.raises(ConfigError, match="compare_to: 'base' would be answered by the same server"):
         validate(compose_config(*served, "stages=[predict]"))
 
 

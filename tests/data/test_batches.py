@@ -6,21 +6,21 @@ import pytest
 import torch
 from judge_items import TRACT, batch_of, make_items
 
-from tract.data.batches import Item, JudgeBatch
+from tract.data.batches import JudgeBatch, TrainingItem
 from tract.models.tree_attention import visible_in
-from tract.text.layout import Run, SequenceLayout
+from tract.text.layout import SegmentRun, SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
 
 def test_rows_are_packed_without_padding(tiny_layout: SequenceLayout) -> None:
-    items = [Item("a", [10, 11], [([20, 21, 22], 4)], 5.0), Item("b", [10], [([20], 0)], 1.0)]
+    items = [TrainingItem("a", [10, 11], [([20, 21, 22], 4)], 5.0), TrainingItem("b", [10], [([20], 0)], 1.0)]
     batch = batch_of(items, tiny_layout, TRACT)
     cue, end = list(tiny_layout.cue_ids), tiny_layout.end_id
     long = [10, 11, 20, 21, 22, *cue, *tiny_layout.score_ids[4], end]
     short = [10, 20, *cue, *tiny_layout.score_ids[0], end]
     assert batch.input_ids.tolist() == [long + short]
     assert batch.position_ids.tolist() == [[*range(len(long)), *range(len(short))]]
-    assert batch.runs == (Run(0, len(long), ()), Run(len(long), len(long) + len(short), ()))
+    assert batch.runs == (SegmentRun(0, len(long), ()), SegmentRun(len(long), len(long) + len(short), ()))
     assert batch.trained_tokens == len(long) + len(short)
     assert batch.scores.tolist() == [5.0, 1.0]
     # The score is read at the last cue token of each example.
@@ -85,4 +85,4 @@ def test_a_single_continuation_is_one_run_and_others_see_the_prompt(tiny_layout:
     assert tiny_layout.tree([10, 11, 12], [first]).is_chain
     tree = tiny_layout.tree([10, 11, 12], [first, second])
     tail = len(tiny_layout.cue_ids) + len(tiny_layout.score_ids[1]) + 1
-    assert tree.runs == [Run(0, 3 + 2 + tail, ()), Run(3 + 2 + tail, len(tree.input_ids), ((0, 3),))]
+    assert tree.runs == [SegmentRun(0, 3 + 2 + tail, ()), SegmentRun(3 + 2 + tail, len(tree.input_ids), ((0, 3),))]

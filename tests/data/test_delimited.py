@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 
 from tract.common.errors import DataError
-from tract.data.readers.delimited import read_delimited
 from tract.data.readers import delimited
+from tract.data.readers.delimited import read_delimited
 from tract.data.readers.rows import RowProblem
 
 

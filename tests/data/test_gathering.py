@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tract.data.gathering import Gatherer
+from tract.data.gathering import AnnotationGrouper
 from tract.text.schema import Annotation, JudgeExample, Rating
 
 
@@ -16,13 +16,13 @@ def row(
     return JudgeExample(own_id or f"q-{response}", "q", "in", response, annotations=annotations, ratings=ratings, target_score=target)
 
 
-def counts(gatherer: Gatherer) -> tuple[int, int, int, int]:
+def counts(gatherer: AnnotationGrouper) -> tuple[int, int, int, int]:
     return gatherer.n_annotations, gatherer.n_ratings, gatherer.n_equal_votes, gatherer.n_duplicates
 
 
 @pytest.mark.parametrize("cot", ["Good.", None])
 def test_equal_rows_without_a_rater_are_votes_where_the_source_says_so(cot: str | None) -> None:
-    gatherer = Gatherer(True, equal_rows_are_votes=True)
+    gatherer = AnnotationGrouper(True, equal_rows_are_votes=True)
     found = [gatherer.admit(row(score, cot)) for score in (5, 5, 2, 5)]
     assert [one.scores for one in found if one] == [(5,), (5,), (2,), (5,)]
     assert list(gatherer.groups) == [0, 0, 0, 0]
@@ -31,14 +31,14 @@ def test_equal_rows_without_a_rater_are_votes_where_the_source_says_so(cot: str 
 
 @pytest.mark.parametrize("cot", ["Good.", None])
 def test_elsewhere_they_are_copies(cot: str | None) -> None:
-    gatherer = Gatherer(True)
+    gatherer = AnnotationGrouper(True)
     assert [gatherer.admit(row(score, cot)) is not None for score in (5, 5, 2, 5)] == [True, False, True, False]
     assert counts(gatherer) == ((2, 0, 0, 2) if cot else (0, 2, 0, 2))
 
 
 @pytest.mark.parametrize("cot", ["Good.", None])
 def test_a_rater_judges_a_response_once(cot: str | None) -> None:
-    gatherer = Gatherer(True, equal_rows_are_votes=True)
+    gatherer = AnnotationGrouper(True, equal_rows_are_votes=True)
     raters = ["anna", "ben", "anna", None, None, "ben"]
     kept = [gatherer.admit(row(5, cot, rater)) is not None for rater in raters]
     assert kept == [True, True, False, True, True, False]
@@ -59,7 +59,7 @@ def test_a_rater_judges_a_response_once(cot: str | None) -> None:
     ],
 )
 def test_a_rater_who_says_two_things_is_refused(again: JudgeExample, message: str) -> None:
-    gatherer = Gatherer(True, equal_rows_are_votes=True)
+    gatherer = AnnotationGrouper(True, equal_rows_are_votes=True)
     gatherer.admit(row(5, "Good.", "anna"))
     with pytest.raises(ValueError, match=message):
         gatherer.admit(again)
@@ -68,7 +68,7 @@ def test_a_rater_who_says_two_things_is_refused(again: JudgeExample, message: st
 
 
 def test_rows_that_stay_apart_have_ids_of_their_own() -> None:
-    gatherer = Gatherer(False, equal_rows_are_votes=True)
+    gatherer = AnnotationGrouper(False, equal_rows_are_votes=True)
     found = [gatherer.admit(each) for each in (row(5), row(5), row(5), row(4), row(5, rater="a"), row(5, rater="b"))]
     assert len({one.id for one in found if one}) == 6
     assert list(gatherer.groups) == list(range(6))
@@ -76,7 +76,7 @@ def test_rows_that_stay_apart_have_ids_of_their_own() -> None:
 
 def gathered(rows: list[tuple[str, str | None, float]], **how: bool) -> tuple[list[int], int]:
     """(final group of each row that was kept, duplicates) of (id, rater, score) with the same text."""
-    gatherer = Gatherer(
+    gatherer = AnnotationGrouper(
         how.get("group", True), equal_rows_are_votes=True, ids_tell_apart=how.get("ids", True), rows_are_ratings=how.get("long", True)
     )
     for own_id, rater, score in rows:
@@ -109,7 +109,7 @@ def test_where_a_row_is_an_item_ids_always_tell_apart() -> None:
 
 
 def test_other_targets_and_rows_without_scores_stay_apart_by_their_ids() -> None:
-    gatherer = Gatherer(True, True, ids_tell_apart=True, rows_are_ratings=True)
+    gatherer = AnnotationGrouper(True, True, ids_tell_apart=True, rows_are_ratings=True)
     for own_id, target in (("a", 3.0), ("b", 4.0), ("c", None), ("a", 3.0)):
         gatherer.admit(JudgeExample(own_id, "q", "in", "r", target_score=target))
     assert (list(gatherer.final_groups()), gatherer.n_duplicates) == ([0, 1, 2], 1)
@@ -124,7 +124,7 @@ def test_rows_that_stay_apart_have_raters_of_their_own() -> None:
 
 
 def test_a_target_of_its_own_is_no_vote() -> None:
-    gatherer = Gatherer(True, equal_rows_are_votes=True)
+    gatherer = AnnotationGrouper(True, equal_rows_are_votes=True)
     bare = JudgeExample("q-r", "q", "in", "r", target_score=4.5)
     assert [gatherer.admit(bare) is not None for _ in range(2)] == [True, False]
     assert counts(gatherer) == (0, 0, 0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
 from tract.data.sources.prometheus_layout import PromptParts, recover_parts
 from tract.text.prompts import PromptTemplate
@@ -44,7 +44,7 @@ def finished(
 
 def benchmark_example(prompt: str) -> JudgeExample:
     row = {"idx": 7, "instruction": prompt, "gpt4_score": [4, 5], "gpt4_feedback": ["Good.", "Very good."]}
-    return PrometheusEval("a.json").to_example(Row("a.json[0]", row), GRID)
+    return PrometheusEval("a.json").to_example(RawRow("a.json[0]", row), GRID)
 
 
 @pytest.mark.parametrize("tail", ["", " ", "\n"])

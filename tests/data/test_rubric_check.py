@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tract.common.errors import ConfigError
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check import HELD_OUT, IN_DOMAIN, KINDS, Constraint, RubricCheck, Task, texts, writer
 from tract.data.sources.rubric_check.constraints import fit_together
 from tract.data.sources.rubric_check.evidence import evidence
@@ -446,7 +446,7 @@ def test_rows_are_lazy() -> None:
 
 @pytest.mark.parametrize("labels", [("1", "2", "3", "4"), ("0", "1", "2", "3", "4"), ("1", "2", "3", "4", "5.0")])
 def test_a_grid_that_does_not_match_is_refused(labels: tuple[str, ...]) -> None:
-    row: Row = next(BASE.rows())
+    row: RawRow = next(BASE.rows())
     with pytest.raises(ConfigError, match=r"grid\.labels: .* data\.source\.n_constraints = 4"):
         BASE.to_example(row, ScoreGrid(labels))
 

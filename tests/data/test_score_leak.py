@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tract.common.errors import DataError
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.score_leak import MARGIN, TAIL_TOKENS, _shares, check_score_leak, score_leak
 from tract.data.sources.prometheus import FeedbackCollection
 from tract.data.store import build_store
@@ -35,9 +35,9 @@ class Judged:
         self.pairs = pairs
 
     def rows(self) -> Any:
-        return (Row(f"row {k}", k) for k in range(len(self.pairs)))
+        return (RawRow(f"row {k}", k) for k in range(len(self.pairs)))
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         cot, score = self.pairs[row.data]  # type: ignore[call-overload]
         return JudgeExample(f"id{row.data}", f"q{row.data}", "Why?", f"Because {row.data}.", annotations=(Annotation(cot, float(score)),))
 

@@ -7,7 +7,7 @@ import pytest
 
 from tract.common.errors import ConfigError, DataError
 from tract.data.readers.fields import short_hash, shown
-from tract.data.readers.rows import Row, UnreadableCell
+from tract.data.readers.rows import RawRow, UnreadableCell
 from tract.data.sources.prometheus import FeedbackCollection, MappedColumns, PrometheusEval
 from tract.text.schema import Annotation, Rubric
 from tract.text.score_grid import ScoreGrid
@@ -35,15 +35,15 @@ def change(row, changes):
 
 
 def feedback_example(changes, grid=GRID):
-    return FeedbackCollection("a.jsonl", "train").to_example(Row("a.jsonl:1", change(FEEDBACK_ROW, changes)), grid)
+    return FeedbackCollection("a.jsonl", "train").to_example(RawRow("a.jsonl:1", change(FEEDBACK_ROW, changes)), grid)
 
 
 def benchmark_example(changes):
-    return PrometheusEval("a.json").to_example(Row("a.json[0]", change(BENCHMARK_ROW, changes)), GRID)
+    return PrometheusEval("a.json").to_example(RawRow("a.json[0]", change(BENCHMARK_ROW, changes)), GRID)
 
 
 def mapped_example(columns, changes, rubric=None, grid=GRID):
-    return MappedColumns("a.jsonl", columns, rubric).to_example(Row("a.jsonl:1", change(OWN_ROW, changes)), grid)
+    return MappedColumns("a.jsonl", columns, rubric).to_example(RawRow("a.jsonl:1", change(OWN_ROW, changes)), grid)
 
 
 def test_feedback_row_arrives_verbatim():
@@ -146,7 +146,7 @@ def test_a_blank_cell_of_a_feedback_row_is_no_value(blank):
 
 def test_a_row_that_is_no_object():
     with pytest.raises(ValueError, match=r"^not an object: found \[1\]"):
-        FeedbackCollection("a.jsonl", "train").to_example(Row("a.jsonl:1", [1]), GRID)
+        FeedbackCollection("a.jsonl", "train").to_example(RawRow("a.jsonl:1", [1]), GRID)
 
 
 def test_benchmark_row():
@@ -320,7 +320,7 @@ def test_descriptions_of_scores_that_the_grid_lacks(rubric):
 )
 def test_a_grid_for_the_scores_described_is_named(described, labels, hint):
     rubric = {"criteria": "K", "descriptions": {str(label): "d" for label in described}}
-    source, row = MappedColumns("a.jsonl", TEXT_COLUMNS, rubric), Row("a:1", {"q": "Q?", "a": "R"})
+    source, row = MappedColumns("a.jsonl", TEXT_COLUMNS, rubric), RawRow("a:1", {"q": "Q?", "a": "R"})
     if hint is None:
         assert len(source.to_example(row, ScoreGrid(tuple(labels))).rubric.descriptions) == len(described)
     else:

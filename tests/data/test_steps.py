@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from tract.common.errors import ConfigError
-from tract.data.steps import LengthSampler, Limits, MicroBatch, StepLoader, StepSampler, cut_step, deal
+from tract.data.steps import LengthSampler, Limits, MicroBatch, StepLoader, StepSampler, cut_step, partition
 
 LENGTHS = np.array([50, 10, 90, 30, 70, 20, 100, 40, 80, 60])
 CE_TOKENS = [10 * (i + 1) for i in range(10)]
 EXAMPLES = [1 + i % 3 for i in range(10)]
 
 
-def _sampler(items_per_step: int = 4, limits: Limits = Limits(2, None), seed: int = 0, **ranks: int) -> StepSampler:  # noqa: B008
-    return StepSampler(LENGTHS, CE_TOKENS, EXAMPLES, items_per_step=items_per_step, limits=limits, seed=seed, **ranks)
+def _sampler(global_batch_size: int = 4, limits: Limits = Limits(2, None), seed: int = 0, **ranks: int) -> StepSampler:  # noqa: B008
+    return StepSampler(LENGTHS, CE_TOKENS, EXAMPLES, global_batch_size=global_batch_size, limits=limits, seed=seed, **ranks)
 
 
 def _steps(sampler: StepSampler) -> list[list[int]]:
@@ -62,7 +62,7 @@ def test_a_step_of_several_ranks_is_the_step_of_one() -> None:
 @given(st.lists(st.integers(1, 400), min_size=4, max_size=60), st.integers(1, 8), st.integers(1, 500), st.integers(0, 3))
 def test_no_micro_batch_exceeds_the_budget_but_a_single_long_item(lengths: list[int], items: int, budget: int, epoch: int) -> None:
     items = min(items, len(lengths))
-    sampler = StepSampler(lengths, lengths, lengths, items_per_step=items, limits=Limits(None, budget), seed=1)
+    sampler = StepSampler(lengths, lengths, lengths, global_batch_size=items, limits=Limits(None, budget), seed=1)
     sampler.set_epoch(epoch)
     batches = list(sampler)
     assert len(batches) == len(sampler)
@@ -100,12 +100,12 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_fewer_items_than_a_step_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"batch.items_per_step: 16 is more than the 10 items"):
-        _sampler(items_per_step=16)
+    with pytest.raises(ConfigError, match=r"batch.global_batch_size: 16 is more than the 10 items"):
+        _sampler(global_batch_size=16)
 
 
 def test_a_step_must_be_whole_micro_batches() -> None:
-    with pytest.raises(ConfigError, match=r"batch.items_per_step: 4 is not a multiple of batch.micro_batch_size=3"):
+    with pytest.raises(ConfigError, match=r"batch.global_batch_size: 4 is not a multiple of batch.micro_batch_size=3"):
         _sampler(limits=Limits(3, None))
 
 
@@ -170,10 +170,10 @@ def test_ranks_validate_each_item_once_and_equally_often() -> None:
 
 
 def test_parts_are_dealt_evenly() -> None:
-    shares = deal([90, 10, 80, 20, 70, 30], 2)
+    shares = partition([90, 10, 80, 20, 70, 30], 2)
     assert sorted(place for share in shares for place in share) == list(range(6))
     assert abs(sum([90, 10, 80, 20, 70, 30][place] for place in shares[0]) - 150) <= 10
-    assert deal([], 3) == [[], [], []]
+    assert partition([], 3) == [[], [], []]
 
 
 def test_rows_that_are_filled_up_count_as_the_longest() -> None:

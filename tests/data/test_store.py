@@ -13,7 +13,7 @@ import pytest
 from tract.common.errors import ConfigError, DataError
 from tract.data import store as store_module
 from tract.data.readers.files import read_rows
-from tract.data.readers.rows import Row, RowProblem
+from tract.data.readers.rows import RawRow, RowProblem
 from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
 from tract.data.store import FEATURES, build_store, from_record, to_record
 from tract.text.schema import Annotation, JudgeExample, Rubric
@@ -33,7 +33,7 @@ class ListSource:
     def rows(self):
         self.times_read += 1
         for number, data in enumerate(self.data, start=1):
-            yield Row(f"{self.name}:{number}", data)
+            yield RawRow(f"{self.name}:{number}", data)
 
     def to_example(self, row, grid):
         if isinstance(row.data, Exception):
@@ -197,7 +197,7 @@ def test_rejected_rows_are_listed(tmp_path):
     ],
 )
 def test_a_place_in_parts(place, expected):
-    assert Row(place, None).location() == expected
+    assert RawRow(place, None).location() == expected
 
 
 def test_a_rejected_row_is_not_written_out_for_its_beginning(tmp_path):

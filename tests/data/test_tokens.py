@@ -13,7 +13,7 @@ import pytest
 from tokenizer_zoo import member
 
 from tract.common.errors import ConfigError, DataError
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check import RubricCheck
 from tract.data.store import ExampleStore, build_store
 from tract.data.tokens import TokenizeOptions, TokenStore, _Tokenizer, tokenize
@@ -50,10 +50,10 @@ class Examples:
     def __init__(self, *examples: JudgeExample) -> None:
         self.examples = examples
 
-    def rows(self) -> Iterator[Row]:
-        return (Row(example.id, example) for example in self.examples)
+    def rows(self) -> Iterator[RawRow]:
+        return (RawRow(example.id, example) for example in self.examples)
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         assert isinstance(row.data, JudgeExample)
         return row.data
 
@@ -322,10 +322,10 @@ def test_raising_names_key_example_and_numbers(tmp_path: Path, layout: SequenceL
     long = example(8, response=900)
     size, prompt = lengths(layout, long)[0], prompt_length(layout, long)
     numbers = rf"{size - 1} tokens cannot hold example ex-8 \(prompt {prompt} \+ CoT, cue and score {size - prompt}\)"
-    with pytest.raises(DataError, match=rf"data.max_length: {numbers}; raise it, or set data.overlong=drop to leave"):
+    with pytest.raises(DataError, match=rf"data.max_length: {numbers}; raise it, or set data.truncation=drop to leave"):
         run(tmp_path, layout, options(size - 1, "raise"), example(0), long)
-    message = rf"data.overlong: the prompt of example ex-8 has {prompt} tokens, but the model's context leaves {prompt - 1} beside"
-    with pytest.raises(DataError, match=rf"{message} the longest CoT; lower generation.max_cot_tokens, or set data.overlong=shorten"):
+    message = rf"data.truncation: the prompt of example ex-8 has {prompt} tokens, but the model's context leaves {prompt - 1} beside"
+    with pytest.raises(DataError, match=rf"{message} the longest CoT; lower generation.max_cot_tokens, or set data.truncation=shorten"):
         run(tmp_path, layout, budget(prompt - 1, "raise"), example(0), long)
 
 
@@ -466,7 +466,7 @@ def test_whatever_moves_a_token_id_makes_new_tokens(tmp_path: Path, layout: Sequ
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"overlong": "cut"}, "data.overlong: 'cut' is not one of drop, shorten, raise"),
+        ({"overlong": "cut"}, "data.truncation: 'cut' is not one of drop, shorten, raise"),
         ({"shorten": ("criteria",)}, "data.shorten: 'criteria' cannot be shortened; accepted are response, reference_answer"),
     ],
 )

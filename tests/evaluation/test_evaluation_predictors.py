@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from tract.common.errors import ConfigError
 from tract.evaluation import predictors
-from tract.evaluation.predictors import OF_COTS, PREDICTORS, Predictor, Reading, meanings_of, predictor_of
+from tract.evaluation.predictors import OF_COTS, PREDICTORS, Predictor, Readout, meanings_of, predictor_of
 from tract.evaluation.report import html
 from tract.evaluation.scoring import Item, predictions, score_items
 from tract.inference.judgement import CUE, Judgement
@@ -63,7 +63,7 @@ def score(name: str, *judgements: Judgement) -> list[float]:
 
 
 def _read(name: str) -> Callable[[Judgement], float | None]:
-    return lambda one: predictor_of(name).read(Reading(np.asarray(one.probabilities), np.asarray(GRID.values), 1, None, GRID, " Score: "))
+    return lambda one: predictor_of(name).read(Readout(np.asarray(one.probabilities), np.asarray(GRID.values), 1, None, GRID, " Score: "))
 
 
 def test_a_function_of_ones_own_reads_scores_and_counts_its_failures(mine: None) -> None:

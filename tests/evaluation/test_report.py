@@ -47,7 +47,7 @@ def test_the_page_shows_everything() -> None:
                 assert shown.interval in page.texts
     assert "+.051 *" in page.texts
     assert "undefined" in page.texts
-    assert page.texts.count("Paired difference, tract minus seed model, on the same items; * marks an interval that excludes 0.") == 2
+    assert page.texts.count("Paired difference, tract minus base model, on the same items; * marks an interval that excludes 0.") == 2
 
 
 def test_the_legend_explains_every_metric_and_the_predictors_that_are_shown() -> None:
@@ -91,8 +91,8 @@ def test_hostile_names_stay_text() -> None:
 
 def test_a_judge_that_the_main_predictor_does_not_read_is_named() -> None:
     mine, theirs = make_report(make_scored("vicuna", ("rail",), 0.5)), make_report(make_scored("vicuna", ("decode_free",), 0.5))
-    page = Page(html(Evaluation("tract", (mine,), (("seed model", (theirs,)), ("third", ())), (), "rail")))
-    assert "Not drawn, since predictor rail was not read: seed model." in page.texts
+    page = Page(html(Evaluation("tract", (mine,), (("base model", (theirs,)), ("third", ())), (), "rail")))
+    assert "Not drawn, since predictor rail was not read: base model." in page.texts
     assert "Without a report on this benchmark: third." in page.texts
     none_drawn = Page(html(Evaluation("tract", (mine,), (), (), "median")))
     assert none_drawn.values("src") == []

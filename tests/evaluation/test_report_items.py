@@ -16,7 +16,7 @@ from html_page import Page
 from tract.evaluation.agreement import rater_agreement
 from tract.evaluation.curves import Curves
 from tract.evaluation.item_cards import COMMENT_CHARACTERS, MOST_COTS, MOST_RATERS, TEXT_CHARACTERS, shown_text
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.meanings import FINISH_MEANINGS
 from tract.evaluation.plots import benchmark_plot, spread_out
 from tract.evaluation.report import html, script_hash
@@ -32,9 +32,11 @@ def raters(count: int) -> list[dict[str, Any]]:
     return [{"rater": f"rater-{k}", "score": 4.0, "comment": f"Comment {k}." if k % 2 else None} for k in range(count)]
 
 
-def item(place: int, **texts: Any) -> Item:
+def item(place: int, **texts: Any) -> BenchmarkItem:
     given = {"instruction": f"Question {place}?", "response": f"Answer {place}.", "raters": raters(2)} | texts
-    return Item(texts.pop("id", f"ticket/{place}"), place, f"q{place}", 3.0, 5, "ok", {}, **{k: v for k, v in given.items() if k != "id"})
+    return BenchmarkItem(
+        texts.pop("id", f"ticket/{place}"), place, f"q{place}", 3.0, 5, "ok", {}, **{k: v for k, v in given.items() if k != "id"}
+    )
 
 
 def worst(place: int, prediction: float = 4.5, cots: int = 1, **texts: Any) -> WorstItem:

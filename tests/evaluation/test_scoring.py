@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tract.common.errors import DataError
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.scoring import draws_of, prediction_rows, predictions, score_items
-from tract.inference.judgement import CUE, GIVEN, LENGTH, NO_COT, NONE, Judgement
+from tract.inference.judgement import CUE, DIRECT, GIVEN, LENGTH, NONE, Judgement
 from tract.text.score_grid import ScoreGrid
 
 CUE_TEXT = " So the overall score is "
@@ -25,11 +25,11 @@ def judgement(row: int, sample: int, probabilities: tuple[float, ...], **changed
 
 
 def without_cot(row: int, probabilities: tuple[float, ...]) -> Judgement:
-    return judgement(row, NO_COT, probabilities, cot_ids=(), cot="", finish=NONE, free_text=None)
+    return judgement(row, DIRECT, probabilities, cot_ids=(), cot="", finish=NONE, free_text=None)
 
 
-def item(row: int, target: float = 3.0, status: str = "ok") -> Item:
-    return Item(f"e{row}", row, f"q{row // 2}", target, 10 + row, status, {"kind": "x"})
+def item(row: int, target: float = 3.0, status: str = "ok") -> BenchmarkItem:
+    return BenchmarkItem(f"e{row}", row, f"q{row // 2}", target, 10 + row, status, {"kind": "x"})
 
 
 def test_each_predictor_by_hand() -> None:
@@ -65,7 +65,7 @@ def test_no_mass_and_no_score_are_failures_and_no_numbers() -> None:
     assert "decode_free" not in predictions(judgement(0, 0, (0.2,) * 5, finish=GIVEN, free_text=None), GRID, CUE_TEXT)
 
 
-def scored(judgements: list[Judgement], items: list[Item], fallback: float = 3.0) -> Any:
+def scored(judgements: list[Judgement], items: list[BenchmarkItem], fallback: float = 3.0) -> Any:
     return score_items("test", items, judgements, PREDICTORS, GRID, CUE_TEXT, fallback)
 
 
@@ -140,9 +140,9 @@ def test_the_draws_of_an_item_are_those_of_its_cots() -> None:
         return Judgement(f"i{row}", row, sample, (), "", "cue", probabilities, None, free)
 
     grid = ScoreGrid(("1", "2"))
-    items = [Item(f"i{row}", row, "q", 1.0, 1, "ok", {}) for row in (4, 7)]
+    items = [BenchmarkItem(f"i{row}", row, "q", 1.0, 1, "ok", {}) for row in (4, 7)]
     found = [
-        judgement(7, 1, (0.0, 1.0), " cue 1"), judgement(7, 0, (1.0, 0.0), "nothing"), judgement(7, NO_COT, (0.5, 0.5), None),
+        judgement(7, 1, (0.0, 1.0), " cue 1"), judgement(7, 0, (1.0, 0.0), "nothing"), judgement(7, DIRECT, (0.5, 0.5), None),
         judgement(9, 0, (1.0, 0.0), None),
     ]  # fmt: skip
     assert np.array_equal(draws_of(items, found, "rail", grid, " cue "), [[np.nan, np.nan], [1.0, 2.0]], equal_nan=True)

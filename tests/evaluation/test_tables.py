@@ -72,7 +72,7 @@ def test_markdown_of_one_benchmark() -> None:
     table = rows(text)
     assert table[0] == ["judge", "predictor", *METRIC_LABELS.values()]
     assert [row[:2] for row in table[2:8]] == [
-        ["tract", "rail"], ["tract", "rail_normalized"], ["seed model", "rail"], ["seed model", "rail_normalized"],
+        ["tract", "rail"], ["tract", "rail_normalized"], ["base model", "rail"], ["base model", "rail_normalized"],
         ["baseline", "constant"], ["baseline", "length"],
     ]  # fmt: skip
     r = evaluation.reports[0].metrics["rail"]["pearson_r"]
@@ -80,7 +80,7 @@ def test_markdown_of_one_benchmark() -> None:
     assert table[6][2:5] == ["undefined"] * 3
     assert table[7][2] == "-.031 [-.140, .080]"
     assert table[7][8:] == ["-", "-"]
-    assert "tract minus seed model, paired" in text
+    assert "tract minus base model, paired" in text
     assert table[8][0] == "predictor"
     assert table[10][:2] == ["rail", "+.051 [+.010, +.090] *"]
     assert table[10][4] == "-0.020 [-0.100, +0.060]"
@@ -118,7 +118,7 @@ def test_a_judge_without_a_report_on_the_benchmark_is_named() -> None:
     text = markdown_table(dataclasses.replace(evaluation, others=((name, reports[:1]), ("third|judge", ()))))
     first, second = text.split("## ")[1:]
     assert "Without a report on this benchmark: third\\|judge." in first
-    assert "Without a report on this benchmark: seed model, third\\|judge." in second
+    assert "Without a report on this benchmark: base model, third\\|judge." in second
 
 
 def test_short_table() -> None:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.scoring import score_items
 from tract.evaluation.worst_items import MOST_ITEMS, WorstItems, worst_items
-from tract.inference.judgement import CUE, LENGTH, NO_COT, NONE, Judgement
+from tract.inference.judgement import CUE, DIRECT, LENGTH, NONE, Judgement
 from tract.text.score_grid import ScoreGrid
 
 GRID, CUE_TEXT = ScoreGrid(("1", "2", "3")), " So the overall score is "
 
 
-def item(row: int, target: float) -> Item:
-    return Item(f"e{row}", row, f"q{row}", target, 5, "ok", {}, instruction="Ask", response=f"Answer {row}")
+def item(row: int, target: float) -> BenchmarkItem:
+    return BenchmarkItem(f"e{row}", row, f"q{row}", target, 5, "ok", {}, instruction="Ask", response=f"Answer {row}")
 
 
 def judgement(row: int, sample: int, probabilities: tuple[float, ...], finish: str = CUE, forced: int | None = 0) -> Judgement:
-    ended = NONE if sample == NO_COT else finish
+    ended = NONE if sample == DIRECT else finish
     return Judgement(f"e{row}", row, sample, (1,), f"CoT {sample} of {row}", ended, probabilities, forced, None)
 
 
-def found(items: list[Item], judgements: list[Judgement], predictor: str = "rail") -> WorstItems:
+def found(items: list[BenchmarkItem], judgements: list[Judgement], predictor: str = "rail") -> WorstItems:
     scored = score_items("test", items, judgements, [predictor], GRID, CUE_TEXT, 2.0)
     return worst_items("tract", scored, items, judgements, predictor, GRID, CUE_TEXT)
 
@@ -50,7 +50,7 @@ def test_each_predictor_shows_what_it_was_read_from() -> None:
     items = [item(0, 3.0)]
     judgements = [
         judgement(0, 1, (0.0, 0.5, 0.0), LENGTH, forced=None),
-        judgement(0, NO_COT, (0.9, 0.1, 0.0)),
+        judgement(0, DIRECT, (0.9, 0.1, 0.0)),
         judgement(0, 0, (0.5, 0.0, 0.5)),
     ]
     (rail,) = found(items, judgements).items
@@ -70,6 +70,6 @@ def test_an_item_that_was_not_judged_has_no_distribution() -> None:
 
 
 def test_a_predictor_of_a_users_own_is_read_as_it_reads() -> None:
-    judgements = [judgement(0, NO_COT, (1.0, 0.0, 0.0)), judgement(0, 0, (0.5, 0.0, 0.5)), judgement(0, 1, (0.0, 1.0, 0.0))]
+    judgements = [judgement(0, DIRECT, (1.0, 0.0, 0.0)), judgement(0, 0, (0.5, 0.0, 0.5)), judgement(0, 1, (0.0, 1.0, 0.0))]
     own, rail = (found([item(0, 3.0)], judgements, name).items for name in ("numpy.dot", "rail"))
     assert own == rail

@@ -17,7 +17,7 @@ from test_gradients import FULL, LORA, make_module
 from torch import Tensor
 
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import Prompt
 from tract.inference.sampling import Sampling, draw_tokens
@@ -44,7 +44,9 @@ def module_on(device: str, dtype: str, cfg: ModelConfig, layout: SequenceLayout,
     return make_module(dataclasses.replace(cfg, dtype=dtype), layout, TRACT, adapter).to(device)
 
 
-def step_gradient(module: TractLitModule, parts: list[list[Item]], layout: SequenceLayout, device: str, *, share: bool = True) -> Tensor:
+def step_gradient(
+    module: TractLitModule, parts: list[list[TrainingItem]], layout: SequenceLayout, device: str, *, share: bool = True
+) -> Tensor:
     """[n] float32 on the CPU, the gradient of a step that is cut so."""
     totals = totals_of([item for part in parts for item in part], layout, TRACT)
     return gradient(module, [batch_of(part, layout, TRACT, totals, share_prompts=share).to(device) for part in parts]).float().cpu()

@@ -28,10 +28,10 @@ on_each_device = pytest.mark.parametrize(
 pytestmark = pytest.mark.timeout(600)
 TRAINERS = {"cpu": ("trainer=cpu",), "cuda": ("trainer=single", "trainer.precision=32-true")}
 STAGE1 = (
-    "model=tiny", "stages=[stage1]", "run.isolate=false", "logger=none", "trainer.enable_progress_bar=false", "adapter.dropout=0.1",
-    "data.source.n_questions=24", "data.source.n_ood_questions=0", "batch.items_per_step=4", "batch.micro_batch_tokens=2048",
+    "model=tiny", "stages=[stage1]", "run.subprocess_stages=false", "logger=none", "trainer.enable_progress_bar=false",
+    "adapter.dropout=0.1", "data.source.n_questions=24", "data.source.n_ood_questions=0", "batch.global_batch_size=4", "batch.max_tokens_per_micro_batch=2048",
     "train.max_epochs=8", "train.max_steps=24", "train.checkpoint_every_steps=2", "train.validate_every_steps=50",
-    "train.validate_seed_model=false", "train.export=last",
+    "train.validate_base_model=false", "train.keep_weights=last",
 )  # fmt: skip
 
 
@@ -105,8 +105,8 @@ def test_deterministic_runs_have_equal_bits(device: str, tmp_path: Path) -> None
 @pytest.mark.gpu
 @pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp"])
 def test_a_strategy_on_one_gpu_trains_the_same_weights(strategy: str, tmp_path: Path) -> None:
-    given = (*STAGE1, "adapter.dropout=0", "train.max_steps=6", "run.isolate=true", "trainer.precision=32-true")
-    given = tuple(each for each in given if each not in ("adapter.dropout=0.1", "train.max_steps=24", "run.isolate=false"))
+    given = (*STAGE1, "adapter.dropout=0", "train.max_steps=6", "run.subprocess_stages=true", "trainer.precision=32-true")
+    given = tuple(each for each in given if each not in ("adapter.dropout=0.1", "train.max_steps=24", "run.subprocess_stages=false"))
     train(tmp_path / "single", *given, "trainer=single")
     train(tmp_path / strategy, *given, f"trainer={strategy}", "trainer.devices=1")
     assert relative(weights(tmp_path / strategy), weights(tmp_path / "single")) <= 1e-4

@@ -41,7 +41,7 @@ def test_validation_in_training_equals_the_evaluation_on_the_same_cots(stage: st
 @pytest.mark.kills
 def test_the_exported_best_weights_have_the_metric_that_they_were_chosen_by(whole: Any) -> None:
     """The worst of all validations counts as the best here, since a few steps only make it better."""
-    best = ["train.export=best", "train.monitor_mode=max", "train.validate_every_steps=1", "train.max_steps=3", "stages=[stage1]"]
+    best = ["train.keep_weights=best", "train.monitor_mode=max", "train.validate_every_steps=1", "train.max_steps=3", "stages=[stage1]"]
     trained = whole.tiny.run(*best)[0]["stage1"]
     exported = trained.manifest["training"]["exported"]
     assert exported["weights"] == "best"

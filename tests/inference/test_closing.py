@@ -14,7 +14,7 @@ from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import SCORE, Judgement, Prompt
 from tract.inference.sampling import Sampling
 from tract.text.layout import SequenceLayout
-from tract.text.prompts import Part, PromptText
+from tract.text.prompts import PromptPart, PromptText
 
 FEEDBACK = "The answer names three causes."
 # As judges of the Prometheus kind end, and others; with the project's cue or without it.
@@ -30,7 +30,7 @@ SAMPLING = Sampling(1.0, 1.0, 1.0, 200)
 
 @pytest.fixture
 def prompt(tiny_layout: SequenceLayout) -> Prompt:
-    return Prompt("a", 0, tuple(tiny_layout.prompt_ids(PromptText("", (Part("Why did it fall?"),)))))
+    return Prompt("a", 0, tuple(tiny_layout.prompt_ids(PromptText("", (PromptPart("Why did it fall?"),)))))
 
 
 def written_by_hf(

@@ -15,7 +15,7 @@ from plain_engine import PlainEngine
 from tract.common.errors import GenerationError
 from tract.inference.engines.engine import Ask, EngineJudge, Reply
 from tract.inference.hf.judge import HFJudge
-from tract.inference.judgement import CUE, END, LENGTH, NO_COT, NONE, Judgement, Prompt
+from tract.inference.judgement import CUE, DIRECT, END, LENGTH, NONE, Judgement, Prompt
 from tract.inference.sampling import Sampling
 from tract.inference.stopping import CueFinder
 from tract.text.layout import SequenceLayout
@@ -82,7 +82,7 @@ def test_greedy_judgements_are_those_of_the_hf_backend(
 def test_given_cots_are_read_as_by_the_hf_backend(
     talking_model: Any, engine: PlainEngine, layout: SequenceLayout, prompts: list[Prompt]
 ) -> None:
-    given = [[(NO_COT, ()), (0, tuple(range(60, 70))), (1, ())] for _ in prompts]
+    given = [[(DIRECT, ()), (0, tuple(range(60, 70))), (1, ())] for _ in prompts]
     expected = HFJudge(talking_model, layout, GREEDY, 0, None).read(prompts, given)
     judge = engine_judge(engine, layout, GREEDY)
     pairs = [[(prompt, cots)] for prompt, cots in zip(prompts, given, strict=True)]
@@ -100,9 +100,9 @@ def test_each_sample_has_draws_of_its_own_and_keeps_them(engine: PlainEngine, ti
     by_key = {(j.row, j.sample): j for j in first}
     for judgement in again:
         close(judgement, by_key[judgement.row, judgement.sample])
-    assert len({j.cot_ids for j in first if j.row == 0 and j.sample != NO_COT}) == 3
+    assert len({j.cot_ids for j in first if j.row == 0 and j.sample != DIRECT}) == 3
     other = judge_all(engine_judge(engine, tiny_layout, SAMPLED, seed=1), prompts[:4], 3)
-    assert sum(a.cot_ids != b.cot_ids for a, b in zip(first, other, strict=True) if a.sample != NO_COT) > 6
+    assert sum(a.cot_ids != b.cot_ids for a, b in zip(first, other, strict=True) if a.sample != DIRECT) > 6
 
 
 def test_every_end_of_a_cot(tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:

@@ -15,7 +15,7 @@ from tract.common.errors import GenerationError
 from tract.config.schema import ModelConfig
 from tract.inference.hf import judge as hf
 from tract.inference.hf.judge import HFJudge
-from tract.inference.judgement import CUE, END, FINISHES, GIVEN, LENGTH, NO_COT, NONE, Judgement, Prompt, no_distribution
+from tract.inference.judgement import CUE, DIRECT, END, FINISHES, GIVEN, LENGTH, NONE, Judgement, Prompt, no_distribution
 from tract.inference.sampling import Sampling
 from tract.inference.stopping import score_of_path
 from tract.method.predictors import log_normalizer, score_probabilities
@@ -59,7 +59,7 @@ def test_every_kind_of_end_occurs(reference: list[Judgement], prompts: list[Prom
     assert finishes[CUE] >= 4
     assert finishes[LENGTH] >= 1
     assert set(finishes) <= set(FINISHES)
-    assert [(j.row, j.sample) for j in reference] == [(row, sample) for row in range(len(prompts)) for sample in (NO_COT, 0, 1, 2)]
+    assert [(j.row, j.sample) for j in reference] == [(row, sample) for row in range(len(prompts)) for sample in (DIRECT, 0, 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_another_seed_and_another_sample_draw_other_cots(
     talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt], reference: list[Judgement]
 ) -> None:
     other = judge_all(make_judge(talking_model, tiny_layout, seed=1), prompts, 36, 3)
-    differ = sum(a.cot_ids != b.cot_ids for a, b in zip(reference, other, strict=True) if a.sample != NO_COT)
+    differ = sum(a.cot_ids != b.cot_ids for a, b in zip(reference, other, strict=True) if a.sample != DIRECT)
     assert differ > len(prompts)
     by_sample = {(j.row, j.sample): j.cot_ids for j in reference}
     assert sum(by_sample[row, 0] != by_sample[row, 1] for row in range(len(prompts))) > len(prompts) // 2
@@ -124,7 +124,7 @@ def test_sampled_tokens_are_those_of_a_loop_without_cache(
     """Greedy: the whole sequence runs through the model again for each token."""
     greedy = make_judge(talking_model, tiny_layout, Sampling(temperature=0, top_p=0.9, repetition_penalty=1.2, max_cot_tokens=20))
     for judgement in judge_all(greedy, prompts[:3], 3, 1):
-        if judgement.sample == NO_COT:
+        if judgement.sample == DIRECT:
             continue
         ids = list(prompts[judgement.row].prompt_ids)
         for token in judgement.cot_ids:

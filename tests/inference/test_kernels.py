@@ -106,7 +106,7 @@ def test_a_step_lives_on_the_device_alone(monkeypatch: pytest.MonkeyPatch) -> No
         seen, uniform = torch.zeros_like(logits, dtype=torch.bool), torch.zeros(3, dtype=torch.float64, device=meta)
         for _ in range(6):  # beyond the spare slots
             logits = cache.append(draw_tokens(logits, seen, uniform, SAMPLING, guess=False))
-        assert cache.peek(block, depths, torch.ones(4, 4, dtype=torch.bool, device=meta), block[:2]).shape == (3, 2, 512)
+        assert cache.score_without_append(block, depths, torch.ones(4, 4, dtype=torch.bool, device=meta), block[:2]).shape == (3, 2, 512)
     assert cache.own == (6, 6, 6)
 
 

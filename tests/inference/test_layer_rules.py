@@ -89,7 +89,7 @@ def test_every_rule_for_one_token_and_for_several(padded: bool, name: str, monke
             cache.admit([prompts[2]])
             written.append(list(PROMPTS[2]))
         new = [(5 * row + 3 * step) % VOCABULARY for row in range(len(written))]
-        peeked = cache.peek(BLOCK, DEPTHS, WITHIN, torch.tensor([0, 2, 3]))
+        peeked = cache.score_without_append(BLOCK, DEPTHS, WITHIN, torch.tensor([0, 2, 3]))
         for ids, of_row in zip(written, peeked, strict=True):
             for read, found in zip((0, 2, 3), of_row, strict=True):
                 behind = [k for k in range(len(BLOCK)) if WITHIN[read, k]]

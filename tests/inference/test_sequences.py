@@ -63,10 +63,10 @@ def test_a_pipeline_of_rows_makes_every_stage_with_one_warning(folder_of: Any, t
 
 
 def test_micro_batches_move_no_number_of_rows(folder_of: Any, tmp_path: Path) -> None:
-    """As conf/train.yaml says of batch.micro_batch_tokens."""
+    """As conf/train.yaml says of batch.max_tokens_per_micro_batch."""
     values = []
     for tokens in ("null", "400"):
-        few = (*FEW, "stages=[stage1]", "batch.micro_batch_size=null", f"batch.micro_batch_tokens={tokens}")
+        few = (*FEW, "stages=[stage1]", "batch.micro_batch_size=null", f"batch.max_tokens_per_micro_batch={tokens}")
         products, _ = Tiny(tmp_path / tokens).run(*_overrides(folder_of("falcon_h1"), *few))
         values.append(products["stage1"].manifest["training"]["final_metrics"]["val/ce"])
     assert values[0] == pytest.approx(values[1], rel=1e-5)

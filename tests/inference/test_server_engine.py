@@ -13,9 +13,9 @@ from test_engine import GREEDY, close, judge_all
 
 from tract.common.errors import ConfigError, GenerationError
 from tract.inference.engines.engine import EngineJudge
-from tract.inference.engines.server import ServerEngine, ServerSettings, connect
+from tract.inference.engines.server import EndpointSettings, ServerEngine, connect
 from tract.inference.hf.judge import HFJudge
-from tract.inference.judgement import NO_COT, Prompt
+from tract.inference.judgement import DIRECT, Prompt
 from tract.inference.sampling import Sampling
 from tract.text.layout import SequenceLayout
 
@@ -27,9 +27,9 @@ def engine(talking_model: Any, tiny_tokenizer: Any) -> PlainEngine:
     return PlainEngine(talking_model, tiny_tokenizer)
 
 
-def settings_of(layout: SequenceLayout, address: str, **changed: Any) -> ServerSettings:
+def settings_of(layout: SequenceLayout, address: str, **changed: Any) -> EndpointSettings:
     score_ids = dict(zip(layout.grid.labels, layout.score_ids, strict=True))
-    plain = ServerSettings(address, None, "vllm", "TRACT_TEST_KEY", 30.0, 2, layout.cot_ids, score_ids)
+    plain = EndpointSettings(address, None, "vllm", "TRACT_TEST_KEY", 30.0, 2, layout.cot_ids, score_ids)
     return dataclasses.replace(plain, **changed)
 
 
@@ -62,7 +62,7 @@ def test_the_protocol_alone_gives_the_same_scores(
         if a.cot_ids == b.cot_ids:
             torch.testing.assert_close(torch.tensor(a.probabilities), torch.tensor(b.probabilities), rtol=0, atol=1e-5)
             assert a.forced == b.forced
-    assert sum(a.cot_ids == b.cot_ids for a, b in zip(found, expected, strict=True) if a.sample == NO_COT) == 3
+    assert sum(a.cot_ids == b.cot_ids for a, b in zip(found, expected, strict=True) if a.sample == DIRECT) == 3
     known = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "echo", "logprobs", "repetition_penalty"}
     assert {name for asked in requests for name in asked} <= known
 
@@ -155,5 +155,5 @@ def test_a_server_without_echo_is_refused(engine: PlainEngine, tiny_layout: Sequ
 
 def test_a_score_of_text_is_the_longest_that_it_begins_with() -> None:
     scores = {"1": (18,), "10": (18, 17), "4.5": (21, 9, 22)}
-    engine = ServerEngine(ServerSettings("", None, "openai", "", 1.0, 0, lambda text: [], scores), None, "judge")
+    engine = ServerEngine(EndpointSettings("", None, "openai", "", 1.0, 0, lambda text: [], scores), None, "judge")
     assert [engine._score_ids(text) for text in (" 10 points", "1.", "4.5", "7", "")] == [(18, 17), (18,), (21, 9, 22), (), ()]

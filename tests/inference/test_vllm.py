@@ -15,7 +15,7 @@ from tract.common.errors import GenerationError
 from tract.inference.engines.engine import Ask
 from tract.inference.engines.vllm import VLLMEngine
 from tract.inference.hf.judge import HFJudge
-from tract.inference.judgement import CUE, NO_COT, Prompt
+from tract.inference.judgement import CUE, DIRECT, Prompt
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
@@ -59,7 +59,7 @@ def test_greedy_cots_and_scores_are_those_of_the_hf_backend(
 def test_given_cots_are_read_as_by_the_hf_backend(
     talking_model: Any, engine: VLLMEngine, tiny_layout: SequenceLayout, prompts: list[Prompt], loop: asyncio.AbstractEventLoop
 ) -> None:
-    given = [[(NO_COT, ()), (0, tuple(range(60, 90))), (1, ())] for _ in prompts]
+    given = [[(DIRECT, ()), (0, tuple(range(60, 90))), (1, ())] for _ in prompts]
     expected = HFJudge(talking_model, tiny_layout, GREEDY, 0, None).read(prompts, given)
     pairs = [[(prompt, cots)] for prompt, cots in zip(prompts, given, strict=True)]
     found = [j for some in judge_on(engine, tiny_layout, GREEDY, loop).read_parts(pairs, rows=8, progress=lambda _: None) for j in some]
@@ -74,10 +74,10 @@ def test_samples_have_seeds_of_their_own_and_keep_them(
     again = {(j.row, j.sample): j for j in judge_all(judge_on(engine, tiny_layout, SAMPLED, loop), prompts[::-1], 3)}
     same = sum(again[j.row, j.sample].cot_ids == j.cot_ids for j in first)
     assert same >= len(first) - 1  # rounding moves the border between two tokens by a millionth
-    sampled = [j for j in first if j.sample != NO_COT]
+    sampled = [j for j in first if j.sample != DIRECT]
     assert len({(j.row, j.cot_ids) for j in sampled}) > 2 * len(prompts)
     other = judge_all(judge_on(engine, tiny_layout, SAMPLED, loop, seed=1), prompts, 3)
-    assert sum(a.cot_ids != b.cot_ids for a, b in zip(first, other, strict=True) if a.sample != NO_COT) > len(sampled) // 2
+    assert sum(a.cot_ids != b.cot_ids for a, b in zip(first, other, strict=True) if a.sample != DIRECT) > len(sampled) // 2
 
 
 def test_prompts_that_no_step_of_the_engine_holds_together_are_sampled(
@@ -99,7 +99,7 @@ def test_first_tokens_are_drawn_from_the_distribution_of_the_hf_backend(
         judge_all(judge_on(engine, tiny_layout, sampling, loop), prompts[:1], 400),
         HFJudge(talking_model, tiny_layout, sampling, 0, None).judge(prompts[:1], 400, rows=400, without_cot=False, free=False),
     ):
-        counts = Counter(j.cot_ids[:1] for j in judgements if j.sample != NO_COT)
+        counts = Counter(j.cot_ids[:1] for j in judgements if j.sample != DIRECT)
         drawn.append({token: number / counts.total() for token, number in counts.items()})
     assert len(drawn[0]) >= 3
     distance = sum(abs(drawn[0].get(token, 0) - drawn[1].get(token, 0)) for token in {*drawn[0], *drawn[1]}) / 2

@@ -21,10 +21,10 @@ from vllm_judges import GREEDY, assert_agree, judge_all, judge_on, settings_of
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.inference.engines.engine import EngineJudge
-from tract.inference.engines.server import ServerSettings, connect
+from tract.inference.engines.server import EndpointSettings, connect
 from tract.inference.engines.vllm import VLLMEngine
 from tract.inference.hf.judge import HFJudge
-from tract.inference.judgement import NO_COT, Prompt
+from tract.inference.judgement import DIRECT, Prompt
 from tract.models.engine_files import serving_files
 from tract.models.modeling import load_judge, load_model, save_judge
 from tract.text.layout import SequenceLayout
@@ -117,7 +117,7 @@ def test_a_served_judge_gives_the_judgements_of_the_hf_backend(
     api: str, address: str, talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]
 ) -> None:
     score_ids = dict(zip(tiny_layout.grid.labels, tiny_layout.score_ids, strict=True))
-    server = ServerSettings(address, None, api, "NO_KEY", 120.0, 2, tiny_layout.cot_ids, score_ids)
+    server = EndpointSettings(address, None, api, "NO_KEY", 120.0, 2, tiny_layout.cot_ids, score_ids)
     judge = EngineJudge(lambda: connect(server), tiny_layout, GREEDY, 0)
     expected = HFJudge(talking_model, tiny_layout, GREEDY, 0, None).judge(prompts, 1, rows=8, without_cot=True, free=True)
     found = judge_all(judge, prompts, 1)
@@ -127,6 +127,6 @@ def test_a_served_judge_gives_the_judgements_of_the_hf_backend(
         return
     # Text is encoded anew, so tokens may be cut otherwise; the readings without a CoT are the same.
     for a, b in zip(found, expected, strict=True):
-        if a.sample == NO_COT or a.cot_ids == b.cot_ids:
+        if a.sample == DIRECT or a.cot_ids == b.cot_ids:
             torch.testing.assert_close(torch.tensor(a.probabilities), torch.tensor(b.probabilities), rtol=0, atol=1e-4)
     assert sum(a.cot == b.cot for a, b in zip(found, expected, strict=True)) >= len(found) - 2

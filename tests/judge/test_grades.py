@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tract.evaluation.calibration import Calibration
-from tract.inference.judgement import CUE, END, LENGTH, NO_COT, NONE, SCORE, Judgement
+from tract.inference.judgement import CUE, DIRECT, END, LENGTH, NONE, SCORE, Judgement
 from tract.judge.grades import ERROR, OVER_LENGTH, STATUSES, Grade, calibrated, failed, grade_of
 from tract.text.score_grid import ScoreGrid
 
@@ -126,7 +126,7 @@ def test_the_worst_status_counts_and_only_cots_with_a_score_are_averaged() -> No
 
 
 def test_a_judge_without_feedback_has_none() -> None:
-    found = grade(judgement(0.0, 1.0, 0.0, sample=NO_COT, finish=NONE))
+    found = grade(judgement(0.0, 1.0, 0.0, sample=DIRECT, finish=NONE))
     assert (found.score, found.feedback, found.feedbacks) == (2.0, "", ())
 
 

@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 
 from tract.common.errors import TrainingError
 from tract.config.schema import ModelConfig
-from tract.data.batches import Item, JudgeBatch
+from tract.data.batches import JudgeBatch, TrainingItem
 from tract.method.lit_module import TractLitModule
 from tract.method.metrics import judge_metrics
 from tract.method.objective import Objective
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
-from tract.training.callbacks import AtomicCheckpointIO, WholeStepCheckpoint
+from tract.training.callbacks import AtomicCheckpointIO, OptimizerStepCheckpoint
 from tract.training.strategies import own_precision
 
 
@@ -48,7 +48,7 @@ def _loader(batches: Sequence[JudgeBatch]) -> DataLoader[Any]:
     return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
 
 
-def _cut(items: list[Item], layout: SequenceLayout, objective: Objective, size: int) -> list[JudgeBatch]:
+def _cut(items: list[TrainingItem], layout: SequenceLayout, objective: Objective, size: int) -> list[JudgeBatch]:
     totals = totals_of(items, layout, objective)
     return [batch_of(items[k : k + size], layout, objective, totals) for k in range(0, len(items), size)]
 
@@ -212,7 +212,7 @@ def _fit_planted(
     module: TractLitModule, batches: Sequence[JudgeBatch], folder: Path, *planted: L.Callback, clip: float | None = None, **more: Any
 ) -> None:
     """Six steps of one micro-batch each; a checkpoint behind every second one."""
-    saves = WholeStepCheckpoint(dirpath=folder, filename="last-{step}", every_n_train_steps=2, save_on_train_epoch_end=False)
+    saves = OptimizerStepCheckpoint(dirpath=folder, filename="last-{step}", every_n_train_steps=2, save_on_train_epoch_end=False)
     trainer = L.Trainer(
         accelerator="cpu", max_steps=6, logger=False, enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=clip,
         num_sanity_val_steps=0, default_root_dir=str(folder), callbacks=[*planted, saves], plugins=[AtomicCheckpointIO()], **more,

@@ -11,7 +11,7 @@ from test_gradients import TOLERANCE, make_module
 from torch import Tensor
 
 from tract.config.schema import ModelConfig
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
 from tract.text.layout import SequenceLayout, TokenKind
@@ -19,7 +19,7 @@ from tract.text.score_grid import ScoreGrid
 from tract.training.preview import preview
 
 
-def rated_items(layout: SequenceLayout, count: int) -> list[Item]:
+def rated_items(layout: SequenceLayout, count: int) -> list[TrainingItem]:
     """Items with no rating, one or two; every fourth has ratings alone, and one of its scores twice."""
     ratings: list[list[int]] = [[], [0], [3, 1], [2, 2]]
     items = make_items(layout, count, annotations=2)
@@ -33,7 +33,7 @@ def with_grid(layout: SequenceLayout, labels: tuple[str, ...]) -> SequenceLayout
     return SequenceLayout(layout.tokenizer, layout.scaffold, layout.end_id, layout.cue, ScoreGrid(labels))
 
 
-def plain_loss(module: TractLitModule, items: list[Item], layout: SequenceLayout) -> Tensor:
+def plain_loss(module: TractLitModule, items: list[TrainingItem], layout: SequenceLayout) -> Tensor:
     """The objective from one full forward for each example, with softmax and sums as they are written down."""
     assert module.model is not None
     ce, n_tokens, squares = torch.zeros(()), 0, []

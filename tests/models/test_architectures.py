@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.inference.hf.exactness import generate_difference
 from tract.inference.hf.paths import SequencePath, examine
 from tract.inference.hf.rows import hf_judge_of, without_cache
@@ -35,14 +35,14 @@ TOLERANCE = 2e-4
 COT_TOKENS = 5
 
 
-def _items() -> list[Item]:
+def _items() -> list[TrainingItem]:
     """Not those of the check itself: other ids and lengths, three continuations, prompts longer than the windows."""
     draw = torch.Generator().manual_seed(3)
 
     def ids(count: int) -> list[int]:
         return torch.randint(40, 500, (count,), generator=draw).tolist()
 
-    return [Item("a", ids(21), [(ids(9), 0), (ids(4), 3), (ids(6), 4)], 2.0), Item("b", ids(11), [(ids(13), 2)], 3.0)]
+    return [TrainingItem("a", ids(21), [(ids(9), 0), (ids(4), 3), (ids(6), 4)], 2.0), TrainingItem("b", ids(11), [(ids(13), 2)], 3.0)]
 
 
 def _loaded(config: Any, path: SequencePath, *, packed: bool) -> nn.Module:

@@ -36,9 +36,9 @@ from tract.models.modeling import (
     stored_in,
 )  # fmt: skip
 from tract.models.packed_forward import logits_at
-from tract.models.tree_attention import TREE, TokenRuns
+from tract.models.tree_attention import TREE, PackedSegments
 from tract.pipeline.validation import validate
-from tract.text.layout import Run, SequenceLayout
+from tract.text.layout import SegmentRun, SequenceLayout
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
@@ -77,7 +77,7 @@ def _supervised_logits(model: Any, tree: Any) -> torch.Tensor:
     with torch.no_grad():
         unique = sorted(set(tree.target_from))
         ids, positions = torch.tensor([tree.input_ids]), torch.tensor([tree.position_ids])
-        logits = logits_at(model, ids, positions, torch.tensor(unique), runs=TokenRuns(tree.runs))
+        logits = logits_at(model, ids, positions, torch.tensor(unique), runs=PackedSegments(tree.runs))
     return logits[[unique.index(position) for position in tree.target_from]]
 
 
@@ -86,7 +86,7 @@ def test_logits_at_positions_are_those_of_the_plain_forward(family: str) -> None
     model = _family(family)
     ids = torch.randint(10, 500, (2, 12), generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([0, 5, 13, 23])
-    packed = TokenRuns([Run(0, 12, ()), Run(12, 24, ())])
+    packed = PackedSegments([SegmentRun(0, 12, ()), SegmentRun(12, 24, ())])
     with torch.no_grad():
         plain = model(input_ids=ids).logits.flatten(0, 1)[positions]
         found = logits_at(model, ids.view(1, -1), torch.arange(12).repeat(1, 2), positions, runs=packed)
@@ -99,7 +99,7 @@ def test_the_head_computes_the_asked_positions_only_and_is_left_as_it_was(tiny_m
     rows: list[int] = []
     model.get_output_embeddings().register_forward_hook(lambda _, args, output: rows.append(output.shape[-2]))
     ids = torch.arange(10, 30)[None]
-    logits_at(model, ids, torch.arange(20)[None], torch.tensor([3, 4]), runs=TokenRuns([Run(0, 20, ())]))
+    logits_at(model, ids, torch.arange(20)[None], torch.tensor([3, 4]), runs=PackedSegments([SegmentRun(0, 20, ())]))
     assert rows == [2]
     assert model(input_ids=ids).logits.shape[1] == 20
 
@@ -326,7 +326,7 @@ def test_an_unpacked_gguf_file_is_the_same_model(tmp_path: Path, compose_config:
 def test_weights_that_are_not_finite_are_refused_when_they_are_loaded(
     kind: str, value: float, tmp_path: Path, tiny_model_config: ModelConfig, tiny_tokenizer: Any
 ) -> None:
-    """In a seed LLM, a judge of full weights and an adapter; for training and for judging. The parameter is named."""
+    """In a base model, a judge of full weights and an adapter; for training and for judging. The parameter is named."""
     adapter = AdapterConfig("lora" if kind == "lora" else "full", 4, 8.0, 0.0, ["all-linear"], None)
     model = load_model(tiny_model_config, adapter, seed=0)
     name, weight = next((name, p) for name, p in model.named_parameters() if p.requires_grad and "layers.1" in name)
@@ -342,7 +342,7 @@ def test_weights_that_are_not_finite_are_refused_when_they_are_loaded(
     module = name.partition(".lora")[0].removeprefix("base_model.model.")
     assert module in str(error.value)
     with pytest.raises(ConfigError, match=f"{key}: .* 1 weights that are not finite, e.g. .*{module}"):
-        load_model(shown, adapter, seed=0, start_from=None if kind == "seed" else tmp_path)
+        load_model(shown, adapter, seed=0, init_from=None if kind == "seed" else tmp_path)
 
 
 def test_half_precision_keeps_rotary_frequencies(tiny_model_config: ModelConfig) -> None:

@@ -66,7 +66,11 @@ def test_what_a_text_goes_through_is_trained_and_nothing_else(
 def test_it_is_trained_and_loaded_again_as_a_judge(adapter: str, gemma: ModelConfig, tiny_config: TinyConfig) -> None:
     """All weights of the exported folder, so that anybody can load it: the vision part as it was, and none made up."""
     cfg, resolved = tiny_config(
-        *overrides_of(Path(gemma.name_or_path)), f"adapter={adapter}", "train.max_steps=2", "train.export=last", "data.max_val_items=1"
+        *overrides_of(Path(gemma.name_or_path)),
+        f"adapter={adapter}",
+        "train.max_steps=2",
+        "train.keep_weights=last",
+        "data.max_val_items=1",
     )
     folder = fit(cfg, resolved)
     before = load_judge(gemma, None, four_bit=False, seed=0)
@@ -79,7 +83,7 @@ def test_it_is_trained_and_loaded_again_as_a_judge(adapter: str, gemma: ModelCon
         found["model.language_model.layers.0.mlp.up_proj.weight"], own["model.language_model.layers.0.mlp.up_proj.weight"]
     )
     assert not torch.equal(logits_of(after), logits_of(before))
-    again = load_model(cfg.model, cfg.adapter, seed=0, start_from=folder).eval()
+    again = load_model(cfg.model, cfg.adapter, seed=0, init_from=folder).eval()
     torch.testing.assert_close(logits_of(again), logits_of(after))
     if adapter == "full":
         assert load_file(folder / "model.safetensors").keys() == load_file(Path(gemma.name_or_path) / "model.safetensors").keys()

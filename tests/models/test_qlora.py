@@ -92,7 +92,7 @@ def test_the_judge_computes_what_was_trained(base: ModelConfig, tiny_model_confi
     judge = load_judge(cfg, tmp_path, four_bit=True, seed=0)
     expected = logits_of(trained.eval())
     assert torch.equal(logits_of(judge), expected)
-    again = load_model(cfg, QLORA, seed=0, start_from=tmp_path).eval()
+    again = load_model(cfg, QLORA, seed=0, init_from=tmp_path).eval()
     assert torch.equal(logits_of(again), expected)
     whole = logits_of(load_judge(cfg, tmp_path, four_bit=False, seed=0)).float()
     assert 1e-3 < (whole - expected).abs().max() < 1, "nothing was quantised"
@@ -135,7 +135,7 @@ def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
         cfg, _ = tiny_config(*overrides_of(Path(base.name_or_path)))
         monkeypatch.setattr("tract.pipeline.backends._device", lambda _: asked)
         monkeypatch.setattr("tract.pipeline.backends.hf_judge_of", lambda _: lambda *_, **__: None)
-        hf_judge(dataclasses.replace(find_judge("seed", cfg), four_bit=True), cfg)
+        hf_judge(dataclasses.replace(find_judge("base", cfg), four_bit=True), cfg)
     else:
         monkeypatch.setattr("tract.judge.backends.LocalWorker", lambda *_, **__: None)
         files: Any = SimpleNamespace(model=base, weights=None, four_bit=True, model_seed=0, settings=SimpleNamespace(seed=0))

@@ -1,4 +1,4 @@
-"""The seed LLM of the study: the script makes what the experiment loads, once, and of other questions than the study's."""
+"""The base model of the study: the script makes what the experiment loads, once, and of other questions than the study's."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from tract.config.schema import ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.models.packed_forward import logits_at
-from tract.models.tree_attention import TREE, TokenRuns
-from tract.text.layout import Run, SequenceLayout
+from tract.models.tree_attention import TREE, PackedSegments
+from tract.text.layout import SegmentRun, SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
 TOLERANCE = 1e-5
@@ -88,7 +88,7 @@ def test_attention_that_takes_masks_gives_the_same(family: str, attention: str, 
 @pytest.mark.parametrize("family", ["llama", "mistral-with-window", "gemma3_text"])
 def test_flex_attention_gives_the_same_logits(family: str) -> None:
     """Forward only: on a CPU it has no backward."""
-    runs = TokenRuns([Run(0, 6, ()), Run(6, 9, ((0, 4),)), Run(9, 20, ())])
+    runs = PackedSegments([SegmentRun(0, 6, ()), SegmentRun(6, 9, ((0, 4),)), SegmentRun(9, 20, ())])
     ids, positions = torch.arange(10, 30)[None], torch.tensor([[0, 1, 2, 3, 4, 5, 4, 5, 6, *range(11)]])
     with torch.no_grad():
         by_runs, by_blocks = (
@@ -112,7 +112,7 @@ def test_a_model_that_is_called_without_runs_attends_as_ever(family: str) -> Non
 def test_keys_that_a_tree_does_not_show_move_nothing(tiny_layout: SequenceLayout) -> None:
     """The gradient of one continuation's logits by another's embeddings is zero."""
     model = _family("llama")
-    runs = TokenRuns([Run(0, 6, ()), Run(6, 9, ((0, 4),))])
+    runs = PackedSegments([SegmentRun(0, 6, ()), SegmentRun(6, 9, ((0, 4),))])
     embedded: list[Tensor] = []
     model.get_input_embeddings().register_forward_hook(lambda _, args, output: embedded.append(output.requires_grad_()) or output)
     logits = logits_at(model, torch.arange(10, 19)[None], torch.tensor([[0, 1, 2, 3, 4, 5, 4, 5, 6]]), torch.tensor([8]), runs=runs)
@@ -135,7 +135,7 @@ def test_capped_attention_is_that_of_transformers(attention: str) -> None:
     with torch.no_grad():
         expected = model(input_ids=ids).logits[0]
         model.set_attn_implementation(attention)
-        found = logits_at(model, ids, torch.arange(10)[None], places, runs=TokenRuns([Run(0, 10, ())]))
+        found = logits_at(model, ids, torch.arange(10)[None], places, runs=PackedSegments([SegmentRun(0, 10, ())]))
         torch.testing.assert_close(found, expected[places], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(model(input_ids=ids).logits[0], expected, rtol=1e-4, atol=1e-4)
         model.set_attn_implementation("sdpa")

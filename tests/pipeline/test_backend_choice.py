@@ -108,7 +108,7 @@ def test_the_rules_of_vllm_hold_before_it_is_chosen(tiny: Tiny) -> None:
 
 
 def test_a_product_says_who_made_it_and_has_the_key_of_that_backend(tiny: Tiny) -> None:
-    small = ("pipeline=[predict]", "judge=seed", "compare_to=null", "evaluation.benchmarks=[test]", "evaluation.n_cot=1")
+    small = ("pipeline=[predict]", "judge=base", "compare_to=null", "evaluation.benchmarks=[test]", "evaluation.n_cot=1")
     products, lines = tiny.run(*small)
     assert "generation=auto: hf, since trainer.accelerator=cpu" in lines
     config = yaml.safe_load((products["predict"].path / "config.yaml").read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def test_sampling_that_vllm_began_is_not_begun_anew_by_another(tiny: Tiny, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "vllm" else found(name, *rest))
     begin(tiny, "vllm", "stages/predict-3333333333.partial")
     with captured() as lines, pytest.raises(ConfigError) as refused:
-        run_pipeline(tiny.compose("pipeline=[predict]", "judge=seed", "compare_to=null", "evaluation.benchmarks=[test]"))
+        run_pipeline(tiny.compose("pipeline=[predict]", "judge=base", "compare_to=null", "evaluation.benchmarks=[test]"))
     assert made(lines) == []
     assert str(refused.value) == (
         "generation.backend: auto goes on with vllm, with which this run was begun, but the package vllm is not installed; make predict "

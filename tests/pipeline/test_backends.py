@@ -39,12 +39,12 @@ def settings_of(spec: str, cfg: Config, longest: int = 500) -> Any:
 )
 def test_vllm_computes_as_the_trainer_says(precision: str, dtype: str, compose: Any) -> None:
     cfg = validate(compose("generation=vllm", f"trainer.precision={precision}"))
-    settings = settings_of("seed", cfg)
+    settings = settings_of("base", cfg)
     assert settings.dtype == dtype
     assert (settings.cpu, settings.sequences, settings.adapter, settings.devices) == (True, 16, None, (0,))
     # What is asked for, and no more than the model is made for, whatever training sequences may have.
     assert settings.max_length == 500
-    assert settings_of("seed", cfg, 10**6).max_length == context_of(cfg.model) == 8192
+    assert settings_of("base", cfg, 10**6).max_length == context_of(cfg.model) == 8192
 
 
 def test_an_adapter_is_served_or_merged(compose: Any, whole: Any) -> None:
@@ -57,29 +57,29 @@ def test_an_adapter_is_served_or_merged(compose: Any, whole: Any) -> None:
 
 
 def test_each_engine_takes_gpus_of_its_own(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = validate(compose("generation=vllm", "trainer.devices=4", "generation.vllm.tensor_parallel_size=2", "run.isolate=true"))
+    cfg = validate(compose("generation=vllm", "trainer.devices=4", "generation.vllm.tensor_parallel_size=2", "run.subprocess_stages=true"))
     monkeypatch.setattr(backends, "here", lambda: Ranks(6, 8, 2))
-    settings = settings_of("seed", cfg)
+    settings = settings_of("base", cfg)
     assert (settings.devices, settings.shared_cores) == ((2, 3), True)
 
 
 def test_judges_on_4_bit_weights_are_refused(compose: Any) -> None:
     cfg = validate(compose("generation=vllm"))
-    judge = dataclasses.replace(find_judge("seed", cfg), four_bit=True)
+    judge = dataclasses.replace(find_judge("base", cfg), four_bit=True)
     with pytest.raises(ConfigError, match="vllm does not serve seed, a judge on 4-bit weights"), at_work(judge, cfg, 500):
         pass
 
 
 def test_hf_runs_in_this_process(compose: Any) -> None:
     cfg = validate(compose("generation=hf"))
-    with at_work(find_judge("seed", cfg), cfg, 500) as judge:
+    with at_work(find_judge("base", cfg), cfg, 500) as judge:
         assert isinstance(judge, HFJudge)
 
 
 def identity(compose: Any, *overrides: str) -> Any:
     resolved = compose(*overrides)
     cfg = validate(resolved)
-    return GenerateStage(cfg, resolved, find_judge("seed", cfg)).identity()
+    return GenerateStage(cfg, resolved, find_judge("base", cfg)).identity()
 
 
 def test_a_stage_depends_on_its_own_backend_alone(compose: Any) -> None:

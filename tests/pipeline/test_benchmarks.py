@@ -90,7 +90,7 @@ def test_examples_without_a_true_score_are_left_out_and_counted(
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = {"instruction": "question", "response": "answer", "cot": "comment", "score": "points"}
     columns = [f"data.source.columns.{field}={name}" for field, name in names.items()]
-    whole = ("data.val_fraction=0", "data.test_fraction=0", "train.export=last")
+    whole = ("data.val_fraction=0", "data.test_fraction=0", "train.keep_weights=last")
     caplog.set_level(logging.WARNING)
     (train,) = find_benchmarks(config("train", overrides=("data=columns", f"data.path={tmp_path}/own.jsonl", *columns, *whole)), GRID)
     assert len(train.rows) == 6

@@ -105,7 +105,7 @@ def test_the_commands_that_a_run_prints_run(tmp_path: Path) -> None:
     work = tmp_path / "my work"
     work.mkdir()
     small = [
-        "model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", "train.max_steps=1", "train.validate_seed_model=false",
+        "model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", "train.max_steps=1", "train.validate_base_model=false",
         "generation=hf", "generation.max_cot_tokens=8", "logger=none", "evaluation.resamples=10", "evaluation.max_items=4", "run.name=odd",
         "pipeline=[stage1,predict,evaluate]", f"paths.cache={tmp_path}/cache", override("paths.runs", "runs (old), v=2/it's [1] #{x}"),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from tract.artifacts.products import CURVES_FILE, open_product, read_manifest
 from tract.evaluation.curves import Curves, curves_png
 from tract.pipeline.curves import curves_of_judge, write_curves
 from tract.pipeline.identity.keys import code_digests
-from tract.pipeline.stages.stage import IMMATERIAL_CODE, REPORTED_CODE
+from tract.pipeline.stages.stage import IGNORED_CODE, REPORTED_CODE
 
 HEAD = "step,train/ce,train/loss,val/rmse"
 
@@ -91,7 +91,7 @@ def test_curves_without_values_are_refused() -> None:
 
 @pytest.mark.parametrize("made_by", ["fit", "generate", "predict"])
 def test_plots_and_reports_are_no_part_of_the_key_of_what_takes_hours(made_by: str) -> None:
-    code = code_digests(f"tract.pipeline.{made_by}", immaterial=(*IMMATERIAL_CODE, *REPORTED_CODE))
+    code = code_digests(f"tract.pipeline.{made_by}", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE))
     shows = ("curves", "report", "plots", "drawing", "verdict", "worst_items", "item_cards")
     assert not [name for name in code if name.rpartition(".")[2] in shows]
 

@@ -24,7 +24,7 @@ from tract.pipeline.pipeline import run_pipeline
 from tract.pipeline.validation import typed
 
 TinyConfig = Callable[..., tuple[Config, DictConfig]]
-GPUS = ("trainer=deepspeed_zero3", "trainer.devices=4", "batch.micro_batch_size=null", "batch.micro_batch_tokens=2048")
+GPUS = ("trainer=deepspeed_zero3", "trainer.devices=4", "batch.micro_batch_size=null", "batch.max_tokens_per_micro_batch=2048")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_it_prints_each_stage_and_leaves_no_run(dry: Callable[..., str], tmp_pat
     started = r" s, assuming .*\n +of it 7\.0 s to start, as this process took to load libraries and data"
     assert len(re.findall(started, shown)) == 1, "stages of one process start once"
     assert re.search(rf"time +(7|8)\.\d+{started}", shown)
-    isolated = dry("run.device_memory_gib=2", "run.isolate=true")
+    isolated = dry("run.device_memory_gib=2", "run.subprocess_stages=true")
     assert len(re.findall(started, isolated)) == 2, "each in a process of its own starts by itself"
     for stage in ("stage1", "stage2", "generate, predict"):
         assert f"dry run: {stage}\n" in shown
@@ -77,7 +77,7 @@ def test_the_figures_are_those_of_the_loaders(tiny_config: TinyConfig) -> None:
     from tract.pipeline.stages.fit import build
     from tract.pipeline.stages.prepare import prepare
 
-    cfg, _ = tiny_config("batch.micro_batch_size=null", "batch.micro_batch_tokens=1500", "train.max_steps=-1", "train.max_epochs=2")
+    cfg, _ = tiny_config("batch.micro_batch_size=null", "batch.max_tokens_per_micro_batch=1500", "train.max_steps=-1", "train.max_epochs=2")
     work, _ = needs(plan_of("stage1", cfg, None), cfg)
     module, datamodule = build(cfg, prepare(cfg))
     assert (work.total_steps, work.micro_batches) == (module.total_steps, module.accumulate)
@@ -137,7 +137,7 @@ def test_advice_fits_by_the_same_estimate(tiny_config: TinyConfig, compose_confi
     from tract.pipeline.dry_run.advice import advise
 
     base = ["model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=1", *GPUS, "trainer=single", "trainer.devices=1"]
-    base += ["adapter=full", "batch.items_per_step=8", "batch.micro_batch_tokens=4096"]
+    base += ["adapter=full", "batch.global_batch_size=8", "batch.max_tokens_per_micro_batch=4096"]
     cfg = typed(compose_config(*base))
     plan = plan_of("stage1", cfg, None)
     whole = total(needs(plan, cfg)[1])
@@ -166,8 +166,8 @@ def test_kinds_of_advice(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatc
     assert advice.advise(plan, 0) == []
     assert [re.sub(r"=\d+", "=N", overrides) for overrides in tried] == [
         "model.gradient_checkpointing=true",
-        "batch.micro_batch_tokens=N",
-        "model.gradient_checkpointing=true batch.micro_batch_tokens=N",
+        "batch.max_tokens_per_micro_batch=N",
+        "model.gradient_checkpointing=true batch.max_tokens_per_micro_batch=N",
         "adapter=lora",
         "trainer=deepspeed_zero3 trainer.devices=N",
         "trainer=deepspeed_zero3_offload optimizer=cpu_adamw",
@@ -215,7 +215,7 @@ def test_an_engine_that_does_not_fit_names_how_many_gpus_would(
     prompts = max(int(items.prompts.max()) for items in (plan.train, plan.val))
     assert set(asked) == {prompts + tokens_behind(plan.data.layout, cfg.generation.max_cot_tokens)}
     monkeypatch.setitem(memory.PROCESS_BYTES, "gpu", 71 * 2**30)
-    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: [memory.Part("weights", 100 * 2**30 / a[4])])
+    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: [memory.MemoryPart("weights", 100 * 2**30 / a[4])])
     with pytest.raises(ConfigError, match=r"generation.vllm: an engine needs at least 100.00 GiB per device of 72.00 GiB .*size=2, and"):
         run_pipeline(tiny_config("dry_run=true", *gpus)[1])
 

@@ -446,7 +446,7 @@ def test_a_real_multirun_trains_both_jobs_into_folders_of_their_own(tmp_path: Pa
         "data.source.n_ood_questions=0",
         "logger=csv",
         "trainer.enable_progress_bar=false",
-        "batch.items_per_step=2",
+        "batch.global_batch_size=2",
         "batch.micro_batch_size=2",
     ]
     places = [f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"]

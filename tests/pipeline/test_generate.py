@@ -31,7 +31,7 @@ def generated(whole: Any) -> list[dict[str, Any]]:
 
 def test_training_and_validation_prompts_are_sampled_and_no_others(whole: Any, generated: list[dict[str, Any]]) -> None:
     cfg = validate(whole.tiny.compose())
-    store = examples_of(cfg, find_judge("seed", cfg).layout.grid)
+    store = examples_of(cfg, find_judge("base", cfg).layout.grid)
     splits = splits_of(cfg, store)
     rows = {split: {cot["row"] for cot in generated if cot["split"] == split} for split in ("train", "val")}
     assert rows["train"] == set(splits["train"][:8])  # data.max_train_items
@@ -43,7 +43,7 @@ def test_training_and_validation_prompts_are_sampled_and_no_others(whole: Any, g
 
 def test_the_true_score_is_attached(whole: Any, generated: list[dict[str, Any]]) -> None:
     cfg = validate(whole.tiny.compose())
-    grid = find_judge("seed", cfg).layout.grid
+    grid = find_judge("base", cfg).layout.grid
     store = examples_of(cfg, grid)
     for cot in generated:
         example = store.example(cot["row"])
@@ -70,9 +70,9 @@ def test_several_annotations_are_attached_by_turns(tmp_path: Path) -> None:
     """Two annotations of each response, four CoTs: each annotation's score twice."""
     tiny = Tiny(tmp_path)
     data = ["data.source.annotations_per_response=2", "data.source.score_noise=0.5", "data.max_train_items=6"]
-    products, _ = tiny.run(*data, "generation.n_cot=4", "judge=seed", config="generate_cot")
+    products, _ = tiny.run(*data, "generation.n_cot=4", "judge=base", config="generate_cot")
     cfg = validate(tiny.compose(*data))
-    store = examples_of(cfg, find_judge("seed", cfg).layout.grid)
+    store = examples_of(cfg, find_judge("base", cfg).layout.grid)
     scores: dict[int, list[float]] = {}
     for cot in cots_of(products["generate"]):
         scores.setdefault(cot["row"], []).append(cot["score"])
@@ -84,7 +84,7 @@ def test_several_annotations_are_attached_by_turns(tmp_path: Path) -> None:
 def test_no_prompt_with_a_score_is_refused(whole: Any) -> None:
     resolved = whole.tiny.compose("generation=hf")
     cfg = validate(resolved)
-    stage = GenerateStage(cfg, resolved, find_judge("seed", cfg))
+    stage = GenerateStage(cfg, resolved, find_judge("base", cfg))
     stage.__dict__["_rows"] = {"train": [], "val": []}
 
     class Folder:

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 import tract.pipeline.launching.job
 from tract.common.errors import DataError
 from tract.pipeline.identity.loaded_code import hashes
-from tract.pipeline.pipeline import PRODUCT_FILE, Task, _run_apart
+from tract.pipeline.pipeline import PRODUCT_FILE, StageTask, _run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
-PREDICT = {"stage": "predict", "inputs": {"judge": "seed"}, "force": False, "compared": False}
+PREDICT = {"stage": "predict", "inputs": {"judge": "base"}, "force": False, "compared": False}
 CODE = {"files": hashes(), "named": {}}
 
 
@@ -89,11 +89,11 @@ def test_the_task_and_the_configuration_arrive_as_they_were_sent(
 ) -> None:
     arrived: list[Any] = []
     monkeypatch.setattr(
-        tract.pipeline.launching.job, "_run", lambda task, config, folder: arrived.extend([task.pop("code"), Task(**task), config])
+        tract.pipeline.launching.job, "_run", lambda task, config, folder: arrived.extend([task.pop("code"), StageTask(**task), config])
     )
     config = compose_config("model=tiny", "from=predict", "evaluation.target=annotated")
     tract.pipeline.launching.job.main(task_folder(tmp_path, config, import_path=["no-such-folder"]))
-    assert arrived[:2] == [CODE, Task("predict", {"judge": "seed"}, False)]
+    assert arrived[:2] == [CODE, StageTask("predict", {"judge": "base"}, False)]
     assert sys.path.pop() == "no-such-folder"
     assert arrived[2] == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
 
@@ -112,7 +112,7 @@ def test_the_status_passes_through_the_pipeline(
 ) -> None:
     fake_job(monkeypatch, tmp_path, program)
     with pytest.raises(SystemExit) as ended:
-        _run_apart(Task(**PREDICT), compose_config("model=tiny"))
+        _run_apart(StageTask(**PREDICT), compose_config("model=tiny"))
     assert ended.value.code == status
 
 
@@ -121,7 +121,7 @@ def test_a_killed_job_is_told_apart(
 ) -> None:
     fake_job(monkeypatch, tmp_path, "import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(SystemExit) as ended:
-        _run_apart(Task(**PREDICT), compose_config("model=tiny"))
+        _run_apart(StageTask(**PREDICT), compose_config("model=tiny"))
     assert ended.value.code == 128 + 9
     assert "predict: its process was ended by signal 9; memory may have run out; run the same command again" in caplog.text
 
@@ -139,7 +139,7 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
     )
     fake_job(monkeypatch, tmp_path, program)
     monkeypatch.setattr("tract.pipeline.pipeline.open_product", lambda path, *, just_made: path)
-    assert _run_apart(Task(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
+    assert _run_apart(StageTask(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
     arguments, task, has_config, path = json.loads(kept.read_text())
     assert arguments[:3] == ["-P", "-m", "tract.pipeline.launching.job"]
     code, import_path = task.pop("code"), task.pop("import_path")

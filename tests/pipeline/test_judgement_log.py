@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tract.common.errors import DataError
-from tract.inference.judgement import CUE, NO_COT, NONE, Judgement
+from tract.inference.judgement import CUE, DIRECT, NONE, Judgement
 from tract.pipeline.stages import judgement_log
 from tract.pipeline.stages.judgement_log import JudgementLog
 
@@ -65,7 +65,7 @@ def test_a_new_log_is_empty(folder: Path) -> None:
 
 def test_everything_comes_back(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     items = [
-        Judgement("a", 0, NO_COT, (), "", NONE, (1e-300, -0.0, 1.0), None, None),
+        Judgement("a", 0, DIRECT, (), "", NONE, (1e-300, -0.0, 1.0), None, None),
         judgement(0, 0, 'line\nbreak\u2028 "crc": 5} é 점 😀 \x00\r \udc80, "crc": 7}'),
     ]
     log = written(folder, items)
@@ -123,10 +123,10 @@ def test_shards_are_in_order_of_their_numbers(folder: Path) -> None:
 
 
 def test_missing(folder: Path) -> None:
-    log = written(folder, [judgement(0, 0), judgement(0, 2), judgement(1, NO_COT)])
+    log = written(folder, [judgement(0, 0), judgement(0, 2), judgement(1, DIRECT)])
     assert not log.missing(0, [0, 2])
     assert log.missing(0, [0, 1, 2])
-    assert not log.missing(1, [NO_COT])
+    assert not log.missing(1, [DIRECT])
     assert log.missing(1, [0])
     assert not log.missing(7, [])
     done = log.done
@@ -137,7 +137,7 @@ def test_missing(folder: Path) -> None:
 
 @pytest.mark.parametrize("shard_size", [1, 3, 100])
 def test_order_and_content_do_not_depend_on_shards_and_order_of_appending(shard_size: int, folder: Path) -> None:
-    items = [judgement(row, sample) for row in range(12) for sample in (NO_COT, 0, 1)]  # 10 behind 9, not behind 1
+    items = [judgement(row, sample) for row in range(12) for sample in (DIRECT, 0, 1)]  # 10 behind 9, not behind 1
     shuffled = random.Random(shard_size).sample(items, len(items))
     log = JudgementLog(folder, shard_size)
     for first in range(0, len(items), 5):

@@ -1,4 +1,4 @@
-"""Judges: a run folder, an adapter, a Hugging Face folder or the seed LLM, each with its own layout; errors in one line."""
+"""Judges: a run folder, an adapter, a Hugging Face folder or the base model, each with its own layout; errors in one line."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def sealed(folder: Path) -> Path:
 
 
 def test_the_seed_model(cfg: Config, whole: Any) -> None:
-    judge = find_judge("seed", cfg)
-    assert (judge.name, judge.weights, judge.four_bit, judge.use_cot) == ("seed", None, False, True)
+    judge = find_judge("base", cfg)
+    assert (judge.name, judge.weights, judge.four_bit, judge.use_cot) == ("base", None, False, True)
     assert judge.layout.cue == cfg.prompt.cue
-    other = find_judge("seed", validate(whole.tiny.compose("seed=1")))
+    other = find_judge("base", validate(whole.tiny.compose("seed=1")))
     assert other.fingerprint != judge.fingerprint  # other random weights
-    reworded = find_judge("seed", validate(whole.tiny.compose("prompt=short")))
+    reworded = find_judge("base", validate(whole.tiny.compose("prompt=short")))
     assert reworded.fingerprint != judge.fingerprint
-    assert find_judge("seed", validate(whole.tiny.compose("evaluation.n_cot=5"))).fingerprint == judge.fingerprint
+    assert find_judge("base", validate(whole.tiny.compose("evaluation.n_cot=5"))).fingerprint == judge.fingerprint
 
 
 def test_a_run_folder_keeps_its_own_prompt_cue_grid_and_model(whole: Any) -> None:
@@ -98,7 +98,7 @@ def test_an_adapter_is_merged_into_half_precision_where_that_is_asked_for(cfg: C
 
 def test_other_kinds_of_lora_are_merged_by_their_own_rule(cfg: Config, tmp_path: Path) -> None:
     """DoRA, which scales each row of the sum."""
-    model = replace(find_judge("seed", cfg).model, dtype="bfloat16")
+    model = replace(find_judge("base", cfg).model, dtype="bfloat16")
     seed_llm = load_judge(model, None, four_bit=False, seed=0)
     dora = LoraConfig(r=4, target_modules="all-linear", use_dora=True, init_lora_weights=False, task_type="CAUSAL_LM")
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def test_full_weights_are_loaded(whole: Any) -> None:
     saved = load_file(product.path / "model.safetensors")
     assert saved.keys() <= loaded.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
-    seed = dict(hf_judge(find_judge("seed", cfg), cfg).model.named_parameters())
+    seed = dict(hf_judge(find_judge("base", cfg), cfg).model.named_parameters())
     assert any(not torch.equal(loaded[name], seed[name]) for name in loaded)
 
 
@@ -163,20 +163,20 @@ def test_an_adapter_of_peft_goes_on_the_configured_seed_model(cfg: Config, whole
 
 def test_a_hugging_face_folder(cfg: Config, tiny_tokenizer: Any, tmp_path: Path) -> None:
     folder = tmp_path / "someone-judge"
-    hf_judge(find_judge("seed", cfg), cfg).model.save_pretrained(folder)
+    hf_judge(find_judge("base", cfg), cfg).model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     judge = find_judge(str(folder), cfg)
     assert judge.name == "someone-judge"
     assert judge.model.random_init is False
     assert judge.model.package is None
-    loaded, seed = (dict(hf_judge(found, cfg).model.named_parameters()) for found in (judge, find_judge("seed", cfg)))
+    loaded, seed = (dict(hf_judge(found, cfg).model.named_parameters()) for found in (judge, find_judge("base", cfg)))
     assert all(torch.equal(loaded[name], seed[name]) for name in seed)
 
 
 def test_the_pad_token_of_the_configuration_helps_out(cfg: Config, whole: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     """A folder whose tokenizer has none."""
     folder = tmp_path / "no-pad"
-    hf_judge(find_judge("seed", cfg), cfg).model.save_pretrained(folder)
+    hf_judge(find_judge("base", cfg), cfg).model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "pad_token"}))
@@ -266,7 +266,7 @@ def test_a_run_folder_cannot_allow_code_by_itself(whole: Any, cfg: Config, tmp_p
 
 def test_a_hub_judge_does_not_allow_code_by_itself(cfg: Config, whole: Any, tmp_path: Path, tiny_tokenizer: Any) -> None:
     mark, folder = tmp_path / "code-was-run", tmp_path / "own-judge"
-    hf_judge(find_judge("seed", cfg), cfg).model.save_pretrained(folder)
+    hf_judge(find_judge("base", cfg), cfg).model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     (folder / "modeling_own.py").write_text(f"import os\nos.makedirs({str(mark)!r})\n")
     content = {**json.loads((folder / "config.json").read_text()), "model_type": "own", "auto_map": {"AutoConfig": "modeling_own.Own"}}
@@ -295,11 +295,11 @@ def test_a_gpu_that_is_not_there(whole: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = validate(whole.tiny.compose("trainer.accelerator=gpu"))
     with pytest.raises(ConfigError, match=r"trainer.accelerator: 'gpu' is set but torch finds no GPU; set trainer=cpu"):
-        hf_judge(find_judge("seed", cfg), cfg)
+        hf_judge(find_judge("base", cfg), cfg)
 
 
 def test_precision_is_that_of_the_trainer(whole: Any) -> None:
     stored = validate(whole.tiny.compose("trainer.precision=bf16-true"))
-    assert {p.dtype for p in hf_judge(find_judge("seed", stored), stored).model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in hf_judge(find_judge("base", stored), stored).model.parameters()} == {torch.bfloat16}
     mixed = validate(whole.tiny.compose("trainer.precision=bf16-mixed"))
-    assert {p.dtype for p in hf_judge(find_judge("seed", mixed), mixed).model.parameters()} == {torch.float32}
+    assert {p.dtype for p in hf_judge(find_judge("base", mixed), mixed).model.parameters()} == {torch.float32}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tract.inference.backend import BatchJudge
-from tract.inference.judgement import END, GIVEN, NO_COT, NONE, GivenCots, Judgement, Prompt
+from tract.inference.judgement import DIRECT, END, GIVEN, NONE, GivenCots, Judgement, Prompt
 from tract.pipeline.stages.judging import read_judgements, sample_judgements
 from tract.pipeline.stages.rank_logs import RankLogs
 
@@ -29,7 +29,7 @@ class Scripted(BatchJudge):
     ) -> list[Judgement]:
         self._count([prompt.row for prompt in prompts])
         progress(len(prompts) * (n_cot + without_cot))
-        samples = [*([NO_COT] if without_cot else []), *range(n_cot)]
+        samples = [*([DIRECT] if without_cot else []), *range(n_cot)]
         text = "free" if free else None
         return [self._judgement(prompt, sample, (7, sample + 1), text) for prompt in prompts for sample in samples]
 
@@ -44,8 +44,8 @@ class Scripted(BatchJudge):
 
     @staticmethod
     def _judgement(prompt: Prompt, sample: int, cot: tuple[int, ...], text: str | None) -> Judgement:
-        finish = NONE if sample == NO_COT else GIVEN if text is None else END
-        return Judgement(prompt.id, prompt.row, sample, () if sample == NO_COT else cot, "", finish, (0.5, 0.5), 0, text)
+        finish = NONE if sample == DIRECT else GIVEN if text is None else END
+        return Judgement(prompt.id, prompt.row, sample, () if sample == DIRECT else cot, "", finish, (0.5, 0.5), 0, text)
 
 
 def sample(judge: Any, folder: Path, **changed: Any) -> RankLogs:
@@ -62,7 +62,7 @@ def keys(journal: RankLogs) -> list[tuple[int, int]]:
 def test_every_prompt_gets_all_its_samples(tmp_path: Path) -> None:
     judge = Scripted()
     journal = sample(judge, tmp_path)
-    assert keys(journal) == [(row, k) for row in range(5) for k in (NO_COT, 0, 1)]
+    assert keys(journal) == [(row, k) for row in range(5) for k in (DIRECT, 0, 1)]
     assert [len(batch) for batch in judge.batches] == [2, 2, 1]  # four times one sequence, two of each prompt
     lengths = [len(PROMPTS[row].prompt_ids) for batch in judge.batches for row in batch]
     assert lengths == sorted(lengths, reverse=True)
@@ -70,7 +70,7 @@ def test_every_prompt_gets_all_its_samples(tmp_path: Path) -> None:
 
 def test_without_a_reading_without_cot(tmp_path: Path) -> None:
     assert keys(sample(Scripted(), tmp_path, without_cot=False)) == [(row, k) for row in range(5) for k in (0, 1)]
-    assert keys(sample(Scripted(), tmp_path / "none", n_cot=0)) == [(row, NO_COT) for row in range(5)]
+    assert keys(sample(Scripted(), tmp_path / "none", n_cot=0)) == [(row, DIRECT) for row in range(5)]
 
 
 def test_what_was_done_is_not_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,7 +80,7 @@ def test_what_was_done_is_not_done_again(tmp_path: Path, caplog: pytest.LogCaptu
         sample(first, tmp_path)
     again = Scripted()
     journal = sample(again, tmp_path)
-    assert keys(journal) == [(row, k) for row in range(5) for k in (NO_COT, 0, 1)]
+    assert keys(journal) == [(row, k) for row in range(5) for k in (DIRECT, 0, 1)]
     assert not {row for batch in first.batches for row in batch} & {row for batch in again.batches for row in batch}
     assert "predict: 6 of 15 judgements were made before; going on" in caplog.text
     whole = Scripted()
@@ -102,7 +102,7 @@ def test_given_cots_are_read_each_once(tmp_path: Path) -> None:
     journal = read(judge, tmp_path)
     found = {(judgement.row, judgement.sample): judgement.cot_ids for judgement in journal.ordered()}
     assert found == {
-        **{(row, NO_COT): () for row in range(5)},
+        **{(row, DIRECT): () for row in range(5)},
         **{(row, k): cot for row, cots in COTS.items() for k, cot in enumerate(cots)},
     }
     assert [len(batch) for batch in judge.batches] == [1] * 5  # three sequences, as many as one prompt may have

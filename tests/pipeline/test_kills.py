@@ -193,7 +193,7 @@ def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
     if moment.writes.startswith(_CACHE):  # it is written by the first command alone
         shutil.rmtree(place / _CACHE, ignore_errors=True)
     before = _files(place)
-    process = start(place, f"run.isolate={'true' if moment.isolate else 'auto'}")
+    process = start(place, f"run.subprocess_stages={'true' if moment.isolate else 'auto'}")
     try:
         stage = _wait_for(moment, before, place, process)
         if process.poll() is not None:

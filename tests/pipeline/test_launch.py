@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tract.common.errors import ConfigError, Told
+from tract.common.errors import ConfigError, ReportedExit
 from tract.config.schema import Config
 from tract.pipeline.launching import launch
 
@@ -43,8 +43,8 @@ def test_processes(tiny_config: TinyConfig, overrides: list[str], size: int) -> 
     ("overrides", "apart"),
     [
         ([], False),
-        (["run.isolate=true"], True),
-        (["run.isolate=false", "generation=vllm"], False),
+        (["run.subprocess_stages=true"], True),
+        (["run.subprocess_stages=false", "generation=vllm"], False),
         (["generation=vllm"], True),
         (["trainer.devices=2"], True),
         (["trainer.num_nodes=2"], True),
@@ -58,13 +58,13 @@ def test_auto_isolates_where_it_matters(tiny_config: TinyConfig, overrides: list
 
 
 def test_auto_is_the_default(compose_config: Callable[..., Any]) -> None:
-    assert compose_config("model=tiny").run.isolate == "auto"
+    assert compose_config("model=tiny").run.subprocess_stages == "auto"
 
 
 @pytest.mark.parametrize("value", ["never", "1", "null"])
 def test_isolate_accepts_auto_true_and_false(tiny_config: TinyConfig, value: str) -> None:
     with pytest.raises(ConfigError, match=r"run\.isolate: .*"):
-        tiny_config(f"run.isolate={value}")
+        tiny_config(f"run.subprocess_stages={value}")
 
 
 def test_auto_counts_the_gpus(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,10 @@ def test_auto_counts_the_gpus(tiny_config: TinyConfig, monkeypatch: pytest.Monke
     [
         (["trainer=ddp", "trainer.devices=4"], "trainer.devices: 4 GPUs are asked for, 2 are present; set trainer.devices=2"),
         (["trainer.num_nodes=2"], "trainer.num_nodes: 2 machines need one process for each device, started by srun or torchrun"),
-        (["trainer.devices=2", "run.isolate=false"], "run.isolate: false runs stages in this one process, but trainer.devices=2"),
+        (
+            ["trainer.devices=2", "run.subprocess_stages=false"],
+            "run.subprocess_stages: false runs stages in this one process, but trainer.devices=2",
+        ),
     ],
 )
 def test_what_cannot_be_started_is_refused(
@@ -85,7 +88,7 @@ def test_what_cannot_be_started_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError) as refused:
-        launch.check_devices(tiny_config("run.isolate=true", *overrides)[0])
+        launch.check_devices(tiny_config("run.subprocess_stages=true", *overrides)[0])
     assert str(refused.value).startswith(message)
 
 
@@ -100,8 +103,8 @@ def test_as_many_processes_as_devices_must_be_started(tiny_config: TinyConfig, m
         monkeypatch.setenv(name, value)
     assert launch.follows()
     with pytest.raises(ConfigError, match=r"trainer.devices: 2 on 1 machines are 2 processes, but 4 were started"):
-        launch.check_devices(tiny_config("trainer.devices=2", "run.isolate=true")[0])
-    launch.check_devices(tiny_config("trainer.devices=2", "trainer.num_nodes=2", "run.isolate=true")[0])
+        launch.check_devices(tiny_config("trainer.devices=2", "run.subprocess_stages=true")[0])
+    launch.check_devices(tiny_config("trainer.devices=2", "trainer.num_nodes=2", "run.subprocess_stages=true")[0])
 
 
 def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +175,7 @@ def test_what_the_process_of_a_stage_told_comes_with_its_status(
         return code
 
     monkeypatch.setattr(launch, "_run_one", run)
-    with pytest.raises(Told) as ended:
+    with pytest.raises(ReportedExit) as ended:
         launch.run_job({"stage": "stage1"}, OmegaConf.create({"seed": 0}), 1, "product.txt")
     assert ended.value.message == message
     assert ended.value.code == (code if code > 0 else 137)

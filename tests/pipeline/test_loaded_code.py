@@ -104,11 +104,11 @@ def test_a_removed_file_is_told_and_many_are_counted(package: Path) -> None:
 
 
 def test_an_identity_is_that_of_the_code_at_the_start(package: Path) -> None:
-    first = code_digests("tract.loss", immaterial=(), root=package.parent)
+    first = code_digests("tract.loss", ignored_fields=(), root=package.parent)
     edit(package / "loss.py", "return x", "return 2 * x")
-    assert code_digests("tract.loss", immaterial=(), root=package.parent) == first
+    assert code_digests("tract.loss", ignored_fields=(), root=package.parent) == first
     (package / "late.py").write_text("x = 1\n")
-    assert "tract.late" in code_digests("tract.late", immaterial=(), root=package.parent)
+    assert "tract.late" in code_digests("tract.late", ignored_fields=(), root=package.parent)
 
 
 def test_a_pipeline_in_one_process_refuses_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +135,8 @@ def checkout(tmp_path: Path) -> Path:
 
 def run_while(checkout: Path, then: Callable[[], None]) -> str:
     """The output of a pipeline of stages in processes of their own; ``then`` is called when the first has begun."""
-    small = [override for override in SMALL if not override.startswith("run.isolate")]
-    command = [sys.executable, str(checkout / "train.py"), *small, "run.isolate=true", "stages=[stage1,generate]"]
+    small = [override for override in SMALL if not override.startswith("run.subprocess_stages")]
+    command = [sys.executable, str(checkout / "train.py"), *small, "run.subprocess_stages=true", "stages=[stage1,generate]"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while process.poll() is None and not list(checkout.glob("runs/stages/stage1-*")):
@@ -172,8 +172,8 @@ def test_a_stages_own_process_looks_for_itself(checkout: Path) -> None:
         "import runpy; runpy.run_path('train.py', run_name='__main__')\n"
     )
     (checkout / "start.py").write_text(program)
-    small = [override for override in SMALL if not override.startswith("run.isolate")]
-    command = [sys.executable, str(checkout / "start.py"), *small, "run.isolate=true", "stages=[stage1]"]
+    small = [override for override in SMALL if not override.startswith("run.subprocess_stages")]
+    command = [sys.executable, str(checkout / "start.py"), *small, "run.subprocess_stages=true", "stages=[stage1]"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 2, ran.stdout + ran.stderr

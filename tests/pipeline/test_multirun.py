@@ -21,7 +21,7 @@ from tracked_files import tracked
 
 from tract.artifacts.records import records_below
 from tract.artifacts.runs import find_runs
-from tract.common.errors import ConfigError, Told
+from tract.common.errors import ConfigError, ReportedExit
 from tract.common.signals import Interrupted
 from tract.pipeline.entry import launch
 from tract.pipeline.sweeps import multirun
@@ -30,7 +30,7 @@ from tract.pipeline.validation import validate
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "model=tiny", "data.source.n_questions=12", "data.source.n_ood_questions=0", "logger=none", "trainer.enable_progress_bar=false",
-    "batch.items_per_step=4", "pipeline=[stage1]", "train.max_steps=1", "train.export=last", "train.validate_seed_model=false",
+    "batch.global_batch_size=4", "pipeline=[stage1]", "train.max_steps=1", "train.keep_weights=last", "train.validate_base_model=false",
     "run.name=jobs",
 )  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_a_failed_job_loses_no_other_and_is_listed_at_the_end(
         if cfg.seed == 1:
             raise ConfigError("seed: 1 is taken")
         if cfg.seed == 2:
-            raise Told(2, "data.path: absent")
+            raise ReportedExit(2, "data.path: absent")
         if cfg.seed == 3:
             raise ZeroDivisionError("by\nzero")
         done.append(cfg.seed)
@@ -296,13 +296,13 @@ def test_a_sweep_leaves_a_judge_in_each_folder(tmp_path: Path, monkeypatch: pyte
     small = [override for override in SMALL if not override.startswith(("pipeline=", "train."))]
     quick = [
         "train.max_steps=2",
-        "train.validate_seed_model=false",
+        "train.validate_base_model=false",
         "optimizer.lr=0.01",
-        "run.isolate=false",
+        "run.subprocess_stages=false",
         "generation.max_cot_tokens=8",
         "evaluation.resamples=20",
         "compare_to=null",
-        "train.export=best",
+        "train.keep_weights=best",
     ]
     swept = ["+ablation=tract,from_stage1", "objective.lambda=0.1,1", "seed=0,1"]
     assert multirun_of(monkeypatch, run_stages, "hydra/job_logging=none", *small, *quick, *swept, *places(tmp_path)) == 0
@@ -408,7 +408,13 @@ def test_concurrent_jobs_share_stage_1_and_its_cots(tmp_path: Path) -> None:
     """Two processes of joblib: what both need is made by one of them."""
     small = [override for override in SMALL if not override.startswith(("pipeline=", "train.max_steps="))]
     command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *small, *places(tmp_path)]
-    one_process = ["run.isolate=false", "generation.max_cot_tokens=8", "evaluation.resamples=20", "compare_to=null", "train.max_steps=2"]
+    one_process = [
+        "run.subprocess_stages=false",
+        "generation.max_cot_tokens=8",
+        "evaluation.resamples=20",
+        "compare_to=null",
+        "train.max_steps=2",
+    ]
     done = run(*command, *one_process, "+ablation=from_stage1,mixed_cots,zero_shot", "optimizer.lr=0.01", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     made = sorted(path.parent.name.partition("-")[0] for path in (tmp_path / "runs" / "stages").glob("*/manifest.json"))

@@ -259,14 +259,14 @@ def test_stage1_alone_is_evaluated(whole: Any) -> None:
 
 def test_the_seed_model_alone_is_evaluated(whole: Any) -> None:
     products, lines = whole.tiny.run("pipeline=[predict,evaluate]", "run.name=zero_shot")
-    assert reused(lines) == ["predict"]  # the whole pipeline compares with the seed LLM
+    assert reused(lines) == ["predict"]  # the whole pipeline compares with the base model
     found = metrics(products["evaluate"])
-    assert found["judge"] == "seed"
+    assert found["judge"] == "base"
     assert found["others"] == {}
 
 
 def test_stage2_can_go_on_from_stage1(whole: Any) -> None:
-    products, lines = whole.tiny.run("stage2.start_from=stage1", "+stage2.optimizer.lr=0.003", "stages=[stage1,generate,stage2]")
+    products, lines = whole.tiny.run("stage2.init_from=stage1", "+stage2.optimizer.lr=0.003", "stages=[stage1,generate,stage2]")
     assert made(lines) == ["stage2"]
     assert products["stage2"].manifest["parents"] == {
         "generate": str(whole.products["generate"].path),
@@ -299,7 +299,7 @@ def test_the_seed_model_is_compared_to(whole: Any) -> None:
     found = metrics(whole.products["evaluate"])
     assert found["judge"] == "stage2"
     assert list(found["others"]) == ["seed"]
-    assert found["benchmarks"]["test"]["compared_to"] == "seed"
+    assert found["benchmarks"]["test"]["compared_to"] == "base"
 
 
 @pytest.mark.kills
@@ -324,7 +324,7 @@ def test_a_run_folder_is_evaluated_and_generates(whole: Any) -> None:
     assert list(products) == ["generate"]
     assert made(lines) == []
     assert products["generate"].path == whole.products["generate"].path
-    products, lines = whole.tiny.run(f"judge={whole.products['stage2'].path}", "compare_to=seed", config="evaluate")
+    products, lines = whole.tiny.run(f"judge={whole.products['stage2'].path}", "compare_to=base", config="evaluate")
     assert made(lines) == []
     assert products["evaluate"].path == whole.products["evaluate"].path
 
@@ -340,7 +340,7 @@ def test_another_seed_does_not_change_the_weights_that_a_trained_judge_was_train
 
 @pytest.fixture(scope="module")
 def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_config: Any, tiny_tokenizer: Any) -> Path:
-    """The seed LLM of another seed, as ``save_pretrained`` writes it."""
+    """The base model of another seed, as ``save_pretrained`` writes it."""
     from tract.models.modeling import load_judge
 
     folder = tmp_path_factory.mktemp("hub") / "someone-judge"
@@ -350,7 +350,7 @@ def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_con
 
 
 def test_a_hugging_face_model_is_evaluated_and_generates(whole: Any, hugging_face_folder: Path) -> None:
-    products, _ = whole.tiny.run(f"judge={hugging_face_folder}", "evaluation.benchmarks=[test]", "compare_to=seed", config="evaluate")
+    products, _ = whole.tiny.run(f"judge={hugging_face_folder}", "evaluation.benchmarks=[test]", "compare_to=base", config="evaluate")
     found = metrics(products["evaluate"])
     assert found["judge"] == "someone-judge"
     assert list(found["others"]) == ["seed"]
@@ -374,7 +374,7 @@ def test_stage2_follows_a_judge_that_is_given(whole: Any) -> None:
 def test_messages_say_what_happens_to_this_run(whole: Any, tmp_path: Path) -> None:
     """Of a run that is the first, nothing is rebuilt; of the judge that it is compared to, nothing ever is for another one's sake."""
     begun = [line for line in whole.lines if "making it" in line or "rebuilding" in line or "new;" in line]
-    compared = "predict (the compared judge, seed)"
+    compared = "predict (the compared judge, base)"
     assert begun == [f"{what}: making it (nothing to reuse)" for what in (*STAGES[:-1], compared, STAGES[-1])]
     _, lines = whole.tiny.run("run.name=second", "train.max_steps=1", "pipeline=[stage1]", "stages=[stage1]")
     assert "stage1: making it (nothing to reuse)" in lines, "products of other runs are not mentioned"
@@ -393,7 +393,7 @@ def test_a_stage_in_this_process_leaves_neither_a_model_nor_a_filter_of_warnings
         return run_stage(stage, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "run_stage", noting)
-    Tiny(tmp_path).run("run.isolate=auto", "compare_to=null")
+    Tiny(tmp_path).run("run.subprocess_stages=auto", "compare_to=null")
     assert [name for name, _, _ in seen] == list(STAGES)
     assert [left for _, left, _ in seen] == [0] * len(STAGES)
     assert len({filters for _, _, filters in seen}) == 1
@@ -431,7 +431,7 @@ def test_a_warning_in_a_stage_goes_to_the_log_whatever_runs_it(
         return make(*arguments)
 
     monkeypatch.setattr(GenerateStage, "make", warning)
-    Tiny(tmp_path).run("run.isolate=auto", "stages=[stage1,generate]")
+    Tiny(tmp_path).run("run.subprocess_stages=auto", "stages=[stage1,generate]")
     said = [record.getMessage() for record in caplog.records if record.name == "py.warnings"]
     assert len([line for line in said if "worth reading" in line]) == 1
     assert not [line for line in said if "of this stage" in line]
@@ -456,8 +456,8 @@ runpy.run_path('train.py', run_name='__main__')
 @pytest.mark.parametrize("isolate", ["auto", pytest.param("true", marks=pytest.mark.kills)])
 def test_one_process_or_one_for_each_heavy_stage_make_the_same_bytes(isolate: str, tmp_path: Path, whole: Any) -> None:
     """On a CPU all stages have one process unless it is wished otherwise. No model is left in the command's own."""
-    overrides = [o for o in SMALL if not o.startswith("run.isolate")]
-    given = [] if isolate == "auto" else [f"run.isolate={isolate}"]
+    overrides = [o for o in SMALL if not o.startswith("run.subprocess_stages")]
+    given = [] if isolate == "auto" else [f"run.subprocess_stages={isolate}"]
     command = [sys.executable, "-c", _TOLD, *overrides, *given, f"paths.runs={tmp_path}/runs", f"paths.cache={whole.tiny.root}/cache"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as in this process
     done = subprocess.run([*command, "compare_to=null"], cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment)

@@ -44,12 +44,12 @@ def test_every_item_has_its_cots_and_a_reading_without(whole: Any) -> None:
 def test_prompts_that_are_too_long_count_as_failures_with_the_fallback(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's context lies so that half of the test items fit; data.max_length, which all exceed, moves nothing here."""
     cfg = validate(whole.tiny.compose())
-    judge = find_judge("seed", cfg)
+    judge = find_judge("base", cfg)
     prompts = prompts_of(judge, cfg)
     lengths = sorted(len(prompts[item["id"]]) for item in records(whole.products["predict"].path / "items-test.jsonl"))
     context = lengths[2] + tokens_behind(judge.layout, cfg.generation.max_cot_tokens)
     monkeypatch.setattr(prepare, "context_of", lambda model: context)
-    too_long = ["data.overlong=drop", "data.max_length=50", "evaluation.fallback=lowest"]
+    too_long = ["data.truncation=drop", "data.max_length=50", "evaluation.failed_score=lowest"]
     products, lines = whole.tiny.run(*ALONE, *too_long)
     items = records(products["predict"].path / "items-test.jsonl")
     status = [item["status"] for item in items]

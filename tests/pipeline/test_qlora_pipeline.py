@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from tract import Judge
 from tract.apps.export.exporting import export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.artifacts.judges import find_judge
 from tract.config.schema import ModelConfig
 from tract.method.lit_module import TractLitModule
@@ -26,7 +26,7 @@ from tract.pipeline.validation import validate
 QLORA = ("adapter=qlora", "model.gradient_checkpointing=true")
 # A few items, and CoTs of a few tokens.
 SMALLER = (
-    "data.max_train_items=4", "data.max_val_items=1", "batch.items_per_step=2", "batch.micro_batch_size=2",
+    "data.max_train_items=4", "data.max_val_items=1", "batch.global_batch_size=2", "batch.micro_batch_size=2",
     "generation.n_cot=1", "generation.max_cot_tokens=4",
     "evaluation.n_cot=1", "evaluation.max_items=2", "evaluation.benchmarks=[test]", "compare_to=null",
 )  # fmt: skip
@@ -109,7 +109,7 @@ def test_exports_say_that_the_base_was_quantised(
 ) -> None:
     tiny, products, _ = trained
     folder = tiny.root / "runs" / "tiny" / "seed0"
-    for name, options in {"merged": Options(), "adapter": Options(adapter=True)}.items():
+    for name, options in {"merged": ExportOptions(), "adapter": ExportOptions(adapter=True)}.items():
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="tract"):
             exported = export(folder, tmp_path / name, options)

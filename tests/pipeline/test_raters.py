@@ -15,7 +15,7 @@ import pytest
 from composing import composed
 from tiny_pipeline import SMALL
 
-from tract.artifacts.judges import seed_layout
+from tract.artifacts.judges import base_layout
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.pipeline.dry_run.fit_plan import plan_of
@@ -62,7 +62,7 @@ def test_a_rating_without_a_comment_counts_for_the_target_and_for_generated_cots
     assert found.counts["examples_by_status"] == {"ok": 20}
     assert (found.counts["annotations"], found.counts["ratings"], found.counts["equal_rows_kept"]) == (30, 30, 0)
     assert [len(row["rating_index"]) for row in found.tokens.dataset.with_format(None)] == [3 if n % 4 == 3 else 1 for n in range(20)]
-    _, layout, template = seed_layout(cfg)
+    _, layout, template = base_layout(cfg)
     tokens = sampling_tokens(cfg, examples_of(cfg, layout.grid), template, layout, found.lengths, trained=True)
     for sampled in tokens.dataset.with_format(None):
         assert sorted([*sampled["score_index"], *sampled["rating_index"]]) == [1, 4, 4]

@@ -13,10 +13,10 @@ from tract.text.perturbations import ATTACK, PERTURBATIONS
 
 @pytest.fixture(scope="module")
 def robust(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(pipeline, its products, log): the seed LLM under every perturbation, compared to itself with another seed."""
+    """(pipeline, its products, log): the base model under every perturbation, compared to itself with another seed."""
     tiny = Tiny(tmp_path_factory.mktemp("robust"))
     products, lines = tiny.run(
-        "pipeline=[predict,evaluate]", "evaluation.perturbations=[all]", "evaluation.benchmarks=[test]", "judge=seed", "compare_to=null",
+        "pipeline=[predict,evaluate]", "evaluation.perturbations=[all]", "evaluation.benchmarks=[test]", "judge=base", "compare_to=null",
         config="evaluate",
     )  # fmt: skip
     return tiny, products, lines
@@ -84,7 +84,7 @@ def test_a_perturbation_that_the_prompt_does_not_show_is_told_and_not_measured(r
     tiny, _, _ = robust
     products, lines = tiny.run(
         "prompt=short", "pipeline=[predict,evaluate]", "evaluation.perturbations=[no_reference,rubric_reversed,beg]",
-        "evaluation.benchmarks=[test]", "judge=seed", "compare_to=null", config="evaluate",
+        "evaluation.benchmarks=[test]", "judge=base", "compare_to=null", config="evaluate",
     )  # fmt: skip
     assert made(lines) == ["predict", "evaluate"]
     assert set(metrics(products["evaluate"])["robustness"]["seed"]["test"]["perturbations"]) == {"beg"}
@@ -97,7 +97,7 @@ def test_two_judges_are_compared_on_the_same_attacks(robust: Any) -> None:
     tiny, _, _ = robust
     products, _ = tiny.run("pipeline=[stage1,predict,evaluate]", "evaluation.perturbations=[beg,cue]", "evaluation.benchmarks=[test]")
     found = metrics(products["evaluate"])["robustness"]
-    assert set(found) == {"stage1", "seed"}
+    assert set(found) == {"stage1", "base"}
     own, other = found["stage1"]["test"], found["seed"]["test"]
     difference = own["differences"]["rail"]["attack_shift"]["value"]
     assert difference == pytest.approx(own["summary"]["rail"]["attack_shift"]["value"] - other["summary"]["rail"]["attack_shift"]["value"])

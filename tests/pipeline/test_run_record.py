@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tract.artifacts.products import Product
 from tract.artifacts.records import records_below
-from tract.common.errors import ConfigError, Told
+from tract.common.errors import ConfigError, ReportedExit
 from tract.common.signals import Interrupted
 from tract.pipeline.run_record import recorded
 
@@ -24,7 +24,7 @@ def cfg(root: Path) -> Any:
     ("error", "status", "message"),
     [
         (ConfigError("data.path: absent"), "failed", "data.path: absent"),
-        (Told(2, "seed: no"), "failed", "seed: no"),
+        (ReportedExit(2, "seed: no"), "failed", "seed: no"),
         (ZeroDivisionError("by\nzero"), "failed", "ZeroDivisionError: by zero"),
         (Interrupted(15), "running", ""),
     ],

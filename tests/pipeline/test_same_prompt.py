@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_pipeline import SMALL, captured
 
 from tract.apps.export.exporting import export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.artifacts.identity import StageIdentity
 from tract.artifacts.judges import Judge, find_judge
 from tract.artifacts.products import write_manifest
@@ -243,7 +243,7 @@ def test_what_is_left_out_of_training_is_what_is_too_long_with_its_cot(stages: S
 def test_the_judge_api_asks_with_the_same_prompts(stages: Stages, place: Place, tmp_path: Path, exported: bool) -> None:
     folder = Path(place.judge)
     if exported:
-        export(folder, tmp_path / "exported", Options())
+        export(folder, tmp_path / "exported", ExportOptions())
         folder = tmp_path / "exported"
     files = open_judge_files(folder, cache_dir=tmp_path)
     rows = [json.loads(line) for line in (place.root / "rows.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tract.artifacts.judges import seed_layout
+from tract.artifacts.judges import base_layout
 from tract.common.errors import DataError
 from tract.config.schema import Config
 from tract.pipeline.benchmarks import find_benchmarks, worded_for
@@ -78,7 +78,7 @@ def test_no_score_stands_before_the_cue_and_all_is_counted(
     assert not any(digit in cot for digit in "12345")
     cfg.stage = "stage1"
     for row in prepare(cfg).tokens.dataset:
-        text = seed_layout(cfg)[1].tokenizer.decode(row["cot_ids"][0])
+        text = base_layout(cfg)[1].tokenizer.decode(row["cot_ids"][0])
         assert "overall" not in text
         assert "rating" not in text
 
@@ -107,7 +107,7 @@ def test_finished_prompts_ask_for_the_cue_in_training_generation_and_evaluation(
     option: str, asked: str, rows_config: Callable[..., tuple[Config, Any]]
 ) -> None:
     cfg, _ = rows_config(lambda _, score: f" Score: {score}", f"prompt={option}", "evaluation.benchmarks=[test]", "data.test_fraction=0.3")
-    tokenizer, layout, template = seed_layout(cfg)
+    tokenizer, layout, template = base_layout(cfg)
     data = prepare(cfg)
     text = tokenizer.decode(data.tokens.dataset[0]["prompt_ids"])
     assert f"(write a feedback for criteria) {asked} (an integer number between 1 and 5)" in text

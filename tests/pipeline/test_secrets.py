@@ -95,9 +95,9 @@ def test_the_message_to_a_stage_of_its_own_has_real_values_in_a_private_folder(t
 @pytest.mark.parametrize("isolate", ["false", pytest.param("true", marks=pytest.mark.kills)])
 def test_wandb_and_the_terminal_get_no_secret(isolate: str, tmp_path: Path) -> None:
     """The whole command, as users give it."""
-    small = [override for override in SMALL if not override.startswith(("logger=", "run.isolate="))]
+    small = [override for override in SMALL if not override.startswith(("logger=", "run.subprocess_stages="))]
     overrides = [
-        *small, f"run.isolate={isolate}", "logger=default", "stages=[stage1]", "train.max_steps=1",
+        *small, f"run.subprocess_stages={isolate}", "logger=default", "stages=[stage1]", "train.max_steps=1",
         f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache",
         f"+logger.wandb.notes='http://me:{SECRET}-notes@host'", f"+logger.wandb.settings.api_key={SECRET}-of-the-logger-0123456789abcdef01",
     ]  # fmt: skip

@@ -76,7 +76,7 @@ def interrupt_and_finish(place: Path, moments: list[tuple[Moment, int, bool, str
     command = ""
     for moment, number, group, said in moments:
         before = _files(place)
-        process = start(place, f"run.isolate={'true' if moment.isolate else 'auto'}")
+        process = start(place, f"run.subprocess_stages={'true' if moment.isolate else 'auto'}")
         stage = _wait_for(moment, before, place, process)
         assert process.poll() is None, f"{moment} came too late: {lines(place)[-5:]}"
         where, command = interrupted(process, number, place, group=group)
@@ -148,7 +148,7 @@ def wait_for(place: Path, process: subprocess.Popen[str], pattern: str) -> None:
 @pytest.mark.parametrize("number", [INT, TERM])
 def test_two_ranks_leave_behind_the_same_step(number: int, tmp_path: Path) -> None:
     """The signal comes to the command, to its group, or to one rank alone; then all of it is undisturbed's."""
-    two = ("run.isolate=true", "trainer.devices=2", "stages=[stage1]", "train.max_steps=8")
+    two = ("run.subprocess_stages=true", "trainer.devices=2", "stages=[stage1]", "train.max_steps=8")
     process = start(tmp_path / "whole", *two)
     assert process.wait(_PATIENCE_S) == 0
     place, command = tmp_path / "cut", ""
@@ -177,7 +177,7 @@ def test_two_ranks_leave_behind_the_same_step(number: int, tmp_path: Path) -> No
 @pytest.mark.parametrize(("twice", "reason"), [(True, "told twice, ended at once"), (False, "what was at work did not end within 20 s")])
 def test_a_stage_that_does_not_end(twice: bool, reason: str, tmp_path: Path) -> None:
     """It is stopped here, as by a step that takes minutes."""
-    process = start(tmp_path, "run.isolate=true")
+    process = start(tmp_path, "run.subprocess_stages=true")
     wait_for(tmp_path, process, "runs/stages/stage1-*.partial/checkpoints/last-step=1.ckpt")
     (job,) = of_the_command(tmp_path, b"tract.pipeline.launching.job")
     os.kill(job, signal.SIGSTOP)
@@ -199,7 +199,7 @@ def test_waiting_for_another_run_ends_and_the_other_goes_on(tmp_path: Path) -> N
         assert first.poll() is None
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)  # as if it took hours
-    second = start(tmp_path, "stages=[stage1]", "run.isolate=true")
+    second = start(tmp_path, "stages=[stage1]", "run.subprocess_stages=true")
     deadline = time.monotonic() + _PATIENCE_S
     while not [line for line in lines(tmp_path) if "waiting (" in line]:
         assert second.poll() is None, lines(tmp_path)[-5:]
@@ -216,7 +216,7 @@ def test_waiting_for_another_run_ends_and_the_other_goes_on(tmp_path: Path) -> N
 def test_a_stage_that_is_made_anew_is_gone_on_with(tmp_path: Path) -> None:
     """The command of the last line leaves out what would throw away what was saved."""
     run_here(tmp_path, "stages=[stage1]")
-    process = start(tmp_path, "stages=[stage1]", "run.isolate=true", "force=[stage1]")
+    process = start(tmp_path, "stages=[stage1]", "run.subprocess_stages=true", "force=[stage1]")
     wait_for(tmp_path, process, "runs/stages/stage1-*.partial/checkpoints/last-step=1.ckpt")
     where, command = interrupted(process, TERM, tmp_path, group=False)
     assert re.fullmatch(STEP, where), where

@@ -19,7 +19,7 @@ from tiny_pipeline import made, reused
 from transformers.utils import chat_template_utils
 
 from tract.apps.export.exporting import export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.artifacts.identity import StageIdentity, differences
 from tract.artifacts.judges import find_judge
 from tract.artifacts.products import write_manifest
@@ -150,7 +150,7 @@ def test_a_key_holds_the_rendered_scaffold_and_not_the_day(whole: Any, template:
     for day in ([], ["model.template_date=2025-03-02"]):
         resolved = whole.tiny.compose(template, "generation=hf", *day)
         cfg = validate(resolved)
-        keys.append(GenerateStage(cfg, resolved, find_judge("seed", cfg)).identity().key)
+        keys.append(GenerateStage(cfg, resolved, find_judge("base", cfg)).identity().key)
     assert keys[0] != keys[1]
 
 
@@ -168,7 +168,7 @@ def test_a_run_that_takes_days_has_one_scaffold(whole: Any, template: str, tmp_p
     assert saved[0] == saved[1]
     assert "03 Feb 2024" in judge.layout.scaffold.before
     # In an export, another wording is put into a scaffold of the same day.
-    export(second["stage2"].path, tmp_path / "exported", Options())
+    export(second["stage2"].path, tmp_path / "exported", ExportOptions())
     prompt = {"system": "", "blocks": ["{instruction}\n{response}"], "cue": " Score: ", "require_cue_in_prompt": False}
     for changed in ({}, {"prompt": prompt}):
         assert "03 Feb 2024" in open_judge_files(tmp_path / "exported", **changed).layout.scaffold.before

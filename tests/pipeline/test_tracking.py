@@ -26,7 +26,7 @@ from tract.pipeline.validation import validate
 from tract.training.callbacks import Throughput
 
 Compose = Callable[..., DictConfig]
-NODE = {"mode": "offline", "artifacts": "light", "table_rows": 5, "patience_s": 20.0}
+NODE = {"mode": "offline", "artifacts": "light", "table_rows": 5, "timeout_s": 20.0}
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_a_given_mode_is_kept_and_disabled_opens_nothing(compose_config: Compose
         (FakeRun(failing="log"), ["finish"], "could not log metrics (BrokenPipeError: W&B's process is gone)"),
         (FakeRun(failing="define_metric"), ["finish"], "could not start (BrokenPipeError: W&B's process is gone)"),
         (FakeRun(failing="finish"), ["log"], "could not finish (BrokenPipeError: W&B's process is gone)"),
-        (FakeRun(hanging="log"), ["finish"], "could not log metrics (no answer within logger.wandb.patience_s=0.2 s)"),
-        (FakeRun(hanging="finish"), ["log"], "could not finish (no answer within logger.wandb.patience_s=0.2 s)"),
+        (FakeRun(hanging="log"), ["finish"], "could not log metrics (no answer within logger.wandb.timeout_s=0.2 s)"),
+        (FakeRun(hanging="finish"), ["log"], "could not finish (no answer within logger.wandb.timeout_s=0.2 s)"),
     ],
     ids=["log", "start", "finish", "hanging log", "hanging finish"],
 )
@@ -185,7 +185,7 @@ def test_a_failure_of_wandb_is_one_line(
     run: FakeRun, done: list[str], line: str, compose_config: Compose, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with captured() as lines:
-        opened(monkeypatch, typed(compose_config, "logger.wandb.patience_s=0.2"), run)
+        opened(monkeypatch, typed(compose_config, "logger.wandb.timeout_s=0.2"), run)
     assert lines == [f"W&B: {line}; this stage goes on without it"]
     assert [name for name, _ in run.calls if name not in ("define_metric", "summary")] == done
 
@@ -195,7 +195,7 @@ def test_the_end_of_a_failed_stage_does_not_wait_long(compose_config: Compose, h
     monkeypatch.setattr(tracking, "_LAST_PATIENCE_S", 0.2)
     monkeypatch.setattr(wandb, "init", lambda **_: FakeRun(hanging="finish"))
     begun = time.monotonic()
-    with pytest.raises(SystemExit), tracked(typed(compose_config, "logger.wandb.patience_s=60"), {}, "k"):
+    with pytest.raises(SystemExit), tracked(typed(compose_config, "logger.wandb.timeout_s=60"), {}, "k"):
         raise SystemExit(143)
     assert time.monotonic() - begun < 30
 
@@ -213,7 +213,7 @@ def test_the_stage_s_own_error_comes_through(compose_config: Compose, home: Path
     [
         ("logger.wandb.artifacts=some", "logger.wandb.artifacts: 'some' is not one of none, light, all"),
         ("logger.wandb.table_rows=-1", "logger.wandb.table_rows: -1 is not a whole number >= 0"),
-        ("logger.wandb.patience_s=0", "logger.wandb.patience_s: 0 is not a number > 0"),
+        ("logger.wandb.timeout_s=0", "logger.wandb.timeout_s: 0 is not a number > 0"),
         ("logger.wandb.mode=on", "logger.wandb.mode: 'on' is not one of auto, online, offline, disabled"),
         ("+logger.wandb.projct=x", "logger.wandb.projct: unknown key"),
         ("run.name=wandb", "run.name: 'wandb' is the folder of W&B's files"),
@@ -295,7 +295,7 @@ def test_every_stage_is_a_run_with_the_resolved_configuration(logged: tuple[Tiny
     first, command = said.split("\n  ")
     assert first == "W&B: this run was logged offline; with a key, this uploads it:"
     assert command.endswith(f"wandb sync --yes {tiny.root}/runs/wandb/offline-run-*-tiny-s0-*")  # by wandb itself, or python -m wandb
-    assert len(expanded(command)) == 6  # the seed LLM's predictions too
+    assert len(expanded(command)) == 6  # the base model's predictions too
 
 
 @pytest.mark.slow
@@ -365,7 +365,7 @@ def test_training_goes_on_when_the_process_of_wandb_is_killed(tmp_path: Path, mo
 
     monkeypatch.setattr(Throughput, "on_train_batch_start", kill)
     products, lines = Tiny(tmp_path).run(
-        "logger=wandb", "stages=[stage1]", "train.max_steps=4", "train.max_epochs=2", "logger.wandb.patience_s=10"
+        "logger=wandb", "stages=[stage1]", "train.max_steps=4", "train.max_epochs=2", "logger.wandb.timeout_s=10"
     )
     assert products["stage1"].manifest["training"]["optimizer_steps"] == 4
     assert [line for line in lines if line.startswith("W&B: could not ")], lines

@@ -24,7 +24,7 @@ from tract.pipeline.entry import guarded
 from tract.pipeline.stages.stage import run_stage
 
 pytestmark = pytest.mark.slow
-STAGES = {"stage1": 1, "generate": 1, "stage2": 1, "predict": 2, "evaluate": 1}  # the seed LLM is judged beside the trained judge
+STAGES = {"stage1": 1, "generate": 1, "stage2": 1, "predict": 2, "evaluate": 1}  # the base model is judged beside the trained judge
 _PATIENCE_S = 600.0
 
 
@@ -69,7 +69,7 @@ def test_each_stage_is_made_once_and_both_end_well(whole: Path, tmp_path: Path) 
 def test_what_both_force_is_made_once(isolate: str, whole: Path, tmp_path: Path) -> None:
     """Else the one that waited would take away the product that the other is at work with."""
     run_here(tmp_path, "stages=[stage1]")
-    forced = ("force=[stage1]", f"run.isolate={isolate}")
+    forced = ("force=[stage1]", f"run.subprocess_stages={isolate}")
     first = start(tmp_path, *forced, output="output0.txt")
     while not list((tmp_path / "runs" / "stages").glob("stage1-*.partial")):
         assert first.poll() is None

@@ -17,7 +17,7 @@ from tiny_pipeline import SMALL
 
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
-from tract.pipeline.identity.keys import material, named_code
+from tract.pipeline.identity.keys import key_fields, named_code
 from tract.pipeline.pipeline import stage_config
 from tract.pipeline.stages.fit import fit
 from tract.pipeline.validation import typed, validate
@@ -41,7 +41,7 @@ def test_a_loss_is_added_by_configuration_alone(
     (tmp_path / "losses_for_this_test.py").write_text(LOSS)
     monkeypatch.syspath_prepend(tmp_path)
     own = "objective.score_loss=losses_for_this_test.absolute_error"
-    folder = fit(*tiny_config("train.max_steps=2", "objective.lambda=0.5", "batch.micro_batch_size=1", "batch.items_per_step=1", own))
+    folder = fit(*tiny_config("train.max_steps=2", "objective.lambda=0.5", "batch.micro_batch_size=1", "batch.global_batch_size=1", own))
     first, *_ = rows_of(folder)
     # One example a step, so the absolute error is the root of the squared one.
     assert float(first["train/score_loss"]) == pytest.approx(0.5 * float(first["train/squared_error"]) ** 0.5, rel=1e-5)
@@ -52,7 +52,7 @@ def test_a_loss_is_added_by_configuration_alone(
     identity = json.loads((folder / "manifest.json").read_text())["identity"]
     assert "losses_for_this_test" in identity["code"]
     assert identity["config"]["objective"]["score_loss"] == "losses_for_this_test.absolute_error"
-    paper = fit(*tiny_config("train.max_steps=2", "objective.lambda=0.5", "batch.micro_batch_size=1", "batch.items_per_step=1"))
+    paper = fit(*tiny_config("train.max_steps=2", "objective.lambda=0.5", "batch.micro_batch_size=1", "batch.global_batch_size=1"))
     assert paper != folder
     assert rows_of(paper)[1]["train/loss"] != rows_of(folder)[1]["train/loss"]
 
@@ -80,9 +80,9 @@ def test_arguments_of_a_loss_are_part_of_the_configuration(
     resolved = compose_config("model=tiny", given, "objective.score_loss.q=0.7")
     cfg = validate(resolved)
     assert cfg.objective.score_loss == {"_target_": "losses_with_arguments.Pinball", "q": 0.7}
-    found = [material(each, ["objective"], [])["objective"] for each in (resolved, compose_config("model=tiny", given))]
+    found = [key_fields(each, ["objective"], [])["objective"] for each in (resolved, compose_config("model=tiny", given))]
     assert [each["score_loss"]["q"] for each in found] == [0.7, 0.3]
-    assert "score_loss" not in material(compose_config("model=tiny"), ["objective"], [])["objective"]
+    assert "score_loss" not in key_fields(compose_config("model=tiny"), ["objective"], [])["objective"]
     assert set(named_code({"objective": found[0]})) == {"losses_with_arguments"}
     alone = compose_config("model=tiny", f"+stage2.{given}")
     validate(alone)
@@ -102,7 +102,7 @@ def test_a_loss_with_arguments_is_trained_and_named(
     (tmp_path / "losses_with_arguments.py").write_text(PINBALL)
     monkeypatch.syspath_prepend(tmp_path)
     own = "objective.score_loss={_target_:losses_with_arguments.Pinball,q:0.25}"
-    folder = fit(*tiny_config("train.max_steps=2", "batch.micro_batch_size=1", "batch.items_per_step=1", own))
+    folder = fit(*tiny_config("train.max_steps=2", "batch.micro_batch_size=1", "batch.global_batch_size=1", own))
     first, *_ = rows_of(folder)
     assert float(first["train/score_loss"]) == pytest.approx(0.25 * float(first["train/squared_error"]) ** 0.5, rel=1e-5)
     assert "| score | losses_with_arguments.Pinball(q=0.25)\n" in (folder / "preview.txt").read_text()
@@ -121,12 +121,12 @@ def test_a_stages_own_process_finds_a_module_of_the_working_directory(tmp_path: 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "losses.py").write_text(LOSS)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    small = [override for override in SMALL if not override.startswith("run.isolate")]
+    small = [override for override in SMALL if not override.startswith("run.subprocess_stages")]
     command = [
         sys.executable,
         str(tmp_path / "train.py"),
         *small,
-        "run.isolate=true",
+        "run.subprocess_stages=true",
         "stages=[stage1]",
         "objective.score_loss=mine.losses.absolute_error",
     ]

@@ -63,7 +63,7 @@ def engines(root: Path) -> list[str]:
 
 @pytest.mark.kills
 def test_a_killed_generation_on_two_engines_goes_on_with_what_is_missing(tmp_path: Path) -> None:
-    overrides = [*VLLM, *TWO, "judge=seed", "generation.n_cot=12", "data.source.n_questions=16"]
+    overrides = [*VLLM, *TWO, "judge=base", "generation.n_cot=12", "data.source.n_questions=16"]
     process = subprocess.Popen(
         command("generate_cot.py", *overrides), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -100,7 +100,7 @@ def judged(root: Path) -> dict[tuple[str, int], Any]:
 
 def test_prediction_by_one_engine_on_two_processes_is_that_of_the_hf_backend(tmp_path: Path) -> None:
     """Tensor parallelism: both processes stand behind one engine, whose weights are spread over two CPU workers."""
-    greedy = ["judge=seed", "generation.temperature=0", "evaluation.resamples=20", "evaluation.n_cot=1"]
+    greedy = ["judge=base", "generation.temperature=0", "evaluation.resamples=20", "evaluation.n_cot=1"]
     for name, how in {"hf": ["trainer=cpu"], "vllm": [*VLLM, *TWO, "generation.vllm.tensor_parallel_size=2"]}.items():
         (tmp_path / name).mkdir()
         finished(tmp_path / name, "evaluate.py", *greedy, *how)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = (
     "model=tiny", "logger=csv", "trainer.enable_progress_bar=false", "run.name=tiny",
     "data.source.n_questions=16", "data.source.n_ood_questions=1", "data.max_train_items=16", "data.max_val_items=2",
-    "batch.items_per_step=4", "batch.micro_batch_size=2", "batch.micro_batch_tokens=null",
+    "batch.global_batch_size=4", "batch.micro_batch_size=2", "batch.max_tokens_per_micro_batch=null",
     "train.max_epochs=2", "train.max_steps=6", "train.validate_every_steps=3",
     "train.checkpoint_every_steps=1", "optimizer.lr=0.02", "adapter.dropout=0.1", "generation.max_cot_tokens=24",
     "generation.batch_size=4", "evaluation.n_cot=2", "evaluation.resamples=50", "evaluation.benchmarks=[test,ood]",

@@ -78,7 +78,7 @@ def _bins(scored: Scored, predictor: str) -> tuple[Bin, ...]:
 
 
 def make_evaluation(
-    judge: str = "tract", other: str = "seed model", benchmarks: Sequence[str] = ("vicuna",), predictors: Sequence[str] = PREDICTORS[:2],
+    judge: str = "tract", other: str = "base model", benchmarks: Sequence[str] = ("vicuna",), predictors: Sequence[str] = PREDICTORS[:2],
     items: int = 60, facts: tuple[tuple[str, object], ...] = (("model", "tiny"), ("confidence", 0.95)),
 ) -> Evaluation:  # fmt: skip
     reports, others = [], []

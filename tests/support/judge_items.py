@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tract.data.batches import Item, JudgeBatch, collate
+from tract.data.batches import JudgeBatch, TrainingItem, collate
 from tract.data.sources.rubric_check import RubricCheck
 from tract.data.steps import StepTotals
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
 from tract.text.layout import SequenceLayout
-from tract.text.prompts import Part, PromptText
+from tract.text.prompts import PromptPart, PromptText
 from tract.text.schema import JudgeExample
 
 TRACT = Objective(
@@ -28,16 +28,18 @@ TRACT = Objective(
 )
 
 
-def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list[Item]:
+def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list[TrainingItem]:
     """Items of very different lengths: every second prompt has its rubric, every third CoT is cut short."""
     items = []
     for number, example in enumerate(make_rubric_examples(count, annotations)):
         text = example.instruction + "\n" + example.response if number % 2 else example.response
         cots = [annotation.cot[: 40 if number % 3 == 0 else None] for annotation in example.annotations]
         scores = [layout.grid.index(annotation.score) for annotation in example.annotations]
-        prompt_ids = layout.prompt_ids(PromptText("", (Part(text),)))
+        prompt_ids = layout.prompt_ids(PromptText("", (PromptPart(text),)))
         items.append(
-            Item(example.id, prompt_ids, [(layout.cot_ids(c), s) for c, s in zip(cots, scores, strict=True)], float(example.target or 0))
+            TrainingItem(
+                example.id, prompt_ids, [(layout.cot_ids(c), s) for c, s in zip(cots, scores, strict=True)], float(example.target or 0)
+            )
         )
     return items
 
@@ -51,7 +53,7 @@ def make_rubric_examples(count: int, annotations: int = 1) -> list[JudgeExample]
     return list(source.examples())
 
 
-def totals_of(items: Sequence[Item], layout: SequenceLayout, objective: Objective) -> StepTotals:
+def totals_of(items: Sequence[TrainingItem], layout: SequenceLayout, objective: Objective) -> StepTotals:
     """Counts of a step, taken from the trees token by token."""
     trees = [layout.tree(item.prompt_ids, item.continuations, item.ratings) for item in items]
     tokens = sum(
@@ -63,7 +65,12 @@ def totals_of(items: Sequence[Item], layout: SequenceLayout, objective: Objectiv
 
 
 def batch_of(
-    items: Sequence[Item], layout: SequenceLayout, objective: Objective, totals: StepTotals | None = None, *, share_prompts: bool = True
+    items: Sequence[TrainingItem],
+    layout: SequenceLayout,
+    objective: Objective,
+    totals: StepTotals | None = None,
+    *,
+    share_prompts: bool = True,
 ) -> JudgeBatch:
     """One micro-batch; by itself a whole step unless ``totals`` says otherwise."""
     totals = totals or totals_of(items, layout, objective)

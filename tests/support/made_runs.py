@@ -14,11 +14,11 @@ import yaml
 from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import write_manifest
 from tract.artifacts.records import COMPLETE, RunRecord
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.results import Evaluation, Scored
 from tract.evaluation.scoring import score_items
 from tract.evaluation.statistics import report_of
-from tract.inference.judgement import NO_COT, Judgement
+from tract.inference.judgement import DIRECT, Judgement
 from tract.pipeline.stages.evaluate import write_data
 from tract.pipeline.stages.predict import Predictions
 from tract.text.score_grid import ScoreGrid
@@ -56,23 +56,23 @@ def config_of(**changes: Any) -> dict[str, Any]:
     return config
 
 
-def items_of(benchmark: str, count: int = 24) -> list[Item]:
+def items_of(benchmark: str, count: int = 24) -> list[BenchmarkItem]:
     """Three items for each question."""
     truth = np.random.default_rng(len(benchmark))
-    return [Item(f"{benchmark}-{k}", k, f"q{k // 3}", float(truth.integers(1, 6)), 10 + k, "ok", {}) for k in range(count)]
+    return [BenchmarkItem(f"{benchmark}-{k}", k, f"q{k // 3}", float(truth.integers(1, 6)), 10 + k, "ok", {}) for k in range(count)]
 
 
-def judgements_of(items: Sequence[Item], noise: float, seed: int, n_cot: int = 2, flat: bool = False) -> list[Judgement]:
+def judgements_of(items: Sequence[BenchmarkItem], noise: float, seed: int, n_cot: int = 2, flat: bool = False) -> list[Judgement]:
     """Judgements with scores around the true ones, none of the last item; ``flat`` ones say the same about every item."""
     rng = np.random.default_rng(1000 * seed + round(100 * noise))
     found = []
     for item in items if flat else items[:-1]:
-        for sample in (NO_COT, *range(n_cot)):
-            centre = 3.0 if flat else item.target + rng.normal(0, noise * (2 if sample == NO_COT else 1))
+        for sample in (DIRECT, *range(n_cot)):
+            centre = 3.0 if flat else item.target + rng.normal(0, noise * (2 if sample == DIRECT else 1))
             p = np.exp(-((np.asarray(GRID.values) - centre) ** 2))
             p = 0.99 * p / p.sum()
             written = "I do not know." if not flat and rng.random() < 0.2 else f"Well.{CUE}{int(np.clip(round(centre), 1, 5))}"
-            free, finish = (None, "none") if sample == NO_COT else (written, "cue")
+            free, finish = (None, "none") if sample == DIRECT else (written, "cue")
             found.append(Judgement(item.id, item.row, sample, (1, 2), "Well.", finish, tuple(p.tolist()), int(p.argmax()), free))
     return found
 
@@ -88,7 +88,7 @@ class Made:
 
 def make_run(
     root: Path, noise: float, *, records: Path | None = None, link: bool = True, job: int | None = None, flat: bool = False,
-    items: Mapping[str, Sequence[Item]] | None = None, **changes: Any,
+    items: Mapping[str, Sequence[BenchmarkItem]] | None = None, **changes: Any,
 ) -> Made:  # fmt: skip
     """A complete run below ``root / "runs"``: product, link and record.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from made_runs import HOSTILE, config_of, items_of, make_run
 
-from tract.apps.compare.comparison import Comparison, compare
-from tract.apps.compare.options import DEFAULT_METRICS, Options
+from tract.apps.compare.comparison import RunComparison, compare
+from tract.apps.compare.options import DEFAULT_METRICS, CompareOptions
 from tract.artifacts.records import FAILED, RunRecord
 from tract.artifacts.runs import find_runs
 
@@ -33,6 +33,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def comparison(study: Path) -> Comparison:
+def comparison(study: Path) -> RunComparison:
     """All of the study, read by two predictors."""
-    return compare(find_runs([study]), Options(None, ("rail", "decode_free"), DEFAULT_METRICS, 0.95, 60))
+    return compare(find_runs([study]), CompareOptions(None, ("rail", "decode_free"), DEFAULT_METRICS, 0.95, 60))

@@ -1,6 +1,6 @@
 """Trains the tiny judge on however many ranks torchrun has started, and writes the first step's gradient and the last weights.
 
-python -m torch.distributed.run --nproc-per-node=2 tests/pipeline/rank_worker.py FOLDER TRAINER ADAPTER,... MICRO_BATCH_TOKENS... KEY=VALUE...
+python -m torch.distributed.run --nproc-per-node=2 tests/support/rank_worker.py FOLDER TRAINER ADAPTER,... TOKENS... KEY=VALUE...
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from tract.common.ranks import here, joined
+from tract.common.ranks import init_process_group, rank_info
 from tract.models.sharding import whole_weights
-from tract.pipeline.stages.fit import _trainer, build, quieten
+from tract.pipeline.stages.fit import _trainer, build, silence_library_logs
 from tract.pipeline.stages.prepare import prepare
 from tract.pipeline.validation import typed, validate
 
@@ -25,8 +25,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 # 16 training items of very different lengths in steps of 5: the fourth has but one, for two ranks.
 OVERRIDES = (
     "model=tiny", "data.source.n_questions=16", "data.source.n_ood_questions=0", "data.val_fraction=0.25", "data.test_fraction=0.25",
-    "data.max_train_items=16", "logger=none", "trainer.enable_progress_bar=false", "batch.items_per_step=5", "train.max_steps=5",
-    "train.max_epochs=2", "train.export=last", "train.gradient_clip_norm=0.5", "optimizer.lr=0.01", "optimizer.weight_decay=0.1",
+    "data.max_train_items=16", "logger=none", "trainer.enable_progress_bar=false", "batch.global_batch_size=5", "train.max_steps=5",
+    "train.max_epochs=2", "train.keep_weights=last", "train.gradient_clip_norm=0.5", "optimizer.lr=0.01", "optimizer.weight_decay=0.1",
     "trainer.accelerator=cpu", "trainer.precision=32-true",
 )  # fmt: skip
 
@@ -52,12 +52,14 @@ def _gradient(p: nn.Parameter) -> torch.Tensor:
     return whole.detach().clone()
 
 
-def train(folder: Path, trainer_name: str, micro_batch_tokens: str, adapter: str, more: list[str]) -> dict[str, Any]:
+def train(folder: Path, trainer_name: str, max_tokens_per_micro_batch: str, adapter: str, more: list[str]) -> dict[str, Any]:
     places = [f"paths.runs={folder}/runs", f"paths.cache={folder}/cache"]
-    devices = [f"trainer={trainer_name}", f"trainer.devices={here().size}", f"adapter={adapter}"]
+    devices = [f"trainer={trainer_name}", f"trainer.devices={rank_info().size}", f"adapter={adapter}"]
     offloads = ["optimizer=cpu_adamw"] if trainer_name.endswith("_offload") else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        resolved = compose("train", [*OVERRIDES, *places, *devices, *offloads, f"batch.micro_batch_tokens={micro_batch_tokens}", *more])
+        resolved = compose(
+            "train", [*OVERRIDES, *places, *devices, *offloads, f"batch.max_tokens_per_micro_batch={max_tokens_per_micro_batch}", *more]
+        )
     validate(resolved)
     cfg = typed(resolved)
     L.seed_everything(0, verbose=False)
@@ -85,12 +87,12 @@ def _own(p: nn.Parameter) -> int:
 
 def main(folder: Path, trainer_name: str, adapters: list[str], given: list[str]) -> None:
     budgets, more = ([text for text in given if ("=" in text) == is_override] for is_override in (False, True))
-    quieten()
-    with joined(gpu=False, timeout_s=120):
+    silence_library_logs()
+    with init_process_group(gpu=False, timeout_s=120):
         for adapter, budget in product(adapters, budgets):
             result = train(folder, trainer_name, budget, adapter, more)
-            if here().is_first:
-                torch.save(result, folder / f"{trainer_name}-{adapter}-{here().size}-{budget}.pt")
+            if rank_info().is_first:
+                torch.save(result, folder / f"{trainer_name}-{adapter}-{rank_info().size}-{budget}.pt")
 
 
 if __name__ == "__main__":

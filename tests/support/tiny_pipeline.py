@@ -22,9 +22,9 @@ from tract.pipeline.stages.prepare import examples_of
 # 24 questions: 48 items, of which 6 are validation, 6 test, and 4 ood.
 SMALL = (
     "model=tiny", "data.source.n_questions=24", "data.source.n_ood_questions=2", "data.val_fraction=0.125", "data.test_fraction=0.125",
-    "logger=none", "trainer.enable_progress_bar=false", "run.isolate=false", "run.name=tiny",
-    "batch.items_per_step=4", "batch.micro_batch_size=4", "batch.micro_batch_tokens=null",
-    "train.max_steps=2", "train.export=last", "train.validate_seed_model=false",
+    "logger=none", "trainer.enable_progress_bar=false", "run.subprocess_stages=false", "run.name=tiny",
+    "batch.global_batch_size=4", "batch.micro_batch_size=4", "batch.max_tokens_per_micro_batch=null",
+    "train.max_steps=2", "train.keep_weights=last", "train.validate_base_model=false",
     "optimizer.lr=0.01", "data.max_train_items=8",
     "generation.max_cot_tokens=12", "generation.n_cot=2", "generation.batch_size=16",
     "evaluation.n_cot=2", "evaluation.resamples=20", "evaluation.benchmarks=[test,ood]",

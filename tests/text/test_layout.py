@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tract.common.errors import ConfigError
 from tract.models.tree_attention import visible_in
 from tract.text.layout import SequenceLayout, TokenKind, TokenTree
-from tract.text.prompts import Part, PromptText
+from tract.text.prompts import PromptPart, PromptText
 from tract.text.score_grid import ScoreGrid
 
 CUE = " So the overall score is "
@@ -39,7 +39,7 @@ HARMLESS = {
 
 def user(text: str, system: str = "") -> PromptText:
     """A prompt of one part."""
-    return PromptText(system, (Part(text),))
+    return PromptText(system, (PromptPart(text),))
 
 
 def build(tokenizer: Any, grid: ScoreGrid = ONE_TO_FIVE, *, system: bool = False, cue: str = CUE) -> SequenceLayout:
@@ -253,7 +253,7 @@ def test_an_empty_system_turn_is_empty_and_not_a_mark() -> None:
 
 def test_parts_are_read_as_one_text() -> None:
     layout = zoo_layout("smollm2")
-    parts = PromptText("", (Part("Gra"), Part("de the over", "response"), Part("all sco"), Part("re.")))
+    parts = PromptText("", (PromptPart("Gra"), PromptPart("de the over", "response"), PromptPart("all sco"), PromptPart("re.")))
     assert layout.prompt_ids(parts) == layout.prompt_ids(user("Grade the overall score."))
 
 
@@ -308,7 +308,7 @@ def everywhere(layout: SequenceLayout, with_system: SequenceLayout) -> list[Call
     """Encoders of a text as the user turn, inside it, as a CoT, as the system turn, and beside a system turn."""
     return [
         lambda text: layout.prompt_ids(user(f"ab{text}cd")),
-        lambda text: layout.prompt_ids(PromptText("", (Part("Response: "), Part(text, "response"), Part("\nGrade it.")))),
+        lambda text: layout.prompt_ids(PromptText("", (PromptPart("Response: "), PromptPart(text, "response"), PromptPart("\nGrade it.")))),
         lambda text: layout.cot_ids(f"Well: {text} it says."),
         lambda text: with_system.prompt_ids(user("Grade it.", f"You {text} grade.")),
         lambda text: with_system.prompt_ids(user(f"Grade {text} it.", "You grade.")),

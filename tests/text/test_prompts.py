@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tract.common.errors import ConfigError, DataError
-from tract.text.prompts import GAP, Part, PromptTemplate, PromptText
+from tract.text.prompts import GAP, PromptPart, PromptTemplate, PromptText
 from tract.text.schema import JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid
 
@@ -205,10 +205,15 @@ def test_a_finished_prompt_must_be_there_and_ask_for_the_cue() -> None:
 
 def test_shortening_keeps_head_and_tail_of_that_field_alone() -> None:
     prompt = PromptText(
-        "sys", (Part("wording that is long enough to cut"), Part("abcdefghij" * 3, "response"), Part("0123456789" * 3, "criteria"))
+        "sys",
+        (
+            PromptPart("wording that is long enough to cut"),
+            PromptPart("abcdefghij" * 3, "response"),
+            PromptPart("0123456789" * 3, "criteria"),
+        ),
     )
     found = prompt.shorten("response", 7)
-    assert found.parts == (prompt.parts[0], Part("abcd" + GAP + "hij", "response"), prompt.parts[2])
+    assert found.parts == (prompt.parts[0], PromptPart("abcd" + GAP + "hij", "response"), prompt.parts[2])
     assert found.system == "sys"
     assert prompt.shorten("response", 0).parts[1].text == GAP
     assert prompt.shorten("response", 1).parts[1].text == "a" + GAP
@@ -217,7 +222,7 @@ def test_shortening_keeps_head_and_tail_of_that_field_alone() -> None:
 
 def test_shortening_never_makes_a_text_longer() -> None:
     text = "abcdefghij" * 2
-    prompt = PromptText("", (Part(text, "response"),))
+    prompt = PromptText("", (PromptPart(text, "response"),))
     lengths = [len(prompt.shorten("response", keep).user) for keep in range(25)]
     assert lengths == sorted(lengths)
     assert max(lengths) == len(text)

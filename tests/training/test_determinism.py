@@ -21,7 +21,7 @@ from tract.training.determinism import determinism
 
 ROOT = Path(__file__).resolve().parents[2]
 # Wide enough that torch shares sums among threads.
-FIT = ("pipeline=[stage1]", "train.export=last", "adapter.dropout=0.1", "train.checkpoint_every_steps=1")
+FIT = ("pipeline=[stage1]", "train.keep_weights=last", "adapter.dropout=0.1", "train.checkpoint_every_steps=1")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_two_pipelines_in_other_folders_and_processes_give_equal_bytes(tmp_path:
     for name, number, seed in (("a", "1", "1"), ("elsewhere/b", "2", "2")):
         root = tmp_path / name
         root.mkdir(parents=True)
-        command = [sys.executable, str(ROOT / "train.py"), *_small(root), "deterministic=true", "run.isolate=true"]
+        command = [sys.executable, str(ROOT / "train.py"), *_small(root), "deterministic=true", "run.subprocess_stages=true"]
         more = {"OMP_NUM_THREADS": number, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, cwd=root, env={**os.environ, **more}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

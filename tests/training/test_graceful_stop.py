@@ -21,8 +21,8 @@ from tract.pipeline.stages.fit import fit
 TinyConfig = Callable[..., tuple[Config, Any]]
 # Two micro-batches a step, two of a validation, dropout, and no checkpoint but the last.
 TRAINING = (
-    "train.max_steps=3", "train.validate_every_steps=2", "train.checkpoint_every_steps=50", "train.validate_seed_model=true",
-    "adapter.dropout=0.1", "optimizer.lr=0.01", "batch.items_per_step=2", "batch.micro_batch_size=1", "data.max_val_items=2",
+    "train.max_steps=3", "train.validate_every_steps=2", "train.checkpoint_every_steps=50", "train.validate_base_model=true",
+    "adapter.dropout=0.1", "optimizer.lr=0.01", "batch.global_batch_size=2", "batch.micro_batch_size=1", "data.max_val_items=2",
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def interrupt(patch: pytest.MonkeyPatch, hook: str, call: int) -> None:
 def test_each_time_the_step_at_hand_is_saved_and_gone_on_from(
     tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the seed LLM's validation, the first half of a step, the validation behind a step and the last step, one after the other."""
+    """In the base model's validation, the first half of a step, the validation behind a step and the last step, one after the other."""
     cut = tmp_path / "cut"
     for hook, call, steps, line in (
         ("validation_step", 1, [], "in stage1, before its first optimizer step"),

@@ -97,8 +97,9 @@ def test_sharded_weights_are_spread(trained: Any, strategy: str, share: float) -
 # Long enough to be killed in the second epoch; dropout, so that random numbers count.
 LONG = (
     "model=tiny", "data.source.n_questions=20", "data.source.n_ood_questions=0", "logger=none", "trainer.enable_progress_bar=false",
-    "batch.items_per_step=5", "batch.micro_batch_tokens=1400", "train.max_steps=28", "train.max_epochs=9", "train.export=last",
-    "train.validate_every_steps=12", "train.checkpoint_every_steps=4", "train.validate_seed_model=false", "adapter.dropout=0.1",
+    "batch.global_batch_size=5", "batch.max_tokens_per_micro_batch=1400", "train.max_steps=28", "train.max_epochs=9",
+    "train.keep_weights=last",
+    "train.validate_every_steps=12", "train.checkpoint_every_steps=4", "train.validate_base_model=false", "adapter.dropout=0.1",
     "optimizer.lr=0.003", "trainer.accelerator=cpu", "trainer.precision=32-true", "pipeline=[stage1]",
 )  # fmt: skip
 
@@ -206,7 +207,11 @@ def test_a_rank_that_hangs_ends_the_job_within_the_time_out(tmp_path: Path) -> N
 )
 def test_nan_on_one_rank_stops_all_of_them_in_the_same_step(trainer: str, strategy: str, tmp_path: Path) -> None:
     """No rank waits for another: each says the same line, with the examples of all, and the checkpoint of the step before."""
-    more = ("batch.micro_batch_tokens=null", "train.checkpoint_every_steps=1", f"trainer.strategy._target_=rank_failures.{strategy}")
+    more = (
+        "batch.max_tokens_per_micro_batch=null",
+        "train.checkpoint_every_steps=1",
+        f"trainer.strategy._target_=rank_failures.{strategy}",
+    )
     failed = run(tmp_path, f"trainer={trainer}", "trainer.devices=2", *more)
     assert failed.returncode == 2, failed.stderr[-3000:]
     (line, *others) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
@@ -221,8 +226,9 @@ def test_nan_on_one_rank_stops_all_of_them_in_the_same_step(trainer: str, strate
 # All stages on a few items, without dropout: what is judged does not depend on who judges it.
 PIPELINE = (
     "model=tiny", "data.source.n_questions=24", "data.source.n_ood_questions=2", "data.val_fraction=0.125", "data.test_fraction=0.125",
-    "logger=none", "trainer.enable_progress_bar=false", "batch.items_per_step=4", "batch.micro_batch_tokens=null", "train.max_steps=2",
-    "train.export=last", "train.validate_seed_model=false", "optimizer.lr=0.01", "data.max_train_items=8", "adapter.dropout=0",
+    "logger=none", "trainer.enable_progress_bar=false", "batch.global_batch_size=4", "batch.max_tokens_per_micro_batch=null",
+    "train.max_steps=2",
+    "train.keep_weights=last", "train.validate_base_model=false", "optimizer.lr=0.01", "data.max_train_items=8", "adapter.dropout=0",
     "generation.max_cot_tokens=12", "generation.n_cot=2", "generation.batch_size=4", "evaluation.n_cot=2", "evaluation.resamples=20",
     "evaluation.benchmarks=[test,ood]", "trainer.accelerator=cpu", "trainer.precision=32-true", "run.name=ranks",
 )  # fmt: skip
@@ -230,7 +236,13 @@ PIPELINE = (
 
 def run_pipeline(root: Path, *launcher: str, trainer: str) -> subprocess.CompletedProcess[str]:
     root.mkdir(exist_ok=True)
-    chosen = [*PIPELINE, f"trainer={trainer}", f"paths.runs={root}/runs", f"paths.cache={root}/cache", f"run.isolate={trainer != 'cpu'}"]
+    chosen = [
+        *PIPELINE,
+        f"trainer={trainer}",
+        f"paths.runs={root}/runs",
+        f"paths.cache={root}/cache",
+        f"run.subprocess_stages={trainer != 'cpu'}",
+    ]
     return subprocess.run(
         [sys.executable, *launcher, str(ROOT / "train.py"), *chosen, *([] if trainer == "cpu" else ["trainer.devices=2"])],
         env=environment(), cwd=root, capture_output=True, text=True, timeout=400, check=False,

@@ -16,7 +16,7 @@ import numpy as np
 
 from tract.artifacts.fit_stages import not_comparable, validated_on
 from tract.artifacts.products import read_manifest
-from tract.artifacts.runs import REPORT_FILE, Run
+from tract.artifacts.runs import REPORT_FILE, RecordedRun
 from tract.artifacts.variants import Variant, differing_keys, variants_of
 from tract.common.errors import DataError
 from tract.config.vocabulary import FIT_STAGES
@@ -42,7 +42,7 @@ class Measure:
 
     name: str
     of: str
-    value: Callable[[Run], float | None]
+    value: Callable[[RecordedRun], float | None]
     less_is_better: bool
     caution: str = ""
 
@@ -56,7 +56,7 @@ class Ranked:
     values: Mapping[int, float]
 
 
-def best_lines(runs: Sequence[Run]) -> list[str]:
+def best_lines(runs: Sequence[RecordedRun]) -> list[str]:
     """What the end of a sweep says of its best variant: which, by which metric, its judge and report; or why none is named.
 
     Args:
@@ -175,12 +175,12 @@ def _other_items(variants: Sequence[Variant]) -> str:
     return next((key for key in keys if key.startswith(("data.", "grid.")) and key not in _SAME_ITEMS), "")
 
 
-def _validated_on(run: Run) -> str:
+def _validated_on(run: RecordedRun) -> str:
     stage = next((stage for stage in reversed(FIT_STAGES) if stage in run.stages), "")
     return validated_on(stage, use_cot=run.config.get("objective.use_cot") is not False)
 
 
-def _content(run: Run) -> dict[str, Any]:
+def _content(run: RecordedRun) -> dict[str, Any]:
     """What its evaluation measured."""
     path = run.product / METRICS_FILE
     try:
@@ -190,7 +190,7 @@ def _content(run: Run) -> dict[str, Any]:
     return content
 
 
-def _evaluated(run: Run, benchmark: str, metric: str) -> float | None:
+def _evaluated(run: RecordedRun, benchmark: str, metric: str) -> float | None:
     """The metric of the main predictor on a benchmark."""
     content = _content(run)
     predictors = content["benchmarks"].get(benchmark, {}).get("predictors", {})
@@ -198,7 +198,7 @@ def _evaluated(run: Run, benchmark: str, metric: str) -> float | None:
     return value
 
 
-def _monitored(run: Run, monitor: str) -> float | None:
+def _monitored(run: RecordedRun, monitor: str) -> float | None:
     """The metric of the weights that its last fit stage exported, on the validation split."""
     if run.judge is None:
         return None

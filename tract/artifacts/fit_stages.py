@@ -27,7 +27,7 @@ _NOT_TRAINED = (
 
 
 @dataclass(frozen=True)
-class FitStage:
+class FitFolder:
     """A complete fit stage.
 
     Attributes:
@@ -140,7 +140,7 @@ class FitStage:
             if (folder / str(generated) / MANIFEST).is_file():
                 name = _parent(manifest_in(folder / str(generated)), "judge")
                 first = folder / str(name)
-                return FitStage(first, None).marks if name and (first / MANIFEST).is_file() else {str(name)}
+                return FitFolder(first, None).marks if name and (first / MANIFEST).is_file() else {str(name)}
         return None
 
 
@@ -169,24 +169,24 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_dir() and not path.is_symlink())
 
 
-def fit_stages_of(run: Path) -> list[FitStage]:
+def fit_stages_of(run: Path) -> list[FitFolder]:
     """The fit stages in the folder of a run: its links, and what its records name; each once."""
     of = None if run.name == STORE else run
     paths = [*sorted(linked(run)), *(path for _, stages in recorded_stages(run) for path in stages)]
-    return list({os.path.realpath(path): FitStage(path, of) for path in reversed(paths)}.values())[::-1]
+    return list({os.path.realpath(path): FitFolder(path, of) for path in reversed(paths)}.values())[::-1]
 
 
-def fit_stages_of_jobs(multirun: Path) -> list[list[FitStage]]:
+def fit_stages_of_jobs(multirun: Path) -> list[list[FitFolder]]:
     """The fit stages of each job of a multirun, by the records in its folder, with the folder of its run; the last one first."""
     found = []
     for record, stages in recorded_stages(multirun):
         run = record.config.get("run") or {}
         names = str(run.get("name")), str(run.get("variant") or ""), f"seed{record.config.get('seed')}"
-        found.append([FitStage(path, Path(os.path.realpath(path)).parents[1].joinpath(*names)) for path in stages])
+        found.append([FitFolder(path, Path(os.path.realpath(path)).parents[1].joinpath(*names)) for path in stages])
     return found
 
 
-def final_stages(stages: Iterable[FitStage]) -> list[FitStage]:
+def final_stages(stages: Iterable[FitFolder]) -> list[FitFolder]:
     """The judges that the runs of one folder end with: all but the stages 1 whose CoTs a stage 2 among them was trained on.
 
     Of those that the same configuration made of other code or data, the newest stands for the others.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tract.artifacts.fit_stages import (
-    FitStage,
+    FitFolder,
     broken_links,
     final_stages,
     fit_stages_of,
@@ -51,7 +51,7 @@ class Choice:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def chosen_judge(folder: Path, choice: Choice) -> FitStage:
+def chosen_judge(folder: Path, choice: Choice) -> FitFolder:
     """The judge of a run's folder, of that of a multirun, or of one above them.
 
     A run with both stages of one pipeline is judged by stage 2, and the same judge in the folders of several runs is one.
@@ -79,7 +79,7 @@ def chosen_judge(folder: Path, choice: Choice) -> FitStage:
     return found[0]
 
 
-def _tell_older(stage: FitStage) -> None:
+def _tell_older(stage: FitFolder) -> None:
     """Says which stages of the same configuration a judge stands for."""
     beside = fit_stages_of(stage.run) if stage.run is not None and stage.run.is_dir() else []
     older = [other.path.name for other in beside if other.made_by == stage.made_by and other.key != stage.key]
@@ -87,7 +87,7 @@ def _tell_older(stage: FitStage) -> None:
         log.info("judge: %s stands for the older %s, made by the same configuration of other code or data", stage.path, ", ".join(older))
 
 
-def described(stage: FitStage) -> str:
+def described(stage: FitFolder) -> str:
     """What messages call a judge that was taken: variant, seed, stage and key, as far as they are known."""
     parts = [f"variant {stage.variant}" if stage.variant else "", f"seed {stage.seed}" if stage.seed is not None else ""]
     return ", ".join(filter(None, (*parts, f"{stage.stage}-{stage.key}")))
@@ -107,7 +107,7 @@ def _metrics() -> list[str]:
     return [f"{_SPLIT}/{name}" for name in LESS_IS_BETTER]
 
 
-def _judges(folder: Path, *, every: bool) -> list[FitStage]:
+def _judges(folder: Path, *, every: bool) -> list[FitFolder]:
     """The judges below a folder, each with its run: those that runs end with, or all."""
     runs = run_folders(folder)
     if not runs and (jobs := fit_stages_of_jobs(folder)):
@@ -116,12 +116,12 @@ def _judges(folder: Path, *, every: bool) -> list[FitStage]:
     return [stage for stages in found for stage in (stages if every else final_stages(stages))]
 
 
-def _apart(stages: Sequence[FitStage]) -> list[FitStage]:
+def _apart(stages: Sequence[FitFolder]) -> list[FitFolder]:
     """Each judge once, in whichever run it is found first."""
     return list({os.path.realpath(stage.path): stage for stage in reversed(stages)}.values())[::-1]
 
 
-def _variants(stages: Sequence[FitStage]) -> Mapping[Path, str | None]:
+def _variants(stages: Sequence[FitFolder]) -> Mapping[Path, str | None]:
     """Path -> what a judge's variant is called: as its run's folder or ablation says, else by the settings that differ from the others'."""
     names = {stage.path: stage.variant for stage in stages}
     unnamed = [stage for stage in stages if names[stage.path] is None]
@@ -133,7 +133,7 @@ def _variants(stages: Sequence[FitStage]) -> Mapping[Path, str | None]:
     return names
 
 
-def _check_left(left: Sequence[FitStage], name: str, wanted: str, folder: Path, among: Sequence[FitStage], variants: Any) -> None:
+def _check_left(left: Sequence[FitFolder], name: str, wanted: str, folder: Path, among: Sequence[FitFolder], variants: Any) -> None:
     """Refuses a choice that nothing answers to."""
     if left:
         return
@@ -146,7 +146,7 @@ def _check_left(left: Sequence[FitStage], name: str, wanted: str, folder: Path, 
     raise ConfigError(f"{name}: {folder} holds no judge of {name} {wanted!r}; {hint}accepted are {', '.join(accepted) or 'none'}")
 
 
-def _best(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str | None]) -> FitStage:
+def _best(stages: Sequence[FitFolder], metric: str, variants: Mapping[Path, str | None]) -> FitFolder:
     """The judge with the best of a metric; the first one of equals.
 
     Raises:
@@ -167,7 +167,7 @@ def _best(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str |
     return min(stages, key=lambda stage: sign * float(values[stage.path] or 0.0))
 
 
-def _validated_apart(stages: Sequence[FitStage], metric: str, variants: Mapping[Path, str | None]) -> str:
+def _validated_apart(stages: Sequence[FitFolder], metric: str, variants: Mapping[Path, str | None]) -> str:
     """Why a validation metric does not choose between judges, with one of each kind, and what does."""
     of_kinds = {stage.validated_on: stage for stage in reversed(stages)}
     each = "; ".join(f"{_line(stage, variants)} on {kind}" for kind, stage in sorted(of_kinds.items()))
@@ -178,7 +178,7 @@ def _validated_apart(stages: Sequence[FitStage], metric: str, variants: Mapping[
     )
 
 
-def _several(folder: Path, stages: Sequence[FitStage], variants: Mapping[Path, str | None]) -> str:
+def _several(folder: Path, stages: Sequence[FitFolder], variants: Mapping[Path, str | None]) -> str:
     apart = _told_apart(stages, variants)
     shown = [_line(stage, variants, apart[stage.path]) for stage in stages[:_SHOWN]]
     more = f"; and {len(stages) - _SHOWN} more" if len(stages) > _SHOWN else ""
@@ -188,9 +188,9 @@ def _several(folder: Path, stages: Sequence[FitStage], variants: Mapping[Path, s
     )
 
 
-def _told_apart(stages: Sequence[FitStage], variants: Mapping[Path, str | None]) -> dict[Path, str]:
+def _told_apart(stages: Sequence[FitFolder], variants: Mapping[Path, str | None]) -> dict[Path, str]:
     """Path -> the settings that tell a judge from others of the same variant, seed and stage; empty where there are none."""
-    alike: dict[tuple[object, ...], list[FitStage]] = {}
+    alike: dict[tuple[object, ...], list[FitFolder]] = {}
     for stage in stages:
         alike.setdefault((variants.get(stage.path), stage.seed, stage.stage), []).append(stage)
     found = {}
@@ -202,7 +202,7 @@ def _told_apart(stages: Sequence[FitStage], variants: Mapping[Path, str | None])
     return found
 
 
-def _line(stage: FitStage, variants: Mapping[Path, str | None], apart: str = "") -> str:
+def _line(stage: FitFolder, variants: Mapping[Path, str | None], apart: str = "") -> str:
     """The folder to give for a judge, and what is known of it."""
     variant, rmse = variants.get(stage.path), stage.metrics.get(f"{_SPLIT}/rmse")
     known = [
@@ -215,7 +215,7 @@ def _line(stage: FitStage, variants: Mapping[Path, str | None], apart: str = "")
     return f"{_place(stage)} ({', '.join(filter(None, known))})"
 
 
-def _place(stage: FitStage) -> Path:
+def _place(stage: FitFolder) -> Path:
     """The shortest folder that names this judge alone: its run's, where that holds no other, else its own."""
     run = stage.run
     if run is not None and run.is_dir() and len(_apart(final_stages(fit_stages_of(run)))) == 1:

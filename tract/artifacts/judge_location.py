@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tract.artifacts.fit_stages import FitStage, is_run, manifest_in, run_folders, stage_of
+from tract.artifacts.fit_stages import FitFolder, is_run, manifest_in, run_folders, stage_of
 from tract.artifacts.judge_choice import ACCEPTED, Choice, chosen_judge, described
 from tract.artifacts.judge_settings import SETTINGS_FILE
 from tract.artifacts.products import MANIFEST
@@ -16,7 +16,7 @@ from tract.config.vocabulary import FIT_STAGES
 
 log = logging.getLogger(__name__)
 
-SEED = "seed"
+BASE = "base"
 PACKAGE = "package:"
 # What a location is.
 FIT, EXPORTED, ADAPTER = "a fit stage", "an exported judge", "an adapter"
@@ -28,14 +28,14 @@ class JudgeLocation:
     """Where a judge is.
 
     Attributes:
-        kind: ``SEED`` for the configured seed LLM; ``FIT`` a fit stage; ``EXPORTED`` a folder with judge_config.json; ``ADAPTER`` one of
+        kind: ``BASE`` for the configured base model; ``FIT`` a fit stage; ``EXPORTED`` a folder with judge_config.json; ``ADAPTER`` one of
             PEFT; ``MODEL`` a folder with a model; ``HUB`` no folder, so an id on the hub; ``IN_PACKAGE`` package:NAME.
         spec: as it was given. fit: the fit stage, of that kind alone.
     """
 
     kind: str
     spec: str
-    fit: FitStage | None = None
+    fit: FitFolder | None = None
 
     @property
     def path(self) -> Path:
@@ -70,8 +70,8 @@ def _is_from_run(folder: Path) -> bool:
 
 
 def _located(spec: str, choice: Choice) -> JudgeLocation:
-    if spec == SEED:
-        return JudgeLocation(SEED, spec)
+    if spec == BASE:
+        return JudgeLocation(BASE, spec)
     if spec.startswith(PACKAGE):
         return JudgeLocation(IN_PACKAGE, spec)
     folder = Path(spec)
@@ -90,7 +90,7 @@ def _located(spec: str, choice: Choice) -> JudgeLocation:
     return JudgeLocation(FIT, spec, chosen_judge(folder, choice))
 
 
-def _fit_stage(folder: Path) -> FitStage:
+def _fit_stage(folder: Path) -> FitFolder:
     """The fit stage that a folder is.
 
     Raises:
@@ -98,7 +98,7 @@ def _fit_stage(folder: Path) -> FitStage:
     """
     manifest = manifest_in(folder)
     if (stage := stage_of(folder, manifest)) in FIT_STAGES:
-        return FitStage(folder, None)
+        return FitFolder(folder, None)
     asked = _asked_judge(folder, stage)
     its = f"; its judge is {asked}, give that" if asked is not None else f"; {ACCEPTED}"
     raise ConfigError(f"judge: {folder} is the product of the stage {stage!r}, which trains no judge{its}")

@@ -1,4 +1,4 @@
-"""Which judge a stage works with: a run's, an exported one, a Hugging Face model or the seed LLM, with its own prompt, cue and grid."""
+"""Which judge a stage works with: a run's, an exported one, a Hugging Face model or the base model, with its own prompt, cue and grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tract.artifacts.exported_judge import ExportedJudge, adapter_digest, exported_judge
-from tract.artifacts.judge_location import ADAPTER, FIT, IN_PACKAGE, PACKAGE, SEED, JudgeLocation, locate_judge
+from tract.artifacts.judge_location import ADAPTER, BASE, FIT, IN_PACKAGE, PACKAGE, JudgeLocation, locate_judge
 from tract.artifacts.judge_settings import SETTINGS_FILE
 from tract.artifacts.products import open_product
 from tract.artifacts.recorded_paths import found_base
@@ -34,11 +34,11 @@ class Judge:
     Attributes:
         name: what it is called in tables.
         fingerprinted: gives ``fingerprint``.
-        model: the seed LLM. weights: folder of what was trained, or None. four_bit: whether the seed LLM is quantised (QLoRA).
+        model: the base model. weights: folder of what was trained, or None. four_bit: whether the base model is quantised (QLoRA).
         tokenizer, layout, template: how prompts are worded and scores are written; those that it was trained with.
-        seed: of the seed LLM's weights where they are made at random; the one that it was trained on, not today's.
+        seed: of the base model's weights where they are made at random; the one that it was trained on, not today's.
         use_cot: whether it was trained to write feedback before the score.
-        named: what its run calls the seed LLM, where that is found in another place now; None for ``model.name_or_path``.
+        named: what its run calls the base model, where that is found in another place now; None for ``model.name_or_path``.
         folder: where a judge is that was trained; None for a model as it came.
     """
 
@@ -62,12 +62,12 @@ class Judge:
 
     @property
     def model_name(self) -> str:
-        """What the seed LLM is called in reports."""
+        """What the base model is called in reports."""
         return model_name(self.named or self.model.name_or_path, self.model.package)
 
 
 def find_judge(spec: str, cfg: Config) -> Judge:
-    """The judge of a run, an exported one, a model, an adapter on the configured seed LLM, or that LLM itself (``seed``).
+    """The judge of a run, an exported one, a model, an adapter on the configured base model, or that LLM itself (``seed``).
 
     Args:
         spec: see ``tract.artifacts.judge_location.locate_judge``.
@@ -76,8 +76,8 @@ def find_judge(spec: str, cfg: Config) -> Judge:
         ConfigError, DataError: if there is none, or more than one, or its files are damaged.
     """
     found = locate_judge(spec)
-    if found.kind == SEED:
-        return _seed_judge(cfg)
+    if found.kind == BASE:
+        return _base_judge(cfg)
     if found.kind == FIT:
         return trained_judge(found.path, trust_remote_code=cfg.model.trust_remote_code, unpacked=cfg.model.unpacked)
     if found.kind == ADAPTER:
@@ -97,7 +97,7 @@ def with_exact_judges(resolved: DictConfig, cfg: Config) -> DictConfig:
     """
     exact = resolved
     for key, spec in (("judge", cfg.judge), ("compare_to", cfg.compare_to)):
-        if spec is None or spec in (SEED, "stage1"):
+        if spec is None or spec in (BASE, "stage1"):
             continue
         found = locate_judge(spec)
         if found.fit is not None and found.fit.run is not None:
@@ -121,7 +121,7 @@ def _model_judge(found: JudgeLocation, cfg: Config) -> Judge:
     if found.kind == IN_PACKAGE:
         package, _, pattern = found.spec.removeprefix(PACKAGE).partition("/")
         name = pattern or "*.gguf"
-    judge = _seed_judge(replace(cfg, model=_model(cfg, name, package=package)))
+    judge = _base_judge(replace(cfg, model=_model(cfg, name, package=package)))
     return replace(judge, name=model_name(Path(name).name, package))
 
 
@@ -154,18 +154,18 @@ def _with_pad(model: ModelConfig, cfg: Config) -> ModelConfig:
     return model
 
 
-def _seed_judge(cfg: Config) -> Judge:
-    tokenizer, layout, template = seed_layout(cfg)
+def _base_judge(cfg: Config) -> Judge:
+    tokenizer, layout, template = base_layout(cfg)
 
     def fingerprinted() -> str:
         return _joined(model_fingerprint(cfg.model, cfg.seed), layout.fingerprint, repr(template))
 
-    return Judge(SEED, fingerprinted, cfg.model, None, False, tokenizer, layout, template, cfg.seed)
+    return Judge(BASE, fingerprinted, cfg.model, None, False, tokenizer, layout, template, cfg.seed)
 
 
 def _adapter_judge(folder: Path, cfg: Config) -> Judge:
-    """An adapter that PEFT wrote elsewhere, on the configured seed LLM, with the configured prompt."""
-    seed = _seed_judge(cfg)
+    """An adapter that PEFT wrote elsewhere, on the configured base model, with the configured prompt."""
+    seed = _base_judge(cfg)
 
     def fingerprinted() -> str:
         return _joined(seed.fingerprint, adapter_digest(folder))
@@ -177,9 +177,9 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
     """The judge that a fit stage made.
 
     Args:
-        folder: of the complete stage. trust_remote_code: whether Python code that came with its seed LLM may run; the folder's own
+        folder: of the complete stage. trust_remote_code: whether Python code that came with its base model may run; the folder's own
             configuration cannot allow it. unpacked: folder for unpacked GGUF files, None for none.
-        base_model: where its seed LLM is, in place of where the run found it.
+        base_model: where its base model is, in place of where the run found it.
 
     Raises:
         ConfigError, DataError: if it is none, its files are damaged, or it needs code that may not run.
@@ -212,7 +212,7 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
     layout = SequenceLayout.from_dict(tokenizer, saved)
 
     def fingerprinted() -> str:
-        # The seed LLM is no file of the folder where an adapter was trained.
+        # The base model is no file of the folder where an adapter was trained.
         return _joined(product.fingerprint, model_fingerprint(model, seed, named=written))
 
     name = str(product.manifest.get("stage", folder.name))
@@ -220,7 +220,7 @@ def trained_judge(folder: Path, *, trust_remote_code: bool, unpacked: str | None
 
 
 def _as_allowed(model: ModelConfig, folder: Path, trust_remote_code: bool, unpacked: str | None) -> ModelConfig:
-    """The seed LLM that a run folder names, without what only the user may say.
+    """The base model that a run folder names, without what only the user may say.
 
     Raises:
         ConfigError: if it runs code that came with the model, and the user does not allow this.
@@ -239,8 +239,8 @@ def _joined(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def seed_layout(cfg: Config) -> tuple[Any, SequenceLayout, PromptTemplate]:
-    """(tokenizer, layout, prompt template) of the configured seed LLM."""
+def base_layout(cfg: Config) -> tuple[Any, SequenceLayout, PromptTemplate]:
+    """(tokenizer, layout, prompt template) of the configured base model."""
     grid = ScoreGrid(tuple(cfg.grid.labels))
     template = PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)})
     tokenizer = load_tokenizer(cfg.model)

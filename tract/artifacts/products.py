@@ -19,7 +19,7 @@ from tract.artifacts.identity import StageIdentity
 from tract.common.durable import sync_folder, write_json
 from tract.common.errors import ConfigError, DataError
 from tract.common.masking import masked
-from tract.common.safe_paths import inside
+from tract.common.safe_paths import resolve_within
 
 STORE = "stages"  # the folder, below that of all runs, of the products that they share
 MANIFEST = "manifest.json"
@@ -132,7 +132,7 @@ def open_product(path: Path, *, just_made: bool = False) -> Product:
     _check_links(path)
     manifest, identity = read_manifest(path)
     for name in manifest["files"]:  # whoever changes the manifest can make key and fingerprint fit, so these say nothing of it
-        inside(path, name)
+        resolve_within(path, name)
     product = Product(path, manifest, manifest["fingerprint"])
     _check_files(product, identity.stage, _size_problem)
     if _leader_checks:
@@ -167,7 +167,7 @@ def _check_links(folder: Path) -> None:
             continue
         for path in (top, *(top.rglob("*") if top.is_dir() and not top.is_symlink() else ())):
             if path.is_symlink():
-                inside(folder, path.relative_to(folder).as_posix())
+                resolve_within(folder, path.relative_to(folder).as_posix())
 
 
 def _size_problem(file: Path, expected: list[Any]) -> str | None:

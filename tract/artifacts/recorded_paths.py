@@ -26,7 +26,7 @@ _WHERE = "start the command where it lies, or link it there; a judge takes base_
 
 
 def whereabouts(model: ModelConfig) -> dict[str, str | None]:
-    """For the manifest: where the command was given, and the folder or file of the seed LLM, None for one of the hub or of a package."""
+    """For the manifest: where the command was given, and the folder or file of the base model, None for one of the hub or of a package."""
     folder = None
     with suppress(OSError):  # it was removed meanwhile
         folder = os.getcwd()
@@ -50,7 +50,7 @@ def places_of(written: str, folder: Path, manifest: Mapping[str, Any]) -> list[P
 
 
 def found_base(model: ModelConfig, seed: int, folder: Path, manifest: Mapping[str, Any]) -> ModelConfig:
-    """A run's seed LLM as it is found today; unchanged where it is one of the hub, of a package, or lies where it is written.
+    """A run's base model as it is found today; unchanged where it is one of the hub, of a package, or lies where it is written.
 
     Of several folders, the one with the files that the run was trained on is taken.
 
@@ -91,7 +91,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def _of_hub(model: ModelConfig, folder: Path) -> ModelConfig:
-    """The same, of a run that does not say whether its seed LLM was a folder, as earlier versions did not."""
+    """The same, of a run that does not say whether its base model was a folder, as earlier versions did not."""
     try:
         load_config(model, locate(model))
     except ConfigError as error:

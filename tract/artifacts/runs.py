@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tract.artifacts.fit_stages import FitStage, manifest_in
+from tract.artifacts.fit_stages import FitFolder, manifest_in
 from tract.artifacts.products import MANIFEST, STORE, read_manifest
 from tract.artifacts.records import COMPLETE, FOLDER, RUNNING, RunRecord, names_of_run, records_below
 from tract.common.errors import DataError
@@ -25,7 +25,7 @@ _LOOKED_FOR = f"a {FOLDER}/*.json, an evaluate-* with {METRICS_FILE}"
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run of the pipeline that was evaluated.
 
     Attributes:
@@ -76,7 +76,7 @@ class LeftOut:
 class Found:
     """What the folders hold."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
     left_out: tuple[LeftOut, ...]
 
 
@@ -116,7 +116,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
         for product in linked:
             products.setdefault(product, number)
     entries = [run_of(path, record, number) for path, record, number in records.values()]
-    runs = sorted((entry for entry in entries if isinstance(entry, Run)), key=lambda run: run.place)
+    runs = sorted((entry for entry in entries if isinstance(entry, RecordedRun)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
     # Runs may share a product under different names.
     known = {_called(run) for run in runs}
@@ -128,7 +128,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
     return Found(tuple(runs), tuple(left_out))
 
 
-def _called(run: Run) -> tuple[object, ...]:
+def _called(run: RecordedRun) -> tuple[object, ...]:
     return os.path.realpath(run.product), run.name, run.config.get("run.variant"), run.seed
 
 
@@ -167,7 +167,7 @@ def _rank(record: RunRecord) -> tuple[bool, str]:
     return record.status == COMPLETE, record.finished
 
 
-def run_of(path: Path, record: RunRecord, number: int = 0) -> Run | LeftOut:
+def run_of(path: Path, record: RunRecord, number: int = 0) -> RecordedRun | LeftOut:
     """The run of a record, or why there is nothing to compare.
 
     Args:
@@ -189,10 +189,10 @@ def run_of(path: Path, record: RunRecord, number: int = 0) -> Run | LeftOut:
     if not is_evaluation(product):
         return LeftOut(what, f"its evaluation is gone: {product} does not exist or is not whole")
     stages = {name: path.parent / folder for name, folder in record.stages.items()}
-    return Run(_with_seed(config, path), product, _finished(product), (number, -1 if record.job is None else record.job), stages)
+    return RecordedRun(_with_seed(config, path), product, _finished(product), (number, -1 if record.job is None else record.job), stages)
 
 
-def _run_in(product: Path, number: int) -> Run:
+def _run_in(product: Path, number: int) -> RecordedRun:
     """The run that a product without a record belongs to, by its configuration and the folder that it lies in."""
     path = product / CONFIG_FILE
     try:
@@ -206,7 +206,7 @@ def _run_in(product: Path, number: int) -> Run:
         store = Path(os.path.realpath(product)).parent
         config["run.name"], variant = names_of_run(parent, store.parent if store.name == STORE else None, config.pop("run.variant", None))
         config |= {} if variant is None else {"run.variant": variant}
-    return Run(config, product, _finished(product), (number, -1))
+    return RecordedRun(config, product, _finished(product), (number, -1))
 
 
 def _with_seed(config: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _products_below(folder: Path) -> Iterator[Path]:
 def _evaluations_of(stage: Path) -> Iterator[Path]:
     """The evaluations beside a stage that are of its predictions, or of the judge that it trained."""
     own = Path(os.path.realpath(stage))
-    for path in FitStage(stage, None).beside("evaluate"):
+    for path in FitFolder(stage, None).beside("evaluate"):
         predicted = own.parent / _name(manifest_in(path).get("parents"), "predict")
         if predicted == own or (
             (predicted / MANIFEST).is_file() and _name(manifest_in(predicted).get("judge"), "weights") == own.name and is_evaluation(path)

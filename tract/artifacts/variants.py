@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tract.artifacts.runs import LeftOut, Run
+from tract.artifacts.runs import LeftOut, RecordedRun
 from tract.common.containers import canonical
 from tract.evaluation.cells import printable
 
 # Keys that move no number of a judge, or only how it is measured or called.
-IMMATERIAL = (
+IGNORED_FIELDS = (
     "seed", "stage", "stages", "from", "force", "dry_run", "deterministic", "compare_to", "optimized_metric", "paths.*",
     "logger.*", "hydra.*", "run.*",
-    "model.unpacked", "data.num_workers", "train.keep_checkpoints", "train.checkpoint_every_steps", "train.validate_seed_model",
+    "model.unpacked", "data.num_workers", "train.keep_checkpoints", "train.checkpoint_every_steps", "train.validate_base_model",
     "trainer.*", "generation.batch_size", "generation.shard_size", "generation.vllm.*", "generation.server.*",
     "evaluation.predictors", "evaluation.main_predictor", "evaluation.perturbations", "evaluation.resamples", "evaluation.confidence",
     "evaluation.bins",
@@ -41,7 +41,7 @@ class Variant:
 
     label: str
     settings: Mapping[str, Any]
-    runs: Mapping[int, Run]
+    runs: Mapping[int, RecordedRun]
 
     @property
     def name(self) -> str:
@@ -55,15 +55,15 @@ class Variant:
 
     @property
     def is_untrained(self) -> bool:
-        """Whether its judge is a seed LLM as it is."""
+        """Whether its judge is a base model as it is."""
         judge, stages = self.settings.get("judge"), self.settings.get("pipeline") or ()
         return judge == "seed" or (judge is None and not {"stage1", "stage2"} & set(stages))
 
 
-def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:
+def variants_of(runs: Sequence[RecordedRun]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:
     """(variants in the order of their first runs, runs that a newer one with the same settings and seed stands for)."""
     settings_of = _settings_of(runs)
-    groups: dict[str, dict[int, Run]] = {}
+    groups: dict[str, dict[int, RecordedRun]] = {}
     left_out = []
     for run in runs:
         seeds = groups.setdefault(as_text(settings_of(run)), {})
@@ -81,7 +81,7 @@ def variants_of(runs: Sequence[Run]) -> tuple[tuple[Variant, ...], tuple[LeftOut
     )
 
 
-def _order(settings: Sequence[Mapping[str, Any]], runs: Iterable[Run]) -> tuple[Any, ...]:
+def _order(settings: Sequence[Mapping[str, Any]], runs: Iterable[RecordedRun]) -> tuple[Any, ...]:
     """The place of the first run; variants of one place by their values, numbers by their size."""
     values = [(key, _sortable(value)) for key, value in sorted(settings[0].items()) if key not in NAMES]
     name = str(settings[0].get("run.name", ""))
@@ -102,9 +102,9 @@ def as_text(value: Any) -> str:
     return json.dumps(canonical(value), sort_keys=True, default=str, ensure_ascii=False)
 
 
-def _settings_of(runs: Sequence[Run]) -> Callable[[Run], dict[str, Any]]:
+def _settings_of(runs: Sequence[RecordedRun]) -> Callable[[RecordedRun], dict[str, Any]]:
     """Run -> all that moves a number, but for what follows the seed: in all runs, or in those of its name and ablation."""
-    alike: dict[str, list[Run]] = {}
+    alike: dict[str, list[RecordedRun]] = {}
     for run in runs:
         alike.setdefault(_called(run), []).append(run)
     everywhere = _follow_the_seed(runs)
@@ -112,15 +112,15 @@ def _settings_of(runs: Sequence[Run]) -> Callable[[Run], dict[str, Any]]:
     return lambda run: {key: value for key, value in run.config.items() if _is_material(key) and key not in following[_called(run)]}
 
 
-def _called(run: Run) -> str:
+def _called(run: RecordedRun) -> str:
     return as_text([run.config.get(key) for key in NAMES])
 
 
 def _is_material(key: str) -> bool:
-    return key in MATERIAL or not any(fnmatchcase(key, pattern) for pattern in IMMATERIAL)
+    return key in MATERIAL or not any(fnmatchcase(key, pattern) for pattern in IGNORED_FIELDS)
 
 
-def _follow_the_seed(runs: Sequence[Run]) -> set[str]:
+def _follow_the_seed(runs: Sequence[RecordedRun]) -> set[str]:
     """Keys that equal the seed in every run, as an interpolation of it does; none where all seeds are the same."""
     if len({run.seed for run in runs}) < 2:
         return set()

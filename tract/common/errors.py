@@ -23,7 +23,7 @@ class GenerationError(TractError, RuntimeError):
     """A judge cannot go on, for example because its logits are not finite."""
 
 
-class Told(SystemExit):
+class ReportedExit(SystemExit):
     """The end of a process by an error that it has told already, with its exit status.
 
     Attributes:

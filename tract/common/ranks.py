@@ -42,8 +42,8 @@ _ALONE = Ranks(0, 1, 0)
 _joined = _ALONE
 
 
-def here() -> Ranks:
-    """Which rank this process is, inside ``joined``; alone outside, whatever a launcher has put into the environment."""
+def rank_info() -> Ranks:
+    """Which rank this process is, inside ``init_process_group``; alone outside, whatever a launcher has put into the environment."""
     return _joined
 
 
@@ -56,7 +56,7 @@ def by_environment() -> Ranks:
 
 
 @contextmanager
-def joined(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
+def init_process_group(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
     """Connects the ranks for the time of a stage; every library that asks later uses this connection.
 
     Args:
@@ -83,13 +83,13 @@ def joined(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def agree(value: Any = None, *, patient: bool = False) -> Any:
+def broadcast_from_rank0(value: Any = None, *, patient: bool = False) -> Any:
     """The value that rank 0 gives; the others wait for it.
 
     Args:
         value: of rank 0; anything that can be pickled. patient: wait for as long as it takes.
     """
-    if here().size == 1:
+    if rank_info().size == 1:
         return value
     import torch
     import torch.distributed as dist
@@ -113,9 +113,9 @@ def _group(*, patient: bool) -> Iterator[Any]:
     dist.destroy_process_group(group)
 
 
-def gathered(value: Any) -> list[Any]:
+def all_gather_object(value: Any) -> list[Any]:
     """The value of each rank, on all of them."""
-    size = here().size
+    size = rank_info().size
     if size == 1:
         return [value]
     import torch.distributed as dist
@@ -125,9 +125,9 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def highest(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The highest of all ranks' values."""
-    if here().size == 1:
+    if rank_info().size == 1:
         return value
     import torch
     import torch.distributed as dist
@@ -143,12 +143,12 @@ def wait_for_all(*, patient: bool = False) -> None:
     Args:
         patient: wait for as long as it takes: where ranks work apart, the time that one is behind says nothing is wrong.
     """
-    if here().size == 1:
+    if rank_info().size == 1:
         return
     import torch.distributed as dist
 
     with _group(patient=patient) as group:
-        dist.all_gather_object([None] * here().size, None, group=group)
+        dist.all_gather_object([None] * rank_info().size, None, group=group)
 
 
 def end_with(parent: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tract.common.errors import DataError
 
 
-def inside(folder: Path, name: object, *, links: bool = True) -> Path:
+def resolve_within(folder: Path, name: object, *, links: bool = True) -> Path:
     """The path of a name below a folder.
 
     Args:

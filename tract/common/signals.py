@@ -1,7 +1,7 @@
 """What SIGTERM and Ctrl-C do: the process ends at once, or where its work can be left, and says how to go on. Standard library alone.
 
-Only the process that a user started says so, and ends at once when it is told a second time. A stage's own process (``tract.pipeline.launching.job``)
-leaves a note of what it saved, and does not mind how often it is told: a terminal, a batch system and the pipeline may all do it.
+Only the process that a user started says so, and ends at once when it is told a second time. A stage's own process
+(``tract.pipeline.launching.job``) leaves a note of what it saved, and does not mind how often it is told: a terminal, a batch system and the pipeline may all do it.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class _State:
     process: subprocess.Popen[bytes] | None = None
     bell: socket.socket | None = None
     forced: Sequence[str] = ()
-    renewed: set[str] = field(default_factory=set)
+    rebuilt: set[str] = field(default_factory=set)
     launched: bool = False
-    last_words: Callable[[int, str], None] | None = None
+    interrupt_message: Callable[[int, str], None] | None = None
 
 
 _state = _State()
@@ -137,7 +137,7 @@ def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
 
 
 @contextmanager
-def handled(last_words: Callable[[int, str], None], *, once: bool) -> Iterator[None]:
+def handled(interrupt_message: Callable[[int, str], None], *, once: bool) -> Iterator[None]:
     """Lets SIGTERM and Ctrl-C end the process by ``Interrupted``, with last words, soon after ``PATIENCE_S`` at the latest.
 
     Args:
@@ -151,7 +151,7 @@ def handled(last_words: Callable[[int, str], None], *, once: bool) -> Iterator[N
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outer, own = _state, _State(last_words=last_words)
+    outer, own = _state, _State(interrupt_message=interrupt_message)
     ear, own.bell = socket.socketpair()
     own.bell.setblocking(False)
     _state = own
@@ -231,9 +231,9 @@ def _leave(state: _State, number: int, reason: str) -> None:
 
 def _say(state: _State, number: int, reason: str) -> None:
     """The last words, once."""
-    if state.last_words is not None and _speaking.acquire(blocking=False):
+    if state.interrupt_message is not None and _speaking.acquire(blocking=False):
         with suppress(OSError):  # a full disk, a terminal that was closed
-            state.last_words(number, reason)
+            state.interrupt_message(number, reason)
 
 
 def where() -> str:
@@ -243,7 +243,7 @@ def where() -> str:
 
 def leave_note(folder: Path, number: int, reason: str) -> None:
     """Last words of a process that works for another one."""
-    content = {"number": number, "where": _told(reason), "renewed": sorted(_state.renewed)}
+    content = {"number": number, "where": _told(reason), "renewed": sorted(_state.rebuilt)}
     temporary = folder / f"{_NOTE}.tmp"
     temporary.write_text(json.dumps(content), encoding="utf-8")
     os.replace(temporary, folder / _NOTE)
@@ -256,7 +256,7 @@ def take_note(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     _state.where = note["where"]
-    _state.renewed |= set(note["renewed"])
+    _state.rebuilt |= set(note["renewed"])
     adopt(note["number"])
     return True
 
@@ -282,17 +282,17 @@ def last_line(number: int, reason: str, arguments: Sequence[str]) -> str:
         number: of the signal. reason: why the work was not waited for, or "". arguments: the command that the user gave.
     """
     told = f" {_told(reason)}".rstrip()
-    command = "the same command" if _state.launched else shlex.join(to_continue(arguments, _state.forced, _state.renewed))
+    command = "the same command" if _state.launched else shlex.join(to_continue(arguments, _state.forced, _state.rebuilt))
     return f"interrupted ({signal.Signals(number).name}){told}; go on with: {command}"
 
 
-def to_continue(arguments: Sequence[str], forced: Iterable[str], renewed: Iterable[str]) -> list[str]:
+def to_continue(arguments: Sequence[str], forced: Iterable[str], rebuilt: Iterable[str]) -> list[str]:
     """The command that goes on with what this one has begun: what was begun anew is not to be begun anew once more.
 
     Args:
         arguments: the command. forced: stages that it makes anew. renewed: those of them whose old product is gone already.
     """
-    left = [name for name in forced if name not in set(renewed)]
+    left = [name for name in forced if name not in set(rebuilt)]
     if left == list(forced):
         return list(arguments)
     return [*(argument for argument in arguments if not re.match(r"\+*force=", argument)), f"force=[{','.join(left)}]"]
@@ -303,13 +303,13 @@ def force(stages: Sequence[str]) -> None:
     _state.forced = stages
 
 
-def renewed(stage: str) -> None:
+def rebuilt(stage: str) -> None:
     """Tells that the old product of a stage is gone, so that what there is of it is to be gone on with."""
-    _state.renewed.add(stage)
+    _state.rebuilt.add(stage)
 
 
 def launched(*, first: bool) -> None:
     """Tells that a launcher started several of this process; only the first one says the last line."""
     _state.launched = True
     if not first:
-        _state.last_words = None
+        _state.interrupt_message = None

@@ -11,7 +11,7 @@ from tract.config.schema import Config
 
 # Arguments of lightning.Trainer that the stage sets, and the key to set instead.
 _TRAINER_ARGUMENTS_ELSEWHERE = {
-    "accumulate_grad_batches": "batch.items_per_step and batch.micro_batch_tokens",
+    "accumulate_grad_batches": "batch.global_batch_size and batch.max_tokens_per_micro_batch",
     "callbacks": "train",
     "check_val_every_n_epoch": "train.validate_every_steps",
     "default_root_dir": "paths.runs",

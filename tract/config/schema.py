@@ -17,7 +17,7 @@ class RunConfig:
     variant: str | None = MISSING  # what tells a job of a multirun from the others; null: a run by itself
     ablation: str | None = MISSING  # how the run differs from the experiment that it is named after; null: not at all
     tags: list[str] = MISSING
-    isolate: bool | str = MISSING  # heavy stages in processes of their own; "auto": where it matters
+    subprocess_stages: bool | str = MISSING  # heavy stages in processes of their own; "auto": where it matters
     when_locked: str = MISSING  # "wait" or "refuse"
     on_code_change: str = MISSING  # "redo" or "reuse"
     on_version_change: str = MISSING  # "reuse" or "redo"
@@ -35,7 +35,7 @@ class PathsConfig:
 
 @dataclass
 class ModelConfig:
-    """The seed LLM."""
+    """The base model."""
 
     name_or_path: str = MISSING  # hub id, folder or .gguf file; with ``package``, a pattern inside the package
     package: str | None = MISSING
@@ -100,7 +100,7 @@ class DataConfig:
     max_train_items: int | None = MISSING
     max_val_items: int | None = MISSING
     max_length: int = MISSING
-    overlong: str = MISSING
+    truncation: str = MISSING
     shorten: list[str] = MISSING
     num_workers: int = MISSING
     on_score_leak: str = MISSING  # "raise" or "warn"
@@ -134,9 +134,9 @@ class SchedulerConfig:
 class BatchConfig:
     """The optimizer step and how it is cut; an item is one prompt with its annotations."""
 
-    items_per_step: int = MISSING
+    global_batch_size: int = MISSING
     micro_batch_size: int | None = MISSING
-    micro_batch_tokens: int | None = MISSING
+    max_tokens_per_micro_batch: int | None = MISSING
     share_prompts: bool = MISSING
 
 
@@ -151,9 +151,9 @@ class TrainConfig:
     checkpoint_every_steps: int = MISSING
     monitor: str = MISSING
     monitor_mode: str = MISSING
-    export: str = MISSING  # "best" by the monitor, or "last"
+    keep_weights: str = MISSING  # "best" by the monitor, or "last"
     keep_checkpoints: bool = MISSING
-    validate_seed_model: bool = MISSING
+    validate_base_model: bool = MISSING
 
 
 @dataclass
@@ -170,7 +170,7 @@ class FilterConfig:
 class Stage2Config:
     """Where stage 2 starts, on which CoTs it trains, and what differs from the sections of stage 1."""
 
-    start_from: str = MISSING
+    init_from: str = MISSING
     cots: str = MISSING
     filter: FilterConfig = MISSING
     objective: dict[str, Any] = MISSING
@@ -184,7 +184,7 @@ class Stage2Config:
 class VLLMConfig:
     """How vLLM is started, where it runs the judge; see ``tract.inference.engines.vllm``."""
 
-    lora: str = MISSING  # "served" beside the seed LLM's weights, or "merged" into them
+    lora: str = MISSING  # "served" beside the base model's weights, or "merged" into them
     tensor_parallel_size: int = MISSING  # GPUs of one engine; the others of trainer.devices get engines of their own
     gpu_memory_utilization: float = MISSING
     kv_cache_gib: float | None = MISSING
@@ -242,7 +242,7 @@ class EvaluationConfig:
     predictors: list[str] = MISSING
     main_predictor: str = MISSING
     perturbations: list[str] = MISSING  # of ``tract.text.perturbations``, or "all"
-    fallback: str = MISSING  # score of a failed draw: "lowest", "middle", "highest"
+    failed_score: str = MISSING  # score of a failed draw: "lowest", "middle", "highest"
     max_items: int | None = MISSING
     resamples: int = MISSING
     confidence: float = MISSING
@@ -287,8 +287,8 @@ class Config:
 YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}
 
 # Keys that were added after products had been made, each with the value that older products have implicitly: what the code did when
-# there was no such key. A key at this value is no part of a stage's identity (``tract.pipeline.identity.keys.material``), so adding it retrains
-# nothing, and an older configuration is read as if it had it. For the next key add a line: the key's dotted name in YAML, and this value,
+# there was no such key. A key at this value is no part of a stage's identity (``tract.pipeline.identity.keys.key_fields``), so adding it
+# retrains nothing, and an older configuration is read as if it had it. For the next key add a line: the key's dotted name in YAML, and this value,
 # which stays the same when the default in conf/ changes.
 ADDED_KEYS: dict[str, Any] = {
     "objective.score_loss": "squared_error",

@@ -1,7 +1,7 @@
 """The names that values of the configuration may have, one list each. Pure data."""
 
 # Of logger.wandb, what is no argument of wandb.init.
-WANDB_KEYS = ("artifacts", "table_rows", "patience_s")
+WANDB_KEYS = ("artifacts", "table_rows", "timeout_s")
 WANDB_ARTIFACTS = ("none", "light", "all")
 WANDB_MODES = ("auto", "online", "offline", "disabled", "shared")
 # The splits of the data that a judge can be measured on.
@@ -9,8 +9,8 @@ SPLITS = ("val", "test", "ood")
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 FIT_STAGES = ("stage1", "stage2")  # those that train a judge
-FALLBACKS = ("lowest", "middle", "highest")
-AUTO = "auto"  # of run.isolate and generation.backend
+FAILED_SCORES = ("lowest", "middle", "highest")
+AUTO = "auto"  # of run.subprocess_stages and generation.backend
 BACKENDS = (AUTO, "hf", "vllm", "openai_server")
 ADAPTER_KINDS = ("lora", "qlora", "full")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tract.data.steps import MicroBatch, StepTotals
-from tract.text.layout import Run, SequenceLayout, TokenKind, TokenTree
+from tract.text.layout import SegmentRun, SequenceLayout, TokenKind, TokenTree
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class JudgeBatch:
 
     input_ids: Tensor
     position_ids: Tensor
-    runs: tuple[Run, ...]
+    runs: tuple[SegmentRun, ...]
     read_positions: Tensor
     target_rows: Tensor
     target_ids: Tensor
@@ -66,7 +66,7 @@ class JudgeBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class TrainingItem:
     """A tokenised training item: one prompt with its continuations, (CoT, score) pairs and ratings.
 
     Attributes:
@@ -115,18 +115,18 @@ class MicroBatches(Dataset[JudgeBatch]):
         batch = collate(items, micro.totals, self._layout, self._supervised, share_prompts=self._share_prompts)
         return batch if micro.counts else replace(batch, counts=False, trained_tokens=0)
 
-    def item(self, index: int) -> Item:
+    def item(self, index: int) -> TrainingItem:
         """One tokenised item of this split."""
         record = self._tokens[int(self._rows[index])]
         cots = [np.asarray(cot, dtype=np.int64).tolist() for cot in record["cot_ids"]]
         scores = [int(score) for score in record["score_index"]]
         prompt_ids = np.asarray(record["prompt_ids"], dtype=np.int64).tolist()
         ratings = [int(score) for score in record["rating_index"]] if self._ratings else []
-        return Item(str(record["id"]), prompt_ids, list(zip(cots, scores, strict=True)), float(record["target"]), ratings)
+        return TrainingItem(str(record["id"]), prompt_ids, list(zip(cots, scores, strict=True)), float(record["target"]), ratings)
 
 
 def collate(
-    items: Sequence[Item], totals: StepTotals, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool
+    items: Sequence[TrainingItem], totals: StepTotals, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool
 ) -> JudgeBatch:
     """The tensors of a micro-batch.
 
@@ -179,13 +179,13 @@ def collate(
     )
 
 
-def _examples(item: Item) -> list[tuple[Sequence[int], int]]:
+def _examples(item: TrainingItem) -> list[tuple[Sequence[int], int]]:
     """(CoT, place of the score) of each continuation, with no CoT for a rating."""
     no_cot: Sequence[int] = ()
     return [*item.continuations, *((no_cot, score) for score in item.ratings)]
 
 
-def _alone(layout: SequenceLayout, item: Item, cot: Sequence[int], score: int) -> int:
+def _alone(layout: SequenceLayout, item: TrainingItem, cot: Sequence[int], score: int) -> int:
     """Tokens of an example that has a sequence of its own: prompt, CoT, cue, score, end of turn."""
     return len(item.prompt_ids) + len(cot) + len(layout.cue_ids) + len(layout.score_ids[score]) + 1
 

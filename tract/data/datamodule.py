@@ -28,7 +28,7 @@ class JudgeDataModule(L.LightningDataModule):
         layout: makes the token trees.
         supervised: the kinds of token under cross-entropy.
         share_prompts: whether the continuations of an item share its prompt.
-        items_per_step: items of an optimizer step. limits: of a micro-batch.
+        global_batch_size: items of an optimizer step. limits: of a micro-batch.
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
         ratings: whether scores without a CoT are trained on too; validation leaves them out, since it reads scores after CoTs.
@@ -48,7 +48,7 @@ class JudgeDataModule(L.LightningDataModule):
         supervised: frozenset[TokenKind],
         *,
         share_prompts: bool,
-        items_per_step: int,
+        global_batch_size: int,
         limits: Limits,
         seed: int,
         num_workers: int,
@@ -65,7 +65,7 @@ class JudgeDataModule(L.LightningDataModule):
             _Counts(tokens, layout, supervised, share_prompts=share_prompts, ratings=counted, rows=rows) for counted in (ratings, False)
         )
         self.train_sampler = StepSampler(
-            *counts.of(train_rows), items_per_step=items_per_step, limits=limits, seed=seed, ranks=ranks, rank=rank
+            *counts.of(train_rows), global_batch_size=global_batch_size, limits=limits, seed=seed, ranks=ranks, rank=rank
         )
         self.val_sampler = LengthSampler(*val_counts.of(val_rows), limits=limits, ranks=ranks, rank=rank)
 

@@ -26,7 +26,7 @@ class _Judgement:
     is_vote: bool = False
 
 
-class Gatherer:
+class AnnotationGrouper:
     """Sees the examples one after the other and says what is new in each.
 
     A rater judges a response once: the same rater with the same score and text again is a duplicate. Where no rater is named, the

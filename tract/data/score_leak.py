@@ -1,7 +1,7 @@
 """A guard that knows no wording: do the CoTs of a data set give their scores away?
 
-A CoT that states its score is met by copying, see ``tract.text.score_statement``. What its rules miss shows in the data set as a whole: the last
-tokens of the CoTs hold the text of their own score more often than that of a score taken from another row.
+A CoT that states its score is met by copying, see ``tract.text.score_statement``. What its rules miss shows in the data set as a whole: the
+last tokens of the CoTs hold the text of their own score more often than that of a score taken from another row.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Limits:
     tokens: int | None
     padded: bool = False
 
-    def hold(self, parts: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> bool:
+    def fits(self, parts: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> bool:
         """Whether each part keeps to the limits."""
         return all(len(part) <= 1 or self._holds_one(lengths[list(part)]) for part in parts)
 
@@ -82,7 +82,7 @@ def cut_step(lengths: NDArray[np.int64], parts: int, most: int | None = None) ->
     return sorted((sorted(part) for part in dealt), key=lambda part: -int(lengths[part].sum()))
 
 
-def deal(costs: Sequence[int], ranks: int) -> list[list[int]]:
+def partition(costs: Sequence[int], ranks: int) -> list[list[int]]:
     """Places of costs for each of some ranks, ascending; all ranks get about as much."""
     return cut_step(np.asarray(costs, dtype=np.int64), ranks)
 
@@ -98,7 +98,7 @@ class StepSampler(Sampler[MicroBatch]):
 
     Args:
         lengths: [n] tokens of each item. ce_tokens: [n] of them under cross-entropy. examples: [n] continuations of each item.
-        items_per_step: items of an optimizer step.
+        global_batch_size: items of an optimizer step.
         limits: of a micro-batch.
         seed: of the order.
         ranks: processes that share each step. rank: which of them this one is; all get about as many tokens at a time.
@@ -113,7 +113,7 @@ class StepSampler(Sampler[MicroBatch]):
         ce_tokens: ArrayLike,
         examples: ArrayLike,
         *,
-        items_per_step: int,
+        global_batch_size: int,
         limits: Limits,
         seed: int,
         ranks: int = 1,
@@ -122,37 +122,38 @@ class StepSampler(Sampler[MicroBatch]):
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.ce_tokens = np.asarray(ce_tokens, dtype=np.int64)
         self.examples = np.asarray(examples, dtype=np.int64)
-        if limits.items is not None and items_per_step % limits.items:
+        if limits.items is not None and global_batch_size % limits.items:
             raise ConfigError(
-                f"batch.items_per_step: {items_per_step} is not a multiple of batch.micro_batch_size={limits.items}; change one of them"
+                f"batch.global_batch_size: {global_batch_size} is not a multiple of "
+                f"batch.micro_batch_size={limits.items}; change one of them"
             )
-        if len(self.lengths) < items_per_step:
+        if len(self.lengths) < global_batch_size:
             raise ConfigError(
-                f"batch.items_per_step: {items_per_step} is more than the {len(self.lengths)} items of the training split; "
+                f"batch.global_batch_size: {global_batch_size} is more than the {len(self.lengths)} items of the training split; "
                 "lower it or give more data"
             )
-        self.items_per_step = items_per_step
+        self.global_batch_size = global_batch_size
         self.limits = limits
         self.seed = seed
         self.ranks, self.rank = ranks, rank
         self.epoch = 0
         self.start = 0  # micro-batches that the next iteration passes over, when a run is resumed
         # The longest step that there can be; where it fits, each step does.
-        self._longest = np.sort(self.lengths)[::-1][:items_per_step].copy()
+        self._longest = np.sort(self.lengths)[::-1][:global_batch_size].copy()
         self.micro_batches_per_step = self._micro_batches_per_step()
 
     def _micro_batches_per_step(self) -> int:
         """The fewest micro-batches of a rank with which the longest possible step keeps to the limits."""
-        most = math.ceil(self.items_per_step / self.ranks)
+        most = math.ceil(self.global_batch_size / self.ranks)
         for count in range(1, most):
-            if self.limits.hold(cut_step(self._longest, count * self.ranks, self._most(count)), self._longest):
+            if self.limits.fits(cut_step(self._longest, count * self.ranks, self._most(count)), self._longest):
                 return count
         return most
 
     def _most(self, count: int) -> int | None:
         """The most items of a part if a step has ``count`` micro-batches on each rank; more parts than needed may hold fewer."""
         room = None if self.limits.items is None else self.limits.items * count * self.ranks
-        return self.limits.items if room is not None and room >= self.items_per_step else None
+        return self.limits.items if room is not None and room >= self.global_batch_size else None
 
     def __len__(self) -> int:
         """Micro-batches of an epoch on this rank."""
@@ -161,7 +162,7 @@ class StepSampler(Sampler[MicroBatch]):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        return math.ceil(len(self.lengths) / self.items_per_step)
+        return math.ceil(len(self.lengths) / self.global_batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch; Lightning calls it."""
@@ -173,8 +174,8 @@ class StepSampler(Sampler[MicroBatch]):
         # Used up at once: a trainer may leave an iterator before its end, and the next epoch begins at its start.
         start, self.start = self.start, 0
         begun, skipped = divmod(start, self.micro_batches_per_step)
-        for first in range(begun * self.items_per_step, len(order), self.items_per_step):
-            step = order[first : first + self.items_per_step]
+        for first in range(begun * self.global_batch_size, len(order), self.global_batch_size):
+            step = order[first : first + self.global_batch_size]
             totals = StepTotals(int(self.ce_tokens[step].sum()), int(self.examples[step].sum()))
             shortest = int(np.argmin(self.lengths[step]))
             for part in self._cut(self.lengths[step])[skipped:]:
@@ -185,7 +186,7 @@ class StepSampler(Sampler[MicroBatch]):
         """This rank's micro-batches of a step, as places in it; the last ones are empty if there are more than items."""
         count = self.micro_batches_per_step * self.ranks
         parts = cut_step(lengths, count, self._most(self.micro_batches_per_step))
-        if not self.limits.hold(parts, lengths):
+        if not self.limits.fits(parts, lengths):
             # Dealing from the longest on may fail where it went well for longer items. Each item takes the place that the one of
             # its rank took in the longest possible step, so no part is longer than there.
             order = np.argsort(-lengths, kind="stable")
@@ -213,7 +214,7 @@ class LengthSampler(Sampler[MicroBatch]):
         self.ranks, self.rank = ranks, rank
         self._parts: list[list[int]] = []
         for item in np.argsort(-self.lengths, kind="stable").tolist():
-            if self._parts and limits.hold([[*self._parts[-1], item]], self.lengths):
+            if self._parts and limits.fits([[*self._parts[-1], item]], self.lengths):
                 self._parts[-1].append(item)
             else:
                 self._parts.append([item])

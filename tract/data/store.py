@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from tract.common import counts as in_words
 from tract.common.durable import sync_folder, sync_tree
 from tract.common.errors import ConfigError, DataError, TractError
-from tract.data.gathering import Gatherer
+from tract.data.gathering import AnnotationGrouper
 from tract.data.readers.fields import short_hash, shown
-from tract.data.readers.rows import Row, RowProblem
+from tract.data.readers.rows import RawRow, RowProblem
 from tract.data.records import FEATURES, from_record, to_record
 from tract.data.sources.feedback import how_stated, without_scores
 from tract.data.sources.prometheus import Source
@@ -202,7 +202,7 @@ def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
 def _write(folder: Path, source: Source, grid: ScoreGrid, on_bad_row: str, group_annotations: bool, cue: str | None) -> dict[str, Any]:
     """Writes ``examples.arrow`` and ``rejected.jsonl``; returns the counts."""
     stated: Counter[str] = Counter()
-    gatherer = Gatherer(group_annotations, *(getattr(source, name, False) for name in OF_SOURCE))
+    gatherer = AnnotationGrouper(group_annotations, *(getattr(source, name, False) for name in OF_SOURCE))
     rejections = _Rejections(folder / "rejected.jsonl", on_bad_row)
     with rejections:
         n_written = _write_arrow(folder / "rows.arrow", _valid_records(source, grid, cue, gatherer, rejections, stated))
@@ -246,7 +246,7 @@ class _Rejections:
     def __exit__(self, *exception: object) -> None:
         self._stream.close()
 
-    def add(self, row: Row, reason: str) -> None:
+    def add(self, row: RawRow, reason: str) -> None:
         if self._raise:
             raise DataError(f"{row.place}: {reason} (set data.on_bad_row=skip to leave such rows out)")
         self.first = self.first or f"{row.place}: {reason}"
@@ -271,7 +271,7 @@ def _beginning(data: object) -> str:
 
 
 def _valid_records(
-    source: Source, grid: ScoreGrid, cue: str | None, gatherer: Gatherer, rejections: _Rejections, stated: Counter[str]
+    source: Source, grid: ScoreGrid, cue: str | None, gatherer: AnnotationGrouper, rejections: _Rejections, stated: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     for row in source.rows():
         rejections.rows_read += 1

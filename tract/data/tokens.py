@@ -65,7 +65,7 @@ class TokenizeOptions:
     Attributes:
         prompt_budget: the most tokens of a prompt, see ``tract.inference.prompt_budget``; None for any number. It alone moves the wording.
         max_length: the most tokens of a sequence that is trained on: prompt, CoT, cue, score and end of turn; None for any number.
-        overlong: what becomes of a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
+        truncation: what becomes of a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
             holds for a sequence beyond ``max_length`` too, which is dropped otherwise.
         shorten: the fields to shorten, first one first.
         use_cot: whether the CoT stands in the sequence.
@@ -77,15 +77,15 @@ class TokenizeOptions:
 
     prompt_budget: int | None
     max_length: int | None
-    overlong: str
+    truncation: str
     shorten: tuple[str, ...]
     use_cot: bool
     unannotated: str
     ratings: bool
 
     def __post_init__(self) -> None:
-        if self.overlong not in OVERLONG_POLICIES:
-            raise ConfigError(f"data.overlong: {self.overlong!r} is not one of {', '.join(OVERLONG_POLICIES)}")
+        if self.truncation not in OVERLONG_POLICIES:
+            raise ConfigError(f"data.truncation: {self.truncation!r} is not one of {', '.join(OVERLONG_POLICIES)}")
         for field in self.shorten:
             if field not in SHORTENABLE:
                 raise ConfigError(f"data.shorten: {field!r} cannot be shortened; accepted are {', '.join(SHORTENABLE)}")
@@ -155,7 +155,7 @@ def tokenize(
     """Token ids of all examples of a store, from the cache if they were made before.
 
     Raises:
-        DataError: if an example is too long and ``options.overlong`` is "raise", or a prompt cannot be rendered.
+        DataError: if an example is too long and ``options.truncation`` is "raise", or a prompt cannot be rendered.
     """
     key_parts = [TOKENS_VERSION, store.fingerprint, layout.fingerprint, repr(template), repr(options)]
     worker = _Tokenizer(template, layout, options)
@@ -258,12 +258,12 @@ class _Tokenizer:
         ids, budget = self.layout.prompt_ids(prompt), self.options.prompt_budget
         if budget is None or len(ids) <= budget:
             return ids, "ok"
-        if self.options.overlong == "raise":
+        if self.options.truncation == "raise":
             raise DataError(
-                f"data.overlong: the prompt of example {example.id} has {len(ids)} tokens, but the model's context leaves {budget} beside "
-                "the longest CoT; lower generation.max_cot_tokens, or set data.overlong=shorten or data.overlong=drop"
+                f"data.truncation: the prompt of example {example.id} has {len(ids)} tokens, but the model's context leaves {budget} "
+                "beside the longest CoT; lower generation.max_cot_tokens, or set data.truncation=shorten or data.truncation=drop"
             )
-        if self.options.overlong == "shorten":
+        if self.options.truncation == "shorten":
             shorter = shortened(prompt, self.layout, budget, self.options.shorten)
             if shorter is not None:
                 return shorter, SHORTENED
@@ -274,9 +274,9 @@ class _Tokenizer:
         most = self.options.max_length
         if most is None or not prompt or prompt + behind <= most:
             return True
-        if self.options.overlong == "raise":
+        if self.options.truncation == "raise":
             raise DataError(
                 f"data.max_length: {most} tokens cannot hold example {example.id} (prompt {prompt} + CoT, cue and score {behind}); "
-                "raise it, or set data.overlong=drop to leave such examples out of training"
+                "raise it, or set data.truncation=drop to leave such examples out of training"
             )
         return False

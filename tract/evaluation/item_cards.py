@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.meanings import FINISH_MEANINGS, PROMPT_MEANINGS
 from tract.evaluation.plots import BenchmarkPlot
 from tract.evaluation.results import Array, Evaluation
@@ -110,7 +110,7 @@ def _agreement(rater_sd: float | None) -> str | None:
     return f"raters differ: sd {_points(rater_sd)}" if rater_sd > 0 else "raters agree"
 
 
-def _texts(item: Item) -> Iterator[tuple[str, str]]:
+def _texts(item: BenchmarkItem) -> Iterator[tuple[str, str]]:
     if item.instruction or item.response:
         yield "Instruction", item.instruction
         yield "Response", item.response
@@ -125,7 +125,7 @@ def _notes(found: WorstItem) -> Iterator[str]:
         yield f"{found.failed:.0%} of the draws failed and count with the declared score."
 
 
-def _rubric(item: Item) -> dict[str, Any] | None:
+def _rubric(item: BenchmarkItem) -> dict[str, Any] | None:
     rubric = item.rubric
     if rubric is None or not (rubric["criteria"] or any(rubric["descriptions"].values())):
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class BenchmarkItem:
     """A judged item of a benchmark.
 
     Attributes:

@@ -25,7 +25,7 @@ _LEAST_MASS = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Readout:
     """What a predictor reads of one judgement.
 
     Attributes:
@@ -60,35 +60,35 @@ class Predictor:
     """
 
     meaning: str
-    read: Callable[[Reading], float | None]
+    read: Callable[[Readout], float | None]
     without_cot: bool = False
     needs_text: bool = False
 
 
-def _rail(reading: Reading) -> float:
+def _rail(reading: Readout) -> float:
     return float((reading.probabilities * reading.values).sum())
 
 
-def _rail_normalized(reading: Reading) -> float | None:
+def _rail_normalized(reading: Readout) -> float | None:
     return _rail(reading) / reading.mass if reading.mass > _LEAST_MASS else None
 
 
-def _argmax(reading: Reading) -> float | None:
+def _argmax(reading: Readout) -> float | None:
     """The first of equals."""
     return float(reading.values[int(reading.probabilities.argmax())]) if reading.mass > _LEAST_MASS else None
 
 
-def _median(reading: Reading) -> float | None:
+def _median(reading: Readout) -> float | None:
     """The lowest score with at least half of the mass at or below it."""
     half = int(reading.probabilities.cumsum().searchsorted(reading.mass / 2))
     return float(reading.values[half]) if reading.mass > _LEAST_MASS else None
 
 
-def _decode_forced(reading: Reading) -> float | None:
+def _decode_forced(reading: Readout) -> float | None:
     return None if reading.forced is None else reading.grid.values[reading.forced]
 
 
-def _decode_free(reading: Reading) -> float | None:
+def _decode_free(reading: Readout) -> float | None:
     from tract.evaluation.parsing import parse_score  # its patterns take longer to compile than the names take to import
 
     return None if reading.text is None else parse_score(reading.text, reading.cue, reading.grid)
@@ -131,7 +131,7 @@ def meanings_of(names: Iterable[str]) -> dict[str, str]:
 def predictor_of(name: str, key: str = "evaluation.predictors") -> Predictor:
     """The predictor with a name: an entry of ``PREDICTORS``, or a function by its dotted path, ``my_predictors.upper_half``.
 
-    Such a function takes (probabilities [Y] float64, values [Y] float64), as in ``Reading`` after a CoT, and returns points, or None where
+    Such a function takes (probabilities [Y] float64, values [Y] float64), as in ``Readout`` after a CoT, and returns points, or None where
     it fails; the first line of its docstring is its meaning.
 
     Raises:

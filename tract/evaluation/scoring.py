@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tract.common.errors import DataError
-from tract.evaluation.items import Item
-from tract.evaluation.predictors import OF_COTS, PREDICTORS, Reading, predictor_of
+from tract.evaluation.items import BenchmarkItem
+from tract.evaluation.predictors import OF_COTS, PREDICTORS, Readout, predictor_of
 from tract.evaluation.results import Array, Scored
-from tract.inference.judgement import NO_COT, Judgement, no_distribution
+from tract.inference.judgement import DIRECT, Judgement, no_distribution
 from tract.text.score_grid import ScoreGrid
 
 # What a row of the predictions files is a reading of: the score behind a CoT, or right behind the prompt.
@@ -33,14 +33,14 @@ def score_of(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) ->
     return predictor_of(predictor).read(_reading(judgement, grid, cue))
 
 
-def _reading(judgement: Judgement, grid: ScoreGrid, cue: str) -> Reading:
+def _reading(judgement: Judgement, grid: ScoreGrid, cue: str) -> Readout:
     probabilities = np.asarray(judgement.probabilities, dtype=np.float64)
-    return Reading(probabilities, np.asarray(grid.values), judgement.forced, judgement.free_text, grid, cue)
+    return Readout(probabilities, np.asarray(grid.values), judgement.forced, judgement.free_text, grid, cue)
 
 
 def score_items(
     benchmark: str,
-    items: Sequence[Item],
+    items: Sequence[BenchmarkItem],
     judgements: Iterable[Judgement],
     predictors: Sequence[str],
     grid: ScoreGrid,
@@ -80,7 +80,7 @@ def _by_row(benchmark: str, judgements: Iterable[Judgement]) -> dict[int, list[J
     found: dict[int, list[Judgement]] = {}
     for judgement in judgements:
         if problem := no_distribution(judgement.probabilities):
-            about = "without a CoT" if judgement.sample == NO_COT else f"CoT {judgement.sample}"
+            about = "without a CoT" if judgement.sample == DIRECT else f"CoT {judgement.sample}"
             raise DataError(f"benchmark {benchmark}, item {judgement.id}, {about}: the probabilities are none: {problem}; judge it again")
         found.setdefault(judgement.row, []).append(judgement)
     return found
@@ -89,7 +89,7 @@ def _by_row(benchmark: str, judgements: Iterable[Judgement]) -> dict[int, list[J
 def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue: str, fallback: float) -> tuple[float, float, float]:
     """(score in points, share of failed draws, score mass) of one item under one predictor."""
     read = predictor_of(predictor)
-    chosen = [judgement for judgement in judgements if (judgement.sample == NO_COT) == read.without_cot]
+    chosen = [judgement for judgement in judgements if (judgement.sample == DIRECT) == read.without_cot]
     if not chosen:
         return fallback, 1.0, 0.0
     draws = [read.read(_reading(judgement, grid, cue)) for judgement in chosen]
@@ -98,7 +98,7 @@ def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue:
     return float(np.mean([fallback if draw is None else draw for draw in draws])), failed / len(draws), mass
 
 
-def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: str, grid: ScoreGrid, cue: str) -> Array:
+def draws_of(items: Sequence[BenchmarkItem], judgements: Iterable[Judgement], predictor: str, grid: ScoreGrid, cue: str) -> Array:
     """[n, S] points: the score of each item's CoTs by themselves; NaN where a draw failed or there is no such CoT.
 
     Args:
@@ -106,7 +106,7 @@ def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: 
     """
     by_row: dict[int, list[Judgement]] = {item.row: [] for item in items}
     for judgement in judgements:
-        if judgement.sample != NO_COT and judgement.row in by_row:
+        if judgement.sample != DIRECT and judgement.row in by_row:
             by_row[judgement.row].append(judgement)
     samples = max((len(found) for found in by_row.values()), default=0)
     draws, read = np.full((len(items), samples), np.nan), predictor_of(predictor)
@@ -118,7 +118,7 @@ def draws_of(items: Sequence[Item], judgements: Iterable[Judgement], predictor: 
 
 
 def prediction_rows(
-    benchmark: str, items: Sequence[Item], judgements: Iterable[Judgement], grid: ScoreGrid, cue: str
+    benchmark: str, items: Sequence[BenchmarkItem], judgements: Iterable[Judgement], grid: ScoreGrid, cue: str
 ) -> list[dict[str, Any]]:
     """One row per item and reading: texts, raters, distribution, scores, why the CoT ended.
 
@@ -158,8 +158,8 @@ _COLUMNS = (
 
 def _judgement_columns(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, Any]:
     return {
-        "reading": WITHOUT_COT if judgement.sample == NO_COT else WITH_COT,
-        "cot_index": None if judgement.sample == NO_COT else judgement.sample,
+        "reading": WITHOUT_COT if judgement.sample == DIRECT else WITH_COT,
+        "cot_index": None if judgement.sample == DIRECT else judgement.sample,
         "cot": judgement.cot,
         "cot_tokens": len(judgement.cot_ids),
         "finish": judgement.finish,

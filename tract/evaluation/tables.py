@@ -22,7 +22,7 @@ MOSTLY_FAILED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One judge read by one predictor; ``cells`` in the order of ``METRIC_LABELS``. Texts are as given, not escaped.
 
     ``failed``: more than half of the draws failed, so that the numbers are mostly those of the declared score.
@@ -58,20 +58,20 @@ def absent_on(evaluation: Evaluation, report: BenchmarkReport) -> list[str]:
     return [name for name, reports in evaluation.others if benchmark not in {other.scored.benchmark for other in reports}]
 
 
-def metric_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[list[Row]]:
+def metric_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[list[TableRow]]:
     """Rows of one benchmark in groups: one for each judge, then the baselines."""
     groups = [_rows(name, judge_report.metrics) for name, judge_report in judges_on(evaluation, report)]
     return [group for group in (*groups, _rows("baseline", report.baselines)) if group]
 
 
-def difference_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[Row]:
+def difference_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[TableRow]:
     """Paired differences on one benchmark, this judge minus the other one; empty without another judge."""
     return _rows(f"{evaluation.judge} minus {report.compared_to}", report.differences, difference=True)
 
 
-def _rows(judge: str, numbers: Mapping[str, Mapping[str, Estimate]], *, difference: bool = False) -> list[Row]:
+def _rows(judge: str, numbers: Mapping[str, Mapping[str, Estimate]], *, difference: bool = False) -> list[TableRow]:
     return [
-        Row(
+        TableRow(
             judge,
             predictor,
             tuple(cell(metrics.get(metric), metric, difference=difference) for metric in METRIC_LABELS),
@@ -150,7 +150,7 @@ def _verdict_blocks(verdict: Verdict, predictor: str) -> list[str]:
     return [title, "\n".join(sentences), *(["What to do next:", "\n".join(advice)] if advice else [])]
 
 
-def _markdown(rows: Iterable[Row], *, with_judge: bool) -> str:
+def _markdown(rows: Iterable[TableRow], *, with_judge: bool) -> str:
     texts = 2 if with_judge else 1
     table = [["judge", "predictor", *METRIC_LABELS.values()]]
     # An asterisk alone between blanks is no emphasis, so cells need no escape.

@@ -173,7 +173,7 @@ def _advice(report: BenchmarkReport, predictor: str, outcome: str) -> Iterator[s
         what = (
             "see how CoTs ended, and raise generation.max_cot_tokens" + _or_read_by(report, predictor, "rail")
             if predictor in _WRITTEN
-            else "see what became of the prompts, and set data.overlong=shorten or a model with a longer context where they were dropped"
+            else "see what became of the prompts, and set data.truncation=shorten or a model with a longer context where they were dropped"
         )
         yield f"{format_number(failures, 'failure_rate')} of the draws failed and count with the declared score: {what}"
     if predictor in _RAIL and mass is not None and mass < LOW_MASS:

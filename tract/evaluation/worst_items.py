@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.predictors import predictor_of
 from tract.evaluation.results import Scored
 from tract.evaluation.scoring import score_of
-from tract.inference.judgement import NO_COT, Judgement
+from tract.inference.judgement import DIRECT, Judgement
 from tract.text.score_grid import ScoreGrid
 
 MOST_ITEMS = 50
@@ -38,7 +38,7 @@ class WorstItem:
     """
 
     place: int
-    item: Item
+    item: BenchmarkItem
     prediction: float
     failed: float
     distribution: tuple[tuple[str, float], ...]
@@ -61,7 +61,7 @@ class WorstItems:
 
 
 def worst_items(
-    judge: str, scored: Scored, items: Sequence[Item], judgements: Iterable[Judgement], predictor: str, grid: ScoreGrid, cue: str
+    judge: str, scored: Scored, items: Sequence[BenchmarkItem], judgements: Iterable[Judgement], predictor: str, grid: ScoreGrid, cue: str
 ) -> WorstItems:
     """The items with the largest absolute error of a predictor: all of them, or the worst ``MOST_ITEMS``; of equals the first.
 
@@ -75,13 +75,13 @@ def worst_items(
     by_row: dict[int, list[Judgement]] = {}
     without_cot = predictor_of(predictor).without_cot
     for judgement in judgements:
-        if judgement.row in wanted and (judgement.sample == NO_COT) == without_cot:
+        if judgement.row in wanted and (judgement.sample == DIRECT) == without_cot:
             by_row.setdefault(judgement.row, []).append(judgement)
     found = []
     for place in worst:
         own = sorted(by_row.get(items[place].row, []), key=lambda judgement: judgement.sample)
         prediction, failed = float(scored.scores[predictor][place]), float(scored.failures[predictor][place])
-        cots = tuple(_read(judgement, predictor, grid, cue) for judgement in own if judgement.sample != NO_COT)
+        cots = tuple(_read(judgement, predictor, grid, cue) for judgement in own if judgement.sample != DIRECT)
         found.append(WorstItem(place, items[place], prediction, failed, _distribution(own, grid), cots))
     return WorstItems(scored.benchmark, judge, len(items), tuple(found))
 

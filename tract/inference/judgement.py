@@ -21,7 +21,7 @@ FINISHES = (CUE, SCORE, END, LENGTH, GIVEN, NONE)
 MOST_MASS = 1.01
 
 # The sample number of the judgement without a CoT.
-NO_COT = -1
+DIRECT = -1
 
 # The CoTs of a prompt that are given: (sample number, token ids).
 GivenCots = Sequence[tuple[int, Sequence[int]]]
@@ -42,7 +42,7 @@ class Judgement:
 
     Attributes:
         id, row: the example and its row in the token store.
-        sample: number of the CoT among those of the example; ``NO_COT`` for the reading right behind the prompt.
+        sample: number of the CoT among those of the example; ``DIRECT`` for the reading right behind the prompt.
         cot_ids: token ids of the CoT, cut before the cue or the first other statement of the score. cot: their text.
         finish: why the CoT ended, one of ``FINISHES``.
         probabilities: p(score | prompt, CoT, cue) for each score of the grid, from the full softmax.

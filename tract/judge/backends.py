@@ -164,7 +164,7 @@ def _number(value: object) -> bool:
 
 
 def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
-    from tract.inference.engines.server import ServerSettings, connect
+    from tract.inference.engines.server import EndpointSettings, connect
 
     if options.api not in APIS:
         raise ConfigError(f"api: {options.api!r} is not one of {', '.join(APIS)}")
@@ -173,7 +173,7 @@ def _server(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
     if options.base_url is None:
         raise ConfigError("base_url: backend='openai' needs the address of the server, e.g. base_url='http://localhost:8000/v1'")
     layout = files.layout
-    server = ServerSettings(
+    server = EndpointSettings(
         base_url=options.base_url,
         model=options.served_model,
         api=options.api,

@@ -11,8 +11,8 @@ from typing import Any
 
 from tract.inference.chat.engine import ChatEngine, chat_judgement
 from tract.inference.engines.engine import Engine, EngineRequests
-from tract.inference.judgement import NO_COT, Judgement
-from tract.judge.worker import END_S, ClosedError, Reading, Work
+from tract.inference.judgement import DIRECT, Judgement
+from tract.judge.worker import END_S, ClosedError, ReadoutConfig, Work
 
 # An engine finds a request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.
 _WAITING_SHARE = 8
@@ -22,15 +22,15 @@ Asking = Callable[[Work, int], Coroutine[Any, Any, Judgement]]
 
 def by_token_ids(engine: Engine, seed: int) -> Asking:
     """Asks an engine with token ids."""
-    requests: weakref.WeakKeyDictionary[Reading, EngineRequests] = weakref.WeakKeyDictionary()
+    requests: weakref.WeakKeyDictionary[ReadoutConfig, EngineRequests] = weakref.WeakKeyDictionary()
 
     async def ask(work: Work, sample: int) -> Judgement:
         reading = work.reading
         own = requests.get(reading)
         if own is None:
             own = requests[reading] = EngineRequests(engine, reading.layout, reading.sampling, seed)
-        if sample == NO_COT:
-            return await own.given(work.prompt, NO_COT, ())
+        if sample == DIRECT:
+            return await own.given(work.prompt, DIRECT, ())
         return await own.sampled(work.prompt, sample, reading.free)
 
     return ask
@@ -101,7 +101,7 @@ class _EngineState:
         """The judgements of a work; where one of its CoTs fails, the others are given up."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(work, sample)) for sample in (range(work.n_cot) if work.n_cot else (NO_COT,))]
+                tasks = [group.create_task(self._one(work, sample)) for sample in (range(work.n_cot) if work.n_cot else (DIRECT,))]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         return [task.result() for task in tasks]

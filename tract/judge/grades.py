@@ -11,7 +11,7 @@ import numpy as np
 
 from tract.evaluation.calibration import Calibration
 from tract.evaluation.scoring import predictions
-from tract.inference.judgement import END, LENGTH, NO_COT, Judgement
+from tract.inference.judgement import DIRECT, END, LENGTH, Judgement
 from tract.text.score_grid import ScoreGrid
 
 # Statuses of a grade and of each CoT, the worst last.
@@ -116,7 +116,7 @@ def grade_of(
     ordered = sorted(judgements, key=lambda judgement: judgement.sample)
     cots = tuple(_read(judgement, grid, cue, predictor, least_score_mass) for judgement in ordered)
     scores = [cot.score for cot in cots if cot.score is not None]
-    feedbacks = tuple(judgement.cot for judgement in ordered if judgement.sample != NO_COT)
+    feedbacks = tuple(judgement.cot for judgement in ordered if judgement.sample != DIRECT)
     grade = Grade(
         score=_mean(scores),
         status=max((cot.status for cot in cots), key=STATUSES.index),

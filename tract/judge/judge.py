@@ -27,7 +27,7 @@ from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.rendering import asked, ignored, labels_for
 from tract.judge.requests import GradeRequest, whole_number_as_text
-from tract.judge.worker import MOST_READINGS, ClosedError, Reading, Work, Worker, settle
+from tract.judge.worker import MOST_READINGS, ClosedError, ReadoutConfig, Work, Worker, settle
 from tract.text.schema import Rubric
 from tract.text.score_grid import ScoreGrid
 
@@ -59,7 +59,7 @@ class Judge(PrometheusMethods):
         self._pending = 0
         self._warned: set[str] = set()
         # By grid and sampling. Bounded: behind a server, rubrics with other scores may come without end.
-        self._readings: OrderedDict[tuple[tuple[str, ...], Sampling], Reading] = OrderedDict()
+        self._readings: OrderedDict[tuple[tuple[str, ...], Sampling], ReadoutConfig] = OrderedDict()
 
     @classmethod
     def from_pretrained(
@@ -296,7 +296,7 @@ class Judge(PrometheusMethods):
         prompt = Prompt(hashlib.sha256(repr(list(found.ids)).encode()).hexdigest()[:16], 0, found.ids)
         return Work(prompt, found.prompt, n_cot, reading), layout.grid, found.shortened
 
-    def _reading(self, rubric: Rubric | None, sampling: Sampling) -> Reading:
+    def _reading(self, rubric: Rubric | None, sampling: Sampling) -> ReadoutConfig:
         """How a request is read: with the judge's layout, or that of the rubric's own scores where the judge was trained on none.
 
         Raises:
@@ -308,7 +308,7 @@ class Judge(PrometheusMethods):
             reading = self._readings.get((labels, sampling))
             if reading is None:
                 layout = own if labels == own.grid.labels else with_grid(own, labels)
-                reading = self._readings[labels, sampling] = Reading(layout, sampling, self._free)
+                reading = self._readings[labels, sampling] = ReadoutConfig(layout, sampling, self._free)
                 if len(self._readings) > MOST_READINGS:
                     self._readings.popitem(last=False)
             self._readings.move_to_end((labels, sampling))

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tract.artifacts.exported_judge import NO_BASE, adapter_digest, exported_judge
-from tract.artifacts.fit_stages import FitStage
+from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
-from tract.artifacts.judge_location import ADAPTER, PACKAGE, SEED, locate_judge
+from tract.artifacts.judge_location import ADAPTER, BASE, PACKAGE, locate_judge
 from tract.artifacts.judge_settings import SETTINGS_FILE, BaseModel, JudgeSettings
 from tract.common.errors import ConfigError
 from tract.common.user_paths import expanded
@@ -253,7 +253,7 @@ class _Where:
 class _Found:
     """Settings, model, the folder of what belongs on it, and ``trained``: a fingerprint of what is there; empty where that is nothing.
 
-    ``named`` is what a run calls its seed LLM, which may be found in another place now.
+    ``named`` is what a run calls its base model, which may be found in another place now.
     """
 
     settings: JudgeSettings
@@ -269,8 +269,8 @@ class _Found:
 def _trained(where: _Where, base_model: str | None, choice: Choice) -> _Found | None:
     """The judge of an exported folder, on this disk or on the hub, or of a run; None where there are no settings of one."""
     location = locate_judge(where.spec, choice)
-    if location.kind == SEED:
-        raise ConfigError("judge: 'seed' is the seed LLM of a configuration, which evaluate.py knows; give its folder or hub id")
+    if location.kind == BASE:
+        raise ConfigError("judge: 'seed' is the base model of a configuration, which evaluate.py knows; give its folder or hub id")
     if location.fit is not None:
         return _of_run(location.fit, where, base_model)
     if location.kind == ADAPTER:
@@ -303,7 +303,7 @@ def _base_model(base: BaseModel, where: _Where, adapter: Path) -> ModelConfig:
         ) from error
 
 
-def _of_run(stage: FitStage, where: _Where, base_model: str | None) -> _Found:
+def _of_run(stage: FitFolder, where: _Where, base_model: str | None) -> _Found:
     from tract.judge.runs import judge_of_stage
 
     run = judge_of_stage(stage, trust_remote_code=where.trust_remote_code, cache=where.cache, base_model=base_model)

@@ -19,7 +19,7 @@ from torch import nn
 from tract.inference.hf.judge import Begin, HFJudge
 from tract.inference.hf.rows import hf_judge_of
 from tract.inference.judgement import Judgement
-from tract.judge.worker import END_S, ClosedError, Reading, Work
+from tract.judge.worker import END_S, ClosedError, ReadoutConfig, Work
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class LocalWorker:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._numbers = count()
-        self._judges: weakref.WeakKeyDictionary[Reading, HFJudge] = weakref.WeakKeyDictionary()
+        self._judges: weakref.WeakKeyDictionary[ReadoutConfig, HFJudge] = weakref.WeakKeyDictionary()
         _LIVE.add(self)
 
     def submit(self, work: Work) -> Future[list[Judgement]]:
@@ -100,7 +100,7 @@ class LocalWorker:
                         going = {0: self._waiting.popleft()} if self._waiting else {}
                 self._one_by_one(list(going.values()), error)
 
-    def _next(self, reading: Reading, going: dict[int, _Task], sampled: int) -> Begin | None:
+    def _next(self, reading: ReadoutConfig, going: dict[int, _Task], sampled: int) -> Begin | None:
         """What begins now: the first that wait, as long as they read alike, want as many CoTs and there is room."""
         if self._closed:
             raise ClosedError
@@ -121,7 +121,7 @@ class LocalWorker:
         n_cot = begun[0].work.n_cot
         return Begin([task.work.prompt for task in begun], n_cot, without_cot=n_cot == 0)
 
-    def _flow(self, begin: Callable[[int], Begin | None], reading: Reading, going: dict[int, _Task]) -> None:
+    def _flow(self, begin: Callable[[int], Begin | None], reading: ReadoutConfig, going: dict[int, _Task]) -> None:
         """Judges until nothing begins any more; ``going`` holds what is being made."""
         for made in self._judge_of(reading).flow(begin, free=reading.free):
             for judgement in made:
@@ -131,7 +131,7 @@ class LocalWorker:
                     del going[judgement.row]
                     task.future.set_result(task.made)
 
-    def _judge_of(self, reading: Reading) -> HFJudge:
+    def _judge_of(self, reading: ReadoutConfig) -> HFJudge:
         if reading not in self._judges:
             self._judges[reading] = hf_judge_of(self._model)(self._model, reading.layout, reading.sampling, self._seed, self._autocast)
         return self._judges[reading]

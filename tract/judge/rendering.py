@@ -18,7 +18,7 @@ from tract.text.truncation import shortened
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RenderedPrompt:
     """A prompt, as it is given to the model.
 
     Attributes:
@@ -32,7 +32,7 @@ class Asked:
     refusal: str | None = None
 
 
-def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings, sampling: Sampling) -> Asked:
+def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings, sampling: Sampling) -> RenderedPrompt:
     """The prompt of a request.
 
     Args:
@@ -42,15 +42,15 @@ def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings
     ids = layout.prompt_ids(prompt)
     reserve = tokens_behind(layout, sampling.max_cot_tokens)
     if settings.max_length is None or len(ids) <= (room := settings.max_length - reserve):
-        return Asked(prompt, ids)
+        return RenderedPrompt(prompt, ids)
     fitted = shortened(prompt, layout, room, settings.shorten) if settings.overlong == "shorten" else None
     if fitted is not None:
-        return Asked(prompt, fitted, shortened=True)
+        return RenderedPrompt(prompt, fitted, shortened=True)
     reason = (
         f"max_length: the prompt has {len(ids)} tokens; {settings.max_length} less {reserve} for CoT and score leave {room};"
         " raise max_length, lower max_cot_tokens, or set overlong='shorten'"
     )
-    return Asked(prompt, ids, refusal=reason)
+    return RenderedPrompt(prompt, ids, refusal=reason)
 
 
 def ignored(request: GradeRequest, settings: JudgeSettings) -> tuple[str, ...]:

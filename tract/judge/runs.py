@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tract.artifacts.fit_stages import FitStage
+from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
 from tract.artifacts.judge_location import HUB, locate_judge
 from tract.artifacts.judge_settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
@@ -43,10 +43,10 @@ class RunJudge:
 
     Attributes:
         settings: how it works; without metrics, see ``tract.apps.export.eval_metrics``.
-        model: the seed LLM. weights: folder with the trained adapter or weights. four_bit: whether the seed LLM was quantised (QLoRA).
-        seed: of the seed LLM's weights where they are made at random, and of the run.
+        model: the base model. weights: folder with the trained adapter or weights. four_bit: whether the base model was quantised (QLoRA).
+        seed: of the base model's weights where they are made at random, and of the run.
         tokenizer, layout: what it was trained with. fingerprint: changes when weights, tokenizer or layout do.
-        stage: where it was found. named: what the run calls its seed LLM, see ``tract.artifacts.judges.Judge``.
+        stage: where it was found. named: what the run calls its base model, see ``tract.artifacts.judges.Judge``.
     """
 
     settings: JudgeSettings
@@ -57,7 +57,7 @@ class RunJudge:
     tokenizer: Any
     layout: SequenceLayout
     fingerprint: str
-    stage: FitStage
+    stage: FitFolder
     named: str | None = None
 
 
@@ -79,7 +79,7 @@ def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any
 
 
 def judge_of_stage(
-    stage: FitStage,
+    stage: FitFolder,
     *,
     trust_remote_code: bool = False,
     cache: Path | None = None,
@@ -92,11 +92,11 @@ def judge_of_stage(
     A judge that was trained on finished prompts gets the template that fills them in, where its training data is at hand.
 
     Args:
-        stage: where it is. trust_remote_code: whether code that came with its seed LLM may run.
+        stage: where it is. trust_remote_code: whether code that came with its base model may run.
         cache: folder for unpacked GGUF files, None for none; examples of the training are looked for there too.
         data: rows as those that it was trained on, see ``training_rows``.
         name: what it is called; None for the run's name.
-        base_model: where its seed LLM is; None for where the run found it.
+        base_model: where its base model is; None for where the run found it.
 
     Raises:
         ConfigError, DataError: if its files are damaged, or it needs code that may not run.
@@ -131,7 +131,7 @@ def judge_of_stage(
     )
 
 
-def _settings(stage: FitStage, judge: Judge, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None) -> JudgeSettings:
+def _settings(stage: FitFolder, judge: Judge, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None) -> JudgeSettings:
     """How the judge of a stage works, as its run was configured.
 
     Raises:
@@ -150,7 +150,7 @@ def _settings(stage: FitStage, judge: Judge, manifest: Mapping[str, Any], config
         seed=judge.seed,
         # What bounds a prompt in all stages; ``data.max_length`` bounds what was trained on.
         max_length=context_of(judge.model),
-        overlong="shorten" if config["data"]["overlong"] == "shorten" else "refuse",
+        overlong="shorten" if config["data"]["truncation"] == "shorten" else "refuse",
         shorten=tuple(config["data"]["shorten"]),
         least_score_mass=LEAST_SCORE_MASS,
         dtype=judge.model.dtype,

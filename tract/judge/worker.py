@@ -23,7 +23,7 @@ END_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Reading:
+class ReadoutConfig:
     """How scores are read; works that share one are judged together. What is kept for one goes with its last user.
 
     Attributes:
@@ -42,7 +42,7 @@ class Work:
     prompt: Prompt
     text: PromptText
     n_cot: int
-    reading: Reading
+    reading: ReadoutConfig
 
     @property
     def expected(self) -> int:

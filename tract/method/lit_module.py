@@ -16,14 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tract.common.errors import TrainingError
 from tract.common.finite import largest, listed, not_finite
-from tract.common.ranks import gathered, here
+from tract.common.ranks import all_gather_object, rank_info
 from tract.data.batches import JudgeBatch
 from tract.method.objective import Objective, ObjectiveParts, loss_shares, objective_parts, score_loss_of
 from tract.method.predictors import score_pairs
 from tract.method.split_metrics import SplitMetrics
 from tract.models.packed_forward import log_probs_at
 from tract.models.sharding import Build, elements_of, own_share, shape_of
-from tract.models.tree_attention import TokenRuns
+from tract.models.tree_attention import PackedSegments
 from tract.text.score_grid import ScoreGrid, ScoreTrie
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class TractLitModule(L.LightningModule):
     as parts; lambda and the normalisation over the whole optimizer step are applied by ``objective``.
 
     Args:
-        build_model: makes the seed LLM with its adapter, see ``tract.models.sharding.Build``; called in ``configure_model``.
+        build_model: makes the base model with its adapter, see ``tract.models.sharding.Build``; called in ``configure_model``.
         trie: the decisions between the scores in this tokenizer.
         grid: the scores.
         objective: terms and weights.
@@ -89,7 +89,7 @@ class TractLitModule(L.LightningModule):
         self._random_state: dict[str, Tensor] | None = None  # of a checkpoint, until training starts
         self._evaluated = nn.ModuleDict({name: SplitMetrics(name) for name in ("val", "test")})
 
-    # The base weights come from the seed LLM again, so a checkpoint holds the trained ones alone.
+    # The base weights come from the base model again, so a checkpoint holds the trained ones alone.
     strict_loading = False
 
     def configure_model(self) -> None:
@@ -111,7 +111,7 @@ class TractLitModule(L.LightningModule):
             self.model,
             batch.input_ids,
             batch.position_ids,
-            TokenRuns(batch.runs),
+            PackedSegments(batch.runs),
             batch.read_positions,
             rows=torch.cat([batch.target_rows, reads.flatten()]),
             tokens=torch.cat([batch.target_ids, tokens.expand_as(reads).flatten()]),
@@ -211,7 +211,7 @@ class TractLitModule(L.LightningModule):
         """
         values = ", ".join(f"{key} {value.item():g}" for key, value in step.items() if not torch.isfinite(value))
         bad = [ids for ids, finite in zip(self._step_items, torch.isfinite(own).all(dim=1).tolist(), strict=False) if not finite]
-        named = gathered(([name for ids in self._step_items for name in ids], [name for ids in bad for name in ids]))
+        named = all_gather_object(([name for ids in self._step_items for name in ids], [name for ids in bad for name in ids]))
         everyone, suspects = ([name for rank in named for name in rank[place]] for place in (0, 1))
         among = f"; among these, not finite by themselves: {listed(suspects)}" if 0 < len(suspects) < len(everyone) else ""
         raise TrainingError(
@@ -237,14 +237,14 @@ class TractLitModule(L.LightningModule):
         if not bool(self._summed(bad.to(self.device))):
             self._sound_at = steps
             return
-        names = sorted({name.removeprefix("model.") for rank in gathered(not_finite(weights)) for name in rank})
+        names = sorted({name.removeprefix("model.") for rank in all_gather_object(not_finite(weights)) for name in rank})
         found = f"{self.stage}: {len(names)} weights are not finite, e.g. {listed(names, _NAMED_WEIGHTS)}"
         if self._sound_at < 0:
             raise TrainingError(
                 f"{found}, before the first step from here (optimizer step {steps + 1}); {self._last_checkpoint()}; look at the files of "
                 "model.name_or_path and of the judge that training starts from, and set trainer.precision=32-true if they are sound"
             )
-        items = [name for rank in gathered(self._last_items) for ids in rank for name in ids]
+        items = [name for rank in all_gather_object(self._last_items) for ids in rank for name in ids]
         raise TrainingError(
             f"{found}, behind optimizer step {steps}; they were finite behind step {self._sound_at}; the examples of step {steps} were "
             f"{listed(items)}; {self._last_checkpoint()}; lower optimizer.lr, or set trainer.precision=32-true and "
@@ -333,7 +333,7 @@ class TractLitModule(L.LightningModule):
         random_state = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random_state["cuda"] = torch.cuda.get_rng_state()
-        checkpoint["random_states"] = gathered(random_state)
+        checkpoint["random_states"] = all_gather_object(random_state)
         checkpoint["micro_batches_per_step"] = self.accumulate
         checkpoint["validation"] = {"at": self.validated_at, "metrics": self.validation_metrics}
 
@@ -360,7 +360,7 @@ class TractLitModule(L.LightningModule):
         if missing:
             raise TrainingError(f"checkpoint: lacks {len(missing)} trained weights, e.g. {min(missing)}; it belongs to another run")
         self.validated_at, self.validation_metrics = checkpoint["validation"]["at"], dict(checkpoint["validation"]["metrics"])
-        states, ranks = checkpoint["random_states"], here()
+        states, ranks = checkpoint["random_states"], rank_info()
         if len(states) == ranks.size:
             self._random_state = states[ranks.rank]
         else:

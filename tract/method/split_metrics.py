@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tract.common.ranks import gathered
+from tract.common.ranks import all_gather_object
 from tract.data.batches import JudgeBatch
 from tract.method.metrics import judge_metrics
 from tract.method.objective import ObjectiveParts
@@ -48,7 +48,7 @@ class SplitMetrics(nn.Module):
         """
         own = [torch.cat([torch.zeros(0), *(part.float().cpu() for part in kept)]) for kept in (self._predictions, self._targets)]
         sums = torch.stack([torch.zeros(5), *(part.float().cpu() for part in self._sums)]).sum(dim=0)
-        of_ranks = gathered((*own, sums, self._bad_items() if not torch.isfinite(torch.cat([own[0], sums])).all() else []))
+        of_ranks = all_gather_object((*own, sums, self._bad_items() if not torch.isfinite(torch.cat([own[0], sums])).all() else []))
         if bad := [name for rank in of_ranks for name in rank[3]]:
             return {}, bad
         predictions, targets = (torch.cat([rank[place] for rank in of_ranks]) for place in (0, 1))

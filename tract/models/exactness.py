@@ -2,7 +2,8 @@
 
 Two prompts with two continuations each run through the model packed behind each other, and each of the four sequences alone, as
 transformers calls it. Layers that mix tokens other than by attention (state-space, recurrent, convolution), and position biases, see
-neither runs nor positions: there a packed row is not exact, and each path becomes a row of its own (``tract.models.packed_forward.use_rows``).
+neither runs nor positions: there a packed row is not exact, and each path becomes a row of its own
+(``tract.models.packed_forward.use_rows``).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 
 from tract.models.packed_forward import log_probs_at, own_attention, plain_logits
 from tract.models.small_model import WINDOW, WINDOWS
-from tract.models.tree_attention import TokenRuns
-from tract.text.layout import Run
+from tract.models.tree_attention import PackedSegments
+from tract.text.layout import SegmentRun
 
 # Largest difference of a token's log-probability, in nats, that rounding makes of the same arithmetic in another order. A bfloat16 logit
 # between 16 and 32, as trained models have, is known to 0.125.
@@ -148,7 +149,7 @@ def looks_ahead(model: nn.Module) -> float:
 
 def _packed_log_probs(model: nn.Module, sequences: Sequences, device: torch.device) -> list[Tensor]:
     """For each whole sequence the log-probabilities of its tokens but the first."""
-    runs: list[Run] = []
+    runs: list[SegmentRun] = []
     ids: list[int] = []
     positions: list[int] = []
     places: list[list[int]] = []  # of the tokens of each whole sequence
@@ -158,7 +159,7 @@ def _packed_log_probs(model: nn.Module, sequences: Sequences, device: torch.devi
         positions += range(len(prompt))
         for number, own in enumerate(continuations):
             start = len(ids)
-            runs.append(Run(above[0], start + len(own), ()) if number == 0 else Run(start, start + len(own), (above,)))
+            runs.append(SegmentRun(above[0], start + len(own), ()) if number == 0 else SegmentRun(start, start + len(own), (above,)))
             places.append([*range(*above), *range(start, start + len(own))])
             ids += own
             positions += range(len(prompt), len(prompt) + len(own))
@@ -168,7 +169,7 @@ def _packed_log_probs(model: nn.Module, sequences: Sequences, device: torch.devi
         model,
         flat[None],
         torch.tensor([positions], device=device),
-        TokenRuns(runs),
+        PackedSegments(runs),
         torch.arange(len(ids), device=device),
         torch.tensor([before for before, _ in pairs], device=device),
         flat[torch.tensor([place for _, place in pairs], device=device)],

@@ -1,4 +1,4 @@
-"""Loading the seed LLM and its tokenizer, adapters, and saving: the only place that knows checkpoint formats."""
+"""Loading the base model and its tokenizer, adapters, and saving: the only place that knows checkpoint formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tract.common.errors import ConfigError
 from tract.common.finite import listed, not_finite
 from tract.common.masking import masked
 from tract.common.model_name import model_name
-from tract.common.safe_paths import inside
+from tract.common.safe_paths import resolve_within
 from tract.config.schema import AdapterConfig, ModelConfig, without_added_keys
 from tract.models.packed_forward import exact_attention, use_rows
 from tract.models.tree_attention import TREE
@@ -93,10 +93,10 @@ _BLOCKS, _BLOCK_BYTES = 64, 65536
 
 
 def model_fingerprint(cfg: ModelConfig, seed: int, *, leave_out: Collection[str] = (), named: str | None = None) -> str:
-    """SHA-256 (hex) over what decides a seed LLM's weights and tokenizer: its files, or its id and revision on the hub.
+    """SHA-256 (hex) over what decides a base model's weights and tokenizer: its files, or its id and revision on the hub.
 
     Args:
-        cfg: the seed LLM. seed: of randomly made weights. leave_out: names of files in its folder that move no number.
+        cfg: the base model. seed: of randomly made weights. leave_out: names of files in its folder that move no number.
         named: what the run calls it, where it is found in another place than when it was made; None for ``cfg.name_or_path``.
 
     Raises:
@@ -316,16 +316,16 @@ def load_model(
     adapter: AdapterConfig,
     *,
     seed: int,
-    start_from: Path | None = None,
+    init_from: Path | None = None,
     empty: bool = False,
     float32_adapter: bool = True,
     rows: bool = False,
 ) -> nn.Module:
-    """The seed LLM with its adapter; only what is trained requires gradients.
+    """The base model with its adapter; only what is trained requires gradients.
 
     Args:
-        cfg: the seed LLM. adapter: what is trained. seed: of the adapter's first weights.
-        start_from: folder of a trained judge whose adapter, or whose full weights, training goes on from.
+        cfg: the base model. adapter: what is trained. seed: of the adapter's first weights.
+        init_from: folder of a trained judge whose adapter, or whose full weights, training goes on from.
         empty: read no weights; the parameters are as the context around makes them, e.g. without memory.
         float32_adapter: keep adapters in float32 beside frozen weights of another dtype.
         rows: each sequence is a row of its own, since packing is not exact for this model (``tract.models.packed_forward.use_rows``).
@@ -333,8 +333,8 @@ def load_model(
     Raises:
         ConfigError: if the weights cannot be loaded or are not finite, or QLoRA lacks bitsandbytes.
     """
-    full_start = start_from is not None and adapter.kind == "full"
-    model = _seed_model(in_folder(cfg, start_from) if full_start and start_from else cfg, adapter, seed, empty=empty, rows=rows)
+    full_start = init_from is not None and adapter.kind == "full"
+    model = _seed_model(in_folder(cfg, init_from) if full_start and init_from else cfg, adapter, seed, empty=empty, rows=rows)
     # What adapter and model card name as their base: never a path of this machine's Python environment.
     model.name_or_path = model.config._name_or_path = model_name(cfg.name_or_path, cfg.package) if cfg.package else cfg.name_or_path
     if adapter.kind == "full":
@@ -344,14 +344,14 @@ def load_model(
     if adapter.kind == "qlora":
         model = _beside_four_bit(model, checkpointing=cfg.gradient_checkpointing)
     if adapter.kind in ("lora", "qlora"):
-        if start_from is None:
+        if init_from is None:
             model = _with_lora(model, _lora_config(model, adapter), seed, float32=float32_adapter)
         elif empty:
-            model = _with_lora(model, lora_config(start_from), seed, float32=float32_adapter)
+            model = _with_lora(model, lora_config(init_from), seed, float32=float32_adapter)
         else:
-            model = _with_trained_lora(model, start_from, trainable=True)
+            model = _with_trained_lora(model, init_from, trainable=True)
     if not empty:
-        check_finite(model, start_from)
+        check_finite(model, init_from)
     if rows:
         use_rows(model)
     model.config.use_cache = False
@@ -365,9 +365,9 @@ def load_judge(
     """A judge to sample and read from, in evaluation mode.
 
     Args:
-        cfg: the seed LLM. seed: of randomly made weights.
-        weights: folder with a trained adapter or full weights; None for the seed LLM itself.
-        four_bit: whether the seed LLM's weights are quantised, as they were in training (QLoRA). They are made on torch's default
+        cfg: the base model. seed: of randomly made weights.
+        weights: folder with a trained adapter or full weights; None for the base model itself.
+        four_bit: whether the base model's weights are quantised, as they were in training (QLoRA). They are made on torch's default
             device; without one on the first GPU, where there is one.
         merge_half: whether an adapter is added to weights in half precision too, as it is to those in float32. Their sum is rounded: in
             bfloat16 by up to a 512th of each weight, which may be more than the adapter adds to it (``generation.vllm.lora=merged``
@@ -428,7 +428,7 @@ def check_finite(model: nn.Module, folder: Path | None = None, *, dtype: torch.d
     """Refuses weights with NaN or infinity, which would give judgements or gradients that say nothing.
 
     Args:
-        folder: of the trained adapter or weights; None for the seed LLM. dtype: what they were converted to, if they were.
+        folder: of the trained adapter or weights; None for the base model. dtype: what they were converted to, if they were.
 
     Raises:
         ConfigError: naming the weights.
@@ -563,7 +563,7 @@ def save_judge(model: nn.Module, tokenizer: Any, folder: Path, weights: dict[str
 
     Args:
         model: says what is saved and how it is called; its own parameters may be spread over ranks.
-        tokenizer: of the seed LLM. folder: is written to.
+        tokenizer: of the base model. folder: is written to.
         weights: the trained parameters by their names in the model, whole; None for the model's own.
     """
     with _without_deepspeed(), _quiet_transformers():
@@ -593,7 +593,7 @@ def _save_adapter(model: PeftModel, weights: dict[str, Tensor] | None, folder: P
 
 
 def lora_config(folder: Path) -> LoraConfig:
-    """The configuration of a trained adapter. The base model that it names is never loaded: that is the configured seed LLM.
+    """The configuration of a trained adapter. The base model that it names is never loaded: that is the configured base model.
 
     Raises:
         ConfigError: if it cannot be read, is of another kind of PEFT, or makes PEFT import something.
@@ -620,7 +620,7 @@ def check_weights(cfg: ModelConfig, source: Checkpoint) -> None:
             names = content["weight_map"].values() if isinstance(content, dict) and "weight_map" in content else ()
         for name in names:
             # By its text alone: the files of the hub's own cache are links.
-            inside(folder, name, links=False)
+            resolve_within(folder, name, links=False)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tract.common.errors import ConfigError
 from tract.models.log_probs import chosen_log_probs
-from tract.models.tree_attention import LIVE, RUNS, TREE, LiveKeys, TokenRuns, visible_in
+from tract.models.tree_attention import LIVE, RUNS, TREE, LiveKeys, PackedSegments, visible_in
 from tract.text.layout import PathRows
 
 # Marks a model whose forward changes what the head returns (scales it, caps it).
@@ -25,7 +25,7 @@ _ROWS = "_tract_takes_rows"
 
 
 def log_probs_at(
-    model: nn.Module, input_ids: Tensor, position_ids: Tensor, runs: TokenRuns, positions: Tensor, rows: Tensor, tokens: Tensor
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor, runs: PackedSegments, positions: Tensor, rows: Tensor, tokens: Tensor
 ) -> Tensor:
     """Log-probabilities of chosen tokens at chosen positions of a packed row.
 
@@ -47,7 +47,7 @@ def _log_probs(
     model: nn.Module,
     input_ids: Tensor,
     position_ids: Tensor | None,
-    runs: TokenRuns | None,
+    runs: PackedSegments | None,
     positions: Tensor,
     rows: Tensor,
     tokens: Tensor,
@@ -81,7 +81,7 @@ def logits_at(
     position_ids: Tensor,
     positions: Tensor,
     *,
-    runs: TokenRuns | None = None,
+    runs: PackedSegments | None = None,
     live: LiveKeys | None = None,
 ) -> Tensor:
     """Logits at chosen positions; the LM head never sees the others.
@@ -108,7 +108,7 @@ def plain_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 
 def _logits(
-    model: nn.Module, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, runs: TokenRuns | None, live: LiveKeys | None
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, runs: PackedSegments | None, live: LiveKeys | None
 ) -> Tensor:
     handle = _head_of(model).register_forward_pre_hook(lambda _, args: (args[0].flatten(0, 1)[positions].unsqueeze(0), *args[1:]))
     try:
@@ -165,7 +165,7 @@ def _attend_by(model: nn.Module, name: str) -> None:
             config._attn_implementation = name  # type: ignore[union-attr]
 
 
-def _as_rows(input_ids: Tensor, positions: Tensor, runs: TokenRuns) -> tuple[Tensor, Tensor]:
+def _as_rows(input_ids: Tensor, positions: Tensor, runs: PackedSegments) -> tuple[Tensor, Tensor]:
     """([R, L], [N]): each path of a packed row, [1, T], as a row, and the places of its positions, [N], in R * L.
 
     Shorter paths are filled up behind their end, which no causal model sees.
@@ -185,7 +185,9 @@ def _head_of(model: nn.Module) -> Any:
     return model.get_output_embeddings()  # type: ignore[operator]
 
 
-def _call(model: nn.Module, input_ids: Tensor, position_ids: Tensor | None, runs: TokenRuns | None, live: LiveKeys | None = None) -> Tensor:
+def _call(
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor | None, runs: PackedSegments | None, live: LiveKeys | None = None
+) -> Tensor:
     """The model's ``logits``, whatever its head made of them; without positions, rows as they are."""
     if position_ids is None:
         return plain_logits(model, input_ids)
@@ -205,7 +207,7 @@ def _call(model: nn.Module, input_ids: Tensor, position_ids: Tensor | None, runs
     return logits
 
 
-def _masks(config: Any, runs: TokenRuns, position_ids: Tensor, dtype: torch.dtype) -> Callable[[int | None, int | None], Any]:
+def _masks(config: Any, runs: PackedSegments, position_ids: Tensor, dtype: torch.dtype) -> Callable[[int | None, int | None], Any]:
     """Makes masks of all pairs of tokens from a window and a chunk: for attention that knows no runs."""
     seen = visible_in(runs.runs, position_ids.shape[1], position_ids.device)
     own, other = position_ids[0, :, None], position_ids[0]  # both count along each token's own path

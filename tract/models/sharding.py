@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tract.common.ranks import here
+from tract.common.ranks import rank_info
 
 # Makes the model: build() with its weights; build(empty=True) the same one with parameters as the context around makes them;
 # float32_adapter=False leaves an adapter's dtype alone.
@@ -50,7 +50,7 @@ def create_zero3(build: Build, sharded: AbstractContextManager[Any]) -> nn.Modul
     """
     import deepspeed
 
-    source = build() if here().is_first else None
+    source = build() if rank_info().is_first else None
     weights = dict(source.named_parameters()) if source is not None else {}
     with sharded:
         model = build(empty=True, float32_adapter=False)
@@ -78,7 +78,7 @@ def create_fsdp(build: Build, mesh: Any, policy: Any, device: torch.device, *, o
     from accelerate import init_empty_weights
     from torch.distributed.fsdp import fully_shard
 
-    source = build() if here().is_first else None
+    source = build() if rank_info().is_first else None
     with init_empty_weights(include_buffers=False):  # buffers hold what no file has, e.g. rotary frequencies
         model = build(empty=True)
     tie_weights(model)
@@ -154,7 +154,7 @@ def whole_weights(model: nn.Module, *, trained: bool = True) -> dict[str, Tensor
 
 
 def _whole(parameter: nn.Parameter) -> Tensor | None:
-    first = here().is_first
+    first = rank_info().is_first
     if hasattr(parameter, "ds_id"):
         import deepspeed
 

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tract.text.layout import Run
+from tract.text.layout import SegmentRun
 
 TREE = "tree"
 # Names of the arguments that reach the attention through the model's forward.
@@ -53,7 +53,7 @@ class LiveKeys(Protocol):
         ...
 
 
-class TokenRuns:
+class PackedSegments:
     """The runs of a packed row of T tokens, with what all layers share.
 
     Args:
@@ -61,16 +61,17 @@ class TokenRuns:
         keep: whether each layer's keys and values are kept in ``kept``, by the number of the layer.
     """
 
-    def __init__(self, runs: Sequence[Run], *, keep: bool = False) -> None:
+    def __init__(self, runs: Sequence[SegmentRun], *, keep: bool = False) -> None:
         self.runs = tuple(runs)
         self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
         self.used = False
-        cuts = sorted({0, *(run.end for run in runs), *(place for run in runs for stretch in run.above for place in stretch)})
+        cuts = sorted({0, *(run.end for run in runs), *(place for run in runs for stretch in run.ancestors for place in stretch)})
         self._sizes = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
         place = {cut: number for number, cut in enumerate(cuts)}
         # For each run the pieces of the keys that it sees, in the order of their positions.
         self._pieces = [
-            [piece for start, end in (*run.above, (run.start, run.end)) for piece in range(place[start], place[end])] for run in self.runs
+            [piece for start, end in (*run.ancestors, (run.start, run.end)) for piece in range(place[start], place[end])]
+            for run in self.runs
         ]
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
@@ -154,7 +155,7 @@ def tree_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer; [B, Hq, T, D], [B, Hkv, T, D], [B, Hkv, T, Dv] -> [B, T, Hq, Dv]."""
-    runs: TokenRuns | None = kwargs.pop(RUNS, None)
+    runs: PackedSegments | None = kwargs.pop(RUNS, None)
     live: LiveKeys | None = kwargs.pop(LIVE, None)
     if runs is None and live is None:
         return _plain_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
@@ -212,11 +213,11 @@ AttentionInterface.register(TREE, tree_attention)
 AttentionMaskInterface.register(TREE, sdpa_mask)
 
 
-def visible_in(runs: Sequence[Run], size: int, device: torch.device | None = None) -> Tensor:
+def visible_in(runs: Sequence[SegmentRun], size: int, device: torch.device | None = None) -> Tensor:
     """[T, T] bool, True where a token (first axis) sees another one: for attention that takes masks."""
     seen = torch.zeros(size, size, dtype=torch.bool, device=device)
     for run in runs:
-        for start, end in run.above:
+        for start, end in run.ancestors:
             seen[run.start : run.end, start:end] = True
         seen[run.start : run.end, run.start : run.end] = True
     return seen.tril_()

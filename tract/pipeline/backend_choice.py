@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, open_dict
 
-from tract.artifacts.judge_location import SEED
+from tract.artifacts.judge_location import BASE
 from tract.artifacts.judges import find_judge
 from tract.common.errors import ConfigError, TractError
 from tract.config.devices import vllm_does_not_fit, vllm_is_missing
@@ -104,7 +104,7 @@ def _content(file: Path) -> Mapping[str, Any]:
 def _four_bit(cfg: Config) -> str | None:
     """The judge among those that are given which vLLM does not serve; one that cannot be opened is refused where it is used."""
     for key, spec in (("judge", cfg.judge), ("compare_to", cfg.compare_to)):
-        if spec is None or spec in (SEED, "stage1"):
+        if spec is None or spec in (BASE, "stage1"):
             continue
         try:
             judge = find_judge(spec, cfg)

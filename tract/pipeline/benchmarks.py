@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tract.artifacts.judges import seed_layout
+from tract.artifacts.judges import base_layout
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
 from tract.data.readers.formats import ACCEPTED, format_of
@@ -89,7 +89,7 @@ def check_benchmarks(cfg: Config) -> None:
     Raises:
         ConfigError, DataError: as ``find_benchmarks``, or if a prompt cannot be made of an example.
     """
-    _, layout, template = seed_layout(cfg)
+    _, layout, template = base_layout(cfg)
     for benchmark in find_benchmarks(cfg, layout.grid):
         worded_for(cfg, template).render(benchmark.store.example(benchmark.rows[0]), layout.grid)
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from tract.artifacts.judge_location import SEED
+from tract.artifacts.judge_location import BASE
 from tract.common.command_line import script_words
 from tract.config.schema import Config
 
@@ -96,7 +96,7 @@ def _changed(cfg: Config) -> str | None:
 
 def _compared(cfg: Config) -> str:
     """The judge to compare with, as given; stage 1 is none of an evaluation."""
-    return override("compare_to", cfg.compare_to if cfg.compare_to not in (None, "stage1") else SEED)
+    return override("compare_to", cfg.compare_to if cfg.compare_to not in (None, "stage1") else BASE)
 
 
 def is_job() -> bool:

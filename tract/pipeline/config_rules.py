@@ -22,7 +22,7 @@ from tract.config.vocabulary import (
     AUTO,
     BACKENDS,
     DTYPES,
-    FALLBACKS,
+    FAILED_SCORES,
     MONITORS,
     PATHS,
     PRECISIONS,
@@ -98,8 +98,8 @@ def field_problems(cfg: Config) -> Iterator[str]:
 def _blank_problems(cfg: Config) -> Iterator[str]:
     """Paths and names without a character, as a shell makes them of a variable that is not set."""
     accepted = {
-        "judge": "give a run folder, a Hugging Face model (id or folder), or seed for the seed LLM itself",
-        "compare_to": "give seed, stage1, a run folder, a Hugging Face model, or null for none",
+        "judge": "give a run folder, a Hugging Face model (id or folder), or base for the base model itself",
+        "compare_to": "give base, stage1, a run folder, a Hugging Face model, or null for none",
     }
     for key in PATHS:
         value: Any = asdict(cfg)
@@ -116,20 +116,20 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
         ("model.dtype", cfg.model.dtype, DTYPES),
         ("data.on_bad_row", cfg.data.on_bad_row, ("raise", "skip")),
         ("data.on_score_leak", cfg.data.on_score_leak, ("raise", "warn")),
-        ("data.overlong", cfg.data.overlong, ("drop", "shorten", "raise")),
-        ("train.export", cfg.train.export, ("best", "last")),
+        ("data.truncation", cfg.data.truncation, ("drop", "shorten", "raise")),
+        ("train.keep_weights", cfg.train.keep_weights, ("best", "last")),
         ("train.monitor", cfg.train.monitor, MONITORS),
         ("train.monitor_mode", cfg.train.monitor_mode, ("min", "max")),
         ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
-        ("run.isolate", str(cfg.run.isolate).lower(), (AUTO, "true", "false")),
+        ("run.subprocess_stages", str(cfg.run.subprocess_stages).lower(), (AUTO, "true", "false")),
         ("run.when_locked", cfg.run.when_locked, ("wait", "refuse")),
         ("run.on_code_change", cfg.run.on_code_change, ("redo", "reuse")),
         ("run.on_version_change", cfg.run.on_version_change, ("reuse", "redo")),
-        ("stage2.start_from", cfg.stage2.start_from, ("seed", "stage1")),
+        ("stage2.init_from", cfg.stage2.init_from, ("base", "stage1")),
         ("stage2.cots", cfg.stage2.cots, ("self", "mixed")),
         ("evaluation.prompt", cfg.evaluation.prompt, ("own", "finished")),
         ("evaluation.target", cfg.evaluation.target, ("true", "annotated")),
-        ("evaluation.fallback", cfg.evaluation.fallback, FALLBACKS),
+        ("evaluation.failed_score", cfg.evaluation.failed_score, FAILED_SCORES),
         ("evaluation.main_predictor", cfg.evaluation.main_predictor, (*PREDICTORS, *(p for p in cfg.evaluation.predictors if "." in p))),
         ("generation.backend", cfg.generation.backend, BACKENDS),
         ("generation.vllm.lora", cfg.generation.vllm.lora, ("served", "merged")),
@@ -145,9 +145,9 @@ def _range_problems(cfg: Config) -> Iterator[str]:
     for key, number, least in [
         ("seed", cfg.seed, 0),
         ("adapter.rank", cfg.adapter.rank, 1),
-        ("batch.items_per_step", cfg.batch.items_per_step, 1),
+        ("batch.global_batch_size", cfg.batch.global_batch_size, 1),
         ("batch.micro_batch_size", cfg.batch.micro_batch_size, 1),
-        ("batch.micro_batch_tokens", cfg.batch.micro_batch_tokens, 1),
+        ("batch.max_tokens_per_micro_batch", cfg.batch.max_tokens_per_micro_batch, 1),
         ("train.max_epochs", cfg.train.max_epochs, 1),
         ("train.validate_every_steps", cfg.train.validate_every_steps, 1),
         ("train.checkpoint_every_steps", cfg.train.checkpoint_every_steps, 1),
@@ -207,22 +207,24 @@ def _date_problems(cfg: Config) -> Iterator[str]:
 
 def _training_problems(cfg: Config) -> Iterator[str]:
     batch, train, schedule = cfg.batch, cfg.train, cfg.scheduler
-    if batch.items_per_step >= 1 and (batch.micro_batch_size or 0) >= 1 and batch.items_per_step % (batch.micro_batch_size or 1):
+    if batch.global_batch_size >= 1 and (batch.micro_batch_size or 0) >= 1 and batch.global_batch_size % (batch.micro_batch_size or 1):
         yield (
-            f"batch.items_per_step: {batch.items_per_step} is not a multiple of batch.micro_batch_size={batch.micro_batch_size}; "
+            f"batch.global_batch_size: {batch.global_batch_size} is not a multiple of batch.micro_batch_size={batch.micro_batch_size}; "
             "change one of them"
         )
-    if cfg.objective.score_loss_scaling == "micro_batch" and (batch.micro_batch_size is None or batch.micro_batch_tokens is not None):
+    if cfg.objective.score_loss_scaling == "micro_batch" and (
+        batch.micro_batch_size is None or batch.max_tokens_per_micro_batch is not None
+    ):
         yield (
             "objective.score_loss_scaling: 'micro_batch' divides by the items of a micro-batch, which must be fixed; set "
-            "batch.micro_batch_size, and batch.micro_batch_tokens=null"
+            "batch.micro_batch_size, and batch.max_tokens_per_micro_batch=null"
         )
     if train.max_steps != -1 and train.max_steps < 1:
         yield f"train.max_steps: {train.max_steps} is neither -1 (no limit) nor >= 1"
     if train.gradient_clip_norm is not None and not train.gradient_clip_norm > 0:
         yield f"train.gradient_clip_norm: {train.gradient_clip_norm} is not a number > 0; null turns clipping off"
-    if train.export == "best" and cfg.data.val_fraction == 0:
-        yield "train.export: 'best' needs a validation split; set data.val_fraction above 0 or train.export=last"
+    if train.keep_weights == "best" and cfg.data.val_fraction == 0:
+        yield "train.keep_weights: 'best' needs a validation split; set data.val_fraction above 0 or train.keep_weights=last"
     if train.monitor == "val/ce" and cfg.objective.ce_weight == 0:
         yield "train.monitor: 'val/ce' is not computed with objective.ce_weight=0; choose another, e.g. val/rmse"
     warmups = [schedule.warmup_steps, schedule.warmup_fraction]
@@ -347,13 +349,13 @@ def _target_problems(cfg: Config) -> Iterator[str]:
 def _wandb_problems(node: Mapping[str, Any]) -> Iterator[str]:
     if absent := [name for name in (*WANDB_KEYS, "mode") if name not in node]:
         yield f"logger.wandb: the keys {', '.join(absent)} are missing; start from logger=wandb, and logger.wandb=null for none"
-    rows, patience = node.get("table_rows", 0), node.get("patience_s", 1)
+    rows, patience = node.get("table_rows", 0), node.get("timeout_s", 1)
     if node.get("artifacts", "none") not in WANDB_ARTIFACTS:
         yield f"logger.wandb.artifacts: {node['artifacts']!r} is not one of {', '.join(WANDB_ARTIFACTS)}"
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
         yield f"logger.wandb.table_rows: {rows!r} is not a whole number >= 0"
     if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
-        yield f"logger.wandb.patience_s: {patience!r} is not a number > 0"
+        yield f"logger.wandb.timeout_s: {patience!r} is not a number > 0"
     if node.get("mode", "auto") not in WANDB_MODES:
         yield f"logger.wandb.mode: {node['mode']!r} is not one of {', '.join(WANDB_MODES)}"
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract.common import signals as interruption
 from tract.common.command_line import SUBCOMMANDS, given_command, given_program, install_command
-from tract.common.errors import Told, TractError
+from tract.common.errors import ReportedExit, TractError
 from tract.common.masking import masked_text
 from tract.common.near_names import did_you_mean, near_names
 from tract.common.user_paths import expanded
@@ -331,4 +331,4 @@ def _fail(message: str) -> NoReturn:
         sys.stdout.flush()
     line = masked_text(" ".join(message.split()))
     sys.stderr.write(f"error: {line}\n")
-    raise Told(2, line)
+    raise ReportedExit(2, line)

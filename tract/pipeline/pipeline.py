@@ -1,8 +1,8 @@
 """The pipeline: stage 1, CoT generation, stage 2, prediction, evaluation; complete stages are reused, heavy ones run apart on GPUs.
 
-    stage1   -> adapter or weights          from the seed LLM and annotated CoTs
+    stage1   -> adapter or weights          from the base model and annotated CoTs
     generate -> cots.parquet                from stage1 (or the judge that is given)
-    stage2   -> adapter or weights          from the seed LLM and generated CoTs
+    stage2   -> adapter or weights          from the base model and generated CoTs
     predict  -> judgements                  from the last fit stage (or the judge that is given), and the judge compared to
     evaluate -> metrics, tables, report     from predictions
 
@@ -25,7 +25,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tract.artifacts.judge_location import SEED
+from tract.artifacts.judge_location import BASE
 from tract.artifacts.judges import find_judge, with_exact_judges
 from tract.artifacts.products import Product, open_product
 from tract.artifacts.run_folder import StageFolder
@@ -51,7 +51,7 @@ _CHANGEABLE = ("objective", "optimizer", "scheduler", "batch", "train")
 
 
 @dataclass(frozen=True)
-class Task:
+class StageTask:
     """A stage to run, in words that another process understands.
 
     Attributes:
@@ -109,7 +109,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
                 products[name] = _evaluate(cfg, resolved, products)
                 continue
             inputs = _inputs(name, cfg, products)
-            products[name] = _obtain(Task(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
+            products[name] = _obtain(StageTask(name, inputs, _forced(name, cfg)), resolved, wanted=_wanted(name, cfg))
     _tell_offline(cfg, products)
     return products
 
@@ -156,7 +156,7 @@ def _complete_products(cfg: Config, resolved: DictConfig, plan: list[str]) -> di
     """The products before stage 2 that are there already and would be used."""
     found: dict[str, Product] = {}
     for name in plan[: plan.index("stage2")]:
-        folder = folder_of(build_stage(Task(name, _inputs(name, cfg, found), False), resolved), cfg, force=False)
+        folder = folder_of(build_stage(StageTask(name, _inputs(name, cfg, found), False), resolved), cfg, force=False)
         if _forced(name, cfg) or not folder.is_complete or outdated(folder, cfg):
             break
         found[name] = open_product(folder.path)
@@ -183,9 +183,9 @@ def _check_models(cfg: Config, plan: list[str]) -> None:
     from tract.inference.hf.sequences import path_of
 
     here = cfg.generation.backend in ("hf", AUTO) and any(name in plan for name in ("generate", "predict"))
-    if any(name in plan for name in FIT_STAGES) or (here and cfg.judge in (None, SEED)):
+    if any(name in plan for name in FIT_STAGES) or (here and cfg.judge in (None, BASE)):
         path_of(cfg.model)
-    others = [spec for spec in (cfg.judge, cfg.compare_to if "evaluate" in plan else None) if spec not in (None, SEED, "stage1")]
+    others = [spec for spec in (cfg.judge, cfg.compare_to if "evaluate" in plan else None) if spec not in (None, BASE, "stage1")]
     for spec in others if here else ():
         path_of(find_judge(str(spec), cfg).model)
 
@@ -217,7 +217,7 @@ def _parents(name: str, cfg: Config, own: tuple[str, ...]) -> list[str]:
         fits = [stage for stage in own if stage in FIT_STAGES and (cfg.judge is None or (stage == "stage2" and _wanted(stage, cfg)))]
         return fits[-1:]
     needs = {"generate": ["stage1"], "stage2": ["generate"], "evaluate": ["predict"]}.get(name, [])
-    if name == "stage2" and cfg.stage2.start_from == "stage1":
+    if name == "stage2" and cfg.stage2.init_from == "stage1":
         needs = [*needs, "stage1"]
     return [stage for stage in needs if stage != "stage1" or cfg.judge is None]
 
@@ -232,19 +232,19 @@ def _inputs(name: str, cfg: Config, products: Mapping[str, Product]) -> dict[str
     if name == "generate":
         return {"judge": cfg.judge or str(products["stage1"].path)}
     if name == "stage2":
-        start = {} if cfg.stage2.start_from == SEED else {"start": cfg.judge or str(products["stage1"].path)}
+        start = {} if cfg.stage2.init_from == BASE else {"start": cfg.judge or str(products["stage1"].path)}
         return {"generated": str(products["generate"].path), **start}
     return {"judge": _judged(cfg, products)}
 
 
 def _judged(cfg: Config, products: Mapping[str, Product]) -> str:
-    """The judge to evaluate: of the last fit stage, else the one that is given, else the seed LLM."""
+    """The judge to evaluate: of the last fit stage, else the one that is given, else the base model."""
     fits = [stage for stage in FIT_STAGES if stage in products and (stage == "stage2" or cfg.judge is None)]
     own = STAGES if cfg.judge is not None else tuple(cfg.pipeline)
     last = _parents("final", cfg, own)
     if last and last[0] in fits:
         return str(products[last[0]].path)
-    return cfg.judge or SEED
+    return cfg.judge or BASE
 
 
 def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -> Product:
@@ -254,13 +254,13 @@ def _evaluate(cfg: Config, resolved: DictConfig, products: dict[str, Product]) -
     other = None
     if cfg.compare_to is not None:
         spec = cfg.compare_to if cfg.compare_to != "stage1" or "stage1" not in products else str(products["stage1"].path)
-        task = Task("predict", {"judge": spec}, _forced("predict", cfg), compared=True)
-        # The judge itself, where the seed LLM is evaluated and compared to.
+        task = StageTask("predict", {"judge": spec}, _forced("predict", cfg), compared=True)
+        # The judge itself, where the base model is evaluated and compared to.
         if spec != _judged(cfg, products):
             other = _obtain(task, resolved, wanted=_wanted("predict", cfg))
             check_comparable(products["predict"], other)
     inputs = {"predicted": str(products["predict"].path), **({"other": str(other.path)} if other else {})}
-    product = _obtain(Task("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
+    product = _obtain(StageTask("evaluate", inputs, _forced("evaluate", cfg)), resolved, wanted=True)
     log.info("results:\n\n%s\n\n  report: %s", read_short_table(product), product.path / REPORT_FILE)
     if any(stage in products for stage in FIT_STAGES) and not is_job():
         log.info("what to try next:\n%s", "\n".join(f"  {command}" for command in next_commands(cfg, _judged(cfg, products))))
@@ -282,7 +282,7 @@ def stage_config(resolved: DictConfig, stage: str) -> DictConfig:
     return changed
 
 
-def build_stage(task: Task, resolved: DictConfig) -> Stage:
+def build_stage(task: StageTask, resolved: DictConfig) -> Stage:
     """The stage of a task, of a configuration that ``run_pipeline`` has checked; nothing heavy is loaded.
 
     Raises:
@@ -313,7 +313,7 @@ def build_stage(task: Task, resolved: DictConfig) -> Stage:
 
 def stage_modules(stage: str) -> list[str]:
     """All modules of the package that a stage may import."""
-    return list(code_digests("tract.pipeline.stages.fit" if stage in FIT_STAGES else f"tract.pipeline.{stage}", immaterial=()))
+    return list(code_digests("tract.pipeline.stages.fit" if stage in FIT_STAGES else f"tract.pipeline.{stage}", ignored_fields=()))
 
 
 def _check_stage2(resolved: DictConfig) -> None:
@@ -330,7 +330,7 @@ def _free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _obtain(task: Task, resolved: DictConfig, *, wanted: bool) -> Product:
+def _obtain(task: StageTask, resolved: DictConfig, *, wanted: bool) -> Product:
     """The product of a task: reused if it is there, else made, if that is wanted. Nothing else of the task is left in memory."""
     stage = build_stage(task, resolved)
     cfg = typed(resolved)
@@ -363,7 +363,7 @@ def _own_warnings() -> Iterator[None]:
             logging.captureWarnings(False)
 
 
-def _not_wanted(task: Task, folder: StageFolder, cfg: Config) -> ConfigError:
+def _not_wanted(task: StageTask, folder: StageFolder, cfg: Config) -> ConfigError:
     add = f"add it, as in stages=[{task.stage},...]"
     if changes := outdated(folder, cfg):
         return ConfigError(
@@ -376,20 +376,20 @@ def _not_wanted(task: Task, folder: StageFolder, cfg: Config) -> ConfigError:
     )
 
 
-def _or_a_judge(task: Task, cfg: Config) -> str:
+def _or_a_judge(task: StageTask, cfg: Config) -> str:
     return (
-        "; or name a judge that is there, judge=RUN_FOLDER_OR_MODEL or judge=seed" if task.stage in FIT_STAGES and cfg.judge is None else ""
+        "; or name a judge that is there, judge=RUN_FOLDER_OR_MODEL or judge=base" if task.stage in FIT_STAGES and cfg.judge is None else ""
     )
 
 
-def _run_apart(task: Task, resolved: DictConfig) -> Product:
+def _run_apart(task: StageTask, resolved: DictConfig) -> Product:
     """Runs a task in processes of its own."""
     # It was absent when this process looked for it, so whoever made it has done so since, and has hashed what they wrote.
     code = {"files": hashes(), "named": named_code(_plain(resolved))}
     return open_product(run_job({**asdict(task), "code": code}, resolved, processes(typed(resolved)), PRODUCT_FILE), just_made=True)
 
 
-def check_code(task: Task, resolved: DictConfig, code: Mapping[str, Any]) -> None:
+def check_code(task: StageTask, resolved: DictConfig, code: Mapping[str, Any]) -> None:
     """Refuses a task in a process of its own whose code is not that of the pipeline which began it.
 
     Args:

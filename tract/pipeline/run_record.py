@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from tract.artifacts.products import Product
 from tract.artifacts.records import COMPLETE, FAILED, FOLDER, RUNNING, SWEEP, RunRecord, config_of
-from tract.common.errors import Told, TractError
+from tract.common.errors import ReportedExit, TractError
 from tract.common.masking import masked_text
 from tract.config.schema import Config
 from tract.pipeline.stages.stage import run_folder
@@ -32,9 +32,9 @@ def recorded(resolved: DictConfig, cfg: Config, products: Mapping[str, Product])
     begun.write(folder)
     try:
         yield
-    except (Exception, Told) as error:
+    except (Exception, ReportedExit) as error:
         known = isinstance(error, (TractError, OSError))
-        message = error.message if isinstance(error, Told) else str(error) if known else f"{type(error).__name__}: {error}"
+        message = error.message if isinstance(error, ReportedExit) else str(error) if known else f"{type(error).__name__}: {error}"
         replace(begun, status=FAILED, message=masked_text(" ".join(message.split())), finished=_now()).write(folder)
         raise
     stages = {name: os.path.relpath(product.path, folder / FOLDER) for name, product in products.items()}

@@ -51,7 +51,7 @@ class Scaffold:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SegmentRun:
     """A stretch of tokens that follow each other on one path of a token tree.
 
     Attributes:
@@ -61,11 +61,11 @@ class Run:
 
     start: int
     end: int
-    above: tuple[tuple[int, int], ...]
+    ancestors: tuple[tuple[int, int], ...]
 
-    def moved(self, offset: int) -> Run:
+    def moved(self, offset: int) -> SegmentRun:
         """The same run where the tree begins at ``offset``."""
-        return Run(self.start + offset, self.end + offset, tuple((start + offset, end + offset) for start, end in self.above))
+        return SegmentRun(self.start + offset, self.end + offset, tuple((start + offset, end + offset) for start, end in self.ancestors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class PathRows:
     found: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> PathRows:
+    def of(cls, runs: Sequence[SegmentRun]) -> PathRows:
         """From the runs of a packed row, in ascending order: a path for each run that no other one goes on from in whole."""
-        above = {stretch for run in runs for stretch in run.above}
+        ancestors = {stretch for run in runs for stretch in run.ancestors}
         places: list[list[int]] = []
         found: dict[int, tuple[int, int]] = {}
         for run in runs:
-            if (run.start, run.end) in above:
+            if (run.start, run.end) in ancestors:
                 continue
-            path = [place for start, end in (*run.above, (run.start, run.end)) for place in range(start, end)]
+            path = [place for start, end in (*run.ancestors, (run.start, run.end)) for place in range(start, end)]
             found |= {place: (len(places), column) for column, place in enumerate(path)}
             places.append(path)
         return cls(places, [found[place] for place in range(len(found))])
@@ -136,22 +136,22 @@ class TokenTree:
         return len(self.runs) == 1
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[SegmentRun]:
         """The tree cut into as few runs as can be: a segment that follows its parent goes on with the parent's run."""
         sizes = [0] * len(self.parents)
         for segment in self.segment_ids:
             sizes[segment] += 1
         ends = list(accumulate(sizes))
-        runs: list[Run] = []
+        runs: list[SegmentRun] = []
         for segment, end in enumerate(ends):
             if not sizes[segment]:
                 continue
-            above = self._stretches_above(segment, sizes, ends)
+            ancestors = self._stretches_above(segment, sizes, ends)
             start = end - sizes[segment]
-            if runs and above and above[-1][1] == start == runs[-1].end:
-                runs[-1] = Run(runs[-1].start, end, runs[-1].above)
+            if runs and ancestors and ancestors[-1][1] == start == runs[-1].end:
+                runs[-1] = SegmentRun(runs[-1].start, end, runs[-1].ancestors)
             else:
-                runs.append(Run(start, end, tuple(above)))
+                runs.append(SegmentRun(start, end, tuple(ancestors)))
         return runs
 
     def _stretches_above(self, segment: int, sizes: list[int], ends: list[int]) -> list[tuple[int, int]]:

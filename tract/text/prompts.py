@@ -24,7 +24,7 @@ GRID_FIELDS = ("lowest", "highest", "scores", "cue")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PromptPart:
     """A piece of the user turn; ``field`` names the example's field that it shows, None for the template's wording."""
 
     text: str
@@ -36,7 +36,7 @@ class PromptText:
     """The text of a prompt before the chat template."""
 
     system: str
-    parts: tuple[Part, ...]
+    parts: tuple[PromptPart, ...]
 
     @property
     def user(self) -> str:
@@ -132,31 +132,31 @@ class PromptTemplate:
             )
         return prompt
 
-    def _reworded(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    def _reworded(self, parts: tuple[PromptPart, ...]) -> tuple[PromptPart, ...]:
         """The parts with the cue in place of the mark that the wording asks for, where it does: before anything that the prompt shows."""
         if not self.reword_output_format:
             return parts
         return parts if parts[0].field else (replace(parts[0], text=asking_for_cue(parts[0].text, self.cue)), *parts[1:])
 
-    def _filled(self, example: JudgeExample, grid_values: dict[str, str]) -> tuple[Part, ...]:
+    def _filled(self, example: JudgeExample, grid_values: dict[str, str]) -> tuple[PromptPart, ...]:
         # An empty response is one that can be judged; a source without separate fields has no instruction either.
         if not example.instruction:
             do = "use prompt=finished, or evaluation.prompt=finished for a judge that was trained"
             raise DataError(f"{example.id}: has no separate instruction and response to fill the template with; {do}")
         values = self._values(example, grid_values)
-        parts: list[Part] = []
+        parts: list[PromptPart] = []
         for block in self.blocks:
             pieces = _PLACEHOLDER.split(block)  # wording, name, wording, name, ..., wording
             if any(values[name] is None for name in pieces[1::2] if name in values):
                 continue
-            parts.append(Part("\n\n" if parts else ""))
+            parts.append(PromptPart("\n\n" if parts else ""))
             for k, piece in enumerate(pieces):
                 if k % 2 == 0:
-                    parts.append(Part(piece))
+                    parts.append(PromptPart(piece))
                 elif piece in grid_values:
-                    parts.append(Part(grid_values[piece]))
+                    parts.append(PromptPart(grid_values[piece]))
                 else:
-                    parts.append(Part(values[piece] or "", field=piece))
+                    parts.append(PromptPart(values[piece] or "", field=piece))
         if not any(part.field == "response" for part in parts):
             raise DataError(
                 f"{example.id}: the prompt would not show the response, because its block also holds a field that the example lacks; "
@@ -192,10 +192,10 @@ class PromptTemplate:
         filled = [_PLACEHOLDER.sub(lambda match: grid_values.get(match[1], match[0]), line) for line in lines]
         return [_PLACEHOLDER.split(line)[0] for line in filled]
 
-    def _finished(self, example: JudgeExample) -> tuple[Part, ...]:
+    def _finished(self, example: JudgeExample) -> tuple[PromptPart, ...]:
         if not example.prompt:
             raise DataError(f"{example.id}: has no finished prompt; use prompt=rubric, which fills a template")
-        parts = [Part(example.prompt)]
+        parts = [PromptPart(example.prompt)]
         # A field that stands in the prompt once can be shortened there.
         for field, text in (("response", example.response), ("reference_answer", example.reference_answer)):
             if not text or example.prompt.count(text) != 1:
@@ -203,7 +203,7 @@ class PromptTemplate:
             for k, part in enumerate(parts):
                 if part.field is None and text in part.text:
                     before, after = part.text.split(text)
-                    parts[k : k + 1] = [piece for piece in (Part(before), Part(text, field), Part(after)) if piece.text]
+                    parts[k : k + 1] = [piece for piece in (PromptPart(before), PromptPart(text, field), PromptPart(after)) if piece.text]
                     break
         if not self.escape_headings:
             return tuple(parts)

@@ -28,8 +28,8 @@ from torch import Tensor
 from tract.common.durable import sync_file, write_json
 from tract.common.errors import DataError
 from tract.common.progress import EXAMPLES_AXIS, TOKENS_AXIS
-from tract.common.ranks import agree
-from tract.common.safe_paths import inside
+from tract.common.ranks import broadcast_from_rank0
+from tract.common.safe_paths import resolve_within
 from tract.config.schema import TrainConfig
 from tract.data.batches import JudgeBatch
 from tract.inference.hf.paths import measured
@@ -132,7 +132,7 @@ class Throughput(Callback):
         self._begun = time.perf_counter()
 
 
-class WholeStepCheckpoint(ModelCheckpoint):
+class OptimizerStepCheckpoint(ModelCheckpoint):
     """Saves right after optimizer steps, never between the micro-batches of one.
 
     Lightning's own goes by the number of steps after each micro-batch: in a resumed run it saves behind the first one, and whoever
@@ -160,7 +160,7 @@ class WholeStepCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
 
 
-class EdgeValidations(Callback):
+class ValidateAtStartAndEnd(Callback):
     """Validates before the first step, if that is wanted, behind the last one, if no validation was due there, and where a run resumes.
 
     Inside the training, since strategies that spread weights over ranks set a model up but once.
@@ -176,11 +176,11 @@ class EdgeValidations(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Reads what an earlier try has kept; a run that is done but for its export does not come to its start."""
         path = self._seed_metrics
-        if path is not None and agree(path.is_file()):
+        if path is not None and broadcast_from_rank0(path.is_file()):
             self.seed_values = json.loads(path.read_text(encoding="utf-8"))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The seed LLM; or what a run was cut off in that had saved its step already, which Lightning would leave out."""
+        """The base model; or what a run was cut off in that had saved its step already, which Lightning would leave out."""
         module: Any = pl_module
         done, every = trainer.global_step * module.accumulate, trainer.val_check_batch
         if done and module.validated_at != trainer.global_step and sum(trainer.num_val_batches) and not done % every:
@@ -289,7 +289,7 @@ class BestWeights(Callback):
 
 def checkpoints(cfg: TrainConfig, folder: Path, *, validates: bool) -> tuple[ModelCheckpoint, BestWeights | None]:
     """(the newest state, to resume from; the best weights by the monitored metric, if there is validation)."""
-    newest = WholeStepCheckpoint(
+    newest = OptimizerStepCheckpoint(
         dirpath=folder,
         filename="last-{step}",
         every_n_train_steps=cfg.checkpoint_every_steps,
@@ -350,7 +350,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     damaged: dict[Path, str] = {}
     newest = None
     for path in sorted(folder.glob("last-step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]), reverse=True):
-        inside(folder, path.name)
+        resolve_within(folder, path.name)
         if newest is not None:
             _remove(path)  # Lightning never removes the one that it resumed from, so each resumption would leave one behind
         elif (damage := _damage(path)) is None:

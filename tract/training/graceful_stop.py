@@ -10,10 +10,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from tract.common import signals as interruption
-from tract.common.ranks import agree, highest
+from tract.common.ranks import all_reduce_max, broadcast_from_rank0
 
 
-class LeaveWhenAsked(Callback):
+class GracefulStop(Callback):
     """Saves a checkpoint and ends the training soon after a signal; all ranks behind the same step, whichever were told.
 
     A validation is broken off, and made anew by the run that goes on. Only the one behind the last step is waited for: a checkpoint
@@ -56,7 +56,7 @@ class LeaveWhenAsked(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leaves behind the last step and its validation; what follows begins anew from there."""
-        if number := highest(interruption.requested()):
+        if number := all_reduce_max(interruption.requested()):
             self._leave(trainer, pl_module, number)
         interruption.postpone(wanted=False)
 
@@ -71,7 +71,7 @@ class LeaveWhenAsked(Callback):
 
     def _leave_if_asked(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module: Any = pl_module
-        number = highest(interruption.requested())
+        number = all_reduce_max(interruption.requested())
         if number and trainer.global_step != module.total_steps:
             self._saves_loops = True
             self._leave(trainer, pl_module, number)
@@ -83,7 +83,7 @@ class LeaveWhenAsked(Callback):
         if not trainer.global_step:
             interruption.at(f"in {self._stage}, before its first optimizer step")
         else:
-            if self._loops is not None and not agree(path.exists()):
+            if self._loops is not None and not broadcast_from_rank0(path.exists()):
                 trainer.save_checkpoint(path)
             interruption.at(f"at optimizer step {trainer.global_step} of {module.total_steps} of {self._stage}, saved")
         interruption.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tract.data.batches import Item
+from tract.data.batches import TrainingItem
 from tract.method.objective import Objective
 from tract.text.layout import SequenceLayout, TokenKind, TokenTree
 
@@ -44,7 +44,7 @@ def token_lines(tree: TokenTree, objective: Objective) -> list[TokenLine]:
     return lines
 
 
-def preview(item: Item, layout: SequenceLayout, objective: Objective) -> str:
+def preview(item: TrainingItem, layout: SequenceLayout, objective: Objective) -> str:
     """A training item's prompt as text, then the tokens of its first continuation with their kinds and what trains them.
 
     Those of its first rating follow, if it has one. A * marks the positions where the score distribution is read.

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from tract.common.errors import DataError, TractError
 from tract.common.ranks import wait_for_all
-from tract.common.safe_paths import inside
+from tract.common.safe_paths import resolve_within
 from tract.models.modeling import stored_in
 from tract.models.sharding import Build, create_fsdp, create_zero3
 
@@ -129,7 +129,7 @@ class _SafeReader(FileSystemReader):
         if not isinstance(metadata, Metadata):
             raise pickle.UnpicklingError(f"its metadata are a {type(metadata).__name__}")
         for place in (metadata.storage_data or {}).values():
-            inside(path, place.relative_path)
+            resolve_within(path, place.relative_path)
         if metadata.storage_meta is not None:
             metadata.storage_meta.load_id = self.load_id
         return metadata

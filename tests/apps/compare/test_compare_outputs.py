@@ -16,10 +16,10 @@ import pytest
 from html_page import Page
 from made_runs import HOSTILE, make_run
 
-from tract.apps.compare.comparison import Comparison, compare
+from tract.apps.compare.comparison import RunComparison, compare
 from tract.apps.compare.csv_table import COLUMNS, csv_text
 from tract.apps.compare.files import files_of
-from tract.apps.compare.intervals import QUESTIONS, SEEDS, Difference, Mean
+from tract.apps.compare.intervals import QUESTIONS, SEEDS, Difference, SeedMean
 from tract.apps.compare.tables import difference_cell, markdown, marked_label, mean_cell, order_of, short_metrics, tables_of, terminal
 from tract.artifacts.runs import find_runs
 from tract.evaluation.cells import printable
@@ -36,16 +36,16 @@ VARIANTS = [
 
 
 @pytest.fixture(scope="module")
-def files(study: Path, comparison: Comparison) -> dict[str, str | bytes]:
+def files(study: Path, comparison: RunComparison) -> dict[str, str | bytes]:
     return dict(files_of(with_metrics(comparison, "rmse"), [HOSTILE], study / "out"))
 
 
-def with_metrics(comparison: Comparison, *metrics: str) -> Comparison:
+def with_metrics(comparison: RunComparison, *metrics: str) -> RunComparison:
     """The comparison with fewer metrics, since each panel of a figure takes time."""
     return replace(comparison, options=replace(comparison.options, metrics=metrics))
 
 
-def test_the_study_is_what_the_tests_think(comparison: Comparison) -> None:
+def test_the_study_is_what_the_tests_think(comparison: RunComparison) -> None:
     assert sorted(variant.label for variant in comparison.variants) == sorted(VARIANTS)
     assert [len(variant.runs) for variant in comparison.variants if variant.label == "tract"] == [3]
     assert comparison.baseline == "tract"
@@ -54,20 +54,20 @@ def test_the_study_is_what_the_tests_think(comparison: Comparison) -> None:
 @pytest.mark.parametrize(
     ("mean", "expected"),
     [
-        (Mean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 3), ".796 [.660, .880]"),
-        (Mean(Estimate(0.7961, 0.66, 0.88), QUESTIONS, 1, 1), ".796 [.660, .880]q"),
-        (Mean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 4), ".796 [.660, .880] 3/4 seeds"),
-        (Mean(Estimate(0.7961), "", 1, 1), ".796"),
-        (Mean(Estimate(0.7961), "", 2, 2), ".796 no interval"),
-        (Mean(Estimate(0.7961), "", 2, 3), ".796 2/3 seeds: no interval"),
-        (Mean(Estimate(None), "", 0, 3), "undefined"),
+        (SeedMean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 3), ".796 [.660, .880]"),
+        (SeedMean(Estimate(0.7961, 0.66, 0.88), QUESTIONS, 1, 1), ".796 [.660, .880]q"),
+        (SeedMean(Estimate(0.7961, 0.66, 0.88), SEEDS, 3, 4), ".796 [.660, .880] 3/4 seeds"),
+        (SeedMean(Estimate(0.7961), "", 1, 1), ".796"),
+        (SeedMean(Estimate(0.7961), "", 2, 2), ".796 no interval"),
+        (SeedMean(Estimate(0.7961), "", 2, 3), ".796 2/3 seeds: no interval"),
+        (SeedMean(Estimate(None), "", 0, 3), "undefined"),
     ],
 )
-def test_cells_say_what_an_interval_covers_and_how_many_seeds_there_are(mean: Mean, expected: str) -> None:
+def test_cells_say_what_an_interval_covers_and_how_many_seeds_there_are(mean: SeedMean, expected: str) -> None:
     assert str(mean_cell(mean, "pearson_r")) == expected
 
 
-def test_the_terminal_shows_variants_differences_and_what_is_left_out(comparison: Comparison) -> None:
+def test_the_terminal_shows_variants_differences_and_what_is_left_out(comparison: RunComparison) -> None:
     shown = terminal(comparison)
     for variant in VARIANTS:
         assert re.search(rf"^{re.escape(variant)}(?: \(best\))? +rail +\d ", shown, re.MULTILINE), variant
@@ -80,14 +80,14 @@ def test_the_terminal_shows_variants_differences_and_what_is_left_out(comparison
     assert max(len(line) for line in shown.splitlines() if "rail" in line and "minus" not in line) <= 116
 
 
-def test_the_terminal_lists_some_of_many_runs_that_are_left_out(comparison: Comparison) -> None:
+def test_the_terminal_lists_some_of_many_runs_that_are_left_out(comparison: RunComparison) -> None:
     many = terminal(replace(comparison, left_out=comparison.left_out * 13))
     assert "13 runs left out:" in many
     assert many.count("out of memory") == 10
     assert many.endswith("  and 3 more, see the files")
 
 
-def test_a_table_that_is_narrow_has_its_metrics_beside_each_other(study: Path, comparison: Comparison) -> None:
+def test_a_table_that_is_narrow_has_its_metrics_beside_each_other(study: Path, comparison: RunComparison) -> None:
     options = replace(comparison.options, predictors=None, resamples=0)
     shown = terminal(compare(find_runs([study / "tract" / "seed1"]), options))
     assert re.search(r"^variant +seeds +Pearson r +difference +RMSE +difference$", shown, re.MULTILINE)
@@ -100,7 +100,7 @@ def test_the_terminal_prefers_pearson_and_rmse() -> None:
     assert short_metrics(("mae",)) == ("mae",)
 
 
-def test_markdown_has_every_metric_and_both_kinds_of_differences(comparison: Comparison) -> None:
+def test_markdown_has_every_metric_and_both_kinds_of_differences(comparison: RunComparison) -> None:
     text = markdown(comparison)
     numbers, left_out = text.split("## Left out: 1 run\n")
     rows = [line for line in numbers.splitlines() if line.startswith("| ")]
@@ -112,7 +112,7 @@ def test_markdown_has_every_metric_and_both_kinds_of_differences(comparison: Com
     assert "<script" not in text.replace("\\<script", "")
 
 
-def test_differences_are_marked_where_their_interval_excludes_zero(comparison: Comparison) -> None:
+def test_differences_are_marked_where_their_interval_excludes_zero(comparison: RunComparison) -> None:
     table = comparison.tables[0]
     by_title = {part.title: part for part in tables_of(comparison, table)}
     marked = 0
@@ -126,7 +126,7 @@ def test_differences_are_marked_where_their_interval_excludes_zero(comparison: C
     assert marked > 3
 
 
-def test_the_csv_has_a_line_for_each_number(comparison: Comparison) -> None:
+def test_the_csv_has_a_line_for_each_number(comparison: RunComparison) -> None:
     lines = list(csv.DictReader(io.StringIO(csv_text(comparison))))
     assert len(lines) == sum(len(table.rows) for table in comparison.tables) * len(comparison.options.metrics)
     assert tuple(lines[0])[: len(COLUMNS)] == COLUMNS
@@ -149,14 +149,14 @@ def test_the_csv_has_a_line_for_each_number(comparison: Comparison) -> None:
                 )
 
 
-def test_no_text_of_the_csv_is_a_formula(comparison: Comparison) -> None:
+def test_no_text_of_the_csv_is_a_formula(comparison: RunComparison) -> None:
     tables = tuple(replace(table, benchmark=text) for table, text in zip(comparison.tables, ("=1+1", "@x"), strict=True))
     lines = list(csv.reader(io.StringIO(csv_text(replace(comparison, tables=tables)))))
     assert {line[0] for line in lines} == {"benchmark", "'=1+1", "'@x"}
     assert all(float(cell) < 0 for line in lines for cell in line if cell.startswith("-"))
 
 
-def test_files_have_the_names_that_are_promised(files: dict[str, str | bytes], comparison: Comparison, study: Path) -> None:
+def test_files_have_the_names_that_are_promised(files: dict[str, str | bytes], comparison: RunComparison, study: Path) -> None:
     assert {"comparison.md", "comparison.csv", "index.html", "bars_test.png", "lambda_test.png", "n_cot_test.png"} < set(files)
     assert all(re.fullmatch(r"[\w.-]+", name) for name in files)
     alike = tuple(replace(comparison.tables[0], benchmark=name) for name in ("a b", "A/b", "a_b"))
@@ -175,20 +175,20 @@ def test_plots_are_images_of_some_size(files: dict[str, str | bytes]) -> None:
 
 
 @pytest.mark.parametrize("metrics", [("rmse",), ("score_mass", "mae", "failure_rate")])
-def test_any_number_of_metrics_is_drawn(metrics: tuple[str, ...], comparison: Comparison, study: Path) -> None:
+def test_any_number_of_metrics_is_drawn(metrics: tuple[str, ...], comparison: RunComparison, study: Path) -> None:
     options = replace(comparison.options, metrics=metrics, resamples=0, predictors=None)
     found = files_of(compare(find_runs([study / "swept"]), options), [], study)
     assert {"bars_test.png", "lambda_test.png"} < set(found)
 
 
-def test_a_benchmark_that_nobody_was_judged_on_so_has_a_table_and_no_plot(comparison: Comparison) -> None:
+def test_a_benchmark_that_nobody_was_judged_on_so_has_a_table_and_no_plot(comparison: RunComparison) -> None:
     empty = replace(comparison.tables[0], rows=comparison.tables[0].rows[-1:], reference=None, notes=("not read: x",))
     found = files_of(with_metrics(replace(comparison, tables=(empty,)), "rmse"), [], Path("out"))
     assert set(found) == {"comparison.md", "comparison.csv", "index.html"}
     assert "constant baseline" in found["comparison.md"]
 
 
-def test_the_page_is_whole_and_loads_nothing(files: dict[str, str | bytes], comparison: Comparison) -> None:
+def test_the_page_is_whole_and_loads_nothing(files: dict[str, str | bytes], comparison: RunComparison) -> None:
     html = str(files["index.html"])
     page = Page(html)
     for variant in VARIANTS:
@@ -205,7 +205,7 @@ def test_the_page_is_whole_and_loads_nothing(files: dict[str, str | bytes], comp
     assert len([tag for tag, attrs in page.tags if "marked" in (attrs.get("class") or "")]) > 3
 
 
-def test_links_lead_from_the_page_to_each_run(study: Path, comparison: Comparison, tmp_path: Path) -> None:
+def test_links_lead_from_the_page_to_each_run(study: Path, comparison: RunComparison, tmp_path: Path) -> None:
     """Also from a folder whose name an address has to quote, and from one behind a link."""
     report = make_run(tmp_path, 0.5, run__name="odd # name?").product / "report.html"
     report.write_text("")
@@ -224,7 +224,7 @@ def test_links_lead_from_the_page_to_each_run(study: Path, comparison: Compariso
     assert sum(bool(re.search("/seed[0-9]/$", link)) for link in whole) == runs
 
 
-def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Path, comparison: Comparison) -> None:
+def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Path, comparison: RunComparison) -> None:
     make_run(tmp_path, 0.5)
     make_run(tmp_path, 0.9, run__name="plain", pipeline=["predict", "evaluate"])
     make_run(tmp_path, 0.7, run__name="given", judge="seed")
@@ -241,7 +241,7 @@ def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Pa
     assert markdown(own).startswith("# Comparison of runs: given, plain, tract\n")
 
 
-def test_the_best_of_one_metric_is_not_marked_in_the_table_of_another(tmp_path: Path, comparison: Comparison) -> None:
+def test_the_best_of_one_metric_is_not_marked_in_the_table_of_another(tmp_path: Path, comparison: RunComparison) -> None:
     make_run(tmp_path, 0.5, run__name="good " + "x" * 30)
     make_run(tmp_path, 0.9, run__name="bad " + "x" * 30)
     own = compare(find_runs([tmp_path / "runs"]), replace(comparison.options, predictors=None, resamples=0))
@@ -252,7 +252,7 @@ def test_the_best_of_one_metric_is_not_marked_in_the_table_of_another(tmp_path: 
     assert '"best Pearson r" is the best mean on these items' in order_of(own)
 
 
-def test_no_two_variants_look_the_same_in_the_terminal(tmp_path: Path, comparison: Comparison) -> None:
+def test_no_two_variants_look_the_same_in_the_terminal(tmp_path: Path, comparison: RunComparison) -> None:
     for name in (
         "start of it, then a middle A that differs, and the end of it",
         "start of it, then a middle B that differs, and the end of it",
@@ -265,7 +265,7 @@ def test_no_two_variants_look_the_same_in_the_terminal(tmp_path: Path, compariso
     assert "middle A" in terminal(own)
 
 
-def test_the_figure_s_caption_tells_whether_there_are_intervals(tmp_path: Path, comparison: Comparison) -> None:
+def test_the_figure_s_caption_tells_whether_there_are_intervals(tmp_path: Path, comparison: RunComparison) -> None:
     options = replace(comparison.options, predictors=None, metrics=("rmse",), resamples=0)
     for seed in (0, 1):
         make_run(tmp_path, 0.5, seed=seed)
@@ -292,7 +292,7 @@ def test_hostile_names_stay_text(files: dict[str, str | bytes]) -> None:
     assert " ".join(printable(HOSTILE).split()) in page.text
 
 
-def test_the_same_runs_give_the_same_bytes(study: Path, comparison: Comparison, files: dict[str, str | bytes]) -> None:
+def test_the_same_runs_give_the_same_bytes(study: Path, comparison: RunComparison, files: dict[str, str | bytes]) -> None:
     before = dict(mpl.rcParams)
     again = compare(find_runs([study]), comparison.options)
     assert (terminal(again), markdown(again), csv_text(again)) == (terminal(comparison), markdown(comparison), csv_text(comparison))

@@ -11,10 +11,10 @@ import pytest
 from made_runs import PREDICTORS, Made, items_of, make_run
 from scipy import stats
 
-from tract.apps.compare.comparison import BenchmarkTable, Comparison, Row, compare
+from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow, compare
 from tract.apps.compare.differences import BOOTSTRAP_SEED
 from tract.apps.compare.intervals import NONE, QUESTIONS, SEEDS
-from tract.apps.compare.options import DEFAULT_METRICS, Options
+from tract.apps.compare.options import DEFAULT_METRICS, CompareOptions
 from tract.apps.compare.readings import CONSTANT
 from tract.apps.compare.results import Results
 from tract.artifacts.runs import find_runs
@@ -23,14 +23,14 @@ from tract.evaluation.bootstrap import resample_weights
 from tract.evaluation.results import Scored
 from tract.evaluation.statistics import METRICS, metrics_of
 
-OPTIONS = Options(None, None, DEFAULT_METRICS, 0.95, 40)
+OPTIONS = CompareOptions(None, None, DEFAULT_METRICS, 0.95, 40)
 
 
-def compared(*folders: Path, **changes: object) -> Comparison:
+def compared(*folders: Path, **changes: object) -> RunComparison:
     return compare(find_runs(folders), replace(OPTIONS, **changes))  # type: ignore[arg-type]
 
 
-def row(table: BenchmarkTable, variant: str, predictor: str = "rail") -> Row:
+def row(table: BenchmarkTable, variant: str, predictor: str = "rail") -> VariantRow:
     (found,) = [row for row in table.rows if (row.variant, row.predictor) == (variant, predictor)]
     return found
 

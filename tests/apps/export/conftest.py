@@ -10,10 +10,10 @@ from exported_runs import Questions, Runs, run_on_finished_prompts
 from tiny_pipeline import Tiny
 
 from tract.apps.export.exporting import Exported, export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.artifacts.judges import find_judge
 from tract.inference.hf.judge import HFJudge
-from tract.inference.judgement import NO_COT, Prompt
+from tract.inference.judgement import DIRECT, Prompt
 from tract.models.modeling import load_judge, load_tokenizer, save_judge
 from tract.pipeline.backends import hf_judge
 from tract.pipeline.stages.predict import read_predictions
@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture(scope="session")
 def merged(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The run with an adapter, exported as whole weights."""
-    return export(runs.folder, tmp_path_factory.mktemp("merged") / "judge", Options())
+    return export(runs.folder, tmp_path_factory.mktemp("merged") / "judge", ExportOptions())
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def base(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter(runs: Runs, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The same run, exported as the adapter alone."""
-    return export(runs.folder, tmp_path_factory.mktemp("adapter") / "judge", Options(adapter=True, base=str(base)))
+    return export(runs.folder, tmp_path_factory.mktemp("adapter") / "judge", ExportOptions(adapter=True, base=str(base)))
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def questions(runs: Runs) -> Questions:
     for item in items:
         ids = judge.layout.prompt_ids(judge.template.render(store.example(item.row), judge.layout.grid))
         prompts.append(Prompt(item.id, item.row, tuple(ids)))
-        cots.append([(NO_COT, ()), *[(j.sample, j.cot_ids) for j in judgements if j.row == item.row and j.sample != NO_COT]])
+        cots.append([(DIRECT, ()), *[(j.sample, j.cot_ids) for j in judgements if j.row == item.row and j.sample != DIRECT]])
     assert len(prompts) > 3
     assert all(len(given) == 3 for given in cots)
     return Questions(prompts, cots)

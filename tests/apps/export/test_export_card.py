@@ -15,7 +15,7 @@ from exported_runs import Runs
 from tract.apps.export.card import CardFacts, model_card
 from tract.apps.export.exporting import Exported, export
 from tract.apps.export.licences import NOT_STATED, data_licence, hub_id, model_licence
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.artifacts.judge_settings import JudgeSettings
 from tract.config.schema import ModelConfig
 
@@ -74,7 +74,7 @@ def test_the_metrics_stand_in_the_card_with_their_intervals(runs: Runs, merged: 
 
 
 def test_a_judge_that_was_not_evaluated_says_so(runs: Runs, tmp_path: Path) -> None:
-    exported = export(runs.products["stage1"].path, tmp_path / "judge", Options())
+    exported = export(runs.products["stage1"].path, tmp_path / "judge", ExportOptions())
     assert exported.settings.metrics == {}
     assert "## Measured\n\nNothing: this judge was exported without an evaluation." in card_of(exported)
 
@@ -126,7 +126,7 @@ def test_no_file_holds_a_path_of_this_machine(which: str, runs: Runs, request: p
 def test_secrets_are_masked(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = str(runs.products["stage2"].manifest["commit"])
     monkeypatch.setenv("MY_API_KEY", commit)  # a value that is a secret here and would be written
-    exported = export(runs.products["stage2"].path, tmp_path / "judge", Options())
+    exported = export(runs.products["stage2"].path, tmp_path / "judge", ExportOptions())
     assert exported.settings.training["commit"] == "***"
     assert all(commit not in (exported.folder / name).read_text() for name in ("README.md", "judge_config.json"))
 
@@ -177,7 +177,9 @@ def test_licences_of_data() -> None:
 
 
 def test_given_licences_take_the_place_of_known_ones(runs: Runs, tmp_path: Path) -> None:
-    exported = export(runs.products["stage1"].path, tmp_path / "judge", Options(licence="mit", data_licence="ours, all rights reserved"))
+    exported = export(
+        runs.products["stage1"].path, tmp_path / "judge", ExportOptions(licence="mit", data_licence="ours, all rights reserved")
+    )
     card = card_of(exported)
     assert front_matter(card)["license"] == "mit"
     assert "- These weights: mit." in card

@@ -88,7 +88,7 @@ def test_cots_are_sampled_with_an_export_and_a_run(runs: Runs, merged: Exported,
 def test_a_run_is_compared_to_and_started_from(runs: Runs, elsewhere: Tiny) -> None:
     """Also where what is made goes into the folder of that very run."""
     products, lines = elsewhere.run(
-        f"judge='{runs.folder}'", "stages=[generate,stage2,predict,evaluate]", "stage2.start_from=stage1", f"compare_to='{runs.folder}'",
+        f"judge='{runs.folder}'", "stages=[generate,stage2,predict,evaluate]", "stage2.init_from=stage1", f"compare_to='{runs.folder}'",
         "run.name=tiny2", "evaluation.benchmarks=[test]",
     )  # fmt: skip
     stage = runs.products["stage2"].path

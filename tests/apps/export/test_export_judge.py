@@ -13,7 +13,7 @@ from exported_runs import FEEDBACK, Runs
 
 from tract import Grade, GradeRequest, Judge, Rubric
 from tract.apps.export.exporting import Exported, export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.common.errors import ConfigError
 from tract.data.sources.prometheus import FeedbackCollection
 from tract.judge.loading import open_judge_files
@@ -76,14 +76,14 @@ def test_other_weights_of_the_same_sizes_are_another_judge(runs: Runs, adapter: 
 
 
 def test_whole_weights_grade_the_same_from_the_stage_and_from_the_export(runs: Runs, expected: list[Grade], tmp_path: Path) -> None:
-    exported = export(runs.whole, tmp_path / "judge", Options())
+    exported = export(runs.whole, tmp_path / "judge", ExportOptions())
     own = grades_of(runs.whole)
     assert_same(grades_of(exported.folder), own)
     assert own[0].cots[0].distribution != expected[0].cots[0].distribution
 
 
 def test_a_judge_of_finished_prompts_grades_fields(runs: Runs, tmp_path: Path) -> None:
-    exported = export(runs.finished, tmp_path / "judge", Options())
+    exported = export(runs.finished, tmp_path / "judge", ExportOptions())
     source = FeedbackCollection(str(FEEDBACK), "train")
     row = next(iter(source.rows()))
     with Judge.from_pretrained(exported.folder, least_score_mass=0.0, max_cot_tokens=4) as judge:
@@ -113,8 +113,8 @@ def test_the_stage_of_a_run_is_chosen_in_python(runs: Runs) -> None:
         Judge.from_pretrained(runs.folder, variant="ce_both")
     with pytest.raises(ConfigError, match="stage: has no effect, since .* is one judge and not a folder of runs; leave it out"):
         Judge.from_pretrained(runs.whole, stage="stage1")
-    with pytest.raises(ConfigError, match="judge: 'seed' is the seed LLM of a configuration, which evaluate.py knows"):
-        Judge.from_pretrained("seed")
+    with pytest.raises(ConfigError, match="judge: 'seed' is the base model of a configuration, which evaluate.py knows"):
+        Judge.from_pretrained("base")
 
 
 def test_an_adapter_alone_is_asked_as_a_chat_model_on_the_base_that_is_given(runs: Runs, base: Path, tmp_path: Path) -> None:

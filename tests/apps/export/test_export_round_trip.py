@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tract.apps.export.exporting import Exported, export
-from tract.apps.export.options import Options
+from tract.apps.export.options import ExportOptions
 from tract.apps.export.weights import generation_config, write_whole
 from tract.artifacts.judge_settings import read_settings
 from tract.artifacts.judges import find_judge
@@ -51,7 +51,7 @@ def test_a_merged_adapter_gives_the_scores_of_the_run(
     own, found = own_judge(runs.products["stage2"].path), exported_judge(*plain(merged.folder), merged.folder)
     expected = questions.read(own)
     torch.testing.assert_close(questions.read(found), expected, rtol=0, atol=1e-5)
-    # Neither stage 1 nor the seed LLM would pass.
+    # Neither stage 1 nor the base model would pass.
     assert (questions.read(own_judge(runs.products["stage1"].path)) - expected).abs().max() > 1e-3
     drawn = [[(j.cot_ids, j.finish, j.forced, j.free_text) for j in questions.judged(judge)] for judge in (found, own)]
     assert drawn[0] == drawn[1]
@@ -68,7 +68,7 @@ def test_the_scores_are_those_of_the_run_s_own_predictions(runs: Runs, merged: E
 def test_whole_weights_give_the_scores_of_the_run(
     runs: Runs, questions: Questions, own_judge: Callable[[Path], HFJudge], tmp_path: Path
 ) -> None:
-    exported = export(runs.whole, tmp_path / "judge", Options())
+    exported = export(runs.whole, tmp_path / "judge", ExportOptions())
     assert not exported.settings.adapter
     torch.testing.assert_close(
         questions.read(exported_judge(*plain(exported.folder), exported.folder)), questions.read(own_judge(runs.whole)), rtol=0, atol=1e-5
@@ -115,7 +115,7 @@ def test_the_settings_give_themselves_back_and_the_layout_of_the_run(runs: Runs,
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_another_dtype_on_request(runs: Runs, merged: Exported, dtype: str, tmp_path: Path) -> None:
-    exported = export(runs.folder, tmp_path / "judge", Options(dtype=dtype))
+    exported = export(runs.folder, tmp_path / "judge", ExportOptions(dtype=dtype))
     assert exported.settings.dtype == exported.dtype == json.loads((exported.folder / "config.json").read_text())["dtype"] == dtype
     weights = load_file(exported.folder / "model.safetensors")
     assert {str(tensor.dtype) for tensor in weights.values()} == {f"torch.{dtype}"}
@@ -154,9 +154,9 @@ def test_weights_that_do_not_fit_a_dtype_are_refused(runs: Runs, tmp_path: Path)
     save_file(weights, stage / "model.safetensors", metadata={"format": "pt"})
     write_manifest(stage, {**read_manifest(stage)[0]}, read_manifest(stage)[1])
     with pytest.raises(ConfigError, match="--dtype: the weights do not fit float16; use float32 or bfloat16"):
-        export(stage, tmp_path / "judge", Options(dtype="float16"))
+        export(stage, tmp_path / "judge", ExportOptions(dtype="float16"))
     assert not (tmp_path / "judge").exists()
-    assert export(stage, tmp_path / "judge", Options(dtype="bfloat16")).dtype == "bfloat16"
+    assert export(stage, tmp_path / "judge", ExportOptions(dtype="bfloat16")).dtype == "bfloat16"
 
 
 def test_a_merged_qlora_judge_says_that_its_base_was_quantised(

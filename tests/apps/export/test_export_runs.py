@@ -12,7 +12,7 @@ from exported_runs import Runs
 from omegaconf import OmegaConf
 
 from tract.apps.export.eval_metrics import metrics_of
-from tract.artifacts.fit_stages import FitStage
+from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
 from tract.artifacts.judge_settings import BaseModel
 from tract.artifacts.products import read_manifest, write_manifest
@@ -44,7 +44,7 @@ def test_a_stage_is_taken_as_it_is_also_by_its_link(runs: Runs, stage: str) -> N
     path = runs.products[stage].path
     for place in (path, runs.folder / path.name):
         found = run_judge(place)
-        assert found.stage == FitStage(place, None)
+        assert found.stage == FitFolder(place, None)
         assert found.settings.training["stage"] == stage
     assert run_judge(runs.folder, choice=Choice(stage=stage)).settings.training["stage"] == stage
 
@@ -111,8 +111,8 @@ def test_the_settings_are_those_of_the_run(runs: Runs) -> None:
         ("evaluation.main_predictor", "no_cot", "predictor", "rail"),
         ("evaluation.main_predictor", "median", "predictor", "median"),
         ("evaluation.n_cot", 0, "n_cot", 1),
-        ("data.overlong", "drop", "overlong", "refuse"),
-        ("data.overlong", "raise", "overlong", "refuse"),
+        ("data.truncation", "drop", "overlong", "refuse"),
+        ("data.truncation", "raise", "overlong", "refuse"),
         ("objective.use_cot", False, "use_cot", False),
     ],
 )

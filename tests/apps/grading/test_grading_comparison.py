@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tract.apps.grading.differences import compared
-from tract.apps.grading.pairs import Pairs, key_of, pairs_of, read_graded
+from tract.apps.grading.pairs import AnswerPairs, key_of, pairs_of, read_graded
 from tract.common.errors import DataError
 
 
@@ -20,8 +20,8 @@ def graded(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def pairs(first: list[float], second: list[float], questions: list[str] | None = None) -> Pairs:
-    return Pairs(np.asarray(first), np.asarray(second), tuple(questions or map(str, range(len(first)))), {}, {})
+def pairs(first: list[float], second: list[float], questions: list[str] | None = None) -> AnswerPairs:
+    return AnswerPairs(np.asarray(first), np.asarray(second), tuple(questions or map(str, range(len(first)))), {}, {})
 
 
 def test_means_difference_and_shares_by_hand() -> None:

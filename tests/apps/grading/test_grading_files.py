@@ -15,7 +15,7 @@ import pytest
 from graders import StandIn
 
 from tract.apps.grading.files import MOST_FAILURES, finish, grade_rows, plan_of
-from tract.apps.grading.graded import COLUMNS, TYPES, Reading, reading_of
+from tract.apps.grading.graded import COLUMNS, TYPES, GradedColumns, reading_of
 from tract.apps.grading.journal import Journal
 from tract.apps.grading.summary import Summary
 from tract.common.errors import DataError, GenerationError
@@ -82,7 +82,7 @@ def test_every_row_once_in_order_in_every_pair_of_formats(source: str, out: str,
     assert [reading.status for reading in found] == STATUSES
     assert [reading.score for reading in found] == SCORES
     assert [row["instruction"] for row in read(tmp_path / out)] == [row["instruction"] for row in rows]
-    assert found[0] == Reading(4.0, 4.0, "ok", {"1": 0.0, "2": 0.0, "3": 0.0, "4": 1.0, "5": 0.0}, (4.0, 4.0), 1)
+    assert found[0] == GradedColumns(4.0, 4.0, "ok", {"1": 0.0, "2": 0.0, "3": 0.0, "4": 1.0, "5": 0.0}, (4.0, 4.0), 1)
     assert found[1].distribution == pytest.approx(dict.fromkeys("12345", 0.2))
     assert found[2].distribution == {}
     assert summary.statuses == {"ok": 2, "error": 2, "low_score_mass": 1, "truncated_cot": 1}

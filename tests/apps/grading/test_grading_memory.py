@@ -15,7 +15,7 @@ from tract.apps.grading.columns import Columns
 from tract.apps.grading.files import MOST_FAILURES, MOST_REFUSED, finish, grade_rows, plan_of
 from tract.apps.grading.journal import Journal
 from tract.common.errors import GenerationError
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.judge.grades import Grade
 from tract.judge.requests import GradeRequest
 from tract.text.schema import Rubric
@@ -77,7 +77,7 @@ def test_a_run_of_rows_that_cannot_be_used_is_not_held(response: str, keep_going
             most = max(most, taken - row)
             super().append(row, record)
 
-    def counted(columns: Columns, row: Row, rubric: Rubric | None) -> Any:
+    def counted(columns: Columns, row: RawRow, rubric: Rubric | None) -> Any:
         nonlocal taken
         taken += 1
         return request_or_reason(columns, row, rubric)

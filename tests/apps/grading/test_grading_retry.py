@@ -13,7 +13,7 @@ import pytest
 from graders import StandIn, grade_for
 from test_grading_files import ROWS, grade, read, write
 
-from tract.apps.grading.files import MOST_FAILURES, Plan, finish, grade_rows, plan_of
+from tract.apps.grading.files import MOST_FAILURES, GradingPlan, finish, grade_rows, plan_of
 from tract.apps.grading.graded import COLUMNS, columns_of, record_of
 from tract.apps.grading.journal import Journal
 from tract.apps.grading.summary import Summary
@@ -39,7 +39,7 @@ class Down(StandIn):
         return grade_for(request)
 
 
-def planned(source: Path, out: Path, limit: int | None = None) -> Plan:
+def planned(source: Path, out: Path, limit: int | None = None) -> GradingPlan:
     return plan_of(source, out, {}, None, limit, overwrite=False, retry_failed=True)
 
 

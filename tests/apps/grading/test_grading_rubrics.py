@@ -15,7 +15,7 @@ from test_grading_files import grade, read, write
 from tract.apps.grading.columns import columns_in
 from tract.apps.grading.rubric_file import read_rubric
 from tract.common.errors import DataError
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.judge.requests import GradeRequest
 from tract.text.schema import Rubric
 
@@ -92,9 +92,9 @@ def test_descriptions_as_json_text_are_an_object(tmp_path: Path) -> None:
     rubric = Rubric("Right?", {0: "no", 1: "yes"})
     columns = columns_in(["instruction", "response", "criteria", "score_descriptions"], {}, "in.csv")
     cells = {"instruction": "a", "response": "b", "criteria": "Right?", "score_descriptions": ' {"0": "no", "1": "yes", "2": null}'}
-    assert columns.request(Row("in.csv:2", cells), None).rubric == rubric
+    assert columns.request(RawRow("in.csv:2", cells), None).rubric == rubric
     with pytest.raises(ValueError, match=r"score_descriptions: found '\{0: no'; JSON of an object of score and text is accepted"):
-        columns.request(Row("in.csv:2", {**cells, "score_descriptions": "{0: no"}), None)
+        columns.request(RawRow("in.csv:2", {**cells, "score_descriptions": "{0: no"}), None)
 
 
 @pytest.mark.parametrize("text", ["criteria: c\ndescriptions: {1: yes}\n", "criteria: c\ndescriptions: {no: x}\n", "criteria: on\n"])

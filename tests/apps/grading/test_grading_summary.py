@@ -10,7 +10,7 @@ from graders import GRID, grade_for
 
 from tract.apps.grading.graded import columns_of, refused
 from tract.apps.grading.histogram import Histogram
-from tract.apps.grading.summary import Mean, Summary
+from tract.apps.grading.summary import RunningMean, Summary
 from tract.common.counts import GRADES
 from tract.judge.requests import GradeRequest
 
@@ -21,12 +21,12 @@ def records(*responses: str) -> list[dict[str, Any]]:
 
 def test_mean_and_deviation_are_those_of_all_numbers_at_once() -> None:
     numbers = [1e9 + 1.0, 1e9 + 4.0, 1e9 + 2.5, 1e9 - 7.25]
-    mean = Mean()
+    mean = RunningMean()
     for number in numbers:
         mean.add(number)
     assert mean.mean == pytest.approx(statistics.mean(numbers), abs=1e-6)
     assert mean.std == pytest.approx(statistics.stdev(numbers), rel=1e-9)
-    assert (Mean().mean, Mean().std) == (None, None)
+    assert (RunningMean().mean, RunningMean().std) == (None, None)
 
 
 def test_the_table_counts_each_row_once_and_averages_scores_alone() -> None:

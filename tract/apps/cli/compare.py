@@ -16,7 +16,7 @@ from tract.pipeline.entry import say
 
 if TYPE_CHECKING:
     from tract.apps.grading.differences import Compared
-    from tract.apps.grading.pairs import GradedFile, Pairs
+    from tract.apps.grading.pairs import AnswerPairs, GradedFile
     from tract.evaluation.results import Estimate
 
 _DESCRIPTION = """\
@@ -131,7 +131,7 @@ def _about(name: str, file: GradedFile) -> str:
     return f"{name}: {file.rows} rows, {file.scored} answers with a score{scales}{repeats}{_reasons(file.left_out, '; rows ')}"
 
 
-def _pairing(pairs: Pairs, key: str) -> str:
+def _pairing(pairs: AnswerPairs, key: str) -> str:
     not_ok = _reasons(pairs.not_ok, "; of the paired scores with another status than ok: ")
     return f"{len(pairs.first)} pairs by {key}, {len(set(pairs.questions))} questions{_reasons(pairs.left_out, '; left out: ')}{not_ok}"
 
@@ -173,7 +173,7 @@ def _cell(estimate: Estimate, form: str, times: float, unit: str) -> str:
     return f"{value}{unit}" if low is None else f"{value}{unit} [{low}, {high}]"
 
 
-def _histogram(pairs: Pairs, names: tuple[str, str]) -> list[str]:
+def _histogram(pairs: AnswerPairs, names: tuple[str, str]) -> list[str]:
     """Of the differences, in stretches of equal width around zero."""
     from tract.apps.grading.histogram import Histogram
 

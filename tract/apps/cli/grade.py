@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tract.apps.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
-from tract.apps.cli.output import last_words, note, progress
+from tract.apps.cli.output import interrupt_message, note, progress
 from tract.common import signals as interruption
 from tract.common.errors import ConfigError
 from tract.common.user_paths import given_path
@@ -16,7 +16,7 @@ from tract.judge.arguments import add_judge_arguments, options_of, positive
 from tract.pipeline.entry import say
 
 if TYPE_CHECKING:
-    from tract.apps.grading.files import Plan
+    from tract.apps.grading.files import GradingPlan
 
 _DESCRIPTION = """\
 Grades each row of a file. The output holds every row once, in order, its columns as they were, and the columns judge_score,
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         TractError: for a mistake of the user's.
     """
-    with interruption.handled(last_words, once=True):
+    with interruption.handled(interrupt_message, once=True):
         interruption.at("before a row was graded")
         return _grade(arguments)
 
@@ -107,7 +107,7 @@ def _grade(arguments: argparse.Namespace) -> int:
     return 0 if summary.scores.count else 1
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
+def _plan(arguments: argparse.Namespace) -> GradingPlan:
     from tract.apps.grading.columns import parse_columns
     from tract.apps.grading.files import plan_of
     from tract.apps.grading.rubric_file import read_rubric

@@ -20,7 +20,7 @@ from tract.judge.arguments import add_judge_arguments, options_of, positive
 
 if TYPE_CHECKING:
     from tract.judge.loading import JudgeFiles
-    from tract.judge.rendering import Asked
+    from tract.judge.rendering import RenderedPrompt
     from tract.judge.requests import GradeRequest
     from tract.method.objective import Objective
     from tract.text.layout import SequenceLayout
@@ -131,7 +131,7 @@ def _layout(files: JudgeFiles, request: GradeRequest) -> SequenceLayout:
     return files.layout if labels == files.layout.grid.labels else with_grid(files.layout, labels)
 
 
-def _lines(files: JudgeFiles, layout: SequenceLayout, place: str, shown: Asked, arguments: argparse.Namespace) -> Iterator[Text]:
+def _lines(files: JudgeFiles, layout: SequenceLayout, place: str, shown: RenderedPrompt, arguments: argparse.Namespace) -> Iterator[Text]:
     settings = files.settings
     base = settings.base_model.shown
     yield Text(f"judge {settings.name}" + ("" if base == settings.name else f" (made from {base})"), style="bold")
@@ -141,7 +141,7 @@ def _lines(files: JudgeFiles, layout: SequenceLayout, place: str, shown: Asked, 
     yield from _tokens(files, layout, shown, arguments)
 
 
-def _prompt(shown: Asked) -> Iterator[Text]:
+def _prompt(shown: RenderedPrompt) -> Iterator[Text]:
     prompt = shown.prompt
     if prompt.system:
         yield Text("\nsystem turn", style="bold")
@@ -159,7 +159,7 @@ def _prompt(shown: Asked) -> Iterator[Text]:
         yield Text("\nit does not fit: the middle of a field is left out, as the tokens below show (--all)", style="bold red")
 
 
-def _tokens(files: JudgeFiles, layout: SequenceLayout, shown: Asked, arguments: argparse.Namespace) -> Iterator[Text]:
+def _tokens(files: JudgeFiles, layout: SequenceLayout, shown: RenderedPrompt, arguments: argparse.Namespace) -> Iterator[Text]:
     from tract.training.preview import token_lines
 
     index = _score_index(arguments.score, layout)

@@ -38,7 +38,7 @@ def progress(what: str, total: int, done: int) -> Iterator[Callable[[int], None]
         yield lambda count: bar.advance(task, count)
 
 
-def last_words(number: int, reason: str) -> None:
+def interrupt_message(number: int, reason: str) -> None:
     """Says that a signal ended the command, and how to go on: what was begun anew is not begun anew once more."""
     with suppress(OSError):
         sys.stdout.flush()

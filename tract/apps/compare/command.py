@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tract.apps.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, Options
+from tract.apps.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, CompareOptions
 from tract.common.errors import ConfigError
 from tract.common.user_paths import given_path
 from tract.pipeline.entry import guarded, say
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         say(str(write(out / name, content)))
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
+def options_of(arguments: argparse.Namespace) -> CompareOptions:
     """What is compared by.
 
     Raises:
@@ -87,7 +87,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     if arguments.resamples < 0:
         raise ConfigError(f"--resamples: {arguments.resamples} is negative; 0 gives no intervals over questions")
     predictors = None if arguments.predictor is None else () if arguments.predictor == "all" else _names(arguments.predictor, "--predictor")
-    return Options(arguments.baseline, predictors, _names(arguments.metrics, "--metrics"), arguments.confidence, arguments.resamples)
+    return CompareOptions(arguments.baseline, predictors, _names(arguments.metrics, "--metrics"), arguments.confidence, arguments.resamples)
 
 
 def _names(text: str, option: str) -> tuple[str, ...]:

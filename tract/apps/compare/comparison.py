@@ -11,12 +11,12 @@ from operator import attrgetter
 import numpy as np
 
 from tract.apps.compare.differences import differences_to
-from tract.apps.compare.intervals import MIN_SEEDS, Difference, Mean, mean_of
-from tract.apps.compare.options import DEFAULT_BASELINE, Options
-from tract.apps.compare.readings import CONSTANT, Evaluated, Reading, readings_of
+from tract.apps.compare.intervals import MIN_SEEDS, Difference, SeedMean, mean_of
+from tract.apps.compare.options import DEFAULT_BASELINE, CompareOptions
+from tract.apps.compare.readings import CONSTANT, Evaluated, VariantResult, readings_of
 from tract.apps.compare.results import Metrics, Results
 from tract.artifacts.best import Measure, choice
-from tract.artifacts.runs import Found, LeftOut, Run
+from tract.artifacts.runs import Found, LeftOut, RecordedRun
 from tract.artifacts.variants import Variant, variants_of
 from tract.common.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import estimates
@@ -25,7 +25,7 @@ from tract.evaluation.statistics import limits_of
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantRow:
     """One variant on one benchmark, read by one predictor.
 
     Attributes:
@@ -39,7 +39,7 @@ class Row:
     predictor: str
     seeds: tuple[int, ...]
     values: Mapping[str, tuple[float | None, ...]]
-    means: Mapping[str, Mean]
+    means: Mapping[str, SeedMean]
     differences: Mapping[str, Difference]
     constant_rmse: float | None
 
@@ -58,21 +58,21 @@ class BenchmarkTable:
     benchmark: str
     items: int
     questions: int
-    rows: tuple[Row, ...]
+    rows: tuple[VariantRow, ...]
     reference: int | None
     notes: tuple[str, ...]
     best: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Everything that tables, plots and the page show.
 
     Attributes:
         chosen_by: what validation chose the best variant by, as the end of a sweep does, such as "val/rmse"; empty where it chose none.
     """
 
-    options: Options
+    options: CompareOptions
     baseline: str
     variants: tuple[Variant, ...]
     tables: tuple[BenchmarkTable, ...]
@@ -80,7 +80,7 @@ class Comparison:
     chosen_by: str = ""
 
 
-def compare(found: Found, options: Options) -> Comparison:
+def compare(found: Found, options: CompareOptions) -> RunComparison:
     """The comparison of the runs that were found.
 
     Raises:
@@ -95,7 +95,7 @@ def compare(found: Found, options: Options) -> Comparison:
     baseline = _baseline(variants, options.baseline)
     known: dict[str, Results] = {}
 
-    def results(run: Run) -> Results:
+    def results(run: RecordedRun) -> Results:
         place = os.path.realpath(run.product)  # runs may share it
         if place not in known:
             known[place] = Results.of(run)
@@ -107,7 +107,7 @@ def compare(found: Found, options: Options) -> Comparison:
     chosen = choice(variants)
     tables = tuple(_table(evaluated, baseline, name, options, chosen) for name in names)
     left_out = (*found.left_out, *replaced)
-    return Comparison(options, baseline.label, variants, tables, left_out, "" if chosen is None else chosen[0].name)
+    return RunComparison(options, baseline.label, variants, tables, left_out, "" if chosen is None else chosen[0].name)
 
 
 def _baseline(variants: Sequence[Variant], wanted: str | None) -> Variant:
@@ -141,7 +141,7 @@ def _benchmarks(evaluated: Evaluated) -> list[str]:
 
 
 def _table(
-    evaluated: Evaluated, baseline: Variant, benchmark: str, options: Options, chosen: tuple[Measure, Variant] | None
+    evaluated: Evaluated, baseline: Variant, benchmark: str, options: CompareOptions, chosen: tuple[Measure, Variant] | None
 ) -> BenchmarkTable:
     readings = readings_of(evaluated, benchmark, options.predictors)
     notes = _absences(evaluated, readings, benchmark)
@@ -150,7 +150,7 @@ def _table(
         notes.append(f"{baseline.label}, the baseline, is not among these, so there are no differences")
     base = reference or (readings or readings_of(evaluated, benchmark, ()))[0]
     items, questions = base.size
-    readings.append(Reading("", CONSTANT, benchmark, base.runs))
+    readings.append(VariantResult("", CONSTANT, benchmark, base.runs))
     differences = [dict[str, Difference]() for _ in readings]
     if reference is not None:
         differences, more = differences_to(reference, readings, options)
@@ -167,7 +167,7 @@ def _table(
     return BenchmarkTable(benchmark, items, questions, tuple(rows), place, tuple(notes), places)
 
 
-def _rank(row: Row, metric: str) -> tuple[bool, bool, float]:
+def _rank(row: VariantRow, metric: str) -> tuple[bool, bool, float]:
     """What rows are sorted by: the best value first, those without one behind, the constant baseline at the end.
 
     Where neither the least nor the most is the best, the value next to 0 is.
@@ -178,7 +178,7 @@ def _rank(row: Row, metric: str) -> tuple[bool, bool, float]:
     return row.predictor == CONSTANT, False, abs(value) if less_is_better is None else value if less_is_better else -value
 
 
-def _best(rows: Sequence[Row], metric: str) -> tuple[int, ...]:
+def _best(rows: Sequence[VariantRow], metric: str) -> tuple[int, ...]:
     """Places of the rows with the best value, of more than one that has a value; none where it has no interval, as of two seeds."""
     known = [row for row in rows if row.predictor != CONSTANT and row.means[metric].estimate.value is not None]
     if len(known) < 2 or not known[0].means[metric].kind:
@@ -186,12 +186,12 @@ def _best(rows: Sequence[Row], metric: str) -> tuple[int, ...]:
     return tuple(k for k, row in enumerate(rows) if _rank(row, metric) == _rank(known[0], metric))
 
 
-def _name(row: Row, rows: Sequence[Row]) -> str:
+def _name(row: VariantRow, rows: Sequence[VariantRow]) -> str:
     """The row's variant, with its predictor where the variant has several rows."""
     return f"{row.variant} ({row.predictor})" if sum(other.variant == row.variant for other in rows) > 1 else row.variant
 
 
-def _absences(evaluated: Evaluated, readings: Sequence[Reading], benchmark: str) -> list[str]:
+def _absences(evaluated: Evaluated, readings: Sequence[VariantResult], benchmark: str) -> list[str]:
     """Which variants the table lacks, and why."""
     shown = {reading.label for reading in readings}
     missing = {
@@ -207,14 +207,14 @@ def _absences(evaluated: Evaluated, readings: Sequence[Reading], benchmark: str)
     return notes
 
 
-def _reference(readings: Sequence[Reading], baseline: Variant) -> Reading | None:
+def _reference(readings: Sequence[VariantResult], baseline: Variant) -> VariantResult | None:
     """The baseline, by its main predictor if that is shown."""
     own = [reading for reading in readings if reading.label == baseline.label]
     main = [reading for reading in own if reading.predictor == next(iter(reading.runs.values())).main_predictor]
     return next(iter([*main, *own]), None)
 
 
-def _row(reading: Reading, differences: Mapping[str, Difference], options: Options) -> Row:
+def _row(reading: VariantResult, differences: Mapping[str, Difference], options: CompareOptions) -> VariantRow:
     seeds = tuple(reading.runs)
     values = {metric: tuple(reading.value(seed, metric) for seed in seeds) for metric in options.metrics}
     # The constant does not depend on the training: where its items are the same, so is its value.
@@ -222,10 +222,10 @@ def _row(reading: Reading, differences: Mapping[str, Difference], options: Optio
     alone = _alone(reading, options)
     constant = [value for seed in seeds if (value := reading.measured(seed).constant["rmse"].value) is not None]
 
-    def mean(metric: str) -> Mean:
+    def mean(metric: str) -> SeedMean:
         return mean_of(values[metric][:counted], options.confidence, lambda k: alone(seeds[k])[metric], limits_of(metric))
 
-    return Row(
+    return VariantRow(
         variant=reading.label,
         predictor=reading.predictor,
         seeds=seeds,
@@ -236,7 +236,7 @@ def _row(reading: Reading, differences: Mapping[str, Difference], options: Optio
     )
 
 
-def _alone(reading: Reading, options: Options) -> Callable[[int], Metrics]:
+def _alone(reading: VariantResult, options: CompareOptions) -> Callable[[int], Metrics]:
     """Seed -> metrics with intervals over questions: those of its report, or anew at another confidence."""
 
     @cache

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tract.apps.compare.comparison import BenchmarkTable, Comparison, Row
+from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow
 from tract.apps.compare.tables import row_label
 from tract.artifacts.variants import differing_keys
 from tract.evaluation.results import Estimate
@@ -22,7 +22,7 @@ COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def csv_text(comparison: Comparison) -> str:
+def csv_text(comparison: RunComparison) -> str:
     """The numbers of all tables, in full precision; what is not defined or not computed is empty.
 
     ``runs`` counts a variant's runs, ``seeds`` those where the metric is defined, ``interval`` is what low and high cover: seeds or
@@ -42,7 +42,7 @@ def csv_text(comparison: Comparison) -> str:
     return buffer.getvalue()
 
 
-def _numbers(table: BenchmarkTable, row: Row, metric: str) -> list[Any]:
+def _numbers(table: BenchmarkTable, row: VariantRow, metric: str) -> list[Any]:
     mean, difference = row.means[metric], row.differences.get(metric)
     reference = None if table.reference is None else table.rows[table.reference]
     nothing = Estimate(None)

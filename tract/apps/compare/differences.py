@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tract.apps.compare.intervals import Difference, t_interval
-from tract.apps.compare.options import Options
-from tract.apps.compare.readings import CONSTANT, Pairs, Reading, items_problem, pairs_of
+from tract.apps.compare.options import CompareOptions
+from tract.apps.compare.readings import CONSTANT, SeedPairs, VariantResult, items_problem, pairs_of
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.results import Array, Estimate
 
 BOOTSTRAP_SEED = 0
 
 
-def differences_to(reference: Reading, readings: Sequence[Reading], options: Options) -> tuple[list[dict[str, Difference]], list[str]]:
+def differences_to(
+    reference: VariantResult, readings: Sequence[VariantResult], options: CompareOptions
+) -> tuple[list[dict[str, Difference]], list[str]]:
     """(metric -> this reading minus the reference, for each reading; notes on what they leave out). None for the reference itself."""
-    pairs = [Pairs((), (), "") if reading is reference else pairs_of(reading, reference) for reading in readings]
+    pairs = [SeedPairs((), (), "") if reading is reference else pairs_of(reading, reference) for reading in readings]
     items = reference.scored(next(iter(reference.runs)))
     resampled = [all(not items_problem(reference.scored(seed), items) for seed in pair.seeds) for pair in pairs]
     over_questions = _over_questions(
@@ -35,7 +37,7 @@ def differences_to(reference: Reading, readings: Sequence[Reading], options: Opt
     return found, _notes(readings, pairs, resampled)
 
 
-def _by_seed(reading: Reading, reference: Reading, seeds: Sequence[int], metric: str) -> dict[int, float]:
+def _by_seed(reading: VariantResult, reference: VariantResult, seeds: Sequence[int], metric: str) -> dict[int, float]:
     """Seed -> difference, where both have a value."""
     found = {}
     for seed in seeds:
@@ -46,7 +48,7 @@ def _by_seed(reading: Reading, reference: Reading, seeds: Sequence[int], metric:
 
 
 def _over_questions(
-    readings: Mapping[int, tuple[Reading, Sequence[int]]], reference: Reading, questions: Sequence[str], options: Options
+    readings: Mapping[int, tuple[VariantResult, Sequence[int]]], reference: VariantResult, questions: Sequence[str], options: CompareOptions
 ) -> dict[int, dict[str, Estimate]]:
     """Number of a reading -> metric -> mean difference over its seeds, with the interval over resampled questions.
 
@@ -61,13 +63,13 @@ def _over_questions(
     def compute(weights: Array) -> dict[int, dict[str, Array]]:
         known: dict[tuple[str, str], Mapping[str, Array]] = {}
 
-        def weighted(reading: Reading, seed: int) -> Mapping[str, Array]:
+        def weighted(reading: VariantResult, seed: int) -> Mapping[str, Array]:
             key = (str(reading.runs[seed].product.path), reading.predictor)
             if key not in known:
                 known[key] = reading.weighted(seed, weights)
             return known[key]
 
-        def mean(reading: Reading, seeds: Sequence[int], metric: str) -> Array:
+        def mean(reading: VariantResult, seeds: Sequence[int], metric: str) -> Array:
             parts = [weighted(reading, seed)[metric] - weighted(reference, seed)[metric] for seed in seeds]
             return np.mean(parts, axis=0) if parts else np.full(len(weights), np.nan)
 
@@ -78,7 +80,7 @@ def _over_questions(
     return estimates(compute, questions, seed=BOOTSTRAP_SEED, resamples=options.resamples, confidence=options.confidence)
 
 
-def _notes(readings: Sequence[Reading], pairs: Sequence[Pairs], resampled: Sequence[bool]) -> list[str]:
+def _notes(readings: Sequence[VariantResult], pairs: Sequence[SeedPairs], resampled: Sequence[bool]) -> list[str]:
     """What the differences leave out, one line for what several variants share."""
     labels: dict[str, dict[str, None]] = {}
     for reading, pair, whole in zip(readings, pairs, resampled, strict=True):

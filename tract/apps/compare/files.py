@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tract.apps.compare.comparison import BenchmarkTable, Comparison
+from tract.apps.compare.comparison import BenchmarkTable, RunComparison
 from tract.apps.compare.csv_table import csv_text
 from tract.apps.compare.curves import curves_of
 from tract.apps.compare.page import Image, page
@@ -19,7 +19,7 @@ _CURVE_NAMES = {"objective.lambda": "lambda", "evaluation.n_cot": "n_cot"}
 _LONGEST_NAME = 80
 
 
-def files_of(comparison: Comparison, folders: Sequence[str], place: Path) -> Mapping[str, str | bytes]:
+def files_of(comparison: RunComparison, folders: Sequence[str], place: Path) -> Mapping[str, str | bytes]:
     """Tables, plots and the page; the same comparison gives the same bytes.
 
     Args:
@@ -35,7 +35,7 @@ def files_of(comparison: Comparison, folders: Sequence[str], place: Path) -> Map
     }
 
 
-def _images(comparison: Comparison, table: BenchmarkTable, name: str) -> list[Image]:
+def _images(comparison: RunComparison, table: BenchmarkTable, name: str) -> list[Image]:
     if all(row.predictor == CONSTANT for row in table.rows):
         return []
     metrics, interval = comparison.options.metrics, percent(comparison)

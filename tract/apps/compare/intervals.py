@@ -17,7 +17,7 @@ MIN_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
+class SeedMean:
     """The mean over seeds of a metric.
 
     Attributes:
@@ -70,7 +70,7 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
 
 def mean_of(
     values: Sequence[float | None], confidence: float, of_one: Callable[[int], Estimate], limits: tuple[float, float] | None = None
-) -> Mean:
+) -> SeedMean:
     """The mean over seeds.
 
     Args:
@@ -81,8 +81,8 @@ def mean_of(
     defined = [k for k, value in enumerate(values) if value is not None]
     if len(defined) == 1:
         estimate = of_one(defined[0])
-        return Mean(estimate, NONE if estimate.low is None else QUESTIONS, 1, len(values))
+        return SeedMean(estimate, NONE if estimate.low is None else QUESTIONS, 1, len(values))
     estimate = t_interval([value for value in values if value is not None], confidence)
     if limits is not None and estimate.low is not None and estimate.high is not None:
         estimate = Estimate(estimate.value, max(estimate.low, limits[0]), min(estimate.high, limits[1]))
-    return Mean(estimate, NONE if estimate.low is None else SEEDS, len(defined), len(values))
+    return SeedMean(estimate, NONE if estimate.low is None else SEEDS, len(defined), len(values))

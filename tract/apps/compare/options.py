@@ -9,7 +9,7 @@ DEFAULT_BASELINE = "tract"
 
 
 @dataclass(frozen=True)
-class Options:
+class CompareOptions:
     """What to compare by.
 
     Attributes:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tract.apps.compare.comparison import BenchmarkTable, Comparison
+from tract.apps.compare.comparison import BenchmarkTable, RunComparison
 from tract.apps.compare.tables import marked_label, meanings, order_of, percent, size, tables_of, title_of
-from tract.artifacts.runs import REPORT_FILE, Run
+from tract.artifacts.runs import REPORT_FILE, RecordedRun
 from tract.artifacts.variants import NAMES, Variant, differing_keys, setting
 from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.plots import data_uri
@@ -32,7 +32,7 @@ class Image:
     caption: str
 
 
-def page(comparison: Comparison, images: Sequence[Sequence[Image]], folders: Sequence[str], place: Path) -> str:
+def page(comparison: RunComparison, images: Sequence[Sequence[Image]], folders: Sequence[str], place: Path) -> str:
     """The comparison as one HTML page: facts, tables, plots, runs and a legend; styles and images are inside, nothing is loaded.
 
     The same comparison gives the same text. All names and values are escaped.
@@ -56,7 +56,7 @@ def page(comparison: Comparison, images: Sequence[Sequence[Image]], folders: Seq
     )
 
 
-def _facts(comparison: Comparison, folders: Sequence[str]) -> list[tuple[str, Any]]:
+def _facts(comparison: RunComparison, folders: Sequence[str]) -> list[tuple[str, Any]]:
     runs = sum(len(variant.runs) for variant in comparison.variants)
     return [
         ("compared", ", ".join(folders)),
@@ -67,7 +67,7 @@ def _facts(comparison: Comparison, folders: Sequence[str]) -> list[tuple[str, An
     ]
 
 
-def _section(comparison: Comparison, table: BenchmarkTable, images: Sequence[Image]) -> dict[str, Any]:
+def _section(comparison: RunComparison, table: BenchmarkTable, images: Sequence[Image]) -> dict[str, Any]:
     """What the template shows of one benchmark."""
     labels = [marked_label(comparison, table, k, comparison.options.metrics) for k in range(len(table.rows))]
     names = [(label, row.predictor) for label, row in zip(labels, table.rows, strict=True)]
@@ -98,7 +98,7 @@ def _variants(variants: Sequence[Variant], place: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _links(run: Run, place: Path) -> list[tuple[str, str]]:
+def _links(run: RecordedRun, place: Path) -> list[tuple[str, str]]:
     """(what it leads to, address from the page) of what there is of a run."""
     ways = [(f"{run.product.name} report", run.product / REPORT_FILE), ("evaluation", run.product)]
     ways += [(name, path) for name, path in (("judge", run.judge), ("run", run.folder)) if path is not None]

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from tract.apps.compare.comparison import BenchmarkTable, Row
+from tract.apps.compare.comparison import BenchmarkTable, VariantRow
 from tract.apps.compare.curves import Curve
-from tract.apps.compare.intervals import QUESTIONS, SEEDS, Mean
+from tract.apps.compare.intervals import QUESTIONS, SEEDS, SeedMean
 from tract.apps.compare.readings import CONSTANT
 from tract.evaluation.drawing import COLOURS, GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of
 from tract.evaluation.tables import METRIC_LABELS
@@ -29,7 +29,7 @@ class _Points:
     """One line of a curve: values of the key, and the row of each."""
 
     label: str
-    rows: tuple[tuple[float, Row], ...]
+    rows: tuple[tuple[float, VariantRow], ...]
 
 
 def bars_png(table: BenchmarkTable, metrics: Sequence[str], interval: str) -> bytes:
@@ -53,7 +53,7 @@ def _panels(metrics: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[: len(metrics)]
 
 
-def _judges(table: BenchmarkTable) -> list[Row]:
+def _judges(table: BenchmarkTable) -> list[VariantRow]:
     return [row for row in table.rows if row.predictor != CONSTANT]
 
 
@@ -82,7 +82,7 @@ def _bars(table: BenchmarkTable, metrics: Sequence[str], interval: str) -> Figur
     return figure
 
 
-def _draw_bar(axes: Axes, row: Row, metric: str, place: int, colour: str) -> None:
+def _draw_bar(axes: Axes, row: VariantRow, metric: str, place: int, colour: str) -> None:
     estimate = row.means[metric].estimate
     if estimate.value is None:
         axes.text(0.02, place, "undefined", color=GREY, va="center", transform=axes.get_yaxis_transform())
@@ -97,12 +97,12 @@ def _draw_bar(axes: Axes, row: Row, metric: str, place: int, colour: str) -> Non
         )
 
 
-def _interval(mean: Mean) -> tuple[float, float] | None:
+def _interval(mean: SeedMean) -> tuple[float, float] | None:
     low, high = mean.estimate.low, mean.estimate.high
     return None if low is None or high is None else (low, high)
 
 
-def _line(mean: Mean) -> str:
+def _line(mean: SeedMean) -> str:
     """Intervals over questions are dotted."""
     return ":" if mean.kind == QUESTIONS else "-"
 
@@ -163,7 +163,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _legend(rows: Sequence[Row], interval: str) -> str:
+def _legend(rows: Sequence[VariantRow], interval: str) -> str:
     """What intervals and lines mean."""
     kinds = {mean.kind for row in rows for mean in row.means.values()}
     words = {SEEDS: f"solid: {interval} interval over seeds", QUESTIONS: f"dotted: {interval} interval over questions (one seed)"}

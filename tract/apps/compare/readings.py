@@ -17,7 +17,7 @@ Evaluated = Sequence[tuple[Variant, Mapping[int, Results]]]  # variants, each wi
 
 
 @dataclass(frozen=True)
-class Reading:
+class VariantResult:
     """What the runs of a variant say on one benchmark, read by one predictor.
 
     Attributes:
@@ -63,7 +63,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SeedPairs:
     """Which seeds of two readings are paired.
 
     Attributes:
@@ -76,7 +76,7 @@ class Pairs:
     problem: str
 
 
-def readings_of(variants: Evaluated, benchmark: str, predictors: Sequence[str] | None) -> list[Reading]:
+def readings_of(variants: Evaluated, benchmark: str, predictors: Sequence[str] | None) -> list[VariantResult]:
     """The readings on a benchmark, in the order of variants and predictors.
 
     Args:
@@ -93,15 +93,15 @@ def readings_of(variants: Evaluated, benchmark: str, predictors: Sequence[str] |
         for name in wanted:
             if name in known:
                 read = {seed: found for seed, found in runs.items() if name in found.benchmarks[benchmark].predictors}
-                readings.append(Reading(variant.label, name, benchmark, read))
+                readings.append(VariantResult(variant.label, name, benchmark, read))
     return readings
 
 
-def pairs_of(reading: Reading, reference: Reading) -> Pairs:
+def pairs_of(reading: VariantResult, reference: VariantResult) -> SeedPairs:
     """The seeds of two readings that can be compared: the same items with the same true scores."""
     shared = sorted(set(reading.runs) & set(reference.runs))
     problems = {seed: items_problem(reading.scored(seed), reference.scored(seed)) for seed in shared}
-    return Pairs(
+    return SeedPairs(
         tuple(seed for seed in shared if not problems[seed]),
         tuple(sorted(set(reading.runs) ^ set(reference.runs))),
         next((problem for problem in problems.values() if problem), ""),

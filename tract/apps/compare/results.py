@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tract.artifacts.products import Product, open_product
-from tract.artifacts.runs import Run
+from tract.artifacts.runs import RecordedRun
 from tract.common.errors import DataError
 from tract.evaluation.results import METRICS_FILE, PREDICTIONS_TABLE, Array, Estimate, Scored
 from tract.evaluation.scoring import WITH_COT, WITHOUT_COT
 
-NO_COT = "no_cot"  # the predictor that reads the rows without a CoT, by RAIL
+DIRECT = "no_cot"  # the predictor that reads the rows without a CoT, by RAIL
 Metrics = Mapping[str, Estimate]
 
 
@@ -40,14 +40,14 @@ class Results:
         confidence: of the intervals. benchmarks: name -> numbers, in the run's order.
     """
 
-    run: Run
+    run: RecordedRun
     product: Product
     main_predictor: str
     confidence: float
     benchmarks: Mapping[str, Measured]
 
     @classmethod
-    def of(cls, run: Run) -> Results:
+    def of(cls, run: RecordedRun) -> Results:
         """Those of a run.
 
         Raises:
@@ -83,7 +83,7 @@ class Results:
             raise _unreadable(self.run, PREDICTIONS_TABLE, error) from error
 
 
-def _unreadable(run: Run, file: str, error: Exception) -> DataError:
+def _unreadable(run: RecordedRun, file: str, error: Exception) -> DataError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return DataError(f"{run.product / file}: cannot be read ({reason}); evaluate the run anew with force=[evaluate]")
 
@@ -97,7 +97,7 @@ Rows = list[dict[str, Any]]
 
 def _rows(results: Results) -> dict[str, Rows]:
     """Benchmark -> rows of the predictions file, one for each item and CoT, without the texts."""
-    predictors = {name for measured in results.benchmarks.values() for name in measured.predictors if name != NO_COT}
+    predictors = {name for measured in results.benchmarks.values() for name in measured.predictors if name != DIRECT}
     columns = ["benchmark", "id", "question_id", "target", "reading", "probabilities", "score_mass", *sorted(predictors | {"rail"})]
     found: dict[str, Rows] = {name: [] for name in results.benchmarks}
     for row in pq.ParquetFile(results.run.product / PREDICTIONS_TABLE).read(columns=columns).to_pylist():
@@ -140,10 +140,10 @@ def _column(table: Mapping[str, Array], number: int) -> dict[str, Array]:
 
 def _cell(rows: Rows, predictor: str, fallback: float) -> tuple[float, float, float]:
     """(score in points, share of failed draws, score mass) of one item under one predictor."""
-    chosen = [row for row in rows if row["reading"] == (WITHOUT_COT if predictor == NO_COT else WITH_COT)]
+    chosen = [row for row in rows if row["reading"] == (WITHOUT_COT if predictor == DIRECT else WITH_COT)]
     if not chosen:
         return fallback, 1.0, 0.0
-    draws = [row["rail" if predictor == NO_COT else predictor] for row in chosen]
+    draws = [row["rail" if predictor == DIRECT else predictor] for row in chosen]
     failed = sum(draw is None for draw in draws)
     mass = float(np.mean([row["score_mass"] or 0.0 for row in chosen]))
     return float(np.mean([fallback if draw is None else draw for draw in draws])), failed / len(draws), mass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tract.apps.compare.comparison import BenchmarkTable, Comparison, Row
-from tract.apps.compare.intervals import MIN_SEEDS, QUESTIONS, SEEDS, Difference, Mean
+from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow
+from tract.apps.compare.intervals import MIN_SEEDS, QUESTIONS, SEEDS, Difference, SeedMean
 from tract.apps.compare.readings import CONSTANT
 from tract.evaluation.cells import NOT_COMPUTED, Cell, Table, TextRow, aligned, cell, escaped, markdown_lines, markdown_of, printable
 from tract.evaluation.results import Estimate
@@ -20,18 +20,18 @@ _SHORT_LABEL, _SHORT_NAME, _SHORT_WIDTH, _SHORT_LEFT_OUT = 46, 16, 112, 10
 _TITLE_NAMES = 3
 
 
-def percent(comparison: Comparison) -> str:
+def percent(comparison: RunComparison) -> str:
     """The confidence, such as ``95 %``."""
     return f"{100 * comparison.options.confidence:.4g} %"
 
 
-def row_label(row: Row) -> str:
+def row_label(row: VariantRow) -> str:
     """What a row's variant is called."""
     return CONSTANT_LABEL if row.predictor == CONSTANT else row.variant
 
 
-def marked_label(comparison: Comparison, table: BenchmarkTable, place: int, metrics: Sequence[str]) -> str:
-    """What a row's variant is called, what it is the best by, and whether it is a seed LLM that nobody trained.
+def marked_label(comparison: RunComparison, table: BenchmarkTable, place: int, metrics: Sequence[str]) -> str:
+    """What a row's variant is called, what it is the best by, and whether it is a base model that nobody trained.
 
     Args:
         place: of the row. metrics: that are shown with it; the best of another is not marked beside these.
@@ -42,19 +42,19 @@ def marked_label(comparison: Comparison, table: BenchmarkTable, place: int, metr
     return f"{row_label(row)} ({', '.join(marks)})" if marks else row_label(row)
 
 
-def best_mark(comparison: Comparison, metrics: Sequence[str]) -> str:
+def best_mark(comparison: RunComparison, metrics: Sequence[str]) -> str:
     """How the best variant is marked: with what validation chose it by, else with the main metric, where others stand beside it."""
     if comparison.chosen_by:
         return f"best {comparison.chosen_by}"
     return "best" if len(metrics) == 1 else f"best {METRIC_LABELS[comparison.options.metrics[0]]}"
 
 
-def untrained_labels(comparison: Comparison) -> frozenset[str]:
-    """Labels of the variants that are seed LLMs."""
+def untrained_labels(comparison: RunComparison) -> frozenset[str]:
+    """Labels of the variants that are base models."""
     return frozenset(variant.label for variant in comparison.variants if variant.is_untrained)
 
 
-def order_of(comparison: Comparison) -> str:
+def order_of(comparison: RunComparison) -> str:
     """How rows are sorted, and what marks of the best mean, in a few sentences."""
     metric = METRIC_LABELS[comparison.options.metrics[0]]
     parts = [f"Rows are sorted by {metric}, the best first"]
@@ -80,7 +80,7 @@ def size(table: BenchmarkTable) -> str:
     return f"{counted(table.items, 'item')}, {counted(table.questions, 'question')}"
 
 
-def mean_cell(mean: Mean, metric: str) -> Cell:
+def mean_cell(mean: SeedMean, metric: str) -> Cell:
     """``.796 [.664, .885]``; a q behind the interval says that it covers questions, not seeds."""
     shown = cell(mean.estimate, metric)
     if mean.estimate.value is not None and not mean.kind:
@@ -105,7 +105,7 @@ def difference_cell(estimate: Estimate, difference: Difference, metric: str, kin
     return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (kind == QUESTIONS), some))))
 
 
-def tables_of(comparison: Comparison, table: BenchmarkTable) -> list[Table]:
+def tables_of(comparison: RunComparison, table: BenchmarkTable) -> list[Table]:
     """The tables of one benchmark: means, differences with intervals over seeds, and the same with intervals over questions."""
     metrics = comparison.options.metrics
     head = ("variant", "predictor", "seeds", *(METRIC_LABELS[metric] for metric in metrics))
@@ -125,7 +125,7 @@ def tables_of(comparison: Comparison, table: BenchmarkTable) -> list[Table]:
     return shown
 
 
-def _mean_cell(row: Row, metric: str) -> Cell:
+def _mean_cell(row: VariantRow, metric: str) -> Cell:
     mean = row.means[metric]
     return Cell(NOT_COMPUTED) if row.predictor == CONSTANT and mean.estimate.value is None else mean_cell(mean, metric)
 
@@ -145,13 +145,13 @@ def _difference_rows(table: BenchmarkTable, labels: Sequence[str], metrics: Sequ
     return tuple(rows)
 
 
-def _text_row(row: Row, label: str, cells: Sequence[Cell], seeds: int | None = None) -> TextRow:
+def _text_row(row: VariantRow, label: str, cells: Sequence[Cell], seeds: int | None = None) -> TextRow:
     if row.predictor == CONSTANT:
         return TextRow((label, "", ""), tuple(cells))
     return TextRow((label, row.predictor, str(len(row.seeds) if seeds is None else seeds)), tuple(cells))
 
 
-def meanings(comparison: Comparison) -> list[str]:
+def meanings(comparison: RunComparison) -> list[str]:
     """What intervals, marks and names say, one sentence or two each."""
     share = percent(comparison)
     return [
@@ -167,14 +167,14 @@ def meanings(comparison: Comparison) -> list[str]:
     ]
 
 
-def title_of(comparison: Comparison) -> str:
+def title_of(comparison: RunComparison) -> str:
     """What was compared, by the names of the runs."""
     names = list(dict.fromkeys(variant.name for variant in comparison.variants if variant.name))
     more = f" and {len(names) - _TITLE_NAMES} more" if len(names) > _TITLE_NAMES else ""
     return f"Comparison of runs: {printable(', '.join(names[:_TITLE_NAMES]))}{more}" if names else "Comparison of runs"
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: RunComparison) -> str:
     """All tables as Markdown, names escaped. Ends with a newline."""
     blocks = [f"# {escaped(title_of(comparison))}", f"Baseline: {escaped(comparison.baseline)}. {order_of(comparison)}."]
     for table in comparison.tables:
@@ -190,7 +190,7 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def terminal(comparison: Comparison) -> str:
+def terminal(comparison: RunComparison) -> str:
     """Tables of two metrics for each benchmark, about 100 columns wide, and what was left out."""
     blocks = [_short_table(comparison, table, short_metrics(comparison.options.metrics)) for table in comparison.tables]
     blocks.append(_legend(comparison))
@@ -201,7 +201,7 @@ def terminal(comparison: Comparison) -> str:
     return "\n\n".join(blocks)
 
 
-def _short_table(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> str:
+def _short_table(comparison: RunComparison, table: BenchmarkTable, metrics: Sequence[str]) -> str:
     """The metrics beside each other, or below each other where that would be too wide."""
     parts = [_text_lines(comparison, table, metrics)]
     if len(parts[0][1]) > _SHORT_WIDTH:
@@ -210,7 +210,7 @@ def _short_table(comparison: Comparison, table: BenchmarkTable, metrics: Sequenc
     return "\n".join([head, "\n\n".join("\n".join(part) for part in parts), *notes])
 
 
-def _text_lines(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
+def _text_lines(comparison: RunComparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
     lines = _short_lines(comparison, table, metrics)
     head, *body = ("  ".join(line) for line in aligned(lines, lines[0].index("seeds")))
     return [head, "-" * len(head), *body]
@@ -222,7 +222,7 @@ def short_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple([*usual, *(metric for metric in metrics if metric not in usual)][:2])
 
 
-def _short_lines(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[list[str]]:
+def _short_lines(comparison: RunComparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[list[str]]:
     several = len({row.predictor for row in table.rows if row.predictor != CONSTANT}) > 1
     lines = [["variant", "predictor", "seeds"]]
     for metric in metrics:
@@ -237,7 +237,7 @@ def _short_lines(comparison: Comparison, table: BenchmarkTable, metrics: Sequenc
     return lines if several else [[label, *numbers] for label, _, *numbers in lines]
 
 
-def _short_labels(comparison: Comparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
+def _short_labels(comparison: RunComparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
     """Labels with their marks, long ones cut; as much longer as is needed for no two variants to look the same."""
     names = [row_label(row) for row in table.rows]
     marks = [marked_label(comparison, table, place, metrics).removeprefix(name) for place, name in enumerate(names)]
@@ -249,7 +249,7 @@ def _short_labels(comparison: Comparison, table: BenchmarkTable, metrics: Sequen
     return [cut + mark for cut, mark in zip(cuts, marks, strict=True)]
 
 
-def _shown_difference(row: Row, metric: str) -> Cell:
+def _shown_difference(row: VariantRow, metric: str) -> Cell:
     difference = row.differences.get(metric)
     if difference is None or (row.predictor == CONSTANT and difference.over_seeds.value is None):
         return Cell(NOT_COMPUTED)
@@ -263,7 +263,7 @@ def _cut(label: str, width: int) -> str:
     return label if len(label) <= width else f"{label[:half]}...{label[-half:]}"
 
 
-def _legend(comparison: Comparison) -> str:
+def _legend(comparison: RunComparison) -> str:
     kinds = {mean.kind for table in comparison.tables for row in table.rows for mean in row.means.values()}
     kinds |= {difference.shown[1] for table in comparison.tables for row in table.rows for difference in row.differences.values()}
     parts = [f"best first, by {METRIC_LABELS[comparison.options.metrics[0]]}"]

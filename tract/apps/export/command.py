@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from tract.apps.export.options import DTYPES, Options
+from tract.apps.export.options import DTYPES, ExportOptions
 from tract.common.errors import ConfigError
 from tract.common.masking import MaskedFormatter
 from tract.common.user_paths import given_path, given_text
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.private and arguments.push is None:
         raise ConfigError("--private: nothing is uploaded; add --push REPO, or leave --private out")
-    options = Options(
+    options = ExportOptions(
         adapter=arguments.adapter,
         base=arguments.base,
         dtype=arguments.dtype,
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         _export(arguments, options)
 
 
-def _export(arguments: argparse.Namespace, options: Options) -> None:
+def _export(arguments: argparse.Namespace, options: ExportOptions) -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries fill a log file with lines
     # They load torch and transformers.

@@ -9,7 +9,7 @@ from pathlib import Path
 from tract.apps.export.card import CardFacts, model_card
 from tract.apps.export.eval_metrics import metrics_of
 from tract.apps.export.licences import NOT_STATED, data_licence, hub_id, model_licence
-from tract.apps.export.options import DTYPES, Options
+from tract.apps.export.options import DTYPES, ExportOptions
 from tract.apps.export.target import check_target, new_folder
 from tract.apps.export.weights import write_adapter, write_whole
 from tract.artifacts.judge_choice import Choice, described
@@ -46,7 +46,7 @@ class Exported:
 def export(
     folder: Path,
     out: Path,
-    options: Options,
+    options: ExportOptions,
     *,
     trust_remote_code: bool = False,
     cache: Path | None = None,
@@ -89,7 +89,7 @@ def export(
     return Exported(out, settings, dtype, size, run.weights, described(run.stage), licence)
 
 
-def check_options(options: Options) -> None:
+def check_options(options: ExportOptions) -> None:
     """Refuses options that contradict each other, before anything is read.
 
     Raises:
@@ -105,7 +105,7 @@ def check_options(options: Options) -> None:
         raise ConfigError(f"--license: {options.licence!r} is no identifier of a licence on the hub, such as apache-2.0 or other")
 
 
-def _write_model(run: RunJudge, options: Options, folder: Path, *, to_hub: bool) -> tuple[JudgeSettings, str]:
+def _write_model(run: RunJudge, options: ExportOptions, folder: Path, *, to_hub: bool) -> tuple[JudgeSettings, str]:
     """Weights and tokenizer; returns the settings that belong to them, and the dtype of the weights."""
     run.tokenizer.save_pretrained(folder)
     metrics = masked(metrics_of(run))

@@ -8,7 +8,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """What an export is asked for.
 
     Attributes:

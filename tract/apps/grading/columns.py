@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tract.common.errors import ConfigError, DataError
 from tract.common.near_names import near_names
 from tract.data.readers import fields
-from tract.data.readers.rows import Row, RowProblem
+from tract.data.readers.rows import RawRow, RowProblem
 from tract.judge.requests import GradeRequest, rubric_of
 from tract.text.schema import Rubric
 
@@ -33,7 +33,7 @@ class Columns:
         """As it is written on the command line."""
         return {**self.of, **{f"{_DESCRIPTION}{label}": column for label, column in self.descriptions.items()}}
 
-    def request(self, row: Row, rubric: Rubric | None) -> GradeRequest:
+    def request(self, row: RawRow, rubric: Rubric | None) -> GradeRequest:
         """The request of a row.
 
         Args:
@@ -54,7 +54,7 @@ class Columns:
             id=None if own_id is None else fields.identifier(own_id, self.of["id"]),
         )
 
-    def request_or_reason(self, row: Row, rubric: Rubric | None) -> tuple[GradeRequest | None, str]:
+    def request_or_reason(self, row: RawRow, rubric: Rubric | None) -> tuple[GradeRequest | None, str]:
         """(the request, "") of a row, or (None, what is wrong with it and where)."""
         try:
             return self.request(row, rubric), ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tract.apps.grading.pairs import Pairs
+from tract.apps.grading.pairs import AnswerPairs
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.results import Array, Estimate
 from tract.evaluation.weighted import weighted_mean
@@ -37,7 +37,7 @@ class Compared:
     normalized: bool = False
 
 
-def compared(pairs: Pairs, *, margin: float, seed: int, resamples: int, confidence: float) -> Compared:
+def compared(pairs: AnswerPairs, *, margin: float, seed: int, resamples: int, confidence: float) -> Compared:
     """The comparison of at least one pair.
 
     Args:

@@ -19,7 +19,7 @@ from tract.apps.grading.summary import Summary
 from tract.common.errors import DataError, GenerationError
 from tract.data.readers.files import content_fingerprint
 from tract.data.readers.formats import is_compressed
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.judge.grades import ERROR, Grade
 from tract.judge.requests import GradeRequest
 from tract.text.schema import Rubric
@@ -47,7 +47,7 @@ class Grader(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class GradingPlan:
     """A file to be graded, checked before the judge is loaded.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan:
         """How many rows are to be graded."""
         return self.facts.rows if self.retry is None else self.retry.rows
 
-    def numbered_rows(self) -> Iterator[tuple[int, Row]]:
+    def numbered_rows(self) -> Iterator[tuple[int, RawRow]]:
         """(number from 0, row) of the rows that are to be graded."""
         if self.retry is None:
             return numbered_rows(self.facts.path, self.limit)
@@ -101,7 +101,7 @@ def plan_of(
     *,
     overwrite: bool,
     retry_failed: bool = False,
-) -> Plan:
+) -> GradingPlan:
     """The plan of a grading.
 
     Args:
@@ -130,10 +130,10 @@ def plan_of(
     if rubric is not None and (twice := [field for field in ("rubric", "criteria") if field in given]):
         raise DataError(f"--rubric: is given beside --columns {twice[0]}=...; give one of them")
     columns = columns_in(list(facts.kinds), given, str(source))
-    return Plan(facts, out, columns, rubric, limit, retry_of(facts, limit, out, columns) if retry_failed else None)
+    return GradingPlan(facts, out, columns, rubric, limit, retry_of(facts, limit, out, columns) if retry_failed else None)
 
 
-def grade_rows(plan: Plan, judge: Grader, journal: Journal, advance: Callable[[int], None], *, keep_going: bool = False) -> None:
+def grade_rows(plan: GradingPlan, judge: Grader, journal: Journal, advance: Callable[[int], None], *, keep_going: bool = False) -> None:
     """Grades the rows that the journal does not hold yet.
 
     Args:
@@ -159,7 +159,7 @@ class _Order:
         ended: whether all rows were taken.
     """
 
-    def __init__(self, plan: Plan, rows: Iterator[tuple[int, Row]], kept: _Kept) -> None:
+    def __init__(self, plan: GradingPlan, rows: Iterator[tuple[int, RawRow]], kept: _Kept) -> None:
         self.ended = False
         self._plan, self._rows, self._kept = plan, rows, kept
         self._waiting: deque[tuple[int, str]] = deque()  # what is wrong with the row, "" where the judge is asked
@@ -233,7 +233,7 @@ class _Kept:
             self._held.clear()
 
 
-def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
+def finish(plan: GradingPlan, journal: Journal, grid: ScoreGrid) -> Summary:
     """Writes the output from the input and a full journal, removes the journal, and says what the output holds.
 
     Raises:
@@ -248,6 +248,6 @@ def finish(plan: Plan, journal: Journal, grid: ScoreGrid) -> Summary:
     return summary
 
 
-def _records(plan: Plan, journal: Journal) -> Iterator[dict[str, Any]]:
+def _records(plan: GradingPlan, journal: Journal) -> Iterator[dict[str, Any]]:
     """The graded columns of all rows, in order."""
     return journal.records() if plan.retry is None else plan.retry.merged(journal.records())

@@ -61,7 +61,7 @@ def refused(reason: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class GradedColumns:
     """What a graded file says of a row: a score in points or None, the status, and the distribution over the grid (may be empty)."""
 
     score: float | None
@@ -72,7 +72,7 @@ class Reading:
     feedbacks: int
 
 
-def reading_of(cells: Mapping[str, object]) -> Reading:
+def reading_of(cells: Mapping[str, object]) -> GradedColumns:
     """What the added columns of a row say.
 
     Raises:
@@ -84,7 +84,7 @@ def reading_of(cells: Mapping[str, object]) -> Reading:
     low, high = (fields.optional_number(cells.get(name), name) for name in ("judge_low", "judge_high"))
     score = fields.optional_number(fields.value_of(cells, "judge_score"), "judge_score")
     raw = fields.optional_number(cells.get("judge_raw_score"), "judge_raw_score")
-    return Reading(
+    return GradedColumns(
         score,
         score if raw is None else raw,
         status,

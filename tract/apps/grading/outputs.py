@@ -104,14 +104,14 @@ def _known(cells: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
 def _write_csv(facts: FileFacts, limit: int | None, path: Path, records: Records, losses: Losses) -> None:
     columns = list(facts.kinds)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(_Lines(file))
+        writer = csv.writer(_JsonLines(file))
         writer.writerow([*map(_valid, columns), *COLUMNS])
         for cells, record in _rows(facts, limit, records):
             known = _known(cells, losses)
             writer.writerow([*(_text(known.get(name)) for name in columns), *(_text(record[name]) for name in COLUMNS)])
 
 
-class _Lines:
+class _JsonLines:
     """Ends rows in a line feed, while the writer ends them in two characters, so that it quotes fields that hold either."""
 
     def __init__(self, file: TextIO) -> None:

@@ -17,7 +17,7 @@ from tract.apps.grading.scan import first_columns
 from tract.common.errors import DataError
 from tract.data.readers import fields
 from tract.data.readers.files import read_rows
-from tract.data.readers.rows import Row, RowProblem
+from tract.data.readers.rows import RawRow, RowProblem
 from tract.evaluation.results import Array
 from tract.judge.grades import OK
 
@@ -67,7 +67,7 @@ class GradedFile:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class AnswerPairs:
     """The answers of two files that pair up, in the order of the first.
 
     Attributes:
@@ -126,7 +126,7 @@ def read_graded(path: Path, key: str, given: Mapping[str, str]) -> GradedFile:
     return GradedFile(path.name, rows, kept, dict(left_out), sum(times[name] - 1 for name in kept))
 
 
-def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key: str, *, normalize: bool = False) -> Pairs:
+def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key: str, *, normalize: bool = False) -> AnswerPairs:
     """The pairs of two files: answers with the same key, to the same question, that both have a score.
 
     Args:
@@ -161,7 +161,7 @@ def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key:
         _check_one_scale(scales, names)
     scores = np.asarray([[_points(each, normalize) for each in pair] for pair in kept], dtype=np.float64).reshape(-1, 2)
     questions = tuple(a.question for a, _ in kept)
-    return Pairs(scores[:, 0], scores[:, 1], questions, dict(left_out), dict(not_ok), scales, normalize)
+    return AnswerPairs(scores[:, 0], scores[:, 1], questions, dict(left_out), dict(not_ok), scales, normalize)
 
 
 def _scales(answers: Iterable[Answer]) -> tuple[Scale, ...]:
@@ -184,7 +184,7 @@ def _check_one_scale(scales: tuple[tuple[Scale, ...], tuple[Scale, ...]], names:
     )
 
 
-def _answer(row: Row, key: str, instruction: str, response: str | None) -> tuple[str, Answer] | str:
+def _answer(row: RawRow, key: str, instruction: str, response: str | None) -> tuple[str, Answer] | str:
     """(key, answer) of a row, or why it has none.
 
     Raises:

@@ -18,7 +18,7 @@ from tract.apps.grading.scan import FileFacts, numbered_rows
 from tract.common.errors import DataError
 from tract.data.readers import fields
 from tract.data.readers.files import content_fingerprint, read_rows
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 
 # Of JSON, leading zeros aside, which make it a text.
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
@@ -41,7 +41,7 @@ class Retry:
         """How many rows have no score."""
         return sum(self.statuses.values())
 
-    def rows_of(self, source: Path, limit: int | None) -> Iterator[tuple[int, Row]]:
+    def rows_of(self, source: Path, limit: int | None) -> Iterator[tuple[int, RawRow]]:
         """(number from 0, row) of the rows of the input that have no score here; they are numbered on their own."""
         failed = (row for row, record in _beside(source, limit, self.path) if record["judge_score"] is None)
         return enumerate(failed)
@@ -83,7 +83,7 @@ def retry_of(facts: FileFacts, limit: int | None, graded: Path, columns: Columns
     return Retry(graded, content_fingerprint(graded), dict(statuses))
 
 
-def _beside(source: Path, limit: int | None, graded: Path) -> Iterator[tuple[Row, dict[str, Any]]]:
+def _beside(source: Path, limit: int | None, graded: Path) -> Iterator[tuple[RawRow, dict[str, Any]]]:
     """(row of the input, its graded columns and under "input" the row that they stand in)."""
     for number, (pair, done) in enumerate(zip_longest(numbered_rows(source, limit), read_rows(graded))):
         if pair is None or done is None:
@@ -95,7 +95,7 @@ def _beside(source: Path, limit: int | None, graded: Path) -> Iterator[tuple[Row
         yield pair[1], {**_record(done), "input": done.data}
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: RawRow) -> dict[str, Any]:
     try:
         return record_of(fields.columns_of(row.data))
     except ValueError as error:

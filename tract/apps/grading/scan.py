@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from tract.common.errors import DataError
 from tract.data.readers.files import content_fingerprint, read_rows
 from tract.data.readers.formats import ACCEPTED, format_of, refusal
-from tract.data.readers.rows import Row, RowProblem
+from tract.data.readers.rows import RawRow, RowProblem
 
 # Whole numbers up to here are exact as float64, up to the next as int64.
 _EXACT, _INT64 = 2**53, 2**63
@@ -70,7 +70,7 @@ def first_columns(path: Path) -> list[str]:
     return list(found)
 
 
-def numbered_rows(path: Path, limit: int | None) -> Iterator[tuple[int, Row]]:
+def numbered_rows(path: Path, limit: int | None) -> Iterator[tuple[int, RawRow]]:
     """(number from 0, row) of each row of a file."""
     return enumerate(islice(read_rows(path), limit))
 

@@ -19,7 +19,7 @@ from tract.text.score_grid import ScoreGrid
 MOST_SCALES = 8
 
 
-class Mean:
+class RunningMean:
     """Mean and standard deviation of numbers that come one by one (Welford)."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class _OnScale:
     """The scores on one scale: their mean in points and their histogram."""
 
     def __init__(self, scale: Scale) -> None:
-        self.scores = Mean()
+        self.scores = RunningMean()
         self.histogram = Histogram.over([f"{value:g}" for value in scale], scale)
 
     def add(self, score: float) -> None:
@@ -75,7 +75,7 @@ class Summary:
     def __init__(self, grid: ScoreGrid) -> None:
         """Begins with no row; ``grid`` is that of the judge, for scores without a distribution."""
         self.statuses: Counter[str] = Counter()
-        self.scores, self.mass = Mean(), Mean()
+        self.scores, self.mass = RunningMean(), RunningMean()
         self.scales: dict[Scale, _OnScale] = {}
         self._own = grid.values
         self._scale_of = lru_cache(maxsize=1024)(scale_of)  # rows have few scales

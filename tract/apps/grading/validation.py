@@ -11,13 +11,13 @@ from tract.apps.grading.calibrating import Example
 from tract.apps.grading.columns import Columns
 from tract.apps.grading.failures import Failures
 from tract.apps.grading.files import Grader
-from tract.apps.grading.graded import Reading, reading_of
+from tract.apps.grading.graded import GradedColumns, reading_of
 from tract.apps.grading.scales import Scale, scale_of, shown_scale
 from tract.artifacts.trained_on import response_hash
 from tract.common.errors import DataError
 from tract.data.readers import fields
 from tract.data.readers.files import read_rows
-from tract.data.readers.rows import Row, RowProblem
+from tract.data.readers.rows import RawRow, RowProblem
 from tract.judge.grades import CotGrade, Grade
 from tract.judge.requests import GradeRequest
 from tract.text.schema import Rubric
@@ -92,7 +92,7 @@ class _Targets:
         self.left_out: Counter[str] = Counter()
         self.failures = Failures()
 
-    def of(self, row: Row) -> float | None:
+    def of(self, row: RawRow) -> float | None:
         """In points; None where there is none that can be used."""
         if isinstance(row.data, RowProblem):
             self.left_out["cannot be read"] += 1
@@ -204,7 +204,7 @@ def _validation(graded: list[_Graded], ratings: _Ratings, targets: _Targets, col
     return Validation(examples, dict(targets.left_out), ratings_used, RATER in columns.of, targets.failures)
 
 
-def _response(cells: Mapping[str, object], columns: Columns, reading: Reading) -> str | None:
+def _response(cells: Mapping[str, object], columns: Columns, reading: GradedColumns) -> str | None:
     """A hash of what was graded and of its score; None where the file does not hold the response."""
     if "response" not in columns.of:
         return None
@@ -226,7 +226,7 @@ def _other_scale(what: str, scale: Sequence[float], grid: ScoreGrid) -> str:
     return f"{what} on the scale {shown_scale(scale)}, not the judge's {shown_scale(grid.values)}"
 
 
-def _check(reading: Reading, grid: ScoreGrid, method: str) -> None:
+def _check(reading: GradedColumns, grid: ScoreGrid, method: str) -> None:
     if reading.score is None:
         return
     if reading.raw_score != reading.score:
@@ -241,7 +241,7 @@ def _check(reading: Reading, grid: ScoreGrid, method: str) -> None:
         )
 
 
-def _grade(reading: Reading) -> Grade:
+def _grade(reading: GradedColumns) -> Grade:
     """The grade as far as a file keeps it, as if of one CoT."""
     cot = CotGrade("", reading.score, reading.status, reading.distribution)
     return Grade(

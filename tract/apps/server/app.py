@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse
 from tract import __version__
 from tract.apps.server import metrics as paths
 from tract.apps.server.bodies import BatchBody, BatchOut, GradeBody, GradeOut, HealthOut, JudgeOut, LimitsOut
-from tract.apps.server.errors import RefusedError, error_body
+from tract.apps.server.errors import RequestRefusedError, error_body
 from tract.apps.server.grading import grades_of, request_of
 from tract.apps.server.guard import Guard
 from tract.apps.server.metrics import Metrics
@@ -64,7 +64,9 @@ def _add_grading(app: FastAPI, service: Service) -> None:
         """All items are taken, or none: an item that cannot be used refuses the batch, and so does a queue without room for all."""
         most = service.settings.max_batch_items
         if len(body.items) > most:
-            raise RefusedError(413, f"items: {len(body.items)} are more than the {most} that one batch may hold; send several batches")
+            raise RequestRefusedError(
+                413, f"items: {len(body.items)} are more than the {most} that one batch may hold; send several batches"
+            )
         requests = [request_of(item, service, f"items[{number}].") for number, item in enumerate(body.items)]
         grades = await grades_of(service, requests, request)
         counted = Counter(grade.status for grade in grades)

@@ -31,13 +31,13 @@ _Text = Annotated[str, BeforeValidator(number_as_text, json_schema_input_type=st
 _Id = Annotated[str, BeforeValidator(_id, json_schema_input_type=str | Annotated[int, Field(ge=-_MOST, le=_MOST)])]
 
 
-class _Asked(BaseModel):
+class _RequestBody(BaseModel):
     """Of a request: types are what they say ("3" is no number), but texts may be numbers; an unknown key is an error, not ignored."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class RubricBody(_Asked):
+class RubricBody(_RequestBody):
     """The criterion that a response is graded by."""
 
     criteria: str = Field(description="The question that the score answers.", examples=["Is the response helpful?"])
@@ -49,7 +49,7 @@ class RubricBody(_Asked):
     )
 
 
-class GradeBody(_Asked):
+class GradeBody(_RequestBody):
     """One response that is to be graded."""
 
     instruction: _Text = Field(
@@ -70,7 +70,7 @@ class GradeBody(_Asked):
     n_cot: _Whole | None = Field(default=None, description="CoTs whose scores are averaged; null for the judge's own number.")
 
 
-class BatchBody(_Asked):
+class BatchBody(_RequestBody):
     """Several responses that are to be graded; all are taken, or none."""
 
     items: list[GradeBody] = Field(min_length=1, description="Graded together, and answered in this order.")

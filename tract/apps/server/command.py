@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         log.warning(
             "%s: who reaches this machine can use the judge without a token; set %s, or --host 127.0.0.1", arguments.host, DEFAULT_TOKEN_ENV
         )
-    with interruption.handled(_last_words, once=True):
+    with interruption.handled(_interrupt_message, once=True):
         from tract.apps.server.app import create_app
         from tract.judge.judge import Judge
 
@@ -124,5 +124,5 @@ def _log_to_stderr() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _last_words(number: int, reason: str) -> None:
+def _interrupt_message(number: int, reason: str) -> None:
     sys.stderr.write(f"interrupted ({signal.Signals(number).name}) while the judge was being loaded\n")

@@ -12,7 +12,7 @@ RETRY_AFTER_S = 1
 _LONGEST = 400
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """The request is answered with this code and line.
 
     Attributes:
@@ -26,14 +26,14 @@ class RefusedError(Exception):
         self.headers = dict(headers or {})
 
 
-def too_busy(message: str) -> RefusedError:
+def too_busy(message: str) -> RequestRefusedError:
     """429, to be tried again."""
-    return RefusedError(429, message, {"Retry-After": str(RETRY_AFTER_S)})
+    return RequestRefusedError(429, message, {"Retry-After": str(RETRY_AFTER_S)})
 
 
-def shutting_down() -> RefusedError:
+def shutting_down() -> RequestRefusedError:
     """503, for whatever comes while the server ends; the connection ends with it."""
-    return RefusedError(503, "the server is shutting down; ask another one, or again later", {"Connection": "close"})
+    return RequestRefusedError(503, "the server is shutting down; ask another one, or again later", {"Connection": "close"})
 
 
 def error_body(message: str) -> bytes:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from starlette.requests import Request
 
 from tract.apps.server.bodies import GradeBody, RubricBody
-from tract.apps.server.errors import CLIENT_GONE, RefusedError, shutting_down, too_busy
+from tract.apps.server.errors import CLIENT_GONE, RequestRefusedError, shutting_down, too_busy
 from tract.apps.server.service import Service
 from tract.common.errors import DataError, GenerationError, TractError
 from tract.judge.grades import ERROR, Grade, failed
@@ -31,13 +31,13 @@ def request_of(body: GradeBody, service: Service, place: str = "") -> GradeReque
     """
     most = service.settings.max_n_cot
     if body.n_cot is not None and body.n_cot > most:
-        raise RefusedError(422, f"{place}n_cot: {body.n_cot} is more than the {most} that this server accepts; ask for fewer")
+        raise RequestRefusedError(422, f"{place}n_cot: {body.n_cot} is more than the {most} that this server accepts; ask for fewer")
     if isinstance(body.rubric, RubricBody):
         _check_labels(body.rubric, service, place)
     try:
         return GradeRequest.of(body.model_dump())
     except DataError as error:
-        raise RefusedError(422, f"{place}{error}") from None
+        raise RequestRefusedError(422, f"{place}{error}") from None
 
 
 def _check_labels(rubric: RubricBody, service: Service, place: str) -> None:
@@ -46,7 +46,7 @@ def _check_labels(rubric: RubricBody, service: Service, place: str) -> None:
     for label in rubric.descriptions:
         if not (label in labels if fixed else LABEL.match(label)):
             accepted = f"the judge's scores are {', '.join(labels)}" if fixed else "scores are written as 4 or 4.5"
-            raise RefusedError(422, f"{place}rubric.descriptions: {label!r} is no score that can be described; {accepted}")
+            raise RequestRefusedError(422, f"{place}rubric.descriptions: {label!r} is no score that can be described; {accepted}")
 
 
 async def grades_of(service: Service, requests: Sequence[GradeRequest], asked: Request) -> list[Grade]:
@@ -67,10 +67,10 @@ async def grades_of(service: Service, requests: Sequence[GradeRequest], asked: R
         if graded.done():
             return _settled(service, requests, graded.result())
         if gone.done():
-            raise RefusedError(CLIENT_GONE, "the client went away")
+            raise RequestRefusedError(CLIENT_GONE, "the client went away")
         if told.done():
             raise shutting_down()
-        raise RefusedError(504, f"no grade within {limit:g} s; send fewer items at a time, or fewer CoTs (n_cot)")
+        raise RequestRefusedError(504, f"no grade within {limit:g} s; send fewer items at a time, or fewer CoTs (n_cot)")
     finally:
         gone.cancel()
         _give_up(futures, waiting)
@@ -94,7 +94,7 @@ async def _submitted(service: Service, requests: Sequence[GradeRequest]) -> list
         if isinstance(error, GenerationError):  # the judge was closed
             raise shutting_down() from None
         if isinstance(error, TractError):
-            raise RefusedError(422, str(error)) from None
+            raise RequestRefusedError(422, str(error)) from None
         raise
     return futures
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from tract.apps.server.errors import CLIENT_GONE, RefusedError, error_body, shutting_down, too_busy
+from tract.apps.server.errors import CLIENT_GONE, RequestRefusedError, error_body, shutting_down, too_busy
 from tract.apps.server.metrics import HEALTH, OTHER, PATHS
 from tract.apps.server.service import Service
 
@@ -50,13 +50,13 @@ class Guard:
         begun = time.perf_counter()
         try:
             await self._guarded(scope, receive, answer)
-        except RefusedError as refused:
+        except RequestRefusedError as refused:
             await answer.refuse(refused)
         except _GoneError:
             answer.code = answer.code or CLIENT_GONE
         except Exception as error:  # whatever it is, the client gets an answer and the log says where
             log.error("%s %s: %s", scope["method"], scope["path"] if scope["path"] in PATHS else OTHER, _place(error))
-            await answer.refuse(RefusedError(500, "a fault of the server; its log says where"))
+            await answer.refuse(RequestRefusedError(500, "a fault of the server; its log says where"))
         finally:
             self._service.metrics.request(scope["path"], answer.code or CLIENT_GONE, time.perf_counter() - begun)
 
@@ -85,7 +85,9 @@ class Guard:
         scheme, _, value = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         # Compared in whole, so that the time taken does not say how much of a guess is right.
         if not hmac.compare_digest(value.strip(), token.encode()) or scheme.lower() != b"bearer":
-            raise RefusedError(401, "give the server's token in the header: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+            raise RequestRefusedError(
+                401, "give the server's token in the header: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+            )
 
     async def _body_in_time(self, scope: Scope, receive: Receive) -> bytes:
         reading = asyncio.ensure_future(self._body(scope, receive))
@@ -97,7 +99,7 @@ class Guard:
                 return reading.result()
             if told.done():
                 raise shutting_down()
-            raise RefusedError(408, "the body did not arrive in time; send it faster", {"Connection": "close"})
+            raise RequestRefusedError(408, "the body did not arrive in time; send it faster", {"Connection": "close"})
         finally:
             reading.cancel()
 
@@ -108,7 +110,7 @@ class Guard:
             RefusedError: 413 if there is more, or a client says so before it sends any.
         """
         limit = self._service.settings.max_body_bytes
-        too_large = RefusedError(413, f"the body is larger than {limit} bytes; send fewer or shorter items", {"Connection": "close"})
+        too_large = RequestRefusedError(413, f"the body is larger than {limit} bytes; send fewer or shorter items", {"Connection": "close"})
         said = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
         if said.isdigit() and (len(said) > _DIGITS or int(said) > limit):
             raise too_large
@@ -137,7 +139,7 @@ class _Answer:
             self.code = message["status"]
         await self._send(message)
 
-    async def refuse(self, refused: RefusedError) -> None:
+    async def refuse(self, refused: RequestRefusedError) -> None:
         """Answers with an error, unless an answer has begun."""
         if self.code:
             return

@@ -27,7 +27,7 @@ from tract.data.readers.formats import (
     refusal,
     uncompressed_name,
 )
-from tract.data.readers.rows import Row, RowProblem, UnreadableCell
+from tract.data.readers.rows import RawRow, RowProblem, UnreadableCell
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ BATCH_ROWS = 256  # rows of a Parquet file that are in memory at once
 BOM = b"\xef\xbb\xbf"
 
 
-def read_rows(path: str | Path) -> Iterator[Row]:
+def read_rows(path: str | Path) -> Iterator[RawRow]:
     """The rows of a file or folder, one after the other; a row that cannot be read arrives as a ``RowProblem``.
 
     Memory stays flat, except for ``.json``, which is read as a whole.
@@ -53,7 +53,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     return (row for name, file in files for row in _rows_of(file, name))
 
 
-def _rows_of(file: Path, name: str) -> Iterator[Row]:
+def _rows_of(file: Path, name: str) -> Iterator[RawRow]:
     try:
         yield from _READERS[str(format_of(file))](file, name)
     except DAMAGED as error:
@@ -159,14 +159,14 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _decode_line = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=WrittenNumber).decode
 
 
-def _read_jsonl(file: Path, name: str) -> Iterator[Row]:
+def _read_jsonl(file: Path, name: str) -> Iterator[RawRow]:
     with open_bytes(file) as stream:
         # Lines are split at \n alone: texts may hold U+2028 and other characters that str.splitlines would split at.
         for line_number, line in enumerate(stream, start=1):
             if line_number == 1:
                 line = line.removeprefix(BOM)
             if line.strip():
-                yield Row(place=f"{name}:{line_number}", data=_parse_line(line))
+                yield RawRow(place=f"{name}:{line_number}", data=_parse_line(line))
 
 
 def _parse_line(line: bytes) -> object:
@@ -190,7 +190,7 @@ def _why_no_json(line: bytes, error: Exception) -> str:
     return f"not JSON: {error}; each line must hold one JSON object"
 
 
-def _read_json(file: Path, name: str) -> Iterator[Row]:
+def _read_json(file: Path, name: str) -> Iterator[RawRow]:
     try:
         # Bytes that are no UTF-8 become lone surrogates, which no field accepts: only the rows that hold them are bad.
         with open_bytes(file) as stream:
@@ -209,7 +209,7 @@ def _read_json(file: Path, name: str) -> Iterator[Row]:
     for index, data in enumerate(content):
         if not isinstance(data, (dict, RowProblem)):
             data = RowProblem(f"not an object: a {type(data).__name__} was found", shown(data, 200))
-        yield Row(place=f"{name}[{index}]", data=data)
+        yield RawRow(place=f"{name}[{index}]", data=data)
 
 
 def _object_or_problem(pairs: list[tuple[str, object]]) -> dict[str, object] | RowProblem:
@@ -230,22 +230,22 @@ def _whole_number(digits: str) -> int | float:
         return -math.inf if digits.startswith("-") else math.inf
 
 
-def _read_table(file: Path, name: str, delimiter: str) -> Iterator[Row]:
+def _read_table(file: Path, name: str, delimiter: str) -> Iterator[RawRow]:
     # Bytes that are no UTF-8 become lone surrogates, so that only the rows that hold them are bad.
     with open_bytes(file) as content, io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         for line_number, data in read_delimited(stream, name, delimiter):
-            yield Row(f"{name}:{line_number}", data)
+            yield RawRow(f"{name}:{line_number}", data)
 
 
-def _read_csv(file: Path, name: str) -> Iterator[Row]:
+def _read_csv(file: Path, name: str) -> Iterator[RawRow]:
     return _read_table(file, name, ",")
 
 
-def _read_tsv(file: Path, name: str) -> Iterator[Row]:
+def _read_tsv(file: Path, name: str) -> Iterator[RawRow]:
     return _read_table(file, name, "\t")
 
 
-def _read_parquet(file: Path, name: str) -> Iterator[Row]:
+def _read_parquet(file: Path, name: str) -> Iterator[RawRow]:
     index = 0
     try:
         # Without pre_buffer, pages are read as they are needed; with it, a whole row group is held in memory.
@@ -255,7 +255,7 @@ def _read_parquet(file: Path, name: str) -> Iterator[Row]:
                 raise DataError(f"{name}: each column must have a name of its own, found {shown(columns, 200)}")
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
                 for data in _batch_rows(batch):
-                    yield Row(place=f"{name}[{index}]", data=data)
+                    yield RawRow(place=f"{name}[{index}]", data=data)
                     index += 1
             if index != parquet.metadata.num_rows:
                 raise DataError(f"{name}: holds {index} rows, but its footer says {parquet.metadata.num_rows}; write the file anew")
@@ -280,7 +280,7 @@ def _cell(value: pa.Scalar) -> object:
         return UnreadableCell(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".json": _read_json,

@@ -10,7 +10,7 @@ _ROW_INDEX = re.compile(r"(?P<file>.+)\[(?P<number>[0-9]+)\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RawRow:
     """One row as its source yields it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """Stands in a ``Row`` for data that could not be read.
+    """Stands in a ``RawRow`` for data that could not be read.
 
     Attributes:
         reason: why, beginning with a short category and a colon; without the place.

@@ -9,7 +9,7 @@ from tract.common.errors import ConfigError, DataError
 from tract.common.near_names import near_names
 from tract.data.readers import fields
 from tract.data.readers.files import local_fingerprint, read_rows
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.rubrics.mapping import quoting
 from tract.data.rubrics.text import rubric_from_text
 from tract.data.sources.rater_columns import KEY, LISTS, RaterColumns, rater_problems
@@ -72,7 +72,7 @@ class MappedColumns:
         self.description_columns = _by_label(columns.get("score_descriptions"))
         self.rubric = _rubric_for_all(rubric)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RawRow]:
         """The rows of the files.
 
         Raises:
@@ -80,7 +80,7 @@ class MappedColumns:
         """
         return self._with_columns_seen(read_rows(self.path))
 
-    def _with_columns_seen(self, rows: Iterator[Row]) -> Iterator[Row]:
+    def _with_columns_seen(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
         """The rows; a column that none of them has is a mistake, while one that some lack has no value there."""
         missing = {**self._plain_columns(), **self.raters.mapped()}
         missing |= {f"score_descriptions.{label}": name for label, name in self.description_columns.items()}
@@ -100,7 +100,7 @@ class MappedColumns:
         """Field -> column, without those of ``raters``."""
         return {field: column for field, column in self.columns.items() if field not in _OF_RATERS}
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example of one row.
 
         Raises:

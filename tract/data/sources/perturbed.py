@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tract.common.errors import DataError
 from tract.data.readers.fields import short_hash
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check.facts import one_more_met, rescored
 from tract.data.sources.rubric_check.generator import GENERATOR_VERSION
 from tract.data.store import ExampleStore
@@ -37,11 +37,11 @@ class Perturbed:
         changed = (self._changed(self._store.example(row)) for row in self._rows)
         return [example for example in changed if example is not None]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RawRow]:
         """The same, as rows whose place is their id."""
-        return (Row(place=example.id, data=example) for example in self.examples)
+        return (RawRow(place=example.id, data=example) for example in self.examples)
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example that the row holds."""
         assert isinstance(row.data, JudgeExample)
         return row.data

@@ -14,7 +14,7 @@ from tract.common.errors import DataError
 from tract.data.readers import fields
 from tract.data.readers.files import local_fingerprint, read_rows
 from tract.data.readers.formats import format_of
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.sources.mapped_columns import MappedColumns
 from tract.data.sources.prometheus_layout import recover_parts
 from tract.text.schema import Annotation, JudgeExample, Rubric
@@ -36,10 +36,10 @@ class Source(Protocol):
     names its rater, so that an id may be one rating's.
     """
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RawRow]:
         """The raw rows, one after the other. A row that cannot even be read carries a ``rows.RowProblem``."""
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example of one row, with its CoTs as they were written: ``feedback.without_scores`` takes the statements of scores out.
 
         Raises:
@@ -67,7 +67,7 @@ class FeedbackCollection:
         self.split = split
         self._is_local = Path(path).exists() or path.startswith((".", "/")) or format_of(Path(path)) is not None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RawRow]:
         """The rows of the files, or of the hub's data set.
 
         Raises:
@@ -75,9 +75,9 @@ class FeedbackCollection:
         """
         if self._is_local:
             return read_rows(self.path)
-        return (Row(place=f"{self.path}[{self.split}][{index}]", data=data) for index, data in enumerate(self._hub_dataset))
+        return (RawRow(place=f"{self.path}[{self.split}][{index}]", data=data) for index, data in enumerate(self._hub_dataset))
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example of one row; its single annotation is ``orig_feedback``, or ``output`` where there is none.
 
         Raises:
@@ -120,7 +120,7 @@ class PrometheusEval:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RawRow]:
         """The rows of the files.
 
         Raises:
@@ -128,7 +128,7 @@ class PrometheusEval:
         """
         return read_rows(self.path)
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example of one row; rows of the Feedback Bench, which have ``orig_...`` columns, are read by these.
 
         Raises:

@@ -35,7 +35,7 @@ class ChatReply:
     wants_tokens: bool
 
 
-class RefusedError(GenerationError):
+class ServerRefusedError(GenerationError):
     """A request that the server does not take as it is."""
 
     def __init__(self, message: str, refusal: Refusal) -> None:
@@ -58,10 +58,10 @@ def failure_of(status: int, body: Any, headers: Mapping[str, str]) -> Generation
     again = headers.get("x-should-retry")
     names_a_parameter = status < 500 and status not in _NO_PARAMETER
     if status == 500 and refuses_system(refusal):  # llama.cpp tells so what a chat template does not take
-        return RefusedError(message, refusal)
+        return ServerRefusedError(message, refusal)
     if again != "false" and (again == "true" or status in _LATER or (status >= 500 and status != 501)):
         return BusyError(f"the server is not able to answer ({status}): {refusal.words}", asked_wait(headers))
-    return RefusedError(message, refusal) if names_a_parameter or status == 501 else GenerationError(message)
+    return ServerRefusedError(message, refusal) if names_a_parameter or status == 501 else GenerationError(message)
 
 
 def no_answer(body: Any, headers: Mapping[str, str]) -> GenerationError:

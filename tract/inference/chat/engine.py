@@ -17,7 +17,7 @@ from typing import Any
 
 from tract.common.errors import ConfigError
 from tract.common.masking import masked_text
-from tract.inference.chat.answers import ChatReply, RefusedError, failure_of, json_or_text, no_answer, reply_of
+from tract.inference.chat.answers import ChatReply, ServerRefusedError, failure_of, json_or_text, no_answer, reply_of
 from tract.inference.chat.requests import Shape, adapted, body_of, parts_of
 from tract.inference.chat.score import Written, written_score
 from tract.inference.chat.thoughts import Separated, separate_thoughts
@@ -84,7 +84,7 @@ class ChatEngine:
             shape = self._shape
             try:
                 return await self._ask(shape, bodies(shape))
-            except RefusedError as error:
+            except ServerRefusedError as error:
                 refused = error
             left_out = _left_out(shape, refused, bodies)
             if not left_out and self._shape == shape:
@@ -108,7 +108,7 @@ class ChatEngine:
             self._shape, self._not_sent = shape, self._not_sent - parts_of(body)
         return reply
 
-    async def _ask_with_less(self, shape: Shape, refused: RefusedError, bodies: Callable[[Shape], dict[str, Any]]) -> ChatReply:
+    async def _ask_with_less(self, shape: Shape, refused: ServerRefusedError, bodies: Callable[[Shape], dict[str, Any]]) -> ChatReply:
         """The answer without what was refused; other requests leave it out too once that was accepted, and none was with it.
 
         Raises:
@@ -124,7 +124,7 @@ class ChatEngine:
             try:
                 reply = await self._ask(tried, bodies(tried))
                 break
-            except RefusedError as error:
+            except ServerRefusedError as error:
                 refused = error
         left_out = whole - parts_of(bodies(tried))
         if left_out & self._accepted:
@@ -194,7 +194,7 @@ class ChatEngine:
         raise no_answer(found, raw.headers)
 
 
-def _left_out(shape: Shape, refused: RefusedError, bodies: Callable[[Shape], dict[str, Any]]) -> frozenset[str]:
+def _left_out(shape: Shape, refused: ServerRefusedError, bodies: Callable[[Shape], dict[str, Any]]) -> frozenset[str]:
     """What the request is to leave out next; nothing where the refusal names nothing of it."""
     found = adapted(shape, bodies(shape), refused.refusal)
     return frozenset() if found is None else parts_of(bodies(shape)) - parts_of(bodies(found.shape))

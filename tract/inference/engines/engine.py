@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from tract.common.errors import GenerationError
-from tract.inference.judgement import CUE, END, GIVEN, LENGTH, MOST_MASS, NO_COT, NONE, GivenCots, Judgement, Prompt, no_distribution
+from tract.inference.judgement import CUE, DIRECT, END, GIVEN, LENGTH, MOST_MASS, NONE, GivenCots, Judgement, Prompt, no_distribution
 from tract.inference.sampling import Sampling, draw_key
 from tract.inference.stopping import CueFinder, free_tokens, score_of_path
 from tract.method.predictors import probabilities_of_pairs, score_pairs
@@ -137,8 +137,8 @@ class EngineRequests:
         return await self._ask(prompt, Ask((*prompt.prompt_ids, *ids), most, self.sampling, seed, self._end_ids, stop))
 
     async def given(self, prompt: Prompt, sample: int, ids: Sequence[int]) -> Judgement:
-        """Reads the score behind a CoT that is given, or right behind the prompt (``NO_COT``); errors as in ``sampled``."""
-        return await self._judged(prompt, sample, ids, NONE if sample == NO_COT else GIVEN, None)
+        """Reads the score behind a CoT that is given, or right behind the prompt (``DIRECT``); errors as in ``sampled``."""
+        return await self._judged(prompt, sample, ids, NONE if sample == DIRECT else GIVEN, None)
 
     async def _judged(self, prompt: Prompt, sample: int, cot: Sequence[int], finish: str, text: str | None) -> Judgement:
         """Appends the cue and reads the score, at every node of the score trie."""
@@ -234,12 +234,12 @@ class EngineJudge:
     ) -> Iterator[list[Judgement]]:
         """See ``JudgeBackend``."""
         work = (
-            partial(EngineRequests.given, prompt=prompt, sample=NO_COT, ids=())
-            if sample == NO_COT
+            partial(EngineRequests.given, prompt=prompt, sample=DIRECT, ids=())
+            if sample == DIRECT
             else partial(EngineRequests.sampled, prompt=prompt, sample=sample, free=free)
             for part in parts
             for prompt in part
-            for sample in (*([NO_COT] if without_cot else []), *range(n_cot))
+            for sample in (*([DIRECT] if without_cot else []), *range(n_cot))
         )
         yield from self._run(work, rows, progress)
 

@@ -22,7 +22,7 @@ _PROBE = "So the overall score is 3. [RESULT] 3"
 
 
 @dataclass(frozen=True)
-class ServerSettings:
+class EndpointSettings:
     """Where the judge is served.
 
     Attributes:
@@ -50,7 +50,7 @@ class ServerSettings:
 class ServerEngine:
     """Requests over HTTP; retries and connections are those of the ``openai`` package."""
 
-    def __init__(self, settings: ServerSettings, client: Any, model: str) -> None:
+    def __init__(self, settings: EndpointSettings, client: Any, model: str) -> None:
         self._settings = settings
         self._client = client
         self._model = model
@@ -148,7 +148,7 @@ async def answered(asked: Awaitable[Any], what: str, shown_url: str) -> Any:
         ) from error
 
 
-async def connect(settings: ServerSettings) -> ServerEngine:
+async def connect(settings: EndpointSettings) -> ServerEngine:
     """An engine at a server that answers, serves the model and has the judge's tokenizer.
 
     Raises:
@@ -182,7 +182,7 @@ async def connect(settings: ServerSettings) -> ServerEngine:
     return engine
 
 
-async def _check_tokenizer(engine: ServerEngine, settings: ServerSettings) -> None:
+async def _check_tokenizer(engine: ServerEngine, settings: EndpointSettings) -> None:
     answer = await engine._client.completions.create(
         model=engine._model,
         prompt=_PROBE,

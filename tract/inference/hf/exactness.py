@@ -44,7 +44,7 @@ def live_difference(model: nn.Module, expected: Sequence[Tensor] | None = None) 
         count = _COMPARED - 1 - _APPENDED
         depths = torch.arange(count, device=device)
         within = torch.ones(count, count, dtype=torch.bool, device=device).tril()
-        peeked = [live.peek(own[_APPENDED:-1], depths, within, depths)[row] for row, own in enumerate(tokens)]
+        peeked = [live.score_without_append(own[_APPENDED:-1], depths, within, depths)[row] for row, own in enumerate(tokens)]
     return _largest_of(
         [torch.cat([torch.stack([step[row] for step in found]), peeked[row]]) for row in range(len(tokens))], expected, lengths, tokens
     )

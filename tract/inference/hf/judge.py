@@ -21,12 +21,12 @@ from tract.common.errors import GenerationError
 from tract.common.finite import listed
 from tract.inference.backend import BatchJudge
 from tract.inference.hf.live import LiveCache, prefill
-from tract.inference.judgement import CUE, END, GIVEN, LENGTH, NO_COT, NONE, SCORE, GivenCots, Judgement, Prompt, no_distribution
+from tract.inference.judgement import CUE, DIRECT, END, GIVEN, LENGTH, NONE, SCORE, GivenCots, Judgement, Prompt, no_distribution
 from tract.inference.sampling import Sampling, draw_tokens, uniforms
 from tract.inference.stopping import CueFinder, free_tokens, score_of_path
 from tract.method.predictors import log_normalizer, score_probabilities
 from tract.models.packed_forward import logits_at, takes_rows, use_tree_attention
-from tract.models.tree_attention import TokenRuns, visible_in
+from tract.models.tree_attention import PackedSegments, visible_in
 from tract.text.layout import SequenceLayout
 
 # Scores are read, and places taken by others, when this share of the CoTs has ended: each reading runs the whole model.
@@ -142,7 +142,7 @@ class HFJudge(BatchJudge):
             prompts: what to judge, in the order in which it is begun; the longest first leaves the shortest wait at the end.
             n_cot: CoTs of each prompt; 0 for none.
             rows: the most CoTs that are sampled at a time; those of a prompt always begin together.
-            without_cot: whether to read the score right behind the prompt too (sample ``NO_COT``).
+            without_cot: whether to read the score right behind the prompt too (sample ``DIRECT``).
             free: whether to let the judge write its own score after its own cue.
             progress: told how many judgements were made, whenever some were.
 
@@ -201,7 +201,7 @@ class HFJudge(BatchJudge):
         """
         pairs = list(zip(prompts, cots, strict=True))
         sequences = [
-            _Sequence(prompt, sample, ids=list(ids), cot_length=len(ids), finish=NONE if sample == NO_COT else GIVEN)
+            _Sequence(prompt, sample, ids=list(ids), cot_length=len(ids), finish=NONE if sample == DIRECT else GIVEN)
             for prompt, given in pairs
             for sample, ids in given
         ]
@@ -220,7 +220,7 @@ class HFJudge(BatchJudge):
             torch.tensor([[token for tree in trees for token in tree.input_ids]], device=self.device),
             torch.tensor([[position for tree in trees for position in tree.position_ids]], device=self.device),
             torch.tensor(reads, device=self.device).flatten(),
-            runs=TokenRuns([run.moved(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
+            runs=PackedSegments([run.moved(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
         )
         return logits.view(len(reads), len(reads[0]), -1)
 
@@ -246,7 +246,7 @@ class HFJudge(BatchJudge):
         if without_cot:
             reading = LiveCache(self.model, self.device, self._padded)
             reading.admit(keys)
-            judgements += self._peek(reading, [_Sequence(prompt, NO_COT, cot_length=0, finish=NONE) for prompt in prompts])
+            judgements += self._peek(reading, [_Sequence(prompt, DIRECT, cot_length=0, finish=NONE) for prompt in prompts])
         if not n_cot:
             return going
         owners = [number for number in range(len(prompts)) for _ in range(n_cot)]
@@ -315,7 +315,7 @@ class HFJudge(BatchJudge):
     def _peek(self, live: LiveCache, sequences: list[_Sequence]) -> list[Judgement]:
         """Appends the cue where each CoT ends and reads the score."""
         block = self._block
-        return self._read(live.peek(block.ids, block.depths, block.within, block.reads), sequences)
+        return self._read(live.score_without_append(block.ids, block.depths, block.within, block.reads), sequences)
 
     def _read(self, logits: Tensor, sequences: list[_Sequence]) -> list[Judgement]:
         """The judgements from the logits at the nodes of the score trie, [B, K, V]."""

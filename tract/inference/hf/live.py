@@ -16,8 +16,8 @@ from tract.inference.hf.padded_keys import PaddedKeys
 from tract.inference.hf.shared_keys import SharedKeys
 from tract.inference.hf.slots import DecodeStep, PromptKeys
 from tract.models.packed_forward import logits_at
-from tract.models.tree_attention import LayerRules, TokenRuns
-from tract.text.layout import Run
+from tract.models.tree_attention import LayerRules, PackedSegments
+from tract.text.layout import SegmentRun
 
 # Tokens of prompts that go through the model at once.
 PREFILL_TOKENS = 8192
@@ -31,7 +31,7 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], device: torch.de
         packed = [prompts[k] for k in group]
         ends = list(itertools.accumulate(len(ids) for ids in packed))
         starts = [0, *ends[:-1]]
-        runs = TokenRuns([Run(start, end, ()) for start, end in zip(starts, ends, strict=True)], keep=True)
+        runs = PackedSegments([SegmentRun(start, end, ()) for start, end in zip(starts, ends, strict=True)], keep=True)
         ids = torch.tensor([[token for prompt in packed for token in prompt]], device=device)
         positions = torch.tensor([[position for prompt in packed for position in range(len(prompt))]], device=device)
         logits.append(logits_at(model, ids, positions, torch.tensor(ends, device=device) - 1, runs=runs))
@@ -124,7 +124,7 @@ class LiveCache:
         self._own_there = self._own_there + 1
         return logits
 
-    def peek(self, ids: Tensor, depths: Tensor, within: Tensor, reads: Tensor) -> Tensor:
+    def score_without_append(self, ids: Tensor, depths: Tensor, within: Tensor, reads: Tensor) -> Tensor:
         """Logits at some of Q tokens behind each sequence; the sequences stay as they are.
 
         Args:

@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from tract.inference.hf.judge import Begin, HFJudge, seen_tokens
 from tract.inference.hf.live import PREFILL_TOKENS
-from tract.inference.judgement import NO_COT, Judgement, Prompt
+from tract.inference.judgement import DIRECT, Judgement, Prompt
 from tract.inference.sampling import draw_tokens, uniforms
 from tract.models.packed_forward import takes_rows
 
@@ -35,7 +35,7 @@ class RowsJudge(HFJudge):
         while (new := begin(0)) is not None:
             made: list[Judgement] = []
             if new.without_cot:
-                made += self.read(new.prompts, [[(NO_COT, ())] for _ in new.prompts])
+                made += self.read(new.prompts, [[(DIRECT, ())] for _ in new.prompts])
             if new.n_cot:
                 for _, alike in groupby(sorted(new.prompts, key=_length), key=_length):
                     made += self._sample(list(alike), new.n_cot, free)

@@ -81,9 +81,9 @@ def _series(plan: FitPlan) -> Iterator[list[Change]]:
 
 def _smaller_micro_batches(plan: FitPlan) -> Iterator[Change]:
     least = max(int(plan.train.tokens.max()), plan.longest)
-    tokens = plan.cfg.batch.micro_batch_tokens or int(plan.train.tokens.max()) * plan.cfg.batch.items_per_step
+    tokens = plan.cfg.batch.max_tokens_per_micro_batch or int(plan.train.tokens.max()) * plan.cfg.batch.global_batch_size
     while (tokens := int(tokens * _SMALLER) // 64 * 64) >= least:
-        yield f"batch.micro_batch_tokens={tokens}", partial(_micro_batch, tokens=tokens)
+        yield f"batch.max_tokens_per_micro_batch={tokens}", partial(_micro_batch, tokens=tokens)
 
 
 def _joined(one: Change, other: Change) -> Change:
@@ -99,7 +99,7 @@ def _checkpointing(cfg: Config) -> None:
 
 
 def _micro_batch(cfg: Config, *, tokens: int) -> None:
-    cfg.batch.micro_batch_tokens = tokens
+    cfg.batch.max_tokens_per_micro_batch = tokens
 
 
 def _lora(cfg: Config) -> None:

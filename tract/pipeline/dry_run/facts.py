@@ -128,7 +128,7 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
+class MicroBatchSize:
     """The largest micro-batch of a device.
 
     Attributes:
@@ -157,7 +157,7 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingLoad:
     """What is sampled at a time.
 
     Attributes:

@@ -9,7 +9,7 @@ import numpy as np
 from tract.artifacts.products import Product
 from tract.config.schema import Config
 from tract.data.generated_cots.file import COTS_FILE
-from tract.pipeline.dry_run.memory import Part, training_memory
+from tract.pipeline.dry_run.memory import MemoryPart, training_memory
 from tract.pipeline.dry_run.model_facts import Described, compute_of, describe_model, storage_of, strategy_of
 from tract.pipeline.dry_run.workload import Items, Workload, items_of, workload
 from tract.pipeline.stages.prepare import Prepared, prepare, prepare_generated
@@ -52,7 +52,7 @@ def plan_of(name: str, cfg: Config, generated: Product | None) -> FitPlan:
         train, val = (items.with_cots(n_cot + mixed * round(float(items.examples.mean() if len(items) else 0))) for items in (train, val))
         # A longer sequence is left out of training.
         behind = np.minimum(cfg.generation.max_cot_tokens + data.layout.max_tail_tokens, data.lengths.training - train.prompts)
-        together = 1 if cfg.batch.micro_batch_tokens else cfg.batch.micro_batch_size or cfg.batch.items_per_step
+        together = 1 if cfg.batch.max_tokens_per_micro_batch else cfg.batch.micro_batch_size or cfg.batch.global_batch_size
         longest = int((train.prompts * (1 if train.shared else most) + most * behind).max()) * together
         assumed = (
             f"its CoTs are not generated yet: {n_cot} of each prompt, as long as the annotated ones, are assumed; for memory, "
@@ -61,7 +61,7 @@ def plan_of(name: str, cfg: Config, generated: Product | None) -> FitPlan:
     return FitPlan(name, cfg, data, train, val, len(data.layout.trie.paths), longest, assumed)
 
 
-def needs(plan: FitPlan, cfg: Config) -> tuple[Workload, list[Part]]:
+def needs(plan: FitPlan, cfg: Config) -> tuple[Workload, list[MemoryPart]]:
     """What the stage does, and what a device holds for it, under a configuration that may differ from the plan's own.
 
     Raises:
@@ -83,11 +83,11 @@ def described_once(cfg: Config) -> Described:
 _DESCRIBED: dict[str, Described] = {}
 
 
-def total(parts: list[Part]) -> float:
+def total(parts: list[MemoryPart]) -> float:
     """Bytes of a device."""
     return sum(part.device for part in parts)
 
 
-def hosted(parts: list[Part]) -> float:
+def hosted(parts: list[MemoryPart]) -> float:
     """Bytes of each machine's memory."""
     return sum(part.host for part in parts)

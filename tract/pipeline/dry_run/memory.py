@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tract.pipeline.dry_run.facts import GIB, Compute, LayerFacts, MicroBatch, ModelFacts, Sampling, Storage, Strategy
+from tract.pipeline.dry_run.facts import GIB, Compute, LayerFacts, MicroBatchSize, ModelFacts, SamplingLoad, Storage, Strategy
 
 # Torch's allocators cannot use again all that they gave out, since tensors of many sizes come and go. Share of the activations;
 # measured on a CPU: 1.6 MB per token, of which 1.4 are tensors (docs/performance.md, memory).
@@ -21,7 +21,7 @@ _FLOAT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemoryPart:
     """What a part takes: ``device`` bytes of each device, ``host`` bytes of each machine's memory."""
 
     name: str
@@ -29,7 +29,7 @@ class Part:
     host: float = 0.0
 
 
-def training_memory(facts: ModelFacts, storage: Storage, strategy: Strategy, batch: MicroBatch, run: Compute) -> list[Part]:
+def training_memory(facts: ModelFacts, storage: Storage, strategy: Strategy, batch: MicroBatchSize, run: Compute) -> list[MemoryPart]:
     """What a device holds at the peak of a training step, by part.
 
     The peak is where the backward pass begins: the gradients of the micro-batches before are there, and all activations. What the
@@ -39,30 +39,30 @@ def training_memory(facts: ModelFacts, storage: Storage, strategy: Strategy, bat
     step = optimizer_workspace(facts, storage, strategy, run)
     export = 0.0 if run.gpu else facts.trained * storage.trained  # a copy to write, in the machine's memory
     passing = max(
-        [Part("casts of weights", casts), Part("activations", inside)],
-        [Part("optimizer step", step)],
-        [Part("copy to export", export)],
+        [MemoryPart("casts of weights", casts), MemoryPart("activations", inside)],
+        [MemoryPart("optimizer step", step)],
+        [MemoryPart("copy to export", export)],
         key=lambda parts: sum(part.device for part in parts),
     )
     return [
         *_states(facts, storage, strategy),
-        Part("gathered weights", gathered(facts, storage, strategy)),
-        Part("buffers of gradients", _buffers(facts, storage, strategy)),
+        MemoryPart("gathered weights", gathered(facts, storage, strategy)),
+        MemoryPart("buffers of gradients", _buffers(facts, storage, strategy)),
         *passing,
-        Part("margin", FRAGMENTATION * sum(part.device for part in passing)),
-        Part("process", PROCESS_BYTES["gpu" if run.gpu else "cpu"]),
+        MemoryPart("margin", FRAGMENTATION * sum(part.device for part in passing)),
+        MemoryPart("process", PROCESS_BYTES["gpu" if run.gpu else "cpu"]),
     ]
 
 
-def _states(facts: ModelFacts, storage: Storage, strategy: Strategy) -> list[Part]:
+def _states(facts: ModelFacts, storage: Storage, strategy: Strategy) -> list[MemoryPart]:
     """Weights, gradients and optimizer, each device's share; of what is offloaded the machine holds all of its devices' shares."""
     on_machine = strategy.devices // strategy.nodes
     weights = (facts.frozen * storage.frozen + facts.trained * storage.trained) / strategy.weight_shares
     gradients = facts.trained * storage.gradient / strategy.optimizer_shares
     optimizer = facts.trained * (storage.master + storage.optimizer) / strategy.optimizer_shares
 
-    def placed(name: str, size: float, offloaded: bool) -> Part:
-        return Part(name, 0.0, size * on_machine) if offloaded else Part(name, size)
+    def placed(name: str, size: float, offloaded: bool) -> MemoryPart:
+        return MemoryPart(name, 0.0, size * on_machine) if offloaded else MemoryPart(name, size)
 
     # ZeRO's masters have gradients in float32 where they lie in the machine's memory; FSDP keeps them in the weights' place.
     hosted = facts.trained * _FLOAT32 / strategy.optimizer_shares if strategy.offload_optimizer else 0.0
@@ -108,7 +108,7 @@ def optimizer_workspace(facts: ModelFacts, storage: Storage, strategy: Strategy,
     return share * ((number if storage.master else 0) + (number if run.foreach else 0))
 
 
-def activations(facts: ModelFacts, storage: Storage, batch: MicroBatch, run: Compute) -> float:
+def activations(facts: ModelFacts, storage: Storage, batch: MicroBatchSize, run: Compute) -> float:
     """What a forward pass leaves for the backward pass, and what the backward pass of one layer and the head need beside it."""
     inside = saved_in_layer(facts.layer, storage, batch, run)
     through = facts.hidden * storage.stream * batch.tokens
@@ -119,7 +119,7 @@ def activations(facts: ModelFacts, storage: Storage, batch: MicroBatch, run: Com
     return kept + working + 2 * through + _head(facts, storage, batch, run)
 
 
-def saved_in_layer(layer: LayerFacts, storage: Storage, batch: MicroBatch, run: Compute) -> float:
+def saved_in_layer(layer: LayerFacts, storage: Storage, batch: MicroBatchSize, run: Compute) -> float:
     """What a layer saves for its backward pass, its input included."""
     norms = layer.norms * _FLOAT32 + layer.trained_norms * storage.stream
     read = (layer.readings if storage.own_readings else layer.inputs) * storage.read
@@ -132,7 +132,7 @@ def saved_in_layer(layer: LayerFacts, storage: Storage, batch: MicroBatch, run: 
     return batch.tokens * (norms + read + attention + feed_forward)
 
 
-def _head(facts: ModelFacts, storage: Storage, batch: MicroBatch, run: Compute) -> float:
+def _head(facts: ModelFacts, storage: Storage, batch: MicroBatchSize, run: Compute) -> float:
     """The LM head at the positions that are read (``tract.models.log_probs``), and the last norm before it."""
     states = batch.tokens * facts.hidden * 2 * _FLOAT32 + batch.reads * facts.hidden * (storage.compute + 2 * _FLOAT32)
     columns = min(facts.vocabulary, max(1, run.chunk // max(1, batch.reads)))
@@ -140,7 +140,7 @@ def _head(facts: ModelFacts, storage: Storage, batch: MicroBatch, run: Compute) 
     return states + chunk + (facts.head * _FLOAT32 if facts.head_trained else 0)
 
 
-def sampling_memory(facts: ModelFacts, weights: float, item_bytes: int, work: Sampling, *, gpu: bool) -> list[Part]:
+def sampling_memory(facts: ModelFacts, weights: float, item_bytes: int, work: SamplingLoad, *, gpu: bool) -> list[MemoryPart]:
     """What a device holds while CoTs are sampled: each prompt's keys and values once, and those of each CoT.
 
     Args:
@@ -157,16 +157,16 @@ def sampling_memory(facts: ModelFacts, weights: float, item_bytes: int, work: Sa
     inside = at_once * (layer.between * item_bytes + 4 * layer.query * item_bytes + 3 * facts.hidden * _FLOAT32 + per_token)
     drawing = work.sequences * facts.vocabulary * 4 * _FLOAT32
     return [
-        Part("weights", weights),
-        Part("keys and values of prompts", prompts),
-        Part("keys and values of CoTs", own),
-        Part("work space", max(inside, drawing)),
-        Part("margin", FRAGMENTATION * (prompts + own + max(inside, drawing))),
-        Part("process", PROCESS_BYTES["gpu" if gpu else "cpu"]),
+        MemoryPart("weights", weights),
+        MemoryPart("keys and values of prompts", prompts),
+        MemoryPart("keys and values of CoTs", own),
+        MemoryPart("work space", max(inside, drawing)),
+        MemoryPart("margin", FRAGMENTATION * (prompts + own + max(inside, drawing))),
+        MemoryPart("process", PROCESS_BYTES["gpu" if gpu else "cpu"]),
     ]
 
 
-def engine_memory(facts: ModelFacts, weights: float, item_bytes: int, longest: int, gpus: int, *, gpu: bool) -> list[Part]:
+def engine_memory(facts: ModelFacts, weights: float, item_bytes: int, longest: int, gpus: int, *, gpu: bool) -> list[MemoryPart]:
     """What an engine (vLLM) needs at the least on each of its GPUs; whatever more it is given becomes cache.
 
     Args:
@@ -175,7 +175,7 @@ def engine_memory(facts: ModelFacts, weights: float, item_bytes: int, longest: i
     """
     keys = 2 * facts.layer.keys * facts.layers * item_bytes * longest
     return [
-        Part("weights", weights / gpus),
-        Part("cache of one sequence", keys / gpus),
-        Part("process", PROCESS_BYTES["gpu" if gpu else "cpu"]),
+        MemoryPart("weights", weights / gpus),
+        MemoryPart("cache of one sequence", keys / gpus),
+        MemoryPart("process", PROCESS_BYTES["gpu" if gpu else "cpu"]),
     ]

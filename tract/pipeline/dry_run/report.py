@@ -18,10 +18,10 @@ from tract.inference.hf.sequences import path_of
 from tract.inference.prompt_budget import tokens_behind
 from tract.pipeline.dry_run.advice import advise
 from tract.pipeline.dry_run.device import Device, find_device
-from tract.pipeline.dry_run.facts import GIB, Sampling
+from tract.pipeline.dry_run.facts import GIB, SamplingLoad
 from tract.pipeline.dry_run.fit_plan import FitPlan, described_once, hosted, needs, total
 from tract.pipeline.dry_run.flops import SHARE, forward_flops, hours, training_flops
-from tract.pipeline.dry_run.memory import FRAGMENTATION, Part, engine_memory, sampling_memory
+from tract.pipeline.dry_run.memory import FRAGMENTATION, MemoryPart, engine_memory, sampling_memory
 from tract.pipeline.dry_run.model_facts import HALF, on_gpu, storage_of, strategy_of
 from tract.pipeline.dry_run.workload import Workload
 from tract.pipeline.launching.launch import isolated, processes
@@ -95,7 +95,7 @@ def _model_lines(plan: FitPlan, device: Device) -> Iterator[str]:
         yield _row("", device.note)
 
 
-def _memory_lines(parts: Sequence[Part], device: Device) -> Iterator[str]:
+def _memory_lines(parts: Sequence[MemoryPart], device: Device) -> Iterator[str]:
     with_host = hosted(list(parts)) > 0
     yield ""
     yield f"  {'memory':<28}{'per device':>14}" + (f"{'host':>14}" if with_host else "")
@@ -116,7 +116,7 @@ def _step_lines(plan: FitPlan, work: Workload) -> Iterator[str]:
     cfg = plan.cfg
     epochs = f"{work.steps_per_epoch} an epoch, {work.total_steps / work.steps_per_epoch:.2g} epochs"
     yield _row("optimizer steps", f"{work.total_steps} ({epochs})")
-    yield _row("a step", f"{cfg.batch.items_per_step} items, {work.mean_tokens:,.0f} tokens on average, at most {work.most_tokens:,}")
+    yield _row("a step", f"{cfg.batch.global_batch_size} items, {work.mean_tokens:,.0f} tokens on average, at most {work.most_tokens:,}")
     largest = f"the largest has {work.micro.tokens:,} tokens"
     yield _row("micro-batches", f"{work.micro_batches} of each step on each device; {largest}")
     each = f"{work.validations} times {work.validation_batches} micro-batches on each device"
@@ -180,7 +180,7 @@ def _engine(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) ->
     )
 
 
-def _least_of_engine(plan: FitPlan, cfg: Config, gpus: int, *, gpu: bool) -> list[Part]:
+def _least_of_engine(plan: FitPlan, cfg: Config, gpus: int, *, gpu: bool) -> list[MemoryPart]:
     model = described_once(plan.cfg)
     stored = 2 if str(cfg.trainer.get("precision", "32-true")) in HALF else model.frozen_bytes or model.trained_bytes
     longest = _longest_prompt(plan) + tokens_behind(plan.data.layout, cfg.generation.max_cot_tokens)
@@ -199,10 +199,10 @@ def _server(plan: FitPlan, names: Sequence[str], cfg: Config, device: Device) ->
     return iter(())
 
 
-def _sampled(plan: FitPlan, cfg: Config, n_cot: int, batch: int) -> tuple[Sampling, list[Part]]:
+def _sampled(plan: FitPlan, cfg: Config, n_cot: int, batch: int) -> tuple[SamplingLoad, list[MemoryPart]]:
     """What is sampled at a time with so many sequences in a batch, and what a device holds for it."""
     prompts = max(1, batch // n_cot)
-    work = Sampling(prompts * n_cot, prompts, _longest_prompt(plan), cfg.generation.max_cot_tokens, PREFILL_TOKENS, _GROWTH)
+    work = SamplingLoad(prompts * n_cot, prompts, _longest_prompt(plan), cfg.generation.max_cot_tokens, PREFILL_TOKENS, _GROWTH)
     model, gpu, precision = described_once(plan.cfg), on_gpu(cfg), str(cfg.trainer.get("precision", "32-true"))
     half = precision in HALF
     widest = 2 if precision.endswith("16-true") else 8

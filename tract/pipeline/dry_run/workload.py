@@ -15,7 +15,7 @@ from tract.data.datamodule import JudgeDataModule
 from tract.data.steps import LengthSampler, Limits, StepSampler
 from tract.inference.hf.sequences import packs, shares_prompts
 from tract.method.objective import Objective
-from tract.pipeline.dry_run.facts import MicroBatch
+from tract.pipeline.dry_run.facts import MicroBatchSize
 from tract.pipeline.dry_run.flops import Amount
 from tract.pipeline.stages.fit import total_steps, warmup_steps
 from tract.pipeline.stages.prepare import Prepared
@@ -76,7 +76,7 @@ class Workload:
     micro_batches: int
     mean_tokens: float
     most_tokens: int
-    micro: MicroBatch
+    micro: MicroBatchSize
     step: Amount
     validation: Amount
     validations: int
@@ -93,7 +93,7 @@ def items_of(cfg: Config, data: Prepared, split: str) -> Items:
     shared = shares_prompts(cfg)
     counts = JudgeDataModule(
         data.tokens, rows, [], data.layout, supervised,
-        share_prompts=shared, ratings=split == "train", rows=not packs(cfg.model), items_per_step=1, limits=Limits(1, None),
+        share_prompts=shared, ratings=split == "train", rows=not packs(cfg.model), global_batch_size=1, limits=Limits(1, None),
         seed=cfg.seed, num_workers=0,
     ).train_sampler  # fmt: skip
     lengths = np.asarray(pc.list_value_length(arrow_column(data.tokens.dataset, "prompt_ids")), dtype=np.int64)
@@ -112,14 +112,14 @@ def workload(cfg: Config, train: Items, val: Items, nodes: int, devices: int, lo
     Raises:
         ConfigError: if the training split is smaller than one step, or the warm-up longer than the training.
     """
-    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens, padded=not packs(cfg.model))
+    limits = Limits(cfg.batch.micro_batch_size, cfg.batch.max_tokens_per_micro_batch, padded=not packs(cfg.model))
     counts = train.tokens, train.ce_tokens, train.examples
-    sampler = StepSampler(*counts, items_per_step=cfg.batch.items_per_step, limits=limits, seed=cfg.seed, ranks=devices)
+    sampler = StepSampler(*counts, global_batch_size=cfg.batch.global_batch_size, limits=limits, seed=cfg.seed, ranks=devices)
     steps = total_steps(cfg.train, sampler.steps_per_epoch)
     warmup_steps(cfg.scheduler, steps)
     micro, most = _largest(sampler, cfg.train.max_epochs, steps, nodes)
     if longest > micro.tokens:
-        micro = MicroBatch(longest, math.ceil(micro.reads * longest / micro.tokens))
+        micro = MicroBatchSize(longest, math.ceil(micro.reads * longest / micro.tokens))
     return Workload(
         total_steps=steps,
         steps_per_epoch=sampler.steps_per_epoch,
@@ -129,14 +129,14 @@ def workload(cfg: Config, train: Items, val: Items, nodes: int, devices: int, lo
         micro=micro,
         step=train.amount(nodes).times(1 / sampler.steps_per_epoch),
         validation=val.amount(nodes),
-        validations=(math.ceil(steps / cfg.train.validate_every_steps) + cfg.train.validate_seed_model) if len(val) else 0,
+        validations=(math.ceil(steps / cfg.train.validate_every_steps) + cfg.train.validate_base_model) if len(val) else 0,
         validation_batches=len(LengthSampler(val.tokens, val.ce_tokens, val.examples, limits=limits, ranks=devices)),
     )
 
 
-def _largest(sampler: StepSampler, epochs: int, steps: int, nodes: int) -> tuple[MicroBatch, int]:
+def _largest(sampler: StepSampler, epochs: int, steps: int, nodes: int) -> tuple[MicroBatchSize, int]:
     """The largest micro-batch, and tokens of the largest step. Rank 0 gets the heaviest part of each step, and gets it first."""
-    largest, most, seen = MicroBatch(0, 0), 0, 0
+    largest, most, seen = MicroBatchSize(0, 0), 0, 0
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
         order = np.random.default_rng([sampler.seed, epoch]).permutation(len(sampler.lengths))
@@ -147,8 +147,8 @@ def _largest(sampler: StepSampler, epochs: int, steps: int, nodes: int) -> tuple
             if seen == min(steps, _STEPS_SEEN):
                 return largest, most
             seen += 1
-            items, whole = list(micro.items), order[step * sampler.items_per_step :][: sampler.items_per_step]
+            items, whole = list(micro.items), order[step * sampler.global_batch_size :][: sampler.global_batch_size]
             most = max(most, int(sampler.lengths[whole].sum()))
             if (tokens := int(sampler.lengths[items].sum())) > largest.tokens:
-                largest = MicroBatch(tokens, int(sampler.ce_tokens[items].sum() + nodes * sampler.examples[items].sum()))
+                largest = MicroBatchSize(tokens, int(sampler.ce_tokens[items].sum() + nodes * sampler.examples[items].sum()))
     return largest, most

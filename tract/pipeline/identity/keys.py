@@ -28,7 +28,7 @@ _PACKAGE = "tract"
 NAMED_FUNCTIONS = ("objective.score_loss", "evaluation.predictors")
 
 
-def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence[str]) -> dict[str, Any]:
+def key_fields(resolved: DictConfig, sections: Sequence[str], ignored_fields: Sequence[str]) -> dict[str, Any]:
     """The part of a configuration that a stage's product depends on.
 
     Args:
@@ -48,7 +48,7 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
         for name in outer:
             source, target = source[name], target.setdefault(name, {})
         target[last] = source[last]
-    for dotted in immaterial:
+    for dotted in ignored_fields:
         *outer, last = dotted.split(".")
         node: Any = picked
         for name in outer:
@@ -61,7 +61,7 @@ def material(resolved: DictConfig, sections: Sequence[str], immaterial: Sequence
     return shown
 
 
-def code_digests(module: str, *, immaterial: Sequence[str], root: Path = _ROOT) -> dict[str, str]:
+def code_digests(module: str, *, ignored_fields: Sequence[str], root: Path = _ROOT) -> dict[str, str]:
     """The code that a module runs: itself and all that it imports from its own top package, directly or not.
 
     Imports inside functions and under ``TYPE_CHECKING`` count; a package's ``__init__`` belongs to its modules, as Python
@@ -80,7 +80,7 @@ def code_digests(module: str, *, immaterial: Sequence[str], root: Path = _ROOT) 
     Raises:
         ValueError: if there is no such module.
     """
-    return dict(_closure(module, tuple(immaterial), root))
+    return dict(_closure(module, tuple(ignored_fields), root))
 
 
 def named_code(config: Mapping[str, Any]) -> dict[str, str]:
@@ -144,7 +144,7 @@ def _library_folders() -> tuple[Path, ...]:
 
 
 @lru_cache
-def _closure(module: str, immaterial: tuple[str, ...], root: Path, siblings: bool = False) -> tuple[tuple[str, str], ...]:
+def _closure(module: str, ignored_fields: tuple[str, ...], root: Path, siblings: bool = False) -> tuple[tuple[str, str], ...]:
     """``siblings``: follow imports of other modules in the folder too."""
     files = _module_files(root, module.partition(".")[0])
     if module not in files:
@@ -153,7 +153,7 @@ def _closure(module: str, immaterial: tuple[str, ...], root: Path, siblings: boo
     waiting = {name for name in _with_packages(module) if name in files}
     while waiting:
         name = waiting.pop()
-        if any(fnmatchcase(name, pattern) for pattern in immaterial):
+        if any(fnmatchcase(name, pattern) for pattern in ignored_fields):
             continue
         digests[name], imported = _module(files[name], name)
         if siblings:

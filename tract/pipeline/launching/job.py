@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.common import import_order
 from tract.common import signals as interruption
-from tract.common.errors import Told, TrainingError
-from tract.common.ranks import Ranks, by_environment, end_with, joined
+from tract.common.errors import ReportedExit, TrainingError
+from tract.common.ranks import Ranks, by_environment, end_with, init_process_group
 from tract.pipeline.entry import CONFIG_DIR, guarded, show_masked
 from tract.pipeline.sweeps.job_log import follow_job_log
 
@@ -57,7 +57,7 @@ def _main(folder: Path) -> None:
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
     try:
         guarded(_run)(task, config, folder)
-    except Told as told:
+    except ReportedExit as told:
         from tract.pipeline.launching.launch import ERROR_FILE
 
         (folder / ERROR_FILE).write_text(told.message, encoding="utf-8")  # for the record of the run
@@ -68,15 +68,15 @@ def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
     from tract.artifacts.products import checked_by_leader
     from tract.pipeline.identity.loaded_code import check_unchanged
-    from tract.pipeline.pipeline import PRODUCT_FILE, Task, build_stage, check_code, stage_modules
+    from tract.pipeline.pipeline import PRODUCT_FILE, StageTask, build_stage, check_code, stage_modules
     from tract.pipeline.stages.stage import follow_stage, run_stage
     from tract.pipeline.validation import typed
 
     code = task.pop("code")
-    wanted, cfg = Task(**task), typed(config)
+    wanted, cfg = StageTask(**task), typed(config)
     check_code(wanted, config, code)
     gpu = cfg.trainer.get("accelerator") in ("gpu", "cuda")
-    with joined(gpu=gpu, timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks), checked_by_leader():
+    with init_process_group(gpu=gpu, timeout_s=cfg.run.rank_timeout_s) as ranks, _outlived(ranks), checked_by_leader():
         stage = build_stage(wanted, config)
         check_unchanged(wanted.stage, lambda: stage_modules(wanted.stage))  # once more, behind the imports
         if ranks.is_first:

@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.common import import_order
 from tract.common import signals as interruption
-from tract.common.errors import ConfigError, Told
+from tract.common.errors import ConfigError, ReportedExit
 from tract.config.devices import spreads_weights
 from tract.config.schema import Config
 from tract.config.vocabulary import AUTO
@@ -61,13 +61,13 @@ def _devices(cfg: Config) -> int:
 
 
 def isolated(cfg: Config) -> bool:
-    """Whether heavy stages run in processes of their own: as ``run.isolate`` says, and if that is "auto", where it matters.
+    """Whether heavy stages run in processes of their own: as ``run.subprocess_stages`` says, and if that is "auto", where it matters.
 
     A GPU's driver and vLLM keep memory until their process ends, ranks are processes, and DeepSpeed compiles in an environment of its
     own. On a CPU, memory is free when a stage's objects are gone, and a start would cost more than many a stage.
     """
-    if cfg.run.isolate != AUTO:
-        return str(cfg.run.isolate).lower() == "true"
+    if cfg.run.subprocess_stages != AUTO:
+        return str(cfg.run.subprocess_stages).lower() == "true"
     on_cpu = cfg.trainer.get("accelerator") == "cpu"
     return not on_cpu or processes(cfg) > 1 or spreads_weights(cfg) or cfg.generation.backend == "vllm"
 
@@ -95,7 +95,9 @@ def check_devices(cfg: Config) -> None:
             f"trainer.num_nodes: {nodes} machines need one process for each device, started by srun or torchrun; see docs/scaling.md"
         )
     if devices * nodes > 1 and not isolated(cfg):
-        raise ConfigError(f"run.isolate: false runs stages in this one process, but trainer.devices={devices}; set one of them otherwise")
+        raise ConfigError(
+            f"run.subprocess_stages: false runs stages in this one process, but trainer.devices={devices}; set one of them otherwise"
+        )
 
 
 @lru_cache
@@ -174,7 +176,8 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
     """Runs a task in processes of its own, whose memory is gone when the next begins; returns the folder that they made.
 
     Args:
-        task: what ``tract.pipeline.launching.job`` reads. resolved: the configuration. size: ranks; 1, or those of the launcher, or on this machine.
+        task: what ``tract.pipeline.launching.job`` reads. resolved: the configuration.
+        size: ranks; 1, or those of the launcher, or on this machine.
         product_file: where the first rank says what it made.
 
     Raises:
@@ -199,7 +202,7 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
         said = folder / ERROR_FILE
         status = code if code > 0 else 128 - code
         ended = f"{task['stage']}: its process ended with exit status {status}"
-        raise Told(status, said.read_text(encoding="utf-8") if said.exists() else ended)
+        raise ReportedExit(status, said.read_text(encoding="utf-8") if said.exists() else ended)
 
 
 def _run(message: dict[str, Any], folder: Path, size: int) -> int:

@@ -20,7 +20,7 @@ from tract.common.durable import json_line, write_json
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.evaluation.agreement import RaterAgreement, rater_agreement
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.report import write_report
 from tract.evaluation.results import (
     METRICS_FILE,
@@ -40,10 +40,10 @@ from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
 from tract.evaluation.worst_items import WorstItems, worst_items
 from tract.pipeline.curves import curves_of_judge
-from tract.pipeline.identity.keys import code_digests, material, named_code
+from tract.pipeline.identity.keys import code_digests, key_fields, named_code
 from tract.pipeline.stages.predict import Predictions
 from tract.pipeline.stages.robustness import base_benchmarks, readings_of, robustness_on
-from tract.pipeline.stages.stage import IMMATERIAL_CODE
+from tract.pipeline.stages.stage import IGNORED_CODE
 from tract.pipeline.tracking.tracker import Tracker
 from tract.text.perturbations import PERTURBATIONS
 from tract.text.score_grid import ScoreGrid
@@ -51,7 +51,7 @@ from tract.text.score_grid import ScoreGrid
 log = logging.getLogger(__name__)
 
 _SECTIONS = (
-    "seed", "run.name", "evaluation.predictors", "evaluation.main_predictor", "evaluation.fallback", "evaluation.resamples",
+    "seed", "run.name", "evaluation.predictors", "evaluation.main_predictor", "evaluation.failed_score", "evaluation.resamples",
     "evaluation.confidence", "evaluation.bins",
 )  # fmt: skip
 _RATERS = pa.list_(pa.struct({"rater": pa.string(), "score": pa.float64(), "comment": pa.string()}))
@@ -82,8 +82,8 @@ class EvaluateStage:
         parents = {"predict": self.predicted.fingerprint}
         if self.other is not None:
             parents["compare_to"] = self.other.fingerprint
-        config = material(self.resolved, _SECTIONS, ())
-        code = {**code_digests("tract.pipeline.stages.evaluate", immaterial=IMMATERIAL_CODE), **named_code(config)}
+        config = key_fields(self.resolved, _SECTIONS, ())
+        code = {**code_digests("tract.pipeline.stages.evaluate", ignored_fields=IGNORED_CODE), **named_code(config)}
         return StageIdentity(self.name, config, parents, code)
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class EvaluateStage:
 
     def _scored(self, found: Predictions) -> dict[str, Scored]:
         evaluation = self.cfg.evaluation
-        fallback = _fallback(found.grid, evaluation.fallback)
+        fallback = _fallback(found.grid, evaluation.failed_score)
         return {
             name: score_items(name, items, judgements, evaluation.predictors, found.grid, found.cue, fallback)
             for name, (items, judgements) in found.of.items()
@@ -175,9 +175,9 @@ class EvaluateStage:
         sampling = ", ".join(f"{name} {generation[name]:g}" for name in ("temperature", "top_p", "repetition_penalty", "max_cot_tokens"))
         facts = [
             ("model", judge["model"]),
-            ("run folder", judge["weights"] or "none: the seed LLM"),
+            ("run folder", judge["weights"] or "none: the base model"),
             ("CoTs", f"{config['evaluation']['n_cot']} per item, {sampling}" if given == "sampled" else given),
-            ("score of a failed draw", self.cfg.evaluation.fallback),
+            ("score of a failed draw", self.cfg.evaluation.failed_score),
             ("seed", self.cfg.seed),
             ("confidence", self.cfg.evaluation.confidence),
             ("bootstrap resamples", self.cfg.evaluation.resamples),
@@ -185,7 +185,7 @@ class EvaluateStage:
         return tuple(facts)
 
 
-def rubric_shown(items: Sequence[Item], fields: Collection[str] | None) -> str | None:
+def rubric_shown(items: Sequence[BenchmarkItem], fields: Collection[str] | None) -> str | None:
     """Whether prompts show what the items are judged by; None where that is not known, as in finished prompts.
 
     Args:
@@ -198,7 +198,7 @@ def rubric_shown(items: Sequence[Item], fields: Collection[str] | None) -> str |
     return RUBRIC_SHOWN if {"criteria", "score_descriptions", "rubric"} & set(fields) else RUBRIC_HIDDEN
 
 
-def agreement_of(items: Sequence[Item]) -> RaterAgreement | None:
+def agreement_of(items: Sequence[BenchmarkItem]) -> RaterAgreement | None:
     """How well the raters of the items agree; None where no item has two scores."""
     return rater_agreement([[(rating["rater"], float(rating["score"])) for rating in item.raters] for item in items])
 

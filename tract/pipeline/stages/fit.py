@@ -1,4 +1,4 @@
-"""The fit stage: fine-tunes the seed LLM on judge examples and writes adapter or weights, tokenizer and layout."""
+"""The fit stage: fine-tunes the base model on judge examples and writes adapter or weights, tokenizer and layout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tract.artifacts.products import Product, write_config
 from tract.artifacts.run_folder import StageFolder
 from tract.common.durable import write_json
 from tract.common.errors import ConfigError
-from tract.common.ranks import agree, here
+from tract.common.ranks import broadcast_from_rank0, rank_info
 from tract.config.devices import ZERO, spreads_weights
 from tract.config.schema import Config, SchedulerConfig, TrainConfig
 from tract.data.datamodule import JudgeDataModule
@@ -41,21 +41,21 @@ from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
 from tract.models.modeling import load_model, model_fingerprint, save_judge
 from tract.models.sharding import elements_of, whole_weights
-from tract.pipeline.identity.keys import code_digests, material, named_code
+from tract.pipeline.identity.keys import code_digests, key_fields, named_code
 from tract.pipeline.stages.prepare import Prepared, limits_that_matter, prepare, prepare_generated
-from tract.pipeline.stages.stage import IMMATERIAL_CODE, REPORTED_CODE, run_stage
+from tract.pipeline.stages.stage import IGNORED_CODE, REPORTED_CODE, run_stage
 from tract.pipeline.tracking.loggers import build_loggers, close_loggers
 from tract.pipeline.tracking.tracker import Tracker
 from tract.training.callbacks import (
     AtomicCheckpointIO,
     BestWeights,
-    EdgeValidations,
     LookAtSequences,
     Throughput,
+    ValidateAtStartAndEnd,
     checkpoints,
     newest_checkpoint,
 )
-from tract.training.graceful_stop import LeaveWhenAsked
+from tract.training.graceful_stop import GracefulStop
 from tract.training.preview import preview
 from tract.training.steps_bar import StepsBar
 from tract.training.strategies import own_precision
@@ -76,12 +76,12 @@ _IMMATERIAL = (
 
 @dataclass
 class FitStage:
-    """Fine-tunes the seed LLM on judge examples: on their annotated CoTs (stage 1), or on generated ones (stage 2).
+    """Fine-tunes the base model on judge examples: on their annotated CoTs (stage 1), or on generated ones (stage 2).
 
     Attributes:
         cfg: the typed configuration of this stage. resolved: the same as composed, for the run folder.
         generated: product of a generate stage; None trains on annotated CoTs.
-        start: product of the fit stage whose weights training goes on from; None starts from the seed LLM.
+        start: product of the fit stage whose weights training goes on from; None starts from the base model.
     """
 
     cfg: Config
@@ -100,9 +100,9 @@ class FitStage:
         return prepare(self.cfg) if self.generated is None else prepare_generated(self.cfg, *self.generated.file(COTS_FILE))
 
     def identity(self) -> StageIdentity:
-        """Configuration, content of the data, seed LLM, parents and code."""
+        """Configuration, content of the data, base model, parents and code."""
         parents = {"generate": self.generated, "start": self.start}
-        config = material(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), _IMMATERIAL)
+        config = key_fields(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), _IMMATERIAL)
         config["data"] |= {"fingerprint": self.data.store.fingerprint, **limits_that_matter(self.data.tokens, self.data.lengths)}
         config["model"]["fingerprint"] = model_fingerprint(self.cfg.model, self.cfg.seed)
         config["model"]["packed"] = packs(self.cfg.model)
@@ -112,16 +112,16 @@ class FitStage:
             self.name,
             config,
             {role: product.fingerprint for role, product in parents.items() if product is not None},
-            {**code_digests("tract.pipeline.stages.fit", immaterial=(*IMMATERIAL_CODE, *REPORTED_CODE)), **named_code(config)},
+            {**code_digests("tract.pipeline.stages.fit", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE)), **named_code(config)},
         )
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Trains, or goes on with a training that was cut off."""
-        quieten()
+        silence_library_logs()
         warn_of_rows(self.cfg.model)
         self.data.report()
         # Dropout differs between ranks, which see different examples.
-        L.seed_everything(self.cfg.seed + here().rank, workers=True, verbose=False)
+        L.seed_everything(self.cfg.seed + rank_info().rank, workers=True, verbose=False)
         return _train(self, folder, tracker)
 
 
@@ -137,7 +137,7 @@ def fit(cfg: Config, resolved: DictConfig) -> Path:
     return run_stage(FitStage(cfg, resolved), cfg, force=bool({"stage1", "all"} & set(cfg.force))).path
 
 
-def quieten() -> None:
+def silence_library_logs() -> None:
     """Keeps out what libraries print at every start and no user can act on; warnings stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*`tensorboardX` has been removed.*")
@@ -148,7 +148,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")  # each rank has the value of all
 
 
-def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[TractLitModule, JudgeDataModule]:
+def build(cfg: Config, data: Prepared, init_from: Path | None = None) -> tuple[TractLitModule, JudgeDataModule]:
     """The module and the loaders, before any weight is loaded."""
     objective = Objective(**vars(cfg.objective))
     packed = packs(cfg.model)
@@ -160,17 +160,17 @@ def build(cfg: Config, data: Prepared, start_from: Path | None = None) -> tuple[
         objective.supervised_kinds,
         share_prompts=shares_prompts(cfg),
         rows=not packed,
-        items_per_step=cfg.batch.items_per_step,
-        limits=Limits(cfg.batch.micro_batch_size, cfg.batch.micro_batch_tokens, padded=not packed),
+        global_batch_size=cfg.batch.global_batch_size,
+        limits=Limits(cfg.batch.micro_batch_size, cfg.batch.max_tokens_per_micro_batch, padded=not packed),
         seed=cfg.seed,
         num_workers=cfg.data.num_workers,
-        ranks=here().size,
-        rank=here().rank,
+        ranks=rank_info().size,
+        rank=rank_info().rank,
     )
     steps = total_steps(cfg.train, datamodule.train_sampler.steps_per_epoch)
     warmup_steps(cfg.scheduler, steps)  # fails here, before the weights are loaded, if it is too long
     module = TractLitModule(
-        build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed, start_from=start_from, rows=not packed),
+        build_model=partial(load_model, cfg.model, cfg.adapter, seed=cfg.seed, init_from=init_from, rows=not packed),
         trie=data.layout.trie,
         grid=data.layout.grid,
         objective=objective,
@@ -218,7 +218,7 @@ def build_scheduler(optimizer: Optimizer, total_steps: int, cfg: SchedulerConfig
 
 def _train(stage: FitStage, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
     cfg, data = stage.cfg, stage.data
-    begun, first = time.perf_counter(), here().is_first
+    begun, first = time.perf_counter(), rank_info().is_first
     module, datamodule = build(cfg, data, stage.start.path if stage.start else None)
     if first:
         _describe(stage, folder, datamodule, module.objective)
@@ -265,12 +265,12 @@ def _run_trainer(
     """Trains from the start or the newest checkpoint; returns facts for the manifest, and on rank 0 the weights to export."""
     validates = len(datamodule.val_sampler) > 0
     newest, best = checkpoints(cfg.train, folder / "checkpoints", validates=validates)
-    edges = EdgeValidations(folder / "seed_metrics.json" if validates and cfg.train.validate_seed_model else None)
-    leaving = LeaveWhenAsked(cfg.stage, folder / "checkpoints")
+    edges = ValidateAtStartAndEnd(folder / "seed_metrics.json" if validates and cfg.train.validate_base_model else None)
+    leaving = GracefulStop(cfg.stage, folder / "checkpoints")
     bar = [StepsBar(cfg.stage)] if cfg.trainer.get("enable_progress_bar", True) else []
     callbacks = [LookAtSequences(), leaving, Throughput(), newest, *([best] if best else []), edges, *bar]
     trainer = _trainer(cfg, callbacks, loggers, folder, module.accumulate, validates)
-    resume: Path | None = agree(newest_checkpoint(folder / "checkpoints") if here().is_first else None)
+    resume: Path | None = broadcast_from_rank0(newest_checkpoint(folder / "checkpoints") if rank_info().is_first else None)
     _announce(cfg, module, datamodule, resume)
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     final = dict(module.validation_metrics)
@@ -307,7 +307,7 @@ def _trainer(cfg: Config, callbacks: list[Callback], loggers: list[Logger], root
         "check_val_every_n_epoch": None,
         "limit_val_batches": cfg.trainer.get("limit_val_batches", 1.0) if validates else 0,
         "num_sanity_val_steps": 0,
-        # The seed LLM is validated first, and weights that are built in inference mode could not be trained.
+        # The base model is validated first, and weights that are built in inference mode could not be trained.
         "inference_mode": False,
         "use_distributed_sampler": False,
         "plugins": _plugins(cfg),
@@ -331,19 +331,19 @@ def _by_deepspeed(cfg: Config) -> bool:
 def _plugins(cfg: Config) -> list[Any]:
     own_folders = spreads_weights(cfg)  # strategies that do write their checkpoints themselves
     # Said here, since Lightning takes a single process for one of several where SLURM's job has tasks.
-    environment = TorchElasticEnvironment() if here().size > 1 else LightningEnvironment()
+    environment = TorchElasticEnvironment() if rank_info().size > 1 else LightningEnvironment()
     return [*([] if own_folders else [AtomicCheckpointIO()]), environment]
 
 
 def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, resume: Path | None) -> None:
     sampler = datamodule.train_sampler
     processes = f" on each of {sampler.ranks} processes" if sampler.ranks > 1 else ""
-    batch = f"{cfg.batch.items_per_step} items in {module.accumulate} micro-batch{'es' * (module.accumulate > 1)}{processes}"
-    tokens, supervised = (float(counts.mean()) * cfg.batch.items_per_step for counts in (sampler.lengths, sampler.ce_tokens))
-    budget = cfg.batch.micro_batch_tokens
+    batch = f"{cfg.batch.global_batch_size} items in {module.accumulate} micro-batch{'es' * (module.accumulate > 1)}{processes}"
+    tokens, supervised = (float(counts.mean()) * cfg.batch.global_batch_size for counts in (sampler.lengths, sampler.ce_tokens))
+    budget = cfg.batch.max_tokens_per_micro_batch
     if budget is not None and (long := int((sampler.lengths > budget).sum())):
         found = f"{long} of {len(sampler.lengths)} training items are longer, the longest has {int(sampler.lengths.max())} tokens"
-        log.warning("batch.micro_batch_tokens: %d, but %s; each of them is a micro-batch by itself", budget, found)
+        log.warning("batch.max_tokens_per_micro_batch: %d, but %s; each of them is a micro-batch by itself", budget, found)
     begin = f"resuming from {resume}" if resume else "from the start"
     log.info(
         "%d optimizer steps of %s, about %.0f tokens a step, %.0f supervised; %s", module.total_steps, batch, tokens, supervised, begin
@@ -351,7 +351,7 @@ def _announce(cfg: Config, module: TractLitModule, datamodule: JudgeDataModule, 
 
 
 def _report(seed: dict[str, float | None], final: dict[str, float | None], items: int) -> None:
-    """Says how the trained judge compares with the seed LLM, on the validation split's annotated CoTs."""
+    """Says how the trained judge compares with the base model, on the validation split's annotated CoTs."""
     if final:
         log.info("validation behind the last step, %d items with their CoTs%s:", items, ", before -> after training" if seed else "")
     for key, value in final.items():
@@ -378,7 +378,7 @@ def _export(
         best: the best weights of all validations. final: metrics of the last weights, on so many ``items``. step: of these.
     """
     monitor = cfg.train.monitor
-    if cfg.train.export == "best" and best is not None:
+    if cfg.train.keep_weights == "best" and best is not None:
         if monitor not in final:
             raise ConfigError(f"train.monitor: {monitor!r} is not among the validation metrics; accepted are {', '.join(sorted(final))}")
         if final[monitor] is None and best.score is None:
@@ -389,6 +389,6 @@ def _export(
                 _alike(items),
             )
         elif best.beats(final[monitor]):
-            weights = best.load() if here().is_first else {}
+            weights = best.load() if rank_info().is_first else {}
             return {"weights": "best", "step": best.step, monitor: best.score}, weights
     return {"weights": "last", "step": step, monitor: final.get(monitor)}, whole_weights(model)

@@ -18,7 +18,7 @@ from tract.artifacts.products import JOURNAL, write_config
 from tract.artifacts.run_folder import StageFolder
 from tract.common import counts as in_words
 from tract.common.errors import DataError
-from tract.common.ranks import here
+from tract.common.ranks import rank_info
 from tract.config.schema import Config
 from tract.data.arrow_columns import StoredNumbers, lists_at, values_at
 from tract.data.generated_cots.file import COTS_FILE, attached_score, write_cots
@@ -28,11 +28,11 @@ from tract.inference.judgement import Judgement, Prompt
 from tract.inference.prompt_budget import tokens_behind
 from tract.method.predictors import expected_score
 from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
-from tract.pipeline.identity.keys import code_digests, material
+from tract.pipeline.identity.keys import code_digests, key_fields
 from tract.pipeline.stages.judging import sample_judgements
 from tract.pipeline.stages.prepare import Lengths, examples_of, limited, limits_that_matter, sampling_tokens, splits_of
 from tract.pipeline.stages.rank_logs import RankLogs
-from tract.pipeline.stages.stage import IMMATERIAL_CODE, REPORTED_CODE
+from tract.pipeline.stages.stage import IGNORED_CODE, REPORTED_CODE
 from tract.pipeline.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -97,16 +97,16 @@ class GenerateStage:
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
-        config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
+        config = key_fields(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
         config["generation"] |= way_of(self.judge, self.cfg)
         config["data"] |= {"fingerprint": self._store.fingerprint, **limits_that_matter(self._tokens, self._lengths)}
-        code = code_digests("tract.pipeline.stages.generate", immaterial=(*IMMATERIAL_CODE, *REPORTED_CODE, *immaterial_code(self.cfg)))
+        code = code_digests("tract.pipeline.stages.generate", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE, *immaterial_code(self.cfg)))
         return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Samples what an earlier try left undone, then writes all CoTs in the order of the examples."""
         cfg = self.cfg
-        if here().is_first:
+        if rank_info().is_first:
             write_config(folder.working, self.resolved)
         split_of = {row: split for split in _SPLITS for row in self._rows[split] if self._scores(row)}
         if not split_of:

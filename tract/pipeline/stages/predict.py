@@ -20,26 +20,26 @@ from tract.artifacts.products import JOURNAL, Product, open_product, write_confi
 from tract.artifacts.run_folder import StageFolder
 from tract.common.durable import json_line
 from tract.common.errors import ConfigError, DataError
-from tract.common.ranks import here
-from tract.common.safe_paths import inside
+from tract.common.ranks import rank_info
+from tract.common.safe_paths import resolve_within
 from tract.config.schema import Config
 from tract.data.arrow_columns import values_at
 from tract.data.generated_cots.file import COTS_FILE, read_cots
 from tract.data.score_leak import check_score_leak
 from tract.data.tokens import OVERLONG, TokenStore
-from tract.evaluation.items import Item
+from tract.evaluation.items import BenchmarkItem
 from tract.inference.backend import JudgeBackend
 from tract.inference.judgement import Judgement
 from tract.inference.prompt_budget import tokens_behind
 from tract.models.modeling import context_of
 from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
 from tract.pipeline.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
-from tract.pipeline.identity.keys import code_digests, material
+from tract.pipeline.identity.keys import code_digests, key_fields
 from tract.pipeline.stages.generate import prompts_at
 from tract.pipeline.stages.judging import read_judgements, sample_judgements
 from tract.pipeline.stages.prepare import Lengths, sampling_tokens
 from tract.pipeline.stages.rank_logs import RankLogs
-from tract.pipeline.stages.stage import IMMATERIAL_CODE, REPORTED_CODE
+from tract.pipeline.stages.stage import IGNORED_CODE, REPORTED_CODE
 from tract.pipeline.tracking.tracker import Tracker
 from tract.text.schema import JudgeExample
 from tract.text.score_grid import ScoreGrid
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 _IMMATERIAL_CODE = ("tract.evaluation.predictors",)
 
 _SECTIONS = (
-    "seed", "deterministic", "trainer.precision", "data.overlong", "data.shorten", "data.val_fraction", "data.test_fraction",
+    "seed", "deterministic", "trainer.precision", "data.truncation", "data.shorten", "data.val_fraction", "data.test_fraction",
     "data.split_seed", "generation", "evaluation.prompt", "evaluation.cots", "evaluation.n_cot", "evaluation.target",
     "evaluation.max_items",
 )  # fmt: skip
@@ -60,7 +60,7 @@ _IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_si
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedItem:
     """What a judge is asked about a benchmark.
 
     Attributes:
@@ -123,7 +123,7 @@ class PredictStage:
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the benchmarks, judge and code."""
-        config = material(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
+        config = key_fields(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
         config["generation"] |= way_of(self.judge, self.cfg)
         config["free"] = self._free
         config["benchmarks"] = {benchmark.name: benchmark.store.fingerprint for benchmark in self._benchmarks}
@@ -131,17 +131,17 @@ class PredictStage:
         if self._given is not None:
             config["evaluation"]["cots"] = "generated"
             parents["cots"] = self._given.fingerprint
-        immaterial = (*IMMATERIAL_CODE, *REPORTED_CODE, *_IMMATERIAL_CODE, *immaterial_code(self.cfg))
-        return StageIdentity(self.name, config, parents, code_digests("tract.pipeline.stages.predict", immaterial=immaterial))
+        ignored_fields = (*IGNORED_CODE, *REPORTED_CODE, *_IMMATERIAL_CODE, *immaterial_code(self.cfg))
+        return StageIdentity(self.name, config, parents, code_digests("tract.pipeline.stages.predict", ignored_fields=ignored_fields))
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
         """Judges what an earlier try left undone, benchmark after benchmark."""
-        if here().is_first:
+        if rank_info().is_first:
             write_config(folder.working, self.resolved)
         asked = [self._asked(benchmark) for benchmark in self._benchmarks]
         with at_work(self.judge, self.cfg, max(each.longest for each in asked)) as judge:
             counts = {each.benchmark.name: self._judge_benchmark(each, judge, folder.working) for each in asked}
-        if not here().is_first:
+        if not rank_info().is_first:
             return {}
         template = worded_for(self.cfg, self.judge.template)
         layout = {"cue": self.judge.layout.cue, "grid": list(self.judge.layout.grid.labels)}
@@ -153,7 +153,7 @@ class PredictStage:
             "benchmarks": counts,
         }
 
-    def _judge_benchmark(self, asked: _Asked, judge: JudgeBackend, folder: Path) -> dict[str, Any]:
+    def _judge_benchmark(self, asked: _AskedItem, judge: JudgeBackend, folder: Path) -> dict[str, Any]:
         cfg, benchmark, rows, status, cots = self.cfg, asked.benchmark, list(asked.status), asked.status, asked.cots
         prompts = prompts_at(asked.tokens, asked.judged)
         journal = RankLogs(folder / f"{JOURNAL}-{benchmark.name}", cfg.generation.shard_size)
@@ -178,7 +178,7 @@ class PredictStage:
             **({"unchanged": benchmark.unchanged} if benchmark.base else {}),
         }
 
-    def _asked(self, benchmark: Benchmark) -> _Asked:
+    def _asked(self, benchmark: Benchmark) -> _AskedItem:
         """What the judge is asked about a benchmark; says in the log which prompts are too long."""
         rows, given = list(benchmark.rows), self.cfg.evaluation.cots
         cots: dict[int, Sequence[Sequence[int]]] = {}
@@ -202,7 +202,7 @@ class PredictStage:
             log.warning("%s: %d items of %s are longer with their CoTs than the model's context", self.name, len(beyond), benchmark.name)
             status |= dict.fromkeys(beyond, OVERLONG)
         sampled = max(sizes) + tokens_behind(layout, self.cfg.generation.max_cot_tokens)
-        return _Asked(benchmark, tokens, status, cots, len(benchmark.rows) - len(rows), max(sampled, *whole.values()))
+        return _AskedItem(benchmark, tokens, status, cots, len(benchmark.rows) - len(rows), max(sampled, *whole.values()))
 
     @cached_property
     def _lengths(self) -> Lengths:
@@ -229,7 +229,7 @@ class PredictStage:
                 found.setdefault(record["row"], []).append(record["cot_ids"])
         return dict(found)
 
-    def _items(self, benchmark: Benchmark, rows: Sequence[int], status: dict[int, str]) -> Iterator[Item]:
+    def _items(self, benchmark: Benchmark, rows: Sequence[int], status: dict[int, str]) -> Iterator[BenchmarkItem]:
         examples = [benchmark.store.example(row) for row in rows]
         # Where some responses stand only inside a finished prompt, the words of all prompts are counted instead.
         told_apart = all(example.instruction for example in examples)
@@ -237,7 +237,7 @@ class PredictStage:
             target = target_of(example, self.cfg.evaluation.target)
             assert target is not None
             words = len((example.response if told_apart else example.prompt or "").split())
-            yield Item(
+            yield BenchmarkItem(
                 example.id,
                 row,
                 example.question_id,
@@ -293,7 +293,7 @@ class Predictions:
 
     grid: ScoreGrid
     cue: str
-    of: Mapping[str, tuple[list[Item], list[Judgement]]]
+    of: Mapping[str, tuple[list[BenchmarkItem], list[Judgement]]]
     counts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
@@ -307,7 +307,7 @@ class Predictions:
         return cls(ScoreGrid(tuple(judge["grid"])), judge["cue"], read_predictions(product), product.manifest["benchmarks"])
 
 
-def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judgement]]]:
+def read_predictions(product: Product) -> dict[str, tuple[list[BenchmarkItem], list[Judgement]]]:
     """Benchmark -> (items, judgements) of a predict stage.
 
     Raises:
@@ -316,15 +316,15 @@ def read_predictions(product: Product) -> dict[str, tuple[list[Item], list[Judge
     """
     return {
         name: (
-            _records(inside(product.path, f"items-{name}.jsonl"), _item),
-            _records(inside(product.path, f"judgements-{name}.jsonl"), Judgement.from_dict),
+            _records(resolve_within(product.path, f"items-{name}.jsonl"), _item),
+            _records(resolve_within(product.path, f"judgements-{name}.jsonl"), Judgement.from_dict),
         )
         for name in product.manifest["benchmarks"]
     }
 
 
-def _item(record: dict[str, Any]) -> Item:
-    item = Item(**record)
+def _item(record: dict[str, Any]) -> BenchmarkItem:
+    item = BenchmarkItem(**record)
     if not math.isfinite(item.target):
         raise ValueError(f"target: {item.target} is no score")
     return item

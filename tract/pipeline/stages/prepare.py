@@ -12,7 +12,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from tract.artifacts.judges import seed_layout
+from tract.artifacts.judges import base_layout
 from tract.common import counts as in_words
 from tract.common.errors import ConfigError
 from tract.config.schema import Config, ModelConfig
@@ -68,9 +68,11 @@ class Lengths:
         """Says in the log how many examples were too long for what, from their counts by status."""
         room = f"{self.prompt} tokens, what the model's context leaves beside a CoT of generation.max_cot_tokens={self.longest_cot}"
         if number := counts.get(SHORTENED):
-            log.warning("%s: %d prompts are longer than %s; they were shortened, in every stage alike (data.overlong)", what, number, room)
+            log.warning(
+                "%s: %d prompts are longer than %s; they were shortened, in every stage alike (data.truncation)", what, number, room
+            )
         if number := counts.get(OVERLONG_PROMPT):
-            log.warning("%s: %d prompts are longer than %s; they are left out (data.overlong)", what, number, room)
+            log.warning("%s: %d prompts are longer than %s; they are left out (data.truncation)", what, number, room)
         if number := counts.get(OVERLONG):
             log.warning("%s: %d examples are longer than %d tokens and cannot be trained on (data.max_length)", what, number, self.training)
 
@@ -241,7 +243,7 @@ def sampling_tokens(
         trained: whether what is sampled is trained on, so that prompts are left out which are too long for that by themselves.
     """
     most = lengths.training if trained else None
-    options = TokenizeOptions(lengths.prompt, most, cfg.data.overlong, tuple(cfg.data.shorten), True, "keep", ratings=True)
+    options = TokenizeOptions(lengths.prompt, most, cfg.data.truncation, tuple(cfg.data.shorten), True, "keep", ratings=True)
     return tokenize(store, template, layout, options, Path(cfg.paths.cache))
 
 
@@ -269,7 +271,7 @@ def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
     Raises:
         DataError, ConfigError: if the data cannot be used, or CoTs are to be learned and there is none.
     """
-    tokenizer, layout, template = seed_layout(cfg)
+    tokenizer, layout, template = base_layout(cfg)
     store = examples_of(cfg, layout.grid)
     _warn_of_hidden_fields(cfg, store, template)
     for line in rater_warnings(store, gathered=cfg.data.group_annotations):
@@ -277,7 +279,7 @@ def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
     lengths = Lengths.of(cfg, cfg.model, layout)
     trains_ratings = ratings and Objective(**vars(cfg.objective)).trains_ratings
     options = TokenizeOptions(
-        lengths.prompt, lengths.training, cfg.data.overlong, tuple(cfg.data.shorten), cfg.objective.use_cot, "drop", trains_ratings
+        lengths.prompt, lengths.training, cfg.data.truncation, tuple(cfg.data.shorten), cfg.objective.use_cot, "drop", trains_ratings
     )
     tokens = tokenize(store, template, layout, options, Path(cfg.paths.cache))
     _warn_of_long_cots(cfg, tokens)
@@ -307,7 +309,7 @@ def prepare_generated(cfg: Config, cots_path: Path, fingerprint: str | None = No
     Raises:
         DataError: if the CoTs do not belong to these examples or this split.
     """
-    tokenizer, layout, template = seed_layout(cfg)
+    tokenizer, layout, template = base_layout(cfg)
     store = examples_of(cfg, layout.grid)
     splits = splits_of(cfg, store)
     cache = Path(cfg.paths.cache)

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tract.common.ranks import here, wait_for_all
-from tract.common.safe_paths import inside
-from tract.data.steps import deal
+from tract.common.ranks import rank_info, wait_for_all
+from tract.common.safe_paths import resolve_within
+from tract.data.steps import partition
 from tract.inference.judgement import Judgement
 from tract.pipeline.stages.judgement_log import JudgementLog
 
@@ -37,17 +37,17 @@ class RankLogs:
         self._folder = folder
         self._shard_size = shard_size
         folder.mkdir(parents=True, exist_ok=True)
-        if here().is_first:
+        if rank_info().is_first:
             self._all()
         wait_for_all()
-        own = folder / f"rank{here().rank}"
+        own = folder / f"rank{rank_info().rank}"
         self._before = {key for log in self._all() if log.folder != own for key in log.done}
         wait_for_all()
         self._own = JudgementLog(own, shard_size)
 
     def _all(self) -> list[JudgementLog]:
         for path in (*self._folder.glob("rank*"), *self._folder.glob("rank*/*")):
-            inside(self._folder, path.relative_to(self._folder).as_posix())
+            resolve_within(self._folder, path.relative_to(self._folder).as_posix())
         return [JudgementLog(path, self._shard_size) for path in sorted(self._folder.glob("rank*"))]
 
     def missing(self, row: int, samples: Sequence[int]) -> bool:
@@ -64,10 +64,10 @@ class RankLogs:
         Args:
             ranks_per_judge: ranks that stand behind one judge; the first of them gets its share, the others nothing.
         """
-        judge, place = divmod(here().rank, ranks_per_judge)
+        judge, place = divmod(rank_info().rank, ranks_per_judge)
         if place:
             return []
-        share = deal(costs, max(1, here().size // ranks_per_judge))[judge]
+        share = partition(costs, max(1, rank_info().size // ranks_per_judge))[judge]
         return [parts[k] for k in share]
 
     def ordered(self) -> Iterator[Judgement]:
@@ -81,4 +81,4 @@ class RankLogs:
     def finish(self) -> bool:
         """Waits until all ranks have made their share; whether this rank is the one that goes on with all of it."""
         wait_for_all(patient=True)
-        return here().is_first
+        return rank_info().is_first

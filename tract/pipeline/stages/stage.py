@@ -15,14 +15,14 @@ from tract.artifacts.recorded_paths import whereabouts
 from tract.artifacts.run_folder import StageFolder, find, provenance, reason, version_changes
 from tract.common import signals as interruption
 from tract.common.errors import DataError
-from tract.common.ranks import agree, wait_for_all
+from tract.common.ranks import broadcast_from_rank0, wait_for_all
 from tract.config.schema import Config
 from tract.pipeline.tracking.tracker import Tracker, tracked
 
 log = logging.getLogger(__name__)
 
 # Modules that move no number: what they do shows in the log, in messages, or in who may work when.
-IMMATERIAL_CODE = (
+IGNORED_CODE = (
     "tract",
     "tract.config.schema*",
     "tract.common.containers",
@@ -39,7 +39,7 @@ IMMATERIAL_CODE = (
     "tract.inference.hf.sequences",
     "tract.data.hidden_fields",
     "tract.data.rater_warnings",
-    # A rubric as text, and a seed LLM by its path: what they were read as is part of the key.
+    # A rubric as text, and a base model by its path: what they were read as is part of the key.
     "tract.data.rubrics.claims",
     "tract.data.rubrics.mapping",
     "tract.data.rubrics.marks",
@@ -159,7 +159,7 @@ def _names(cfg: Config) -> dict[str, Any]:
 def follow_stage(stage: Stage, cfg: Config) -> None:
     """Takes part in making a stage that rank 0 runs with ``run_stage``, in the folder that it says."""
     interruption.at(f"in {stage.name}")
-    folder: StageFolder | None = agree(patient=True)
+    folder: StageFolder | None = broadcast_from_rank0(patient=True)
     if folder is not None:
         _make(stage, folder, cfg, Tracker(None, {}))
         wait_for_all(patient=True)
@@ -216,15 +216,15 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         force = force and not _made_since(begun, folder)
         if not force and (product := complete_product(folder, cfg)) is not None:
             log.info("%s: reused, %s (same configuration, inputs and code)", label, folder.path)
-            agree(None, patient=True)
+            broadcast_from_rank0(None, patient=True)
             return product
         replaces = _begins(stage, folder, cfg, force=force)
         if folder.working.exists() and not replaces:
             log.info("%s: resuming from what an earlier try left in %s", label, folder.working)
         folder.begin(overwrite=replaces)
         if force:
-            interruption.renewed(stage.name)
-        agree(folder, patient=True)
+            interruption.rebuilt(stage.name)
+        broadcast_from_rank0(folder, patient=True)
         shown: Any = OmegaConf.to_container(stage.resolved, resolve=True)
         with tracked(stage.cfg, shown, folder.key) as tracker:
             facts = _make(stage, folder, cfg, tracker)

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from tract.artifacts.records import COMPLETE, FAILED, FOLDER, SWEEP, RunRecord, config_of, records_below
 from tract.common import import_order
 from tract.common.command_line import tract_command
-from tract.common.errors import ConfigError, DataError, Told
+from tract.common.errors import ConfigError, DataError, ReportedExit
 from tract.common.masking import masked_text, secret_keys
 from tract.common.signals import Interrupted
 from tract.pipeline.sweeps import job_variant
@@ -126,7 +126,7 @@ def run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> floa
 def _run_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | Failure | None:
     try:
         return task(cfg)
-    except Told as told:
+    except ReportedExit as told:
         status, message = int(str(told.code)), told.message
     except SystemExit as ended:
         if isinstance(ended, Interrupted) or not ended.code or by_submitit(ended):  # it starts jobs again that were out of time
@@ -175,11 +175,11 @@ def _tell_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
         return
     # numpy and scipy, which a process that starts jobs and no more does without until now.
     from tract.artifacts.best import best_lines
-    from tract.artifacts.runs import Run, run_of
+    from tract.artifacts.runs import RecordedRun, run_of
     from tract.pipeline.entry import say
 
     try:
-        runs = [run for path, record in complete if isinstance(run := run_of(path, record), Run)]
+        runs = [run for path, record in complete if isinstance(run := run_of(path, record), RecordedRun)]
         lines = best_lines(runs)
     except (DataError, OSError, ValueError, LookupError) as error:  # what the jobs made stays as it is
         say(f"no best run is named: {masked_text(' '.join(str(error).split()))}")

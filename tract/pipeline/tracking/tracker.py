@@ -80,11 +80,11 @@ class Tracker:
         """
         if self.run is None and not always:
             return
-        patience = float(self._own["patience_s"])
+        patience = float(self._own["timeout_s"])
         if (failure := _failure(action, patience)) is None:
             return
         if failure == _SILENCE:
-            failure = f"no answer within logger.wandb.patience_s={patience:g} s"
+            failure = f"no answer within logger.wandb.timeout_s={patience:g} s"
         run, self.run = self.run, None
         log.warning("W&B: could not %s (%s); this stage goes on without it", what, masked_text(failure))
         _abandon(run, patience)
@@ -111,7 +111,7 @@ class Tracker:
     def close(self, *, failed: bool) -> None:
         """Ends the run; what W&B could not send meanwhile stays in its files."""
         if failed:  # whoever asked for the end of the process, a batch system say, does not wait as long as a stage does
-            self._own["patience_s"] = min(float(self._own.get("patience_s", 0)), _LAST_PATIENCE_S)
+            self._own["timeout_s"] = min(float(self._own.get("timeout_s", 0)), _LAST_PATIENCE_S)
         self.guard("finish", lambda: self.run.finish(exit_code=int(failed)))
         self.run = None
 
@@ -119,7 +119,7 @@ class Tracker:
 _SILENCE = "silence"
 
 
-def _failure(action: Callable[[], Any], patience_s: float) -> str | None:
+def _failure(action: Callable[[], Any], timeout_s: float) -> str | None:
     """What went wrong with an action, in a line; ``_SILENCE`` if it is still at it after the patience; None if it was done."""
     errors: list[BaseException] = []
 
@@ -131,17 +131,17 @@ def _failure(action: Callable[[], Any], patience_s: float) -> str | None:
 
     thread = threading.Thread(target=act, name="wandb", daemon=True)  # W&B can wait for its server for ever
     thread.start()
-    thread.join(patience_s)
+    thread.join(timeout_s)
     if thread.is_alive():
         return _SILENCE
     return f"{type(errors[0]).__name__}: {' '.join(str(errors[0]).split())[:200]}" if errors else None
 
 
-def _abandon(run: Any, patience_s: float) -> None:
+def _abandon(run: Any, timeout_s: float) -> None:
     """Ends what is left of W&B after a failure, so that neither the next stage nor the end of the process trips over it."""
     import wandb
 
-    if run is not None and _failure(lambda: run.finish(exit_code=1), min(patience_s, _LAST_PATIENCE_S)) is None:
+    if run is not None and _failure(lambda: run.finish(exit_code=1), min(timeout_s, _LAST_PATIENCE_S)) is None:
         return
     import psutil
 

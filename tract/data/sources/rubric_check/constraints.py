@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from random import Random
 
 from tract.data.sources.rubric_check import texts
-from tract.data.sources.rubric_check.writer import ASIDE_WORDS, LONGEST_CORE_WORDS, PHRASE_WORDS, TAIL_WORDS, Plan
+from tract.data.sources.rubric_check.writer import ASIDE_WORDS, LONGEST_CORE_WORDS, PHRASE_WORDS, TAIL_WORDS, ResponsePlan
 
 # A text that is too long or too short differs from the limit by more than this, so that the verdict is no matter of one word.
 LENGTH_MARGIN = 2
 
 Check = Callable[[str, str], bool]
-Steer = Callable[[Plan, str, bool, Random], None]
+Steer = Callable[[ResponsePlan, str, bool, Random], None]
 
 _COLOUR = re.compile(rf"\b({'|'.join(texts.COLOURS)})\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
@@ -68,7 +68,7 @@ class Constraint:
         """Whether the text meets the constraint, whoever wrote it."""
         return self.kind.check(text, self.value)
 
-    def steer(self, plan: Plan, met: bool, rng: Random) -> None:
+    def steer(self, plan: ResponsePlan, met: bool, rng: Random) -> None:
         """Changes ``plan`` so that the text written from it meets the constraint, or breaks it."""
         self.kind.steer(plan, self.value, met, rng)
 
@@ -92,39 +92,39 @@ def _begins_with(text: str, value: str) -> bool:
     return re.match(rf"\W*{re.escape(value)}\b", text, re.IGNORECASE) is not None
 
 
-def _steer_word(plan: Plan, value: str, met: bool, rng: Random) -> None:
+def _steer_word(plan: ResponsePlan, value: str, met: bool, rng: Random) -> None:
     if met:
         plan.nouns.append(value)
     else:
         plan.barred.add(value)
 
 
-def _steer_opener(plan: Plan, value: str, met: bool, rng: Random) -> None:
+def _steer_opener(plan: ResponsePlan, value: str, met: bool, rng: Random) -> None:
     if met:
         plan.opener = value
     else:
         plan.barred.add(value)
 
 
-def _steer_length(plan: Plan, limit: int, short: bool) -> None:
+def _steer_length(plan: ResponsePlan, limit: int, short: bool) -> None:
     plan.length = (plan.length[0], limit - LENGTH_MARGIN - 1) if short else (limit + LENGTH_MARGIN + 1, limit + LENGTH_MARGIN + 6)
 
 
 def _steer_ending(mark: str) -> Steer:
-    def steer(plan: Plan, value: str, met: bool, rng: Random) -> None:
+    def steer(plan: ResponsePlan, value: str, met: bool, rng: Random) -> None:
         plan.ending = mark if met else rng.choice([other for other in "?!." if other != mark])
 
     return steer
 
 
 def _steer_feature(name: str, when_met: bool = True) -> Steer:
-    def steer(plan: Plan, value: str, met: bool, rng: Random) -> None:
+    def steer(plan: ResponsePlan, value: str, met: bool, rng: Random) -> None:
         setattr(plan, name, met == when_met)
 
     return steer
 
 
-def _steer_sentences(plan: Plan, value: str, met: bool, rng: Random) -> None:
+def _steer_sentences(plan: ResponsePlan, value: str, met: bool, rng: Random) -> None:
     count = _SENTENCE_COUNTS[value]
     plan.sentences = count if met else 3 - count
 

@@ -9,7 +9,7 @@ from random import Random
 
 from tract.data.sources.rubric_check import texts
 from tract.data.sources.rubric_check.constraints import KINDS, Constraint
-from tract.data.sources.rubric_check.writer import Plan, write
+from tract.data.sources.rubric_check.writer import ResponsePlan, write
 from tract.text.perturbations import with_response
 from tract.text.schema import JudgeExample
 
@@ -28,7 +28,7 @@ def respond(constraints: tuple[Constraint, ...], wanted: tuple[bool, ...], actio
         rng: where all draws come from.
     """
     for _ in range(_MOST_TRIES):
-        plan = Plan()
+        plan = ResponsePlan()
         for constraint, met in zip(constraints, wanted, strict=True):
             constraint.steer(plan, met, rng)
         text = write(plan, actions, rng)

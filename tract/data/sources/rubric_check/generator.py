@@ -10,7 +10,7 @@ from random import Random
 from typing import ClassVar
 
 from tract.common.errors import ConfigError
-from tract.data.readers.rows import Row
+from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check import phrasing, texts
 from tract.data.sources.rubric_check.constraints import IN_DOMAIN, Constraint, Kind, draw_constraints, most_together
 from tract.data.sources.rubric_check.facts import META_KEY, respond, to_meta
@@ -134,12 +134,12 @@ class RubricCheck:
             f"cot_noise {self.cot_noise:g}, score_noise {self.score_noise:g}"
         )
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RawRow]:
         """All examples, in-domain ones first, as rows whose place is their id."""
         for example in self.examples():
-            yield Row(place=example.id, data=example)
+            yield RawRow(place=example.id, data=example)
 
-    def to_example(self, row: Row, grid: ScoreGrid) -> JudgeExample:
+    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example that the row holds.
 
         Raises:

@@ -21,7 +21,7 @@ _FIXED_PHRASES = {"place": texts.PLACES, "company": texts.COMPANY, "time": texts
 
 
 @dataclass(slots=True)
-class Plan:
+class ResponsePlan:
     """What a response should be like; None leaves a feature free.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
     barred: set[str] = field(default_factory=set)
 
 
-def write(plan: Plan, actions: tuple[str, ...], rng: Random) -> str:
+def write(plan: ResponsePlan, actions: tuple[str, ...], rng: Random) -> str:
     """A text of one or two sentences that follows the plan, as far as its length allows.
 
     Args:
@@ -78,7 +78,7 @@ def write(plan: Plan, actions: tuple[str, ...], rng: Random) -> str:
     return text.lower() if lower else text
 
 
-def _settle(plan: Plan, room: int, rng: Random) -> tuple[str, str, int, bool, int]:
+def _settle(plan: ResponsePlan, room: int, rng: Random) -> tuple[str, str, int, bool, int]:
     """Draws the free features that cost words, within ``room`` words: ending, opener, sentences, comma, and the room left."""
     room -= plan.opener is not None
     room -= plan.ending == "?"
@@ -105,7 +105,7 @@ def _settle(plan: Plan, room: int, rng: Random) -> tuple[str, str, int, bool, in
     return ending, opener, sentences, comma, room
 
 
-def _phrase(slot: str, plan: Plan, nouns: Iterator[str], rng: Random) -> str:
+def _phrase(slot: str, plan: ResponsePlan, nouns: Iterator[str], rng: Random) -> str:
     """Three words that can follow any sentence of the vocabulary."""
     drawn = rng.random() < 0.5
     if slot == "outfit":
