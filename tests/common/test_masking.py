@@ -31,8 +31,9 @@ def test_names_of_secrets(name: str) -> None:
     "name",
     [
         "pad_token", "eos_token", "bos_token", "max_cot_tokens", "max_tokens_per_micro_batch", "tokenizer", "tokenizer_name_or_path",
-        "score_token", "score_tokens", "score_token_ids", "tokens", "pad_token_id", "special_tokens", "api_key_env", "key", "keys", "primary_key",
-        "HF_TOKEN_PATH", "PWD", "OLDPWD", "SSH_AUTH_SOCK", "GOOGLE_APPLICATION_CREDENTIALS_FILE", "secret_name", "author", "keep_closest",
+        "score_token", "score_tokens", "score_token_ids", "tokens", "pad_token_id", "special_tokens", "api_key_env", "key", "keys",
+        "primary_key", "HF_TOKEN_PATH", "PWD", "OLDPWD", "SSH_AUTH_SOCK",
+        "GOOGLE_APPLICATION_CREDENTIALS_FILE", "secret_name", "author", "keep_closest",
         "TOKENIZERS_PARALLELISM", "train/tokens_per_s", "key_value_heads", "", "passes", "authors", "monkey",
     ],
 )  # fmt: skip

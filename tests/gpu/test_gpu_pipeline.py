@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(600)
 TRAINERS = {"cpu": ("trainer=cpu",), "cuda": ("trainer=single", "trainer.precision=32-true")}
 STAGE1 = (
     "model=tiny", "stages=[stage1]", "run.subprocess_stages=false", "logger=none", "trainer.enable_progress_bar=false",
-    "adapter.dropout=0.1", "data.source.n_questions=24", "data.source.n_ood_questions=0", "batch.global_batch_size=4", "batch.max_tokens_per_micro_batch=2048",
+    "adapter.dropout=0.1", "data.source.n_questions=24", "data.source.n_ood_questions=0", "batch.global_batch_size=4",
+    "batch.max_tokens_per_micro_batch=2048",
     "train.max_epochs=8", "train.max_steps=24", "train.checkpoint_every_steps=2", "train.validate_every_steps=50",
     "train.validate_base_model=false", "train.keep_weights=last",
 )  # fmt: skip

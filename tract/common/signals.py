@@ -1,7 +1,8 @@
 """What SIGTERM and Ctrl-C do: the process ends at once, or where its work can be left, and says how to go on. Standard library alone.
 
 Only the process that a user started says so, and ends at once when it is told a second time. A stage's own process
-(``tract.pipeline.launching.job``) leaves a note of what it saved, and does not mind how often it is told: a terminal, a batch system and the pipeline may all do it.
+(``tract.pipeline.launching.job``) leaves a note of what it saved, and does not mind how often it is told: a terminal,
+a batch system and the pipeline may all do it.
 """
 
 from __future__ import annotations

@@ -288,8 +288,8 @@ YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}
 
 # Keys that were added after products had been made, each with the value that older products have implicitly: what the code did when
 # there was no such key. A key at this value is no part of a stage's identity (``tract.pipeline.identity.keys.key_fields``), so adding it
-# retrains nothing, and an older configuration is read as if it had it. For the next key add a line: the key's dotted name in YAML, and this value,
-# which stays the same when the default in conf/ changes.
+# retrains nothing, and an older configuration is read as if it had it. For the next key add a line: the key's dotted name in
+# YAML, and this value, which stays the same when the default in conf/ changes.
 ADDED_KEYS: dict[str, Any] = {
     "objective.score_loss": "squared_error",
     "objective.train_on_ratings": False,
