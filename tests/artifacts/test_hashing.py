@@ -117,7 +117,7 @@ def test_the_fingerprint_of_a_judge_is_read_when_it_is_asked_for(whole: Any, mon
 
     monkeypatch.setattr(judges, "model_fingerprint", noted)
     cfg = validate(whole.tiny.compose())
-    for spec in ("seed", str(whole.products["stage1"].path)):
+    for spec in ("base", str(whole.products["stage1"].path)):
         judge = find_judge(spec, cfg)
         assert read == []
         assert judge.fingerprint == find_judge(spec, cfg).fingerprint

@@ -17,7 +17,7 @@ from tract.common.signals import Interrupted, last_line, to_continue
 ROOT = Path(__file__).resolve().parents[2]
 FRAME = """
 import ctypes, os, signal, subprocess, sys, time
-from tract import interruption
+from tract.common import signals as interruption
 interruption.PATIENCE_S, interruption._TWICE_S, interruption._FOR_THE_NOTE_S = 0.5, 0.2, 0.5
 
 def say(number, reason):

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tract.common import library_logs as quiet_libraries
+from tract.common import library_logs
 from tract.models import modeling
 
 
@@ -23,5 +23,5 @@ def test_the_line_about_a_kernel_is_kept_out_and_others_are_not(caplog: pytest.L
 
 def test_it_is_kept_out_before_peft_is_imported() -> None:
     names = list(vars(modeling))
-    assert vars(modeling)["quiet_libraries"] is quiet_libraries
-    assert names.index("quiet_libraries") < names.index("LoraConfig")
+    assert vars(modeling)["library_logs"] is library_logs
+    assert names.index("library_logs") < names.index("LoraConfig")

@@ -65,7 +65,7 @@ def test_the_page_is_up_to_date(page: str) -> None:
 
 def test_a_row_says_type_default_choices_and_comment(page: str) -> None:
     assert row_of(page, "stage2.init_from") == [
-        "`stage2.init_from`", "text", "`seed`", "seed, stage1",
+        "`stage2.init_from`", "text", "`base`", "base, stage1",
         "base: start again from the base model (the paper); stage1: go on from the judge of stage 1.",
     ]  # fmt: skip
     assert row_of(page, "objective.lambda")[1:] == ["number", "`1.0`", "Weight of score_loss"]

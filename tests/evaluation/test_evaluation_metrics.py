@@ -62,7 +62,7 @@ from composing import composed
 from tract.pipeline.validation import validate
 validate(composed(["model=tiny", "optimized_metric=test/bias"]))
 """
-    path = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "evaluation")]
+    path = [str(ROOT), str(ROOT / "tests" / "support")]
     code = f"import sys; sys.path[:0] = {path!r}\n{program}"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

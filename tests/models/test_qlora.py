@@ -118,7 +118,7 @@ def test_evaluation_leaves_the_weights_as_they_are(base: ModelConfig, monkeypatc
     assert not quantised(load_judge(base, None, four_bit=True, seed=0))[0].support_avx512bf16_for_cpu
 
 
-@pytest.mark.parametrize("backend", ["stages", "judge"])
+@pytest.mark.parametrize("backend", ["pipeline", "judge"])
 def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
     backend: str, base: ModelConfig, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
 
     monkeypatch.setattr("tract.inference.hf.sequences.load_judge", load)
     monkeypatch.setattr(f"tract.{backend}.backends.settle", lambda model, *_, **__: model)
-    if backend == "stages":
+    if backend == "pipeline":
         cfg, _ = tiny_config(*overrides_of(Path(base.name_or_path)))
         monkeypatch.setattr("tract.pipeline.backends._device", lambda _: asked)
         monkeypatch.setattr("tract.pipeline.backends.hf_judge_of", lambda _: lambda *_, **__: None)

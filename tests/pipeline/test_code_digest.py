@@ -10,7 +10,10 @@ import pytest
 from tract.pipeline.identity.code_digest import code_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL = [ROOT / "tract" / name for name in ("layout.py", "data/tokens.py", "generation/engine.py", "modeling.py", "stages/fit.py")]
+REAL = [
+    ROOT / "tract" / name
+    for name in ("text/layout.py", "data/tokens.py", "inference/engines/engine.py", "models/modeling.py", "pipeline/stages/fit.py")
+]
 
 
 def digest(source: str) -> str:

@@ -91,7 +91,7 @@ def test_curves_without_values_are_refused() -> None:
 
 @pytest.mark.parametrize("made_by", ["fit", "generate", "predict"])
 def test_plots_and_reports_are_no_part_of_the_key_of_what_takes_hours(made_by: str) -> None:
-    code = code_digests(f"tract.pipeline.{made_by}", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE))
+    code = code_digests(f"tract.pipeline.stages.{made_by}", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE))
     shows = ("curves", "report", "plots", "drawing", "verdict", "worst_items", "item_cards")
     assert not [name for name in code if name.rpartition(".")[2] in shows]
 

@@ -146,7 +146,9 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
     assert task == {**PREDICT, "parent": os.getpid()}
     assert import_path == [os.path.abspath(place) for place in sys.path]
     assert code == CODE
-    assert hashlib.sha256((ROOT / "tract" / "objective.py").read_bytes()).hexdigest() == code["files"]["tract/method/objective.py"]
+    assert (
+        hashlib.sha256((ROOT / "tract" / "method" / "objective.py").read_bytes()).hexdigest() == code["files"]["tract/method/objective.py"]
+    )
     assert has_config
     assert path.split(os.pathsep)[0] == str(ROOT / "scripts" / "package_path")
     assert not Path(arguments[3]).exists()

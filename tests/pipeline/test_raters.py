@@ -15,9 +15,9 @@ import pytest
 from composing import composed
 from tiny_pipeline import SMALL
 
-from tract.artifacts.judges import base_layout
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
+from tract.models.base_layout import base_layout
 from tract.pipeline.dry_run.fit_plan import plan_of
 from tract.pipeline.pipeline import run_pipeline
 from tract.pipeline.stages.fit import build, fit

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tract.artifacts.judges import base_layout
 from tract.common.errors import DataError
 from tract.config.schema import Config
+from tract.models.base_layout import base_layout
 from tract.pipeline.benchmarks import find_benchmarks, worded_for
 from tract.pipeline.stages.fit import fit
 from tract.pipeline.stages.prepare import prepare

@@ -21,10 +21,10 @@ from tract.artifacts.recorded_paths import found_base
 from tract.common.errors import ConfigError, DataError
 from tract.common.model_name import model_name
 from tract.config.schema import Config, ModelConfig
+from tract.models.base_layout import base_layout
 from tract.models.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.text.layout import TEMPLATE_DATE, SequenceLayout
 from tract.text.prompts import PromptTemplate
-from tract.text.score_grid import ScoreGrid
 
 
 @dataclass(frozen=True)
@@ -237,19 +237,3 @@ def _as_allowed(model: ModelConfig, folder: Path, trust_remote_code: bool, unpac
 
 def _joined(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def base_layout(cfg: Config) -> tuple[Any, SequenceLayout, PromptTemplate]:
-    """(tokenizer, layout, prompt template) of the configured base model."""
-    grid = ScoreGrid(tuple(cfg.grid.labels))
-    template = PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)})
-    tokenizer = load_tokenizer(cfg.model)
-    layout = SequenceLayout.build(
-        tokenizer,
-        system=bool(template.system),
-        cue=template.cue,
-        grid=grid,
-        chat_template_kwargs=cfg.model.chat_template_kwargs,
-        template_date=cfg.model.template_date,
-    )
-    return tokenizer, layout, template

@@ -18,6 +18,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from tract.common import library_logs  # noqa: F401 - before PEFT is imported
+
 # isort: split
 import torch
 import transformers

@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tract.artifacts.judges import base_layout
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
 from tract.data.readers.formats import ACCEPTED, format_of
@@ -15,6 +14,7 @@ from tract.data.sources.perturbed import Perturbed
 from tract.data.sources.prometheus import PrometheusEval
 from tract.data.splits import SPLITS
 from tract.data.store import ExampleStore, build_store
+from tract.models.base_layout import base_layout
 from tract.pipeline.stages.prepare import examples_of, splits_of, store_of
 from tract.text.perturbations import Scale, perturbation_names
 from tract.text.prompts import PromptTemplate

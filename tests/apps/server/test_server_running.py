@@ -26,7 +26,7 @@ from tract.judge.judge import Judge
 
 # Signals have handlers already, which would end the process half a second after one, with status 143.
 HANDLED = """
-from tract import interruption
+from tract.common import signals as interruption
 interruption.PATIENCE_S = 0.5
 with interruption.handled(lambda number, reason: sys.stderr.write("interrupted\\n"), once=True):
     run()
@@ -239,6 +239,6 @@ def test_it_warns_where_everyone_can_reach_it_without_a_token(
 
 
 def test_help_loads_nothing_heavy() -> None:
-    status, modules = status_and_modules(str(ROOT / "tract" / "server" / "__main__.py"), "--help")
+    status, modules = status_and_modules(str(ROOT / "tract" / "apps" / "server" / "__main__.py"), "--help")
     assert status == 0
     assert modules & {*HEAVY, "fastapi", "uvicorn", "pydantic", "prometheus_client"} == set()

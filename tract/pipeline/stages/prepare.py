@@ -12,7 +12,6 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from tract.artifacts.judges import base_layout
 from tract.common import counts as in_words
 from tract.common.errors import ConfigError
 from tract.config.schema import Config, ModelConfig
@@ -29,6 +28,7 @@ from tract.data.tokens import OVERLONG, OVERLONG_PROMPT, SHORTENED, TokenizeOpti
 from tract.evaluation.agreement import RaterAgreement, rater_agreement
 from tract.inference.prompt_budget import prompt_budget
 from tract.method.objective import Objective
+from tract.models.base_layout import base_layout
 from tract.models.modeling import context_of
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate

@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 # Modules that move no number: what they do shows in the log, in messages, or in who may work when.
 IGNORED_CODE = (
     "tract",
-    "tract.config.schema*",
+    "tract.config*",
+    "tract.pipeline.config_rules",
+    "tract.artifacts.identity",
+    "tract.common.command_line",
     "tract.common.containers",
     "tract.common.counts",
     "tract.common.durable",
