@@ -101,9 +101,10 @@ docs: setup  ## write docs/configuration.md and the picture of the README anew, 
 
 check: lint types test  ## lint, types and fast tests: run it before each commit
 
-lint: setup  ## ruff: rules and formatting
+lint: setup  ## ruff: rules and formatting; import-linter: imports go one way
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@.venv/bin/lint-imports --no-logo
 
 types: setup  ## mypy
 	@$(PY) -m mypy tract $(wildcard *.py)
