@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tract.artifacts.judges import find_judge
+from tract.common.distributed import Ranks
 from tract.common.errors import ConfigError
-from tract.common.ranks import Ranks
 from tract.config.schema import Config
 from tract.inference.engines.engine import EngineJudge
 from tract.inference.hf.judge import HFJudge

@@ -154,7 +154,7 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
 
 _TIED = """
 import os, sys, time
-from tract.common.ranks import end_with
+from tract.common.distributed import end_with
 end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(60)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tract.common.distributed import Ranks
 from tract.common.errors import DataError
-from tract.common.ranks import Ranks
 from tract.inference.judgement import GIVEN, Judgement
 from tract.pipeline.stages.judgement_log import JudgementLog
 from tract.pipeline.stages.rank_logs import RankLogs

@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from tract.common.ranks import init_process_group, rank_info
+from tract.common.distributed import init_process_group, rank_info
 from tract.models.sharding import whole_weights
 from tract.pipeline.stages.fit import _trainer, build, silence_library_logs
 from tract.pipeline.stages.prepare import prepare

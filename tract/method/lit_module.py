@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tract.common.distributed import all_gather_object, rank_info
 from tract.common.errors import TrainingError
 from tract.common.finite import largest, listed, not_finite
-from tract.common.ranks import all_gather_object, rank_info
 from tract.data.batches import JudgeBatch
 from tract.method.objective import Objective, ObjectiveParts, loss_shares, objective_parts, score_loss_of
 from tract.method.predictors import score_pairs

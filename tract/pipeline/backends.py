@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from tract.artifacts.judges import Judge
+from tract.common.distributed import rank_info
 from tract.common.errors import ConfigError
-from tract.common.ranks import rank_info
 from tract.config.schema import Config
 from tract.inference.backend import JudgeBackend
 from tract.inference.hf.judge import HFJudge

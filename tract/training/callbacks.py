@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tract.common.distributed import broadcast_from_rank0
 from tract.common.durable import sync_file, write_json
 from tract.common.errors import DataError
 from tract.common.progress import EXAMPLES_AXIS, TOKENS_AXIS
-from tract.common.ranks import broadcast_from_rank0
 from tract.common.safe_paths import resolve_within
 from tract.config.schema import TrainConfig
 from tract.data.batches import JudgeBatch

@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from tract.common import signals as interruption
-from tract.common.ranks import all_reduce_max, broadcast_from_rank0
+from tract.common.distributed import all_reduce_max, broadcast_from_rank0
 
 
 class GracefulStop(Callback):

@@ -26,8 +26,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 
+from tract.common.distributed import wait_for_all
 from tract.common.errors import DataError, TractError
-from tract.common.ranks import wait_for_all
 from tract.common.safe_paths import resolve_within
 from tract.models.modeling import stored_in
 from tract.models.sharding import Build, create_fsdp, create_zero3

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from tract.common.distributed import end_with
 from tract.common.errors import ConfigError, GenerationError
-from tract.common.ranks import end_with
 from tract.inference.engines.engine import Ask, Reply
 
 # Ranks that vLLM accepts as the largest of its adapters.

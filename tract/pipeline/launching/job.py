@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tract.common import import_order
 from tract.common import signals as interruption
+from tract.common.distributed import Ranks, by_environment, end_with, init_process_group
 from tract.common.errors import ReportedExit, TrainingError
-from tract.common.ranks import Ranks, by_environment, end_with, init_process_group
 from tract.pipeline.entry import CONFIG_DIR, guarded, show_masked
 from tract.pipeline.sweeps.job_log import follow_job_log
 

@@ -28,9 +28,9 @@ from transformers import get_scheduler
 from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import Product, write_config
 from tract.artifacts.run_folder import StageFolder
+from tract.common.distributed import broadcast_from_rank0, rank_info
 from tract.common.durable import write_json
 from tract.common.errors import ConfigError
-from tract.common.ranks import broadcast_from_rank0, rank_info
 from tract.config.devices import ZERO, spreads_weights
 from tract.config.schema import Config, SchedulerConfig, TrainConfig
 from tract.data.datamodule import JudgeDataModule

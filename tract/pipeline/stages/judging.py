@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from tract.common import signals as interruption
+from tract.common.distributed import rank_info
 from tract.common.progress import Progress
-from tract.common.ranks import rank_info
 from tract.inference.backend import JudgeBackend
 from tract.inference.batching import batches_by_length
 from tract.inference.judgement import DIRECT, Judgement, Prompt

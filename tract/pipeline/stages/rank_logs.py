@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tract.common.ranks import rank_info, wait_for_all
+from tract.common.distributed import rank_info, wait_for_all
 from tract.common.safe_paths import resolve_within
 from tract.data.steps import partition
 from tract.inference.judgement import Judgement

@@ -14,8 +14,8 @@ from tract.artifacts.products import Product, open_product, read_manifest
 from tract.artifacts.recorded_paths import whereabouts
 from tract.artifacts.run_folder import StageFolder, find, provenance, reason, version_changes
 from tract.common import signals as interruption
+from tract.common.distributed import broadcast_from_rank0, wait_for_all
 from tract.common.errors import DataError
-from tract.common.ranks import broadcast_from_rank0, wait_for_all
 from tract.config.schema import Config
 from tract.pipeline.tracking.tracker import Tracker, tracked
 
@@ -57,7 +57,7 @@ IGNORED_CODE = (
     "tract.common.masking",
     "tract.common.signals",
     "tract.training.preview",
-    "tract.common.ranks",
+    "tract.common.distributed",
     "tract.artifacts.records",
     "tract.pipeline.validation",
     "tract.pipeline",

@@ -39,12 +39,12 @@ class Ranks:
 
 
 _ALONE = Ranks(0, 1, 0)
-_joined = _ALONE
+_current = _ALONE
 
 
 def rank_info() -> Ranks:
     """Which rank this process is, inside ``init_process_group``; alone outside, whatever a launcher has put into the environment."""
-    return _joined
+    return _current
 
 
 def by_environment() -> Ranks:
@@ -63,7 +63,7 @@ def init_process_group(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
         gpu: whether tensors on GPUs are exchanged (NCCL), beside those in memory (gloo).
         timeout_s: the longest that a rank waits for another one before it ends with an error.
     """
-    global _joined
+    global _current
     ranks = by_environment()
     if ranks.size == 1:
         yield ranks
@@ -74,11 +74,11 @@ def init_process_group(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
     if gpu:
         torch.cuda.set_device(ranks.local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout_s))
-    _joined = ranks
+    _current = ranks
     try:
         yield ranks
     finally:
-        _joined = _ALONE
+        _current = _ALONE
     # Not after an error: the others may be gone, or wait in another exchange.
     dist.destroy_process_group()
 
