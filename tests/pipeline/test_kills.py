@@ -67,7 +67,7 @@ PLACES = [
     ("stage1", r"manifest\.json\.tmp$"),
     ("generate", r"config\.yaml$"),
     ("generate", r"journal.*\.jsonl$"),
-    ("generate", r"\.cots\.parquet\.partial$"),
+    ("generate", r"cots\.parquet\.tmp$"),
     ("generate", r"/cots\.parquet$"),
     ("generate", r"manifest\.json"),
     ("stage2", r"last-.*\.ckpt\.tmp$"),

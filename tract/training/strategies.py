@@ -27,12 +27,12 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 
 from tract.common.distributed import wait_for_all
+from tract.common.durable import TEMPORARY
 from tract.common.errors import DataError, TractError
 from tract.common.safe_paths import resolve_within
 from tract.models.modeling import stored_in
 from tract.models.sharding import Build, create_fsdp, create_zero3
 
-_PARTIAL = ".tmp"
 # Torch's own: ``torch.load`` keeps to weights, whatever a library that calls it says.
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 # How DeepSpeed calls the folder of a checkpoint in its file ``latest``, and the one that ``_make_universal`` adds.
@@ -145,7 +145,7 @@ class _WholeFolders:
             OSError: if it cannot be written.
         """
         final = Path(filepath)
-        partial = final.with_name(final.name + _PARTIAL)
+        partial = final.with_name(final.name + TEMPORARY)
         strategy: Any = self
         if strategy.is_global_zero:
             shutil.rmtree(partial, ignore_errors=True)

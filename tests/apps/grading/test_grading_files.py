@@ -301,7 +301,7 @@ def test_an_input_that_changes_meanwhile_is_not_written_out(tmp_path: Path) -> N
 def test_a_write_that_fails_leaves_journal_and_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "in.jsonl", ROWS)
     with monkeypatch.context() as patch:
-        patch.setattr("tract.apps.grading.outputs.sync_file", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr("tract.common.durable.sync_file", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             grade(source, tmp_path / "out.jsonl")
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.partial"}
