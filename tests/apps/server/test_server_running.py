@@ -26,9 +26,9 @@ from tract.judge.judge import Judge
 
 # Signals have handlers already, which would end the process half a second after one, with status 143.
 HANDLED = """
-from tract import interruption
-interruption.PATIENCE_S = 0.5
-with interruption.handled(lambda number, reason: sys.stderr.write("interrupted\\n"), once=True):
+from tract.common import signals
+signals.PATIENCE_S = 0.5
+with signals.handled(lambda number, reason: sys.stderr.write("interrupted\\n"), once=True):
     run()
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tract.apps.server.settings import ServerSettings
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.command_line import install_command
 from tract.common.errors import ConfigError
 from tract.common.masking import MaskedFormatter
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         log.warning(
             "%s: who reaches this machine can use the judge without a token; set %s, or --host 127.0.0.1", arguments.host, DEFAULT_TOKEN_ENV
         )
-    with interruption.handled(_interrupt_message, once=True):
+    with signals.handled(_interrupt_message, once=True):
         from tract.apps.server.app import create_app
         from tract.judge.judge import Judge
 

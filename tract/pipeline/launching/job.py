@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tract.common import import_order
-from tract.common import signals as interruption
+from tract.common import import_order, signals
 from tract.common.distributed import Ranks, by_environment, end_with, init_process_group
 from tract.common.errors import ReportedExit, TrainingError
 from tract.pipeline.entry import CONFIG_DIR, guarded, show_masked
@@ -33,13 +32,13 @@ _LAST_WAIT_S = 5.0
 
 def main(folder: Path) -> None:
     """Runs the task that the folder describes."""
-    with interruption.handled(partial(_leave_note, folder), once=False):
+    with signals.handled(partial(_leave_note, folder), once=False):
         _main(folder)
 
 
 def _leave_note(folder: Path, number: int, reason: str) -> None:
     if by_environment().is_first:
-        interruption.leave_note(folder, number, reason)
+        signals.leave_note(folder, number, reason)
 
 
 def _main(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.distributed import rank_info
 from tract.common.progress import Progress
 from tract.inference.backend import JudgeBackend
@@ -89,9 +89,9 @@ def read_judgements(
 
 def _keep(made: Iterator[list[Judgement]], journal: RankLogs, what: str, done: int, total: int) -> None:
     """Writes judgements as they come. A signal breaks off what is being made, but not what is being written."""
-    interruption.at(f"in {what}, {done} of {total} judgements are saved")
+    signals.set_status(f"in {what}, {done} of {total} judgements are saved")
     for judgements in made:
-        with interruption.postponed():
+        with signals.postponed():
             journal.append(judgements)
             done += len(judgements)
-            interruption.at(f"in {what}, {done} of {total} judgements are saved")
+            signals.set_status(f"in {what}, {done} of {total} judgements are saved")

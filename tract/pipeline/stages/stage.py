@@ -13,7 +13,7 @@ from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import Product, open_product, read_manifest
 from tract.artifacts.recorded_paths import whereabouts
 from tract.artifacts.run_folder import StageFolder, find, provenance, reason, version_changes
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.distributed import broadcast_from_rank0, wait_for_all
 from tract.common.errors import DataError
 from tract.config.schema import Config
@@ -158,7 +158,7 @@ def _names(cfg: Config) -> dict[str, Any]:
 
 def follow_stage(stage: Stage, cfg: Config) -> None:
     """Takes part in making a stage that rank 0 runs with ``run_stage``, in the folder that it says."""
-    interruption.at(f"in {stage.name}")
+    signals.set_status(f"in {stage.name}")
     folder: StageFolder | None = broadcast_from_rank0(patient=True)
     if folder is not None:
         _make(stage, folder, cfg, Tracker(None, {}))
@@ -209,7 +209,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         TractError: for anything that the user can mend.
     """
     folder, label = folder_of(stage, cfg, force=force), label_of(stage)
-    interruption.at(f"in {stage.name}")
+    signals.set_status(f"in {stage.name}")
     begun = datetime.now(UTC)
     with folder.locked(wait=cfg.run.when_locked == "wait"):
         # Another run that was waited for may be at work with what it made, and that is new already.
@@ -223,7 +223,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
             log.info("%s: resuming from what an earlier try left in %s", label, folder.working)
         folder.begin(overwrite=replaces)
         if force:
-            interruption.rebuilt(stage.name)
+            signals.add_rebuilt(stage.name)
         broadcast_from_rank0(folder, patient=True)
         shown: Any = OmegaConf.to_container(stage.resolved, resolve=True)
         with tracked(stage.cfg, shown, folder.key) as tracker:
@@ -233,7 +233,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
             product = folder.finish({"stage": stage.name, **_names(cfg), **provenance(), **whereabouts(cfg.model), **facts})
             tracker.log_product(product)
     folder.link(run_folder(cfg))
-    interruption.at(f"after {stage.name}, which is complete")
+    signals.set_status(f"after {stage.name}, which is complete")
     log.info("%s: finished, %s", label, folder.path)
     return product
 
