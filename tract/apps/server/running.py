@@ -104,7 +104,7 @@ async def _drain(service: Service) -> None:
         await asyncio.sleep(_LOOK_S)
     if service.in_flight:
         log.warning("requests that did not end in time: %d", service.in_flight)
-        service.break_off()
+        service.broken_off.set()
 
 
 class _Server(uvicorn.Server):

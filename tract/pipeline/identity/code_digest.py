@@ -17,7 +17,7 @@ from typing import Any
 
 _LOGGERS = ("log", "logger", "logging")
 _LOG_METHODS = ("debug", "info", "warning", "error", "critical", "exception", "log")
-_EXCEPTIONS = ("Error", "Exception", "Warning", "Exit", "Told")  # how the names of exceptions end
+_EXCEPTIONS = ("Error", "Exception", "Warning", "Exit")  # how the names of exceptions end
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPE = (*_FUNCTION, ast.ClassDef)
 _DOCUMENTED = (ast.Module, *_SCOPE)
