@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from loaded_modules import HEAVY, status_and_modules
 from stand_in import BODY, ROOT, StandIn, server
-from test_startup import HEAVY, status_and_modules
 
 from tract.apps.server.app import create_app
 from tract.apps.server.command import DEFAULT_TOKEN_ENV, main
