@@ -313,7 +313,7 @@ def build_stage(task: StageTask, resolved: DictConfig) -> Stage:
 
 def stage_modules(stage: str) -> list[str]:
     """All modules of the package that a stage may import."""
-    return list(code_digests("tract.pipeline.stages.fit" if stage in FIT_STAGES else f"tract.pipeline.{stage}", ignored_fields=()))
+    return list(code_digests("tract.pipeline.stages.fit" if stage in FIT_STAGES else f"tract.pipeline.stages.{stage}", ignored_fields=()))
 
 
 def _check_stage2(resolved: DictConfig) -> None:
