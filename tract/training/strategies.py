@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 
-from tract.common.distributed import wait_for_all
+from tract.common.distributed import barrier
 from tract.common.durable import TEMPORARY
 from tract.common.errors import DataError, TractError
 from tract.common.safe_paths import resolve_within
@@ -149,13 +149,13 @@ class _WholeFolders:
         strategy: Any = self
         if strategy.is_global_zero:
             shutil.rmtree(partial, ignore_errors=True)
-        wait_for_all()
+        barrier()
         super().save_checkpoint(checkpoint, partial, storage_options)  # type: ignore[misc]
-        wait_for_all()
+        barrier()
         if strategy.is_global_zero:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-        wait_for_all()
+        barrier()
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Removes a checkpoint."""
@@ -258,7 +258,7 @@ class ZeRO(_WholeFolders, DeepSpeedStrategy):
             if len(list((path / "checkpoint").glob("*_optim_states.pt"))) != self.world_size:
                 if self.is_global_zero:
                     _make_universal(path)
-                wait_for_all()
+                barrier()
                 config.load_universal_checkpoint = True
             try:
                 loaded: dict[str, Any] = super().load_checkpoint(path, weights_only)

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from tract.common import import_order, signals
-from tract.common.distributed import Ranks, by_environment, end_with, init_process_group
+from tract.common.distributed import RankInfo, die_with_parent, init_process_group, ranks_from_environment
 from tract.common.errors import ReportedExit, TrainingError
 from tract.pipeline.entry import CONFIG_DIR, guarded, show_masked
 from tract.pipeline.sweeps.job_log import follow_job_log
@@ -37,13 +37,13 @@ def main(folder: Path) -> None:
 
 
 def _leave_note(folder: Path, number: int, reason: str) -> None:
-    if by_environment().is_first:
+    if ranks_from_environment().is_first:
         signals.leave_note(folder, number, reason)
 
 
 def _main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    end_with(task.pop("parent"))
+    die_with_parent(task.pop("parent"))
     import_order.add_last(task.pop("import_path"))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
@@ -51,7 +51,7 @@ def _main(folder: Path) -> None:
     follow_job_log()
     logging.captureWarnings(True)
     sys.excepthook = show_masked
-    if not by_environment().is_first:  # one rank speaks for all, unless something is wrong
+    if not ranks_from_environment().is_first:  # one rank speaks for all, unless something is wrong
         logging.getLogger("tract").setLevel(logging.WARNING)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
     try:
@@ -86,12 +86,12 @@ def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
 
 
 @contextmanager
-def _outlived(ranks: Ranks) -> Iterator[None]:
+def _outlived(ranks: RankInfo) -> Iterator[None]:
     """Lets the rank that failed first be heard: the others, who only lose the connection to it, wait for their end."""
     try:
         yield
     except RuntimeError as error:
-        if ranks.size == 1 or not _LOST.search(str(error)):
+        if ranks.world_size == 1 or not _LOST.search(str(error)):
             raise
         time.sleep(_LAST_WAIT_S)  # whoever started the ranks ends this one meanwhile
         raise TrainingError(f"rank {ranks.rank}: another rank is gone or did not answer ({str(error).splitlines()[0][:200]})") from None

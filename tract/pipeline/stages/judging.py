@@ -42,7 +42,7 @@ def sample_judgements(
     samples = [*([DIRECT] if without_cot else []), *range(n_cot)]
     # Cut as if nothing were done, and made anew as a whole where something is missing: rounding depends on who shares a batch,
     # so a run that was cut off ends with the very numbers of one that was not. An engine mixes requests as they come.
-    share = -(-len(prompts) * max(1, n_cot) // rank_info().size)
+    share = -(-len(prompts) * max(1, n_cot) // rank_info().world_size)
     parts = batches_by_length(prompts, 1 if judge.independent else min(batch_size * _PART, share), n_cot)
     missing = [part for part in parts if any(journal.missing(prompt.row, samples) for prompt in part)]
     total, left = len(prompts) * len(samples), sum(map(len, missing)) * len(samples)
@@ -50,8 +50,8 @@ def sample_judgements(
         log.info("%s: %d of %d judgements were made before; going on", what, total - left, total)
     costs = [sum(len(prompt.prompt_ids) for prompt in part) for part in missing]
     mine = journal.mine(missing, costs, judge.ranks_per_judge)
-    if rank_info().size > 1:
-        what, total, left = f"{what}, rank {rank_info().rank} of {rank_info().size}", *[sum(map(len, mine)) * len(samples)] * 2
+    if rank_info().world_size > 1:
+        what, total, left = f"{what}, rank {rank_info().rank} of {rank_info().world_size}", *[sum(map(len, mine)) * len(samples)] * 2
     progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
     made = judge.judge_parts(mine, n_cot, rows=batch_size, without_cot=without_cot, free=free, progress=progress.advance)
     _keep(made, journal, what, total - left, total)
@@ -81,7 +81,7 @@ def read_judgements(
     ]
     mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing], judge.ranks_per_judge)
     left, total = (sum(len(given[prompt.row]) for batch in batches for prompt in batch) for batches in (mine, [prompts]))
-    before = total - left if rank_info().size == 1 else 0
+    before = total - left if rank_info().world_size == 1 else 0
     progress = Progress(what, "judgements", left + before, before, log.info, every_s=_REPORT_EVERY_S)
     pairs = [[(prompt, given[prompt.row]) for prompt in batch] for batch in mine]
     _keep(judge.read_parts(pairs, rows=batch_size, progress=progress.advance), journal, what, before, left + before)

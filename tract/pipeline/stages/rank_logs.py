@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tract.common.distributed import rank_info, wait_for_all
+from tract.common.distributed import barrier, rank_info
 from tract.common.safe_paths import resolve_within
 from tract.data.steps import partition
 from tract.inference.judgement import Judgement
@@ -39,10 +39,10 @@ class RankLogs:
         folder.mkdir(parents=True, exist_ok=True)
         if rank_info().is_first:
             self._all()
-        wait_for_all()
+        barrier()
         own = folder / f"rank{rank_info().rank}"
         self._before = {key for log in self._all() if log.folder != own for key in log.done}
-        wait_for_all()
+        barrier()
         self._own = JudgementLog(own, shard_size)
 
     def _all(self) -> list[JudgementLog]:
@@ -67,7 +67,7 @@ class RankLogs:
         judge, place = divmod(rank_info().rank, ranks_per_judge)
         if place:
             return []
-        share = partition(costs, max(1, rank_info().size // ranks_per_judge))[judge]
+        share = partition(costs, max(1, rank_info().world_size // ranks_per_judge))[judge]
         return [parts[k] for k in share]
 
     def ordered(self) -> Iterator[Judgement]:
@@ -80,5 +80,5 @@ class RankLogs:
 
     def finish(self) -> bool:
         """Waits until all ranks have made their share; whether this rank is the one that goes on with all of it."""
-        wait_for_all(patient=True)
+        barrier(patient=True)
         return rank_info().is_first

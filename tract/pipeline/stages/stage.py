@@ -14,7 +14,7 @@ from tract.artifacts.products import Product, open_product, read_manifest
 from tract.artifacts.recorded_paths import whereabouts
 from tract.artifacts.run_folder import StageFolder, find, provenance, reason, version_changes
 from tract.common import signals
-from tract.common.distributed import broadcast_from_rank0, wait_for_all
+from tract.common.distributed import barrier, broadcast_from_rank0
 from tract.common.errors import DataError
 from tract.config.schema import Config
 from tract.pipeline.tracking.tracker import Tracker, tracked
@@ -162,7 +162,7 @@ def follow_stage(stage: Stage, cfg: Config) -> None:
     folder: StageFolder | None = broadcast_from_rank0(patient=True)
     if folder is not None:
         _make(stage, folder, cfg, Tracker(None, {}))
-        wait_for_all(patient=True)
+        barrier(patient=True)
 
 
 def _make(stage: Stage, folder: StageFolder, cfg: Config, tracker: Tracker) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         shown: Any = OmegaConf.to_container(stage.resolved, resolve=True)
         with tracked(stage.cfg, shown, folder.key) as tracker:
             facts = _make(stage, folder, cfg, tracker)
-            wait_for_all(patient=True)
+            barrier(patient=True)
             _draw_curves(stage, folder)
             product = folder.finish({"stage": stage.name, **_names(cfg), **provenance(), **whereabouts(cfg.model), **facts})
             tracker.log_product(product)
