@@ -13,11 +13,13 @@ import pytest
 
 from tract.common import signals
 from tract.common.signals import Interrupted, interrupt_line, resume_command
+from tract.pipeline.launching.interrupt_note import take_note
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAME = """
 import ctypes, os, signal, subprocess, sys, time
 from tract.common import signals
+from tract.pipeline.launching.interrupt_note import leave_note, take_note
 signals.PATIENCE_S, signals._REPEAT_S, signals._NOTE_PATIENCE_S = 0.5, 0.2, 0.5
 
 def say(number, reason):
@@ -131,7 +133,7 @@ def test_a_forked_process_is_left_to_who_forked_it() -> None:
 def test_the_process_that_works_is_told_and_heard(both: bool, tmp_path: Path) -> None:
     """By the signal of its own, or by the note alone, where it was told and this one not."""
     worker = FRAME.format(
-        once=False, work="""signals._state.interrupt_message = lambda *words: signals.leave_note(Path(sys.argv[1]), *words)
+        once=False, work="""signals._state.interrupt_message = lambda *words: leave_note(Path(sys.argv[1]), *words)
     signals.PATIENCE_S = 20
     signals.add_rebuilt("stage1")
     with signals.postponed():
@@ -148,14 +150,14 @@ def test_the_process_that_works_is_told_and_heard(both: bool, tmp_path: Path) ->
                 time.sleep(0.01)
             os.kill({target}, signal.SIGTERM)
             print("status", process.wait(), flush=True)
-        assert signals.take_note(Path({str(tmp_path)!r}))
+        assert take_note(Path({str(tmp_path)!r}))
         assert signals._state.rebuilt == {{"stage1"}}"""
     work = work.replace("begin()\n", "signals.PATIENCE_S = 20; begin()\n", 1)
     assert run(work)[:2] == (143, ["status 143", "words 15 at step 3, saved "])
 
 
 def test_no_note_is_no_interruption(tmp_path: Path) -> None:
-    assert not signals.take_note(tmp_path)
+    assert not take_note(tmp_path)
     assert not signals.requested()
 
 

@@ -1,13 +1,12 @@
 """What SIGTERM and Ctrl-C do: the process ends at once, or where its work can be left, and says how to continue. Standard library alone.
 
-Only the process that a user started prints that line, and ends at once at a second signal. A stage's own process
-(``tract.pipeline.launching.job``) leaves a note of what it saved, and takes any number of signals for one: a terminal, a batch system and
-the pipeline may all send it one. A server (``notified``) finishes what it has begun instead.
+Only the process that a user started prints that line, and ends at once at a second signal. A stage's own process leaves a note of what
+it saved (``tract.pipeline.launching.interrupt_note``), and takes any number of signals for one: a terminal, a batch system and the
+pipeline may all send it one. A server (``notified``) finishes what it has begun instead.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -19,10 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from tract.common.durable import write_atomically
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The longest that work continues after a signal; batch systems kill half a minute after it.
@@ -30,7 +26,6 @@ PATIENCE_S = 20.0
 _NOTE_PATIENCE_S = 5.0  # beyond that, for a child process that has the same patience and leaves a note then
 _REPEAT_S = 1.0  # signals within this time are one, sent on two ways, e.g. by torchrun and by the batch system
 _AT_ONCE = "told twice, ended at once"
-_NOTE = "interrupted.json"
 
 
 class Interrupted(SystemExit):
@@ -117,6 +112,11 @@ def set_forced(stages: Sequence[str]) -> None:
 def add_rebuilt(stage: str) -> None:
     """Adds a stage whose old product is gone, so that what there is of it is to be continued."""
     _state.rebuilt.add(stage)
+
+
+def rebuilt() -> set[str]:
+    """The stages that ``add_rebuilt`` was given."""
+    return set(_state.rebuilt)
 
 
 def set_launched(*, first: bool) -> None:
@@ -294,36 +294,8 @@ def _print_message(state: _State, number: int, reason: str) -> None:
             state.interrupt_message(number, reason)
 
 
-def leave_note(folder: Path, number: int, reason: str) -> None:
-    """Writes what a process that works for another one saved before it ended; the ``interrupt_message`` of such a process."""
-    content = {"number": number, "where": _status_with(reason), "renewed": sorted(_state.rebuilt)}
-    with write_atomically(folder / _NOTE) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-
-
-def take_note(folder: Path) -> bool:
-    """Reads the note of a process that worked for this one; whether it left one."""
-    try:
-        note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    _state.status = note["where"]
-    _state.rebuilt |= set(note["renewed"])
-    adopt(note["number"])
-    return True
-
-
-def discard_note(folder: Path) -> None:
-    """Removes the note of a process that did not end by a signal of the user's."""
-    (folder / _NOTE).unlink(missing_ok=True)
-
-
-def is_interrupt_status(exit_status: int) -> bool:
-    """Whether a process ended with the status of ``Interrupted``."""
-    return exit_status - 128 in SIGNALS
-
-
-def _status_with(reason: str) -> str:
+def status_with(reason: str) -> str:
+    """What ``status`` says, and why the work was not waited for, or ""."""
     return f"{status()} ({reason})" if reason else status()
 
 
@@ -333,7 +305,7 @@ def interrupt_line(number: int, reason: str, arguments: Sequence[str]) -> str:
     Args:
         number: of the signal. reason: why the work was not waited for, or "". arguments: the command that the user gave.
     """
-    saved = f" {_status_with(reason)}".rstrip()
+    saved = f" {status_with(reason)}".rstrip()
     command = "the same command" if _state.launched else shlex.join(resume_command(arguments, _state.forced, _state.rebuilt))
     return f"interrupted ({signal.Signals(number).name}){saved}; go on with: {command}"
 

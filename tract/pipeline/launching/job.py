@@ -23,6 +23,7 @@ from tract.common import import_order, signals
 from tract.common.distributed import RankInfo, die_with_parent, init_process_group, ranks_from_environment
 from tract.common.errors import ReportedExit, TrainingError
 from tract.pipeline.entry import CONFIG_DIR, guarded, show_masked
+from tract.pipeline.launching.interrupt_note import leave_note
 from tract.pipeline.sweeps.job_log import follow_job_log
 
 # What gloo and NCCL say of a rank that does not answer any more.
@@ -38,7 +39,7 @@ def main(folder: Path) -> None:
 
 def _leave_note(folder: Path, number: int, reason: str) -> None:
     if ranks_from_environment().is_first:
-        signals.leave_note(folder, number, reason)
+        leave_note(folder, number, reason)
 
 
 def _main(folder: Path) -> None:

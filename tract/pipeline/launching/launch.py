@@ -32,6 +32,7 @@ from tract.common.errors import ConfigError, ReportedExit
 from tract.config.devices import spreads_weights
 from tract.config.schema import Config
 from tract.config.vocabulary import AUTO
+from tract.pipeline.launching.interrupt_note import discard_note, take_note
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
         sys.stdout.flush()
         signals.set_status(f"in {task['stage']}")
         code = _run(message, folder, size)
-        if signals.take_note(folder):
+        if take_note(folder):
             signals.check()
         if code == 0:
             signals.set_status(f"after {task['stage']}, which is complete")
@@ -251,9 +252,9 @@ def _run_several(folder: Path, size: int) -> int:
         elastic_launch(config, sys.executable)("-P", "-m", _JOB, str(folder))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if signals.is_interrupt_status(failure.exitcode) and signals.take_note(folder):
+        if signals.is_interrupt_status(failure.exitcode) and take_note(folder):
             return int(failure.exitcode)
-        signals.discard_note(folder)  # of a rank that was ended since this one failed
+        discard_note(folder)  # of a rank that was ended since this one failed
         log.error("rank %d of %d failed first, with exit status %d; the others were ended", rank, size, failure.exitcode)
         return int(failure.exitcode)
     except SignalException as error:
