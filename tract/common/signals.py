@@ -226,7 +226,7 @@ def notified(callback: Callable[[], object]) -> Iterator[None]:
 def _install(handler: Callable[[int, Any], None], wakeup_fd: int) -> Callable[[], None]:
     """Sets the handler and who is woken by signals; returns what sets both as they were before."""
     wakeup = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
-    # A process in the background of a script is told by the shell to ignore Ctrl-C.
+    # The shell lets a process in the background of a script ignore Ctrl-C.
     before = {number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
 
     def restore() -> None:

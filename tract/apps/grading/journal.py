@@ -102,7 +102,7 @@ class Journal:
                 yield record
 
     def remove(self) -> None:
-        """Takes the file away, when its content stands elsewhere."""
+        """Removes the file, when its content is elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Journal:

@@ -119,7 +119,7 @@ def _log_to_stderr() -> None:
     handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(message)s"))
     # Whoever called this may have set up its own, for warnings alone.
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # What a client sends wrongly, uvicorn tells as a warning; its start and end are told here.
+    # uvicorn warns of what a client sends wrongly; its start and end are logged here.
     for name in ("uvicorn", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""What stands before the application: the token, the size of bodies, the number of requests, the end of the server, and counting.
+"""What every request passes before the application: the token, the size of bodies, the number of requests, the end of the server, and counting.
 
 Plain ASGI: a request is judged by its head before a byte of its body is read, and its body is counted as it arrives.
 """
@@ -97,7 +97,7 @@ class Guard:
             reading.cancel()
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The body, read no further than the limit.
+        """The body, read up to the limit.
 
         Raises:
             RequestRefusedError: 413 if there is more, or a client says so before it sends any.
@@ -134,7 +134,7 @@ class _Answer:
 
 
 def _with_body(body: bytes, receive: Receive) -> Receive:
-    """What the application receives: the whole body, then what comes behind it, which is that the client went away."""
+    """What the application receives: the whole body, then what follows, which is that the client went away."""
     given = False
 
     async def next_message() -> Message:

@@ -87,7 +87,7 @@ class JudgementLog:
 
         Raises:
             OSError: if they cannot be written, a full disk included; the error names the file. What was in the log before is
-                safe, but the log must be opened anew before more is appended, which removes what was written in part.
+                safe, but the log must be reopened before more is appended, which removes what was written in part.
             ValueError: if a number is not finite; nothing is written then.
         """
         new: dict[tuple[int, int], bytes] = {}

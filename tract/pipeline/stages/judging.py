@@ -1,4 +1,4 @@
-"""A judge at work on many prompts: batch after batch into a log that a killed run goes on with."""
+"""A judge at work on many prompts: batch after batch into a log from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tract.pipeline.stages.rank_logs import RankLogs
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 15.0
-# Full batches that are sampled as one part: places in a batch are taken anew within it, and a killed run loses at most one.
+# Full batches that are sampled as one part: places in a batch are refilled within it, and a killed run loses at most one.
 _PART = 4
 
 
@@ -31,16 +31,16 @@ def sample_judgements(
     free: bool,
     batch_size: int,
 ) -> None:
-    """Samples the CoTs that the log lacks and reads the scores behind them, this rank's share of them.
+    """Samples the CoTs that the log lacks and reads the scores after them, this rank's share of them.
 
     Args:
         judge: at work. prompts: all of them, whether done or not. journal: what was done, and where the rest goes.
         what: the name of the work in the log.
-        n_cot: CoTs of each prompt. without_cot: whether to read the score right behind the prompt too.
+        n_cot: CoTs of each prompt. without_cot: whether to read the score right after the prompt too.
         free: whether the judge writes its own score too. batch_size: sequences of a batch.
     """
     samples = [*([DIRECT] if without_cot else []), *range(n_cot)]
-    # Cut as if nothing were done, and made anew as a whole where something is missing: rounding depends on who shares a batch,
+    # Cut as if nothing were done, and repeated as a whole where something is missing: rounding depends on who shares a batch,
     # so a run that was cut off ends with the very numbers of one that was not. An engine mixes requests as they come.
     share = -(-len(prompts) * max(1, n_cot) // rank_info().world_size)
     parts = batches_by_length(prompts, 1 if judge.independent else min(batch_size * _PART, share), n_cot)
@@ -67,7 +67,7 @@ def read_judgements(
     without_cot: bool,
     batch_size: int,
 ) -> None:
-    """Reads the scores behind given CoTs, as far as the log lacks them, this rank's share.
+    """Reads the scores after given CoTs, as far as the log lacks them, this rank's share.
 
     Args:
         cots: row of a prompt -> token ids of its CoTs. The others as in ``sample_judgements``.

@@ -62,7 +62,7 @@ class RankLogs:
         """This rank's share of the work, in the given order; all judges get about as much of the cost.
 
         Args:
-            ranks_per_judge: ranks that stand behind one judge; the first of them gets its share, the others nothing.
+            ranks_per_judge: ranks that share one judge; the first of them gets its share, the others nothing.
         """
         judge, place = divmod(rank_info().rank, ranks_per_judge)
         if place:
@@ -79,6 +79,6 @@ class RankLogs:
             last = (judgement.row, judgement.sample)
 
     def finish(self) -> bool:
-        """Waits until all ranks have made their share; whether this rank is the one that goes on with all of it."""
+        """Waits until all ranks have made their share; whether this rank is the one that continues with all of it."""
         barrier(patient=True)
         return rank_info().is_first
