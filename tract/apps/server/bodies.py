@@ -77,7 +77,7 @@ class BatchBody(_RequestBody):
 
 
 class CotOut(BaseModel):
-    """What was read after one CoT."""
+    """What was read behind one CoT."""
 
     feedback: str
     score: float | None = Field(description="In points; null where there is none.")

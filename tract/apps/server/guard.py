@@ -1,4 +1,4 @@
-"""What every request passes before the application: the token, the size of bodies, the number of requests, the end of the server, and counting.
+"""What every request passes first: the token, the size of bodies, the number of requests, the end of the server, and counting.
 
 Plain ASGI: a request is judged by its head before a byte of its body is read, and its body is counted as it arrives.
 """
