@@ -294,6 +294,11 @@ def _print_message(state: _State, number: int, reason: str) -> None:
             state.interrupt_message(number, reason)
 
 
+def is_interrupt_status(exit_status: int) -> bool:
+    """Whether a process ended with the status of ``Interrupted``."""
+    return exit_status - 128 in SIGNALS
+
+
 def status_with(reason: str) -> str:
     """What ``status`` says, and why the work was not waited for, or ""."""
     return f"{status()} ({reason})" if reason else status()
