@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tract.common.durable import named_errors
+
 _CRC_KEY = b', "crc": '
 
 
@@ -41,15 +43,12 @@ def append_lines(path: Path, lines: bytes) -> None:
     """Appends lines to a file; they are on the disk when this returns.
 
     Raises:
-        OSError: what the system says, with the path, which the error of a write does not have by itself.
+        OSError: if they cannot be written, with the path.
     """
-    try:
-        with path.open("ab") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with named_errors(path), path.open("ab") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _seal(content: bytes) -> bytes:

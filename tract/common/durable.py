@@ -43,6 +43,17 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Adds a path to errors of the system that name no file, as those of writes do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def write_atomically(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path``, for the block to write a file to; at its end the file is on the disk and gets its name.
 
@@ -51,12 +62,16 @@ def write_atomically(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
     Args:
         path: the file. concurrent: several processes may write it at a time, so that each needs a temporary name of its own; else a
             file that a killed process left is written over.
+
+    Raises:
+        OSError: if it cannot be written; the error names a file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}" if concurrent else f"{path.name}{TEMPORARY}")
     try:
-        yield temporary
-        sync_file(temporary)
-        os.replace(temporary, path)
+        with named_errors(path):
+            yield temporary
+            sync_file(temporary)
+            os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def sample_judgements(
     if left < total:
         log.info("%s: %d of %d judgements were made before; going on", what, total - left, total)
     costs = [sum(len(prompt.prompt_ids) for prompt in part) for part in missing]
-    mine = journal.mine(missing, costs, judge.ranks_per_judge)
+    mine = journal.own_share(missing, costs, judge.ranks_per_judge)
     if rank_info().world_size > 1:
         what, total, left = f"{what}, rank {rank_info().rank} of {rank_info().world_size}", *[sum(map(len, mine)) * len(samples)] * 2
     progress = Progress(what, "judgements", total, total - left, log.info, every_s=_REPORT_EVERY_S)
@@ -79,7 +79,7 @@ def read_judgements(
         for batch in batches_by_length(prompts, 1 if judge.independent else batch_size, most)
         if any(journal.missing(prompt.row, [sample for sample, _ in given[prompt.row]]) for prompt in batch)
     ]
-    mine = journal.mine(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing], judge.ranks_per_judge)
+    mine = journal.own_share(missing, [sum(len(prompt.prompt_ids) for prompt in batch) for batch in missing], judge.ranks_per_judge)
     left, total = (sum(len(given[prompt.row]) for batch in batches for prompt in batch) for batches in (mine, [prompts]))
     before = total - left if rank_info().world_size == 1 else 0
     progress = Progress(what, "judgements", left + before, before, log.info, every_s=_REPORT_EVERY_S)

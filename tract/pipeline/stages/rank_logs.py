@@ -38,27 +38,27 @@ class RankLogs:
         self._shard_size = shard_size
         folder.mkdir(parents=True, exist_ok=True)
         if rank_info().is_first:
-            self._all()
+            self._open_all()
         barrier()
         own = folder / f"rank{rank_info().rank}"
-        self._before = {key for log in self._all() if log.folder != own for key in log.done}
+        self._done_before = {key for log in self._open_all() if log.folder != own for key in log.done}
         barrier()
         self._own = JudgementLog(own, shard_size)
 
-    def _all(self) -> list[JudgementLog]:
+    def _open_all(self) -> list[JudgementLog]:
         for path in (*self._folder.glob("rank*"), *self._folder.glob("rank*/*")):
             resolve_within(self._folder, path.relative_to(self._folder).as_posix())
         return [JudgementLog(path, self._shard_size) for path in sorted(self._folder.glob("rank*"))]
 
     def missing(self, row: int, samples: Sequence[int]) -> bool:
         """Whether any of these samples of the row was absent at the opening, and this rank has not made it since."""
-        return any((row, sample) not in self._before and (row, sample) not in self._own.done for sample in samples)
+        return any((row, sample) not in self._done_before and (row, sample) not in self._own.done for sample in samples)
 
     def append(self, judgements: Sequence[Judgement]) -> None:
         """Adds judgements of this rank; see ``JudgementLog.append``. What another log had at the opening is not written."""
-        self._own.append([j for j in judgements if (j.row, j.sample) not in self._before])
+        self._own.append([j for j in judgements if (j.row, j.sample) not in self._done_before])
 
-    def mine(self, parts: Sequence[Part], costs: Sequence[int], ranks_per_judge: int = 1) -> list[Part]:
+    def own_share(self, parts: Sequence[Part], costs: Sequence[int], ranks_per_judge: int = 1) -> list[Part]:
         """This rank's share of the work, in the given order; all judges get about as much of the cost.
 
         Args:
@@ -73,7 +73,7 @@ class RankLogs:
     def ordered(self) -> Iterator[Judgement]:
         """The judgements of all ranks, ascending by (row, sample); for one rank, when all have come here by ``finish``."""
         last = None
-        for judgement in heapq.merge(*(log.ordered() for log in self._all()), key=lambda j: (j.row, j.sample)):
+        for judgement in heapq.merge(*(log.ordered() for log in self._open_all()), key=lambda j: (j.row, j.sample)):
             if (judgement.row, judgement.sample) != last:
                 yield judgement
             last = (judgement.row, judgement.sample)
