@@ -263,13 +263,13 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 def _watch(state: _State, ear: socket.socket, once: bool) -> None:
     """Ends the process at a second signal, or when it does not end in time."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # only in the main thread do they break off what waits
-    first = 0.0
+    number, first = 0, 0.0
     while received := ear.recv(1):
-        number, now = received[0], time.monotonic()
-        if number not in SIGNALS:
+        now = time.monotonic()
+        if received[0] not in SIGNALS:
             continue
         if not state.watched:
-            first, state.watched = now, True
+            number, first, state.watched = received[0], now, True
             reason = f"what was at work did not end within {PATIENCE_S:g} s"
             end = threading.Timer(PATIENCE_S + (_NOTE_PATIENCE_S if state.child is not None else 0), _exit_now, (state, number, reason))
             end.daemon = True
