@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tract.common.durable import write_atomically
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
 DOCS = ROOT / "docs" / "performance.md"
@@ -110,9 +112,8 @@ def run_part(part: Part, small: bool, left_s: float) -> dict[str, Any]:
 
 def _write(out: Path, found: Mapping[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, out)
+    with write_atomically(out, concurrent=True) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 # --- what a part does, in its own process

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from itertools import count, islice
@@ -27,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tract.common.durable import write_folder_atomically
 from tract.data.sources.rubric_check import RubricCheck
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
@@ -163,11 +162,9 @@ def main() -> None:
     layout, template = make_layout(tokenizer)
     model = make_model(tokenizer)
     train(model, batches(sequences(layout, template, rng), BATCH, rng), args.steps)
-    partial = args.out.with_name(f"{args.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    os.replace(partial, args.out)
+    with write_folder_atomically(args.out) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 if __name__ == "__main__":

@@ -133,8 +133,7 @@ def shared_data() -> Path:
 def talking_model(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -> Any:
     """The tiny model, trained on six items until it often reaches the cue, so that sampled CoTs end in each possible way."""
     import torch
-    from judge_items import TRACT, batch_of, gradient, make_items
-    from test_gradients import make_module
+    from judge_items import TRACT, batch_of, gradient, make_items, make_module
 
     module = make_module(tiny_model_config, tiny_layout)
     optimizer = torch.optim.AdamW(module.parameters(), lr=4e-3)

@@ -15,9 +15,8 @@ import numpy as np
 import precision
 import pytest
 import torch
-from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
+from judge_items import FULL, LORA, TRACT, batch_of, gradient, make_items, make_module, relative_error, totals_of
 from reference import examples_of, generate_then_rescore, loss_shares
-from test_gradients import FULL, LORA, make_module
 
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.inference.hf.judge import HFJudge

@@ -11,27 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from tract.common import signals as interruption
-from tract.common.signals import Interrupted, last_line, to_continue
+from tract.common import signals
+from tract.common.signals import Interrupted, interrupt_line, resume_command
+from tract.pipeline.launching.interrupt_note import take_note
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAME = """
 import ctypes, os, signal, subprocess, sys, time
-from tract.common import signals as interruption
-interruption.PATIENCE_S, interruption._TWICE_S, interruption._FOR_THE_NOTE_S = 0.5, 0.2, 0.5
+from tract.common import signals
+from tract.pipeline.launching.interrupt_note import leave_note, take_note
+signals.PATIENCE_S, signals._REPEAT_S, signals._NOTE_PATIENCE_S = 0.5, 0.2, 0.5
 
 def say(number, reason):
-    print("words", number, interruption.where(), reason, flush=True)
+    print("words", number, signals.status(), reason, flush=True)
 
 def begin():
     print("begun", flush=True)
 
-with interruption.handled(say, once={once}):
-    interruption.at("in a test")
+with signals.handled(say, once={once}):
+    signals.set_status("in a test")
     {work}
 print("went on", flush=True)
 """
-POSTPONED = """with interruption.postponed():
+POSTPONED = """with signals.postponed():
         begin()
         time.sleep({seconds})
         print("finished", flush=True)
@@ -89,7 +91,7 @@ def test_patience_has_an_end(work: str) -> None:
 
 @pytest.mark.parametrize("work", [POSTPONED.format(seconds=60), DEAF], ids=["long", "deaf"])
 def test_told_twice_it_ends_at_once(work: str) -> None:
-    work = work.replace("begin()", "interruption.PATIENCE_S = 60; begin()")
+    work = work.replace("begin()", "signals.PATIENCE_S = 60; begin()")
     status, said, _ = run(work, signal.SIGINT, signal.SIGINT, pause=0.4)
     assert (status, said) == (130, ["words 2 in a test told twice, ended at once"])
 
@@ -105,7 +107,7 @@ def test_a_process_that_works_for_another_may_be_told_often() -> None:
 
 def test_a_process_in_the_background_of_a_script_ignores_ctrl_c() -> None:
     work = "begin(); time.sleep(0.3)"
-    program = FRAME.format(work=work, once=True).replace("with interr", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwith interr", 1)
+    program = FRAME.format(work=work, once=True).replace("with signals", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwith signals", 1)
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
@@ -116,14 +118,14 @@ def test_a_process_in_the_background_of_a_script_ignores_ctrl_c() -> None:
 
 def test_a_forked_process_is_left_to_who_forked_it() -> None:
     """Such as one that loads data, which a terminal tells too: else the step at hand could not be finished."""
-    work = """with interruption.postponed():
+    work = """with signals.postponed():
         child = os.fork()
         if not child:
             begin()
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
             os._exit(7)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), interruption.requested(), flush=True)"""
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signals.requested(), flush=True)"""
     assert run(work)[:2] == (0, ["7 0", "went on"])
 
 
@@ -131,60 +133,61 @@ def test_a_forked_process_is_left_to_who_forked_it() -> None:
 def test_the_process_that_works_is_told_and_heard(both: bool, tmp_path: Path) -> None:
     """By the signal of its own, or by the note alone, where it was told and this one not."""
     worker = FRAME.format(
-        once=False, work="""interruption._state.last_words = lambda *words: interruption.leave_note(Path(sys.argv[1]), *words)
-    interruption.PATIENCE_S = 20
-    interruption.renewed("stage1")
-    with interruption.postponed():
+        once=False, work="""signals._state.interrupt_message = lambda *words: leave_note(Path(sys.argv[1]), *words)
+    signals.PATIENCE_S = 20
+    signals.add_rebuilt("stage1")
+    with signals.postponed():
         Path(sys.argv[1], "begun").touch()
         time.sleep(1.0)
-        interruption.at("at step 3, saved")"""
+        signals.set_status("at step 3, saved")"""
     ).replace("import ctypes", "from pathlib import Path\nimport ctypes")  # fmt: skip
     target = "os.getpid()" if both else "process.pid"
     work = f"""from pathlib import Path
     begin()
-    with interruption.postponed():
-        with interruption.started([sys.executable, "-c", {worker!r}, {str(tmp_path)!r}], dict(os.environ)) as process:
+    with signals.postponed():
+        with signals.child_process([sys.executable, "-c", {worker!r}, {str(tmp_path)!r}], dict(os.environ)) as process:
             while not Path({str(tmp_path)!r}, "begun").exists():
                 time.sleep(0.01)
             os.kill({target}, signal.SIGTERM)
             print("status", process.wait(), flush=True)
-        assert interruption.take_note(Path({str(tmp_path)!r}))
-        assert interruption._state.renewed == {{"stage1"}}"""
-    work = work.replace("begin()\n", "interruption.PATIENCE_S = 20; begin()\n", 1)
+        assert take_note(Path({str(tmp_path)!r}))
+        assert signals._state.rebuilt == {{"stage1"}}"""
+    work = work.replace("begin()\n", "signals.PATIENCE_S = 20; begin()\n", 1)
     assert run(work)[:2] == (143, ["status 143", "words 15 at step 3, saved "])
 
 
 def test_no_note_is_no_interruption(tmp_path: Path) -> None:
-    assert not interruption.take_note(tmp_path)
-    assert not interruption.requested()
+    assert not take_note(tmp_path)
+    assert not signals.requested()
 
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that a test may change."""
-    monkeypatch.setattr(interruption, "_state", interruption._State())
+    monkeypatch.setattr(signals, "_state", signals._State())
 
 
 @pytest.mark.usefixtures("state")
 def test_the_last_line_can_be_pasted_into_a_shell() -> None:
     command = ["python", "train.py", "run.name=it's mine", "data.path='a b'", "evaluation.benchmarks=[test,ood]"]
-    interruption.at(lambda: "at optimizer step 12 of 48 of stage1, saved")
-    line = last_line(signal.SIGTERM, "", command)
+    signals.set_status(lambda: "at optimizer step 12 of 48 of stage1, saved")
+    line = interrupt_line(signal.SIGTERM, "", command)
     begin, _, pasted = line.partition("; go on with: ")
     assert begin == "interrupted (SIGTERM) at optimizer step 12 of 48 of stage1, saved"
     assert shlex.split(pasted) == command
-    assert last_line(signal.SIGINT, "told twice, ended at once", command).startswith(f"{begin.replace('TERM', 'INT')} (told twice, ended")
-    interruption.launched(first=True)
-    assert last_line(signal.SIGTERM, "", command) == f"{begin}; go on with: the same command"
+    at_once = interrupt_line(signal.SIGINT, "told twice, ended at once", command)
+    assert at_once.startswith(f"{begin.replace('TERM', 'INT')} (told twice, ended")
+    signals.set_launched(first=True)
+    assert interrupt_line(signal.SIGTERM, "", command) == f"{begin}; go on with: the same command"
 
 
 @pytest.mark.usefixtures("state")
 def test_without_anything_at_work() -> None:
-    assert last_line(signal.SIGINT, "", ["python", "train.py"]) == "interrupted (SIGINT); go on with: python train.py"
+    assert interrupt_line(signal.SIGINT, "", ["python", "train.py"]) == "interrupted (SIGINT); go on with: python train.py"
 
 
 @pytest.mark.parametrize(
-    ("given", "forced", "renewed", "left"),
+    ("given", "forced", "rebuilt", "left"),
     [
         (["seed=1"], [], [], ["seed=1"]),
         (["force=[stage1]"], ["stage1"], [], ["force=[stage1]"]),
@@ -194,26 +197,26 @@ def test_without_anything_at_work() -> None:
     ],
 )
 def test_what_is_made_anew_is_not_begun_anew_once_more(given: list[str], forced: list[str], rebuilt: list[str], left: list[str]) -> None:
-    assert to_continue(["python", "train.py", *given], forced, rebuilt) == ["python", "train.py", *left]
+    assert resume_command(["python", "train.py", *given], forced, rebuilt) == ["python", "train.py", *left]
 
 
 @pytest.mark.usefixtures("state")
 def test_the_signal_of_another_process() -> None:
-    interruption.check()
-    interruption.adopt(0)
-    interruption.check()
-    interruption.adopt(signal.SIGTERM)
-    interruption.adopt(signal.SIGINT)  # the first one counts
+    signals.check()
+    signals.adopt(0)
+    signals.check()
+    signals.adopt(signal.SIGTERM)
+    signals.adopt(signal.SIGINT)  # the first one counts
     with pytest.raises(Interrupted) as ended:
-        interruption.check()
+        signals.check()
     assert ended.value.code == 143
 
 
 @pytest.mark.usefixtures("state")
 def test_handlers_are_as_before_where_nothing_came() -> None:
-    before = [signal.getsignal(number) for number in interruption.SIGNALS]
-    with interruption.handled(lambda number, reason: None, once=True):
-        assert [signal.getsignal(number) for number in interruption.SIGNALS] != before
-    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
-    with pytest.raises(ValueError, match="ours"), interruption.handled(lambda number, reason: None, once=True):
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with signals.handled(lambda number, reason: None, once=True):
+        assert [signal.getsignal(number) for number in signals.SIGNALS] != before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+    with pytest.raises(ValueError, match="ours"), signals.handled(lambda number, reason: None, once=True):
         raise ValueError("ours")

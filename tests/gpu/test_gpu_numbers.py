@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
-from test_gradients import FULL, LORA, make_module
+from judge_items import FULL, LORA, TRACT, batch_of, gradient, make_items, make_module, relative_error, totals_of
 from torch import Tensor
 
 from tract.config.schema import AdapterConfig, ModelConfig

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
-from plain_engine import PlainEngine
+from plain_engine import GREEDY, PlainEngine, close, judge_all
 
 from tract.common.errors import GenerationError
 from tract.inference.engines.engine import Ask, EngineJudge, Reply
@@ -21,7 +20,6 @@ from tract.inference.stopping import CueFinder
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
-GREEDY = Sampling(temperature=0.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=60)
 SAMPLED = dataclasses.replace(GREEDY, temperature=1.0)
 
 
@@ -38,17 +36,6 @@ def engine_judge(engine: Any, layout: SequenceLayout, sampling: Sampling, seed: 
         return engine
 
     return EngineJudge(start, layout, sampling, seed)
-
-
-def judge_all(judge: EngineJudge, prompts: Sequence[Prompt], n_cot: int, *, rows: int = 4, free: bool = True) -> list[Judgement]:
-    parts = [[prompt] for prompt in prompts]
-    found = judge.judge_parts(parts, n_cot, rows=rows, without_cot=True, free=free, progress=lambda _: None)
-    return sorted((j for some in found for j in some), key=lambda j: (j.row, j.sample))
-
-
-def close(found: Judgement, expected: Judgement, atol: float = 1e-5) -> None:
-    assert dataclasses.replace(found, probabilities=()) == dataclasses.replace(expected, probabilities=())
-    torch.testing.assert_close(torch.tensor(found.probabilities), torch.tensor(expected.probabilities), rtol=0, atol=atol)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_modeling import FAMILIES, _family
+from hf_judges import SAMPLING, make_judge
+from small_models import FAMILIES, family_model
 
 from tract.common.errors import GenerationError
 from tract.config.schema import ModelConfig
@@ -23,12 +24,7 @@ from tract.models.modeling import load_judge, stored_in
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
-SAMPLING = Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=60)
 TO_FIVE, TO_TEN = tuple("12345"), tuple(str(n) for n in range(1, 11))
-
-
-def make_judge(model: Any, layout: SequenceLayout, sampling: Sampling = SAMPLING, seed: int = 0, *, padded: bool | None = None) -> HFJudge:
-    return HFJudge(model, layout, sampling=sampling, seed=seed, autocast=None, padded=padded)
 
 
 def judge_all(judge: HFJudge, prompts: list[Prompt], sequences: int, n_cot: int, *, free: bool = True) -> list[Judgement]:
@@ -111,7 +107,7 @@ def test_every_model_family_reads_from_the_cache_what_a_fresh_forward_reads(
     layout = SequenceLayout.build(
         tiny_tokenizer, system=False, cue=" So the overall score is ", grid=ScoreGrid(labels), chat_template_kwargs={}
     )
-    model = _family(family)
+    model = family_model(family)
     judge = make_judge(model, layout, dataclasses.replace(SAMPLING, max_cot_tokens=12), padded=padded)
     for judgement in judge.judge(prompts[:3], 2, rows=4, without_cot=True, free=True):
         fresh = fresh_probabilities(model, layout, prompts[judgement.row], judgement.cot_ids)

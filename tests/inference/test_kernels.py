@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_hf import SAMPLING
-from test_modeling import _family
+from hf_judges import SAMPLING
+from small_models import family_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tract.inference.hf import slots
@@ -69,7 +69,7 @@ def tolist_counted(waits: Counter[str]) -> Iterator[None]:
 
 def step_of(rows: int, family: str, padded: bool) -> Counter[str]:
     """The operations of one more token for sequences of different prompts, lengths and ages."""
-    model = _family(family)
+    model = family_model(family)
     with torch.no_grad():
         keys, _ = prefill(model, [list(range(11, 16 + 2 * row)) for row in range(rows)], CPU)
         cache = LiveCache(model, CPU, padded)
@@ -96,7 +96,7 @@ def test_a_step_lives_on_the_device_alone(monkeypatch: pytest.MonkeyPatch) -> No
     """On torch's meta device, which has shapes and no values: asking for one raises, and so does a tensor that lies elsewhere."""
     monkeypatch.setattr(slots, "SPARE_SLOTS", 1)
     meta = torch.device("meta")
-    model = _family("mistral-with-window").to(meta)
+    model = family_model("mistral-with-window").to(meta)
     block, depths = torch.zeros(4, dtype=torch.long, device=meta), torch.zeros(4, dtype=torch.long, device=meta)
     with torch.no_grad():
         keys, logits = prefill(model, [list(range(20)), list(range(9))], meta)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_hf import SAMPLING, make_judge
-from test_modeling import FAMILIES, _family
+from hf_judges import SAMPLING, make_judge
+from small_models import FAMILIES, family_model
 
 from tract.inference.hf import live as live_module
 from tract.inference.hf import slots
@@ -37,7 +37,7 @@ def test_sequences_of_different_prompts_and_ages_go_on_together(
     """Two CoTs of the first prompt are older than those of the others; some leave, and one forgets its last tokens."""
     monkeypatch.setattr(live_module, "PREFILL_TOKENS", prefill_tokens)
     monkeypatch.setattr(slots, "SPARE_SLOTS", 16)
-    model = _family(family)
+    model = family_model(family)
     with torch.inference_mode():
         keys, logits = prefill(model, PROMPTS, CPU)
         for row, prompt in enumerate(PROMPTS):
@@ -75,7 +75,7 @@ def _go_on(cache: LiveCache, model: Any, written: list[list[int]], steps: int) -
 
 
 def test_a_prompts_keys_are_held_once_for_all_of_its_cots() -> None:
-    model = _family("llama")
+    model = family_model("llama")
     with torch.inference_mode():
         keys, _ = prefill(model, PROMPTS, CPU)
         cache = LiveCache(model, CPU)

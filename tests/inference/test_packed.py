@@ -6,7 +6,7 @@ import platform
 
 import pytest
 import torch
-from test_modeling import FAMILIES, _family
+from small_models import FAMILIES, family_model
 
 from tract.inference.hf.packed_linear import pack_linears
 
@@ -14,7 +14,7 @@ from tract.inference.hf.packed_linear import pack_linears
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="weights are packed on x86 alone")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_packed_model_gives_the_same_logits(family: str) -> None:
-    plain, packed = _family(family), _family(family)
+    plain, packed = family_model(family), family_model(family)
     assert pack_linears(packed) == 0, "weights that are trained stay as they are"
     packed.requires_grad_(False)
     linears = [module for module in packed.modules() if type(module) is torch.nn.Linear]

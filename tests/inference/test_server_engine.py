@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from plain_engine import PlainEngine, served
-from test_engine import GREEDY, close, judge_all
+from plain_engine import GREEDY, PlainEngine, close, judge_all, served
 
 from tract.common.errors import ConfigError, GenerationError
 from tract.inference.engines.engine import EngineJudge

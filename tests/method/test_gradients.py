@@ -7,29 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
+from judge_items import (
+    CE_ONLY,
+    FULL,
+    LORA,
+    REGRESSION_ONLY,
+    TOLERANCE,
+    TRACT,
+    batch_of,
+    gradient,
+    make_items,
+    make_module,
+    relative_error,
+    totals_of,
+)
 
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
-from tract.models.modeling import load_model
 from tract.text.layout import SequenceLayout, TokenKind
 from tract.text.score_grid import ScoreGrid
-
-CE_ONLY = dataclasses.replace(TRACT, score_loss_weight=0.0, ce_on_score=True)
-REGRESSION_ONLY = dataclasses.replace(TRACT, ce_weight=0.0, use_cot=False)
-FULL = AdapterConfig(kind="full", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
-LORA = dataclasses.replace(FULL, kind="lora")
-TOLERANCE = 1e-5
-
-
-def make_module(cfg: ModelConfig, layout: SequenceLayout, objective: Objective = TRACT, adapter: AdapterConfig = FULL) -> TractLitModule:
-    module = TractLitModule(
-        lambda: load_model(cfg, adapter, seed=3), layout.trie, layout.grid, objective, lambda groups: torch.optim.SGD(groups, lr=0.1),
-        lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer), accumulate=1, total_steps=1,
-    )  # fmt: skip
-    module.configure_model()
-    return module
 
 
 @pytest.fixture(params=[TRACT, CE_ONLY, REGRESSION_ONLY], ids=["tract", "ce_only", "regression_only"])

@@ -10,8 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from judge_items import TRACT, batch_of, make_items, totals_of
-from test_gradients import CE_ONLY, FULL, REGRESSION_ONLY, make_module
+from judge_items import CE_ONLY, FULL, REGRESSION_ONLY, TRACT, batch_of, make_items, make_module, totals_of
 from torch.utils.data import DataLoader
 
 from tract.common.errors import TrainingError

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
-from test_gradients import TOLERANCE, make_module
+from judge_items import TOLERANCE, TRACT, batch_of, gradient, make_items, make_module, relative_error, totals_of
 from torch import Tensor
 
 from tract.config.schema import ModelConfig

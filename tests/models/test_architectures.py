@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 from architectures import NAMES, NO_COPY, REFUSED, config_of
-from judge_items import TRACT, batch_of, gradient, relative_error, totals_of
+from judge_items import TRACT, batch_of, gradient, module_of, relative_error, totals_of
 from reference import examples_of, loss_shares
-from test_tree_attention import _module
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -62,7 +61,7 @@ def _check_training(config: Any, path: SequencePath, layout: SequenceLayout) -> 
     totals = totals_of(items, layout, TRACT)
     plain = [loss_shares(reference, layout, [example], 0, totals.ce_tokens, totals.examples) for example in examples_of(items)]
     torch.stack(plain).sum().backward()
-    module = _module(_loaded(config, path, packed=path.packed), layout)
+    module = module_of(_loaded(config, path, packed=path.packed), layout)
     module.model.eval()  # type: ignore[union-attr]
     found = gradient(module, [batch_of(items, layout, TRACT, totals)])
     named = {name for name, p in module.model.named_parameters() if p.grad is not None}  # type: ignore[union-attr]

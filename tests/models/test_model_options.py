@@ -16,11 +16,9 @@ from typing import Any
 import pytest
 import torch
 from composing import CONF, composed
-from judge_items import TRACT, batch_of, gradient, make_items
+from judge_items import LORA, TRACT, batch_of, gradient, make_items, make_module
 from small_models import family_folder, gemma_with_vision
-from test_gradients import LORA, make_module
-from test_injection import converted, layout_for, llama_vocabulary, qwen_vocabulary
-from tokenizer_zoo import Member, as_llama, as_qwen, member
+from tokenizer_zoo import Member, as_llama, as_qwen, converted, layout_for, llama_vocabulary, member, qwen_vocabulary
 from tracked_files import tracked
 
 from tract.config.schema import ModelConfig

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from judge_items import TRACT, batch_of, gradient, make_items
+from judge_items import FULL, LORA, TRACT, batch_of, gradient, make_items, make_module
 from safetensors.torch import load_file
 from small_models import gemma_with_vision, overrides_of
-from test_gradients import FULL, LORA, make_module
 from transformers import AutoModelForCausalLM
 
 from tract.artifacts.judges import find_judge

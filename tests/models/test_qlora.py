@@ -11,9 +11,8 @@ import bitsandbytes.nn.modules as bnb_modules
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from judge_items import TRACT, batch_of, gradient, make_items
+from judge_items import TRACT, batch_of, gradient, make_items, make_module
 from small_models import family_folder, gguf_file, overrides_of, tiny_folder
-from test_gradients import make_module
 from torch import nn
 
 from tract.artifacts.judges import find_judge

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from judge_items import TRACT, batch_of, gradient, make_items, relative_error, totals_of
-from test_gradients import FULL, LORA, make_module
-from test_modeling import FAMILIES, _family
+from judge_items import FULL, LORA, TRACT, batch_of, gradient, make_items, make_module, module_of, relative_error, totals_of
+from small_models import FAMILIES, SIZES, family_model
 from torch import Tensor
 
 from tract.config.schema import ModelConfig
@@ -20,15 +19,6 @@ from tract.text.layout import SegmentRun, SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
 TOLERANCE = 1e-5
-
-
-def _module(model: Any, layout: SequenceLayout) -> TractLitModule:
-    module = TractLitModule(
-        lambda: model.train(), layout.trie, layout.grid, TRACT, lambda groups: torch.optim.SGD(groups, lr=0.1),
-        lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer), accumulate=1, total_steps=1,
-    )  # fmt: skip
-    module.configure_model()
-    return module
 
 
 def _loss_and_gradient(module: TractLitModule, items: Any, layout: SequenceLayout, *, share_prompts: bool) -> tuple[float, Tensor]:
@@ -53,7 +43,7 @@ def test_shared_prompts_give_loss_and_gradient_of_separate_sequences(family: str
         tiny_tokenizer, system=False, cue=" So the overall score is ", grid=ScoreGrid(labels), chat_template_kwargs={}
     )
     items = make_items(layout, 3, annotations=3)
-    module = _module(_family(family), layout)
+    module = module_of(family_model(family), layout)
     alone_loss, alone = _loss_and_gradient(module, items, layout, share_prompts=False)
     shared_loss, shared = _loss_and_gradient(module, items, layout, share_prompts=True)
     assert shared_loss == pytest.approx(alone_loss, rel=TOLERANCE)
@@ -79,8 +69,8 @@ def test_shared_prompts_with_adapters_and_gradient_checkpointing(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_that_takes_masks_gives_the_same(family: str, attention: str, tiny_layout: SequenceLayout) -> None:
     items = make_items(tiny_layout, 2, annotations=2)
-    _, by_runs = _loss_and_gradient(_module(_family(family), tiny_layout), items, tiny_layout, share_prompts=True)
-    _, by_masks = _loss_and_gradient(_module(_family(family, attention), tiny_layout), items, tiny_layout, share_prompts=True)
+    _, by_runs = _loss_and_gradient(module_of(family_model(family), tiny_layout), items, tiny_layout, share_prompts=True)
+    _, by_masks = _loss_and_gradient(module_of(family_model(family, attention), tiny_layout), items, tiny_layout, share_prompts=True)
     assert relative_error(by_masks, by_runs) <= TOLERANCE
 
 
@@ -92,7 +82,7 @@ def test_flex_attention_gives_the_same_logits(family: str) -> None:
     ids, positions = torch.arange(10, 30)[None], torch.tensor([[0, 1, 2, 3, 4, 5, 4, 5, 6, *range(11)]])
     with torch.no_grad():
         by_runs, by_blocks = (
-            logits_at(_family(family, attention), ids, positions, torch.tensor([5, 8, 19]), runs=runs)
+            logits_at(family_model(family, attention), ids, positions, torch.tensor([5, 8, 19]), runs=runs)
             for attention in (TREE, "flex_attention")
         )
     torch.testing.assert_close(by_blocks, by_runs, rtol=1e-4, atol=1e-4)
@@ -105,13 +95,13 @@ def test_a_model_that_is_called_without_runs_attends_as_ever(family: str) -> Non
     mask = torch.ones_like(ids)
     mask[1, 8:] = 0
     with torch.no_grad():
-        plain, ours = (_family(family, attention)(input_ids=ids, attention_mask=mask).logits for attention in ("sdpa", TREE))
+        plain, ours = (family_model(family, attention)(input_ids=ids, attention_mask=mask).logits for attention in ("sdpa", TREE))
     torch.testing.assert_close(ours[mask.bool()], plain[mask.bool()])
 
 
 def test_keys_that_a_tree_does_not_show_move_nothing(tiny_layout: SequenceLayout) -> None:
     """The gradient of one continuation's logits by another's embeddings is zero."""
-    model = _family("llama")
+    model = family_model("llama")
     runs = PackedSegments([SegmentRun(0, 6, ()), SegmentRun(6, 9, ((0, 4),))])
     embedded: list[Tensor] = []
     model.get_input_embeddings().register_forward_hook(lambda _, args, output: embedded.append(output.requires_grad_()) or output)
@@ -123,7 +113,6 @@ def test_keys_that_a_tree_does_not_show_move_nothing(tiny_layout: SequenceLayout
 @pytest.mark.parametrize("attention", [TREE, "eager"])
 def test_capped_attention_is_that_of_transformers(attention: str) -> None:
     """Gemma 2 caps products and final logits; a call without runs does not pass over the cap either."""
-    from test_modeling import SIZES
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model("gemma2", **SIZES, attn_logit_softcapping=0.5)

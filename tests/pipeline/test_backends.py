@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tract.artifacts.judges import find_judge
+from tract.common.distributed import RankInfo
 from tract.common.errors import ConfigError
-from tract.common.ranks import Ranks
 from tract.config.schema import Config
 from tract.inference.engines.engine import EngineJudge
 from tract.inference.hf.judge import HFJudge
@@ -58,7 +58,7 @@ def test_an_adapter_is_served_or_merged(compose: Any, whole: Any) -> None:
 
 def test_each_engine_takes_gpus_of_its_own(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = validate(compose("generation=vllm", "trainer.devices=4", "generation.vllm.tensor_parallel_size=2", "run.subprocess_stages=true"))
-    monkeypatch.setattr(backends, "here", lambda: Ranks(6, 8, 2))
+    monkeypatch.setattr(backends, "rank_info", lambda: RankInfo(6, 8, 2))
     settings = settings_of("base", cfg)
     assert (settings.devices, settings.shared_cores) == ((2, 3), True)
 

@@ -10,10 +10,7 @@ import pytest
 from tract.pipeline.identity.code_digest import code_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL = [
-    ROOT / "tract" / name
-    for name in ("text/layout.py", "data/tokens.py", "inference/engines/engine.py", "models/modeling.py", "pipeline/stages/fit.py")
-]
+REAL = sorted((ROOT / "tract").rglob("*.py"), key=lambda path: path.stat().st_size)[-5:]  # the longest modules
 
 
 def digest(source: str) -> str:
@@ -28,7 +25,7 @@ MODULE = """
 import logging
 import re
 import warnings
-from tract.common.errors import ConfigError, DataError, Told
+from tract.common.errors import ConfigError, DataError, ReportedExit
 
 log = logging.getLogger(__name__)
 _LOOK = "look at the file"
@@ -89,7 +86,7 @@ def quiet(rows):
         else:
             log.debug("gone")
     if not rows:
-        raise Told(2, "nothing is there")
+        raise ReportedExit(2, "nothing is there")
 """
 
 
@@ -132,7 +129,7 @@ def test_texts_of_messages_do_not_count(old: str, new: str) -> None:
         ("value not in names", "value in names"),
         ("raise ConfigError(message)", "raise DataError(message)"),  # another handler catches it
         ("raise ConfigError(message)", "return message"),
-        ("raise Told(2,", "raise Told(1,"),
+        ("raise ReportedExit(2,", "raise ReportedExit(1,"),
         ('"[a-z]+"', '"[a-z]*"'),  # no message, though a private name of the module
         ('"weight"', '"bias"'),  # logged and used
         ('"old"', '"older"'),  # what is logged was taken with it

@@ -37,7 +37,7 @@ def task_folder(folder: Path, config: DictConfig, **changed: Any) -> Path:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that is run in this process must not tie it to its parent, nor change its logging."""
-    monkeypatch.setattr(tract.pipeline.launching.job, "end_with", lambda parent: None)
+    monkeypatch.setattr(tract.pipeline.launching.job, "die_with_parent", lambda parent: None)
     monkeypatch.setattr(tract.pipeline.launching.job.logging.config, "dictConfig", lambda content: None)
     monkeypatch.setattr(tract.pipeline.launching.job.logging, "captureWarnings", lambda capture: None)
 
@@ -156,8 +156,8 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
 
 _TIED = """
 import os, sys, time
-from tract.common.ranks import end_with
-end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid())
+from tract.common.distributed import die_with_parent
+die_with_parent(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(60)
 """

@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from crash_pipeline import copy_of, environment, predictions, product, start, undisturbed
+from moments import CACHE, PATIENCE_S, Moment, files_in_work, output_of, stage_rank, wait_for_moment
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,36 +28,14 @@ pytestmark = [
 ]
 KILLS = int(os.environ.get("TRACT_KILLS", "50"))
 SEED = int(os.environ.get("TRACT_KILLS_SEED", "0"))
-_POLL_S = 0.001
-_PATIENCE_S = 600.0  # for one start of the command, on a machine with other work too
 _GONE_S = 15.0
-_CACHE = "cache"
-Files = dict[str, tuple[int, int]]  # path below the store, or of the cache -> (bytes, time of the last change in ns)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When to kill.
-
-    Attributes:
-        stage: the stage at work; "" for the start of the process, before any. writes: a pattern; a file of the stage, or of the
-            cache, whose name it fits has just appeared or changed. delay_s: to wait then. isolate: each stage in a process of its own;
-            else as by default, on a CPU all in one.
-        alone: kill only the process that was started; else its whole group.
-    """
-
-    stage: str
-    writes: str
-    delay_s: float
-    isolate: bool = False
-    alone: bool = False
 
 
 # In the order of the pipeline. Names of temporary files are those that are seen only while something is being written.
 PLACES = [
     ("", ""),
-    ("", rf"{_CACHE}/.*examples-.*/rows\.arrow$"),
-    ("", rf"{_CACHE}/.*tokens-.*\.partial/"),
+    ("", rf"{CACHE}/.*examples-.*/rows\.arrow$"),
+    ("", rf"{CACHE}/.*tokens-.*\.partial/"),
     ("stage1", r"csv/"),
     ("stage1", r"seed_metrics\.json"),
     ("stage1", r"last-.*\.ckpt\.tmp$"),
@@ -67,7 +45,7 @@ PLACES = [
     ("stage1", r"manifest\.json\.tmp$"),
     ("generate", r"config\.yaml$"),
     ("generate", r"journal.*\.jsonl$"),
-    ("generate", r"\.cots\.parquet\.partial$"),
+    ("generate", r"cots\.parquet\.tmp$"),
     ("generate", r"/cots\.parquet$"),
     ("generate", r"manifest\.json"),
     ("stage2", r"last-.*\.ckpt\.tmp$"),
@@ -134,12 +112,12 @@ def test_a_kill_inside_a_write(what: str, tmp_path: Path, tmp_path_factory: pyte
     (tmp_path / "sitecustomize.py").write_text(_KILLS_ITSELF)
     paths = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     process = start(place, variables={"PYTHONPATH": paths, "TRACT_TEST_KILL_AT": pattern})
-    assert process.wait(_PATIENCE_S) == -signal.SIGKILL, _output(place)
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL, output_of(place)
     left = [path for path in place.rglob("*") if re.search(pattern, path.as_posix())]
     assert left, "the file was not being written"
     assert not (place / "runs" / "stages" / product(whole, stage).name).exists()
     process = start(place)
-    assert process.wait(_PATIENCE_S) == 0, _output(place)
+    assert process.wait(PATIENCE_S) == 0, output_of(place)
     assert predictions(place) == predictions(whole)
     assert list((place / "runs").rglob("*.tmp")) == []
 
@@ -174,7 +152,7 @@ def _kill_and_finish(place: Path, moments: list[Moment], whole: Path) -> None:
         inside.update(left_over)
         print(f"kill {number + 1}: wanted {moment}, hit {stage}, left {left_over}", flush=True)
     process = start(place)
-    assert process.wait(_PATIENCE_S) == 0, _output(place)
+    assert process.wait(PATIENCE_S) == 0, output_of(place)
     print(f"{hits.total()} kills: {dict(hits)}; left behind half-written: {dict(inside)}")
     assert hits["too late"] <= len(moments) // 10
     # On a busy machine a short stage may be over when the signal arrives; such a kill falls between two stages.
@@ -190,14 +168,14 @@ def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
     for path in (place / "runs" / "stages").glob("evaluate-*"):
         if not path.suffix:  # complete: the last kill came too late to cut it off
             shutil.rmtree(path)
-    if moment.writes.startswith(_CACHE):  # it is written by the first command alone
-        shutil.rmtree(place / _CACHE, ignore_errors=True)
-    before = _files(place)
+    if moment.writes.startswith(CACHE):  # it is written by the first command alone
+        shutil.rmtree(place / CACHE, ignore_errors=True)
+    before = files_in_work(place)
     process = start(place, f"run.subprocess_stages={'true' if moment.isolate else 'auto'}")
     try:
-        stage = _wait_for(moment, before, place, process)
+        stage = wait_for_moment(moment, before, place, process)
         if process.poll() is not None:
-            assert process.returncode == 0, f"the command ended with {process.returncode} before {moment}: {_output(place)}"
+            assert process.returncode == 0, f"the command ended with {process.returncode} before {moment}: {output_of(place)}"
             return "too late", []
         if moment.alone:
             os.kill(process.pid, signal.SIGKILL)
@@ -208,57 +186,14 @@ def _start_and_kill(place: Path, moment: Moment) -> tuple[str, list[str]]:
     finally:
         with contextlib.suppress(ProcessLookupError):  # of a failed test
             os.killpg(process.pid, signal.SIGKILL)
-    after = _files(place)
+    after = files_in_work(place)
     left = after.keys() - before.keys()
     if stage != "start":
-        changed = {name.partition("-")[0] for name, state in after.items() if before.get(name) != state and _CACHE not in name}
-        stage = max(changed, key=_rank, default=f"after {stage}")
+        changed = {name.partition("-")[0] for name, state in after.items() if before.get(name) != state and CACHE not in name}
+        stage = max(changed, key=stage_rank, default=f"after {stage}")
     return stage, sorted(
         re.sub(r"[\d=]+", "N", name.partition("/")[2]) for name in left if re.search(r"\.tmp$|\.partial|/\.examples", name)
     )
-
-
-def _wait_for(moment: Moment, before: Files, place: Path, process: subprocess.Popen[str]) -> str:
-    """Waits until the moment has come, or the command has ended; returns the stage at work."""
-    begun = time.monotonic()
-    while (stage := _due(moment, before, place)) is None and process.poll() is None:
-        assert time.monotonic() - begun < _PATIENCE_S, f"{moment} never came: {_output(place)}"
-        time.sleep(_POLL_S)
-    time.sleep(moment.delay_s)
-    return stage or moment.stage
-
-
-def _due(moment: Moment, before: Files, place: Path) -> str | None:
-    """The stage at work if the moment has come; a stage that is over already gives way to the next one."""
-    if not moment.writes:
-        return "start"
-    after = _files(place)
-    changed = [name for name, state in after.items() if before.get(name) != state]
-    if not moment.stage and any(re.search(moment.writes, name) for name in changed):
-        return "start"
-    for name in changed:
-        if name.startswith(f"{moment.stage}-") and re.search(moment.writes, name):
-            return moment.stage
-    later = [stage for stage in ("stage1", "generate", "stage2", "predict", "evaluate") if _rank(stage) > _rank(moment.stage)]
-    return next((stage for name in changed for stage in later if name.startswith(f"{stage}-")), None)
-
-
-def _rank(stage: str) -> int:
-    return next(number for number, (name, _) in enumerate(PLACES) if name == stage)
-
-
-def _files(place: Path) -> Files:
-    """What the stages in work and the cache hold; files come and go while they are listed."""
-    found: Files = {}
-    store = place / "runs" / "stages"
-    for folder in (*store.glob("*.partial"), place / _CACHE):
-        for path in (Path(root) / name for root, _, names in os.walk(folder) for name in names):
-            try:
-                state = path.stat()
-            except FileNotFoundError:
-                continue
-            found[path.relative_to(place if folder.name == _CACHE else store).as_posix()] = (state.st_size, state.st_mtime_ns)
-    return found
 
 
 def _expect_gone(process: subprocess.Popen[str]) -> None:
@@ -280,7 +215,3 @@ def _session(leader: int) -> list[int]:
         if fields[0] != "Z" and int(fields[3]) == leader:
             found.append(int(status.parent.name))
     return found
-
-
-def _output(place: Path) -> str:
-    return (place / "output.txt").read_text(encoding="utf-8")[-3000:]

@@ -164,7 +164,8 @@ def test_an_edit_while_a_stage_runs_keeps_the_next_one_from_running_half_of_it(c
 def test_a_stages_own_process_looks_for_itself(checkout: Path) -> None:
     """What changed between its start by the pipeline and its imports, here by hashes that are of another code."""
     program = (
-        "from tract.pipeline import pipeline\nfrom tract.pipeline.identity import loaded_code\n"
+        "from tract.pipeline import pipeline\n"
+        "from tract.pipeline.identity import loaded_code\n"
         "import sys\n"
         "hashes = loaded_code.hashes\n"
         "pipeline.hashes = lambda: {**hashes(), 'tract/method/objective.py': 'another'}\n"

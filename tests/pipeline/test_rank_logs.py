@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tract.common.distributed import RankInfo
 from tract.common.errors import DataError
-from tract.common.ranks import Ranks
 from tract.inference.judgement import GIVEN, Judgement
 from tract.pipeline.stages.judgement_log import JudgementLog
 from tract.pipeline.stages.rank_logs import RankLogs
@@ -43,8 +43,8 @@ def test_ranks_share_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shares = []
     for rank in range(3):
         logs = RankLogs(tmp_path / str(rank), 10)
-        monkeypatch.setattr("tract.pipeline.stages.rank_logs.here", lambda rank=rank: Ranks(rank, 3, rank))
-        shares.append(logs.mine(["a", "b", "c", "d", "e"], [50, 40, 30, 20, 10]))
+        monkeypatch.setattr("tract.pipeline.stages.rank_logs.rank_info", lambda rank=rank: RankInfo(rank, 3, rank))
+        shares.append(logs.own_share(["a", "b", "c", "d", "e"], [50, 40, 30, 20, 10]))
         monkeypatch.undo()
     assert sorted(part for share in shares for part in share) == ["a", "b", "c", "d", "e"]
     assert all(share == sorted(share) for share in shares)
@@ -55,8 +55,8 @@ def test_the_first_of_the_ranks_behind_a_judge_gets_its_share(tmp_path: Path, mo
     shares = []
     for rank in range(4):
         logs = RankLogs(tmp_path / str(rank), 10)
-        monkeypatch.setattr("tract.pipeline.stages.rank_logs.here", lambda rank=rank: Ranks(rank, 4, rank))
-        shares.append(logs.mine(["a", "b", "c"], [50, 40, 30], ranks_per_judge=2))
+        monkeypatch.setattr("tract.pipeline.stages.rank_logs.rank_info", lambda rank=rank: RankInfo(rank, 4, rank))
+        shares.append(logs.own_share(["a", "b", "c"], [50, 40, 30], ranks_per_judge=2))
         monkeypatch.undo()
     assert sorted([shares[0], shares[2]]) == [["a"], ["b", "c"]]
     assert shares[1] == shares[3] == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from crash_pipeline import ROOT, environment, predictions, run_here, start, undisturbed
-from test_kills import Moment, _files, _wait_for
+from moments import PATIENCE_S, Moment, files_in_work, wait_for_moment
 
 pytestmark = [
     pytest.mark.kills,
@@ -22,7 +22,6 @@ pytestmark = [
 INT, TERM = signal.SIGINT, signal.SIGTERM
 MARK = "TRACT_TEST_PLACE"  # in the environment of all processes of a command, also those in sessions of their own
 LONGEST_S = 30.0
-_PATIENCE_S = 600.0
 # What the last line says between the signal and the command.
 STEP = r"at optimizer step \d of \d of stage\d, saved"
 STAGE = r"(in|after) [a-z0-9]+.*"
@@ -75,9 +74,9 @@ def test_interrupts_everywhere(tmp_path: Path, tmp_path_factory: pytest.TempPath
 def interrupt_and_finish(place: Path, moments: list[tuple[Moment, int, bool, str]], whole: Path) -> None:
     command = ""
     for moment, number, group, said in moments:
-        before = _files(place)
+        before = files_in_work(place)
         process = start(place, f"run.subprocess_stages={'true' if moment.isolate else 'auto'}")
-        stage = _wait_for(moment, before, place, process)
+        stage = wait_for_moment(moment, before, place, process)
         assert process.poll() is None, f"{moment} came too late: {lines(place)[-5:]}"
         where, command = interrupted(process, number, place, group=group)
         print(f"{moment}: hit {stage}: {where}", flush=True)
@@ -107,7 +106,7 @@ def interrupted(process: subprocess.Popen[str], number: int, place: Path, *, gro
 
 def finish(command: str) -> None:
     """The very command of the last line, through a shell."""
-    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=_PATIENCE_S)
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -137,7 +136,7 @@ def expect_gone(place: Path) -> None:
 
 
 def wait_for(place: Path, process: subprocess.Popen[str], pattern: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not list(place.glob(pattern)):
         assert process.poll() is None, lines(place)[-5:]
         assert time.monotonic() < deadline
@@ -150,12 +149,12 @@ def test_two_ranks_leave_behind_the_same_step(number: int, tmp_path: Path) -> No
     """The signal comes to the command, to its group, or to one rank alone; then all of it is undisturbed's."""
     two = ("run.subprocess_stages=true", "trainer.devices=2", "stages=[stage1]", "train.max_steps=8")
     process = start(tmp_path / "whole", *two)
-    assert process.wait(_PATIENCE_S) == 0
+    assert process.wait(PATIENCE_S) == 0
     place, command = tmp_path / "cut", ""
     for target in ("command", "group", "rank 1"):
-        before = _files(place)
+        before = files_in_work(place)
         process = start(place, *two)
-        _wait_for(Moment("stage1", CHECKPOINT, 0.0), before, place, process)
+        wait_for_moment(Moment("stage1", CHECKPOINT, 0.0), before, place, process)
         assert process.poll() is None, lines(place)[-5:]
         if target == "rank 1":
             (rank,) = of_the_command(tmp_path, b"\0RANK=1\0", b"tract.pipeline.launching.job")
@@ -200,7 +199,7 @@ def test_waiting_for_another_run_ends_and_the_other_goes_on(tmp_path: Path) -> N
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)  # as if it took hours
     second = start(tmp_path, "stages=[stage1]", "run.subprocess_stages=true")
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not [line for line in lines(tmp_path) if "waiting (" in line]:
         assert second.poll() is None, lines(tmp_path)[-5:]
         assert time.monotonic() < deadline
@@ -209,7 +208,7 @@ def test_waiting_for_another_run_ends_and_the_other_goes_on(tmp_path: Path) -> N
     assert second.wait(LONGEST_S) == 130
     assert lines(tmp_path)[-1].startswith("interrupted (SIGINT) in stage1; go on with: ")
     first.send_signal(signal.SIGCONT)
-    assert first.wait(_PATIENCE_S) == 0
+    assert first.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.timeout(900)
@@ -222,7 +221,7 @@ def test_a_stage_that_is_made_anew_is_gone_on_with(tmp_path: Path) -> None:
     assert re.fullmatch(STEP, where), where
     assert "force=[stage1]" not in command
     assert "force=[]" in command
-    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=_PATIENCE_S)
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0
     assert "stage1: resuming from what an earlier try left" in done.stdout
 

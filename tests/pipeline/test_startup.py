@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from loaded_modules import HEAVY, python, status_and_modules
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("train.py", "generate_cot.py", "evaluate.py")
-HEAVY = {
-    "torch", "transformers", "tokenizers", "lightning", "torchmetrics", "peft", "datasets", "pyarrow", "pandas", "numpy", "scipy",
-    "matplotlib", "wandb",
-}  # fmt: skip
 # How often longer than importing Hydra alone the help may take. Measured: 2.4 s for 0.33 s, 7.3 times, of which two thirds are Hydra
 # copying what the plugins for searches and jobs register, for each group that it lists; without them 3.4 times. torch alone adds 6.
 HELP_RATIO = 12
-# Runs a script as Python would, then says what it has loaded.
-_RUN = """
-import json, runpy, sys
-sys.argv = sys.argv[1:]
-status = 0
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as end:
-    status = end.code or 0
-print("\\n" + json.dumps([status, sorted({name.partition(".")[0] for name in sys.modules})]))
-"""
-
-
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
-
-
-def status_and_modules(*command: str) -> tuple[int, set[str]]:
-    """Exit status of a script, and the top-level names of the modules that it has loaded."""
-    status, modules = json.loads(python("-c", _RUN, *command).stdout.splitlines()[-1])
-    return status, set(modules)
 
 
 @pytest.mark.parametrize(

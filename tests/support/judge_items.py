@@ -1,17 +1,21 @@
-"""Tokenised items of generated tasks, and gradients of the tiny model on them: shared by several test files."""
+"""Tokenised items of generated tasks, modules of the tiny model and their gradients on them: shared by several test files."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tract.config.schema import AdapterConfig, ModelConfig
 from tract.data.batches import JudgeBatch, TrainingItem, collate
 from tract.data.sources.rubric_check import RubricCheck
 from tract.data.steps import StepTotals
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
+from tract.models.modeling import load_model
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptPart, PromptText
 from tract.text.schema import JudgeExample
@@ -26,6 +30,30 @@ TRACT = Objective(
     normalize=False,
     score_loss_scaling="step",
 )
+CE_ONLY = dataclasses.replace(TRACT, score_loss_weight=0.0, ce_on_score=True)
+REGRESSION_ONLY = dataclasses.replace(TRACT, ce_weight=0.0, use_cot=False)
+FULL = AdapterConfig(kind="full", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
+LORA = dataclasses.replace(FULL, kind="lora")
+TOLERANCE = 1e-5  # of relative_error
+
+
+def make_module(cfg: ModelConfig, layout: SequenceLayout, objective: Objective = TRACT, adapter: AdapterConfig = FULL) -> TractLitModule:
+    """A module with the weights of seed 3."""
+    return _configured(lambda: load_model(cfg, adapter, seed=3), layout, objective)
+
+
+def module_of(model: Any, layout: SequenceLayout) -> TractLitModule:
+    """A module around a model."""
+    return _configured(lambda: model.train(), layout, TRACT)
+
+
+def _configured(build: Any, layout: SequenceLayout, objective: Objective) -> TractLitModule:
+    module = TractLitModule(
+        build, layout.trie, layout.grid, objective, lambda groups: torch.optim.SGD(groups, lr=0.1),
+        lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer), accumulate=1, total_steps=1,
+    )  # fmt: skip
+    module.configure_model()
+    return module
 
 
 def make_items(layout: SequenceLayout, count: int, annotations: int = 1) -> list[TrainingItem]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import torch
 
-from tract.inference.engines.engine import Ask, Reply
+from tract.inference.engines.engine import Ask, EngineJudge, Reply
+from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling, draw_tokens
+
+GREEDY = Sampling(temperature=0.0, top_p=0.9, repetition_penalty=1.03, max_cot_tokens=60)
 
 
 class PlainEngine:
@@ -150,3 +154,16 @@ def _choice(engine: PlainEngine, asked: dict[str, Any], dialect: str, echoes: bo
         table = engine.logits(list(ids)).log_softmax(-1)
         choice["logprobs"] = {"token_logprobs": [None, *(float(table[k, token]) for k, token in enumerate(ids[1:]))]}
     return choice
+
+
+def judge_all(judge: EngineJudge, prompts: Sequence[Prompt], n_cot: int, *, rows: int = 4, free: bool = True) -> list[Judgement]:
+    """All judgements, ascending by (row, sample)."""
+    parts = [[prompt] for prompt in prompts]
+    found = judge.judge_parts(parts, n_cot, rows=rows, without_cot=True, free=free, progress=lambda _: None)
+    return sorted((j for some in found for j in some), key=lambda j: (j.row, j.sample))
+
+
+def close(found: Judgement, expected: Judgement, atol: float = 1e-5) -> None:
+    """Asserts that two judgements are equal but for the rounding of probabilities."""
+    assert dataclasses.replace(found, probabilities=()) == dataclasses.replace(expected, probabilities=())
+    torch.testing.assert_close(torch.tensor(found.probabilities), torch.tensor(expected.probabilities), rtol=0, atol=atol)

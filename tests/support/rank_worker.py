@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from tract.common.ranks import init_process_group, rank_info
+from tract.common.distributed import init_process_group, rank_info
 from tract.models.sharding import whole_weights
 from tract.pipeline.stages.fit import _trainer, build, silence_library_logs
 from tract.pipeline.stages.prepare import prepare
@@ -54,7 +54,7 @@ def _gradient(p: nn.Parameter) -> torch.Tensor:
 
 def train(folder: Path, trainer_name: str, max_tokens_per_micro_batch: str, adapter: str, more: list[str]) -> dict[str, Any]:
     places = [f"paths.runs={folder}/runs", f"paths.cache={folder}/cache"]
-    devices = [f"trainer={trainer_name}", f"trainer.devices={rank_info().size}", f"adapter={adapter}"]
+    devices = [f"trainer={trainer_name}", f"trainer.devices={rank_info().world_size}", f"adapter={adapter}"]
     offloads = ["optimizer=cpu_adamw"] if trainer_name.endswith("_offload") else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         resolved = compose(
@@ -92,7 +92,7 @@ def main(folder: Path, trainer_name: str, adapters: list[str], given: list[str])
         for adapter, budget in product(adapters, budgets):
             result = train(folder, trainer_name, budget, adapter, more)
             if rank_info().is_first:
-                torch.save(result, folder / f"{trainer_name}-{adapter}-{rank_info().size}-{budget}.pt")
+                torch.save(result, folder / f"{trainer_name}-{adapter}-{rank_info().world_size}-{budget}.pt")
 
 
 if __name__ == "__main__":

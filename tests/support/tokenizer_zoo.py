@@ -13,12 +13,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from composing import composed
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from tract.models.modeling import load_tokenizer
 from tract.pipeline.validation import validate
+from tract.text.layout import SequenceLayout
+from tract.text.prompts import PromptTemplate
+from tract.text.score_grid import ScoreGrid
+
+GRID = ScoreGrid(tuple("12345"))
 
 # Chat templates in our own words; line breaks and the blanks after them are for the reader alone.
 _MISTRAL_STYLE = """
@@ -295,3 +302,41 @@ def small_tokenizer(merges: list[tuple[str, str]] | None = None, template: str |
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos)
     tokenizer.chat_template = template
     return tokenizer
+
+
+@cache
+def template(name: str) -> PromptTemplate:
+    """A prompt of conf/prompt."""
+    cfg = validate(composed(["model=tiny", f"prompt={name}"]))
+    return PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)})
+
+
+def layout_for(found: Member, prompt: str) -> SequenceLayout:
+    """The layout of a tokenizer under a prompt of conf/prompt."""
+    worded = template(prompt)
+    return SequenceLayout.build(found.tokenizer, system=bool(worded.system), cue=worded.cue, grid=GRID, chat_template_kwargs={})
+
+
+# --- vocabularies of real models
+
+
+def llama_vocabulary() -> Path:
+    """Llama 3's, from a package on PyPI."""
+    return package_file("llama_models", "llama3/tokenizer.model")
+
+
+def qwen_vocabulary() -> Path:
+    """Qwen's, from a package on PyPI; Qwen 3 differs in its control tokens alone."""
+    return package_file("dashscope", "resources/qwen.tiktoken")
+
+
+def package_file(package: str, name: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"the package {package} is not installed; run `make setup`")
+    return Path(spec.origin).parent / name
+
+
+def converted(path: Path) -> Tokenizer:
+    """A byte-pair vocabulary with ranks as a fast tokenizer."""
+    return TikTokenConverter(vocab_file=str(path)).converted()

@@ -5,54 +5,46 @@ For every tokenizer and chat template of the zoo, every prompt of conf/prompt, a
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 
 import pytest
 from composing import CONF, composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from injection_payloads import KINDS, LONG, PAYLOADS, SURROGATES
-from tokenizer_zoo import NAMES, Member, as_llama, as_qwen, member
-from tokenizers import Tokenizer
+from tokenizer_zoo import (
+    GRID,
+    NAMES,
+    as_llama,
+    as_qwen,
+    converted,
+    layout_for,
+    llama_vocabulary,
+    member,
+    qwen_vocabulary,
+    template,
+)
 from tracked_files import tracked
-from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from tract.common.errors import ConfigError
 from tract.data.readers import fields
 from tract.models.modeling import load_tokenizer
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
-from tract.text.prompts import PromptTemplate
 from tract.text.schema import Annotation, JudgeExample, Rubric
-from tract.text.score_grid import ScoreGrid
 
-GRID = ScoreGrid(tuple("12345"))
 FIELDS = ("instruction", "response", "reference_answer", "criteria", "description", "cot")
 TEMPLATES = ("rubric", "short", "finished")
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 @cache
-def template(name: str) -> PromptTemplate:
-    """A prompt of conf/prompt."""
-    cfg = validate(composed(["model=tiny", f"prompt={name}"]))
-    return PromptTemplate(**{**vars(cfg.prompt), "blocks": tuple(cfg.prompt.blocks)})
-
-
-@cache
 def layout_of(name: str, prompt: str) -> SequenceLayout:
     """The layout of a tokenizer of the zoo under a prompt."""
     return layout_for(member(name), prompt)
-
-
-def layout_for(found: Member, prompt: str) -> SequenceLayout:
-    worded = template(prompt)
-    return SequenceLayout.build(found.tokenizer, system=bool(worded.system), cue=worded.cue, grid=GRID, chat_template_kwargs={})
 
 
 def example(text: str, where: Iterable[str] = FIELDS) -> JudgeExample:
@@ -209,28 +201,6 @@ def test_no_text_at_all_does(name: str, text: str, prompt: str, field: str | Non
 
 
 # --- vocabularies of real models
-
-
-def llama_vocabulary() -> Path:
-    """Llama 3's, from a package on PyPI."""
-    return package_file("llama_models", "llama3/tokenizer.model")
-
-
-def qwen_vocabulary() -> Path:
-    """Qwen's, from a package on PyPI; Qwen 3 differs in its control tokens alone."""
-    return package_file("dashscope", "resources/qwen.tiktoken")
-
-
-def package_file(package: str, name: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"the package {package} is not installed; run `make setup`")
-    return Path(spec.origin).parent / name
-
-
-def converted(path: Path) -> Tokenizer:
-    """A byte-pair vocabulary with ranks as a fast tokenizer."""
-    return TikTokenConverter(vocab_file=str(path)).converted()
 
 
 @pytest.mark.slow

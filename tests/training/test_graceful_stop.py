@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.signals import Interrupted
 from tract.config.schema import Config
 from tract.method.lit_module import TractLitModule
@@ -28,7 +28,7 @@ TRAINING = (
 
 @pytest.fixture(autouse=True)
 def _own_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "_state", interruption._State())
+    monkeypatch.setattr(signals, "_state", signals._State())
 
 
 def run(tiny_config: TinyConfig, place: Path) -> Path:
@@ -50,8 +50,8 @@ def interrupt(patch: pytest.MonkeyPatch, hook: str, call: int) -> None:
         nonlocal calls
         calls += 1
         if calls == call:
-            assert interruption._state.postponed, "a signal would end the training here"
-            interruption.adopt(signal.SIGTERM)
+            assert signals._state.postponed, "a signal would end the training here"
+            signals.adopt(signal.SIGTERM)
         return original(module, *arguments)
 
     patch.setattr(TractLitModule, hook, told)
@@ -74,11 +74,11 @@ def test_each_time_the_step_at_hand_is_saved_and_gone_on_from(
             with pytest.raises(Interrupted) as ended:
                 run(tiny_config, cut)
         assert ended.value.code == 143
-        assert interruption.where() == line
-        assert not interruption._state.postponed
+        assert signals.status() == line
+        assert not signals._state.postponed
         saved = sorted(int(path.stem.partition("=")[2]) for path in cut.glob("stages/stage1-*.partial/checkpoints/last-*.ckpt"))
         assert saved == steps
-        interruption._state.number = 0
+        signals._state.number = 0
     (weights, facts), (expected, expected_facts) = (result(run(tiny_config, place)) for place in (cut, tmp_path / "whole"))
     assert facts == expected_facts
     assert weights.keys() == expected.keys()

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import gemma_with_vision, overrides_of
-from test_strategies import TORCHRUN, WORKER, environment, relative
+from torchrun import TORCHRUN, WORKER, environment, relative
 
 from tract.config.schema import ModelConfig
 

@@ -16,31 +16,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchrun import TORCHRUN, WORKER, environment, relative
 from transformers import AutoModelForCausalLM
 
 from tract.config.vocabulary import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKER = ROOT / "tests" / "support" / "rank_worker.py"
 # Each is started on two processes, a minute or more each: these by `.ci/run`, all by `make test-kills`.
 IN_CI = ("ddp", "deepspeed_zero3")
 OFFLOAD = "deepspeed_zero3_offload"  # its optimizer is C++, which is compiled at the first use on a machine: two minutes
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 TOLERANCE = 1e-5
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # DeepSpeed compiles with ninja
-    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'stages'}", "PATH": programs}
-    return {**kept, **paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
-
-
-def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    assert found.keys() == expected.keys()
-    difference = sum(float((found[name] - value).norm()) ** 2 for name, value in expected.items())
-    return float((difference / sum(float(value.norm()) ** 2 for value in expected.values())) ** 0.5)
 
 
 @pytest.fixture(scope="module")

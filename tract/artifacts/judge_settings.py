@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tract.common.containers import not_finite_in
+from tract.common.durable import write_atomically
 from tract.common.errors import ConfigError, DataError
 from tract.common.model_name import model_name
 from tract.evaluation.calibration import Calibration
@@ -170,9 +171,8 @@ class JudgeSettings:
         for key, number in not_finite_in(content):
             raise DataError(f"{folder / SETTINGS_FILE}: {key} is {number}, which is no number; nothing was written")
         path = folder / SETTINGS_FILE
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with write_atomically(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tract.common.durable import write_atomically
 from tract.common.errors import DataError
 from tract.common.masking import masked
 
@@ -60,12 +61,8 @@ class RunRecord:
         """Writes the record below the folder, whole or not at all; returns its path."""
         path = folder / FOLDER / f"{self.key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with write_atomically(path, concurrent=True) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
 

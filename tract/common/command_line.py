@@ -34,7 +34,7 @@ def script_words(script: str) -> list[str]:
 
 def tract_command(*arguments: str) -> str:
     """A command line of ``tract``, also where that is not on the path."""
-    return shlex.join([*(given_program() or _found_program()), *arguments])
+    return shlex.join([*(given_program() or _installed_program()), *arguments])
 
 
 def install_command(extra: str = "", *packages: str) -> str:
@@ -47,36 +47,36 @@ def install_command(extra: str = "", *packages: str) -> str:
 def given_command() -> list[str]:
     """The command that started this process, as it can be given again."""
     program, arguments = given_program(), list(sys.orig_argv)
-    return [*program, *arguments[1 + _place(arguments) :]] if program is not None else arguments
+    return [*program, *arguments[1 + _program_index(arguments) :]] if program is not None else arguments
 
 
 def given_program() -> list[str] | None:
     """How ``tract`` was typed if this process was started so; None if it was not."""
     arguments = list(sys.orig_argv)
-    place = _place(arguments)
+    place = _program_index(arguments)
     if place < 1 or place + 1 >= len(arguments):
         return None
     if arguments[place - 1] == "-m":
         return [interpreter(), *arguments[1 : place + 1]]
-    return [_typed(arguments[place])]
+    return [_as_typed(arguments[place])]
 
 
-def _place(arguments: Sequence[str]) -> int:
-    """Where the name of the program stands, behind the interpreter's own options; 0 if nowhere."""
+def _program_index(arguments: Sequence[str]) -> int:
+    """The index of the program's name, after the interpreter's own options; 0 if it is absent."""
     place = 1
     while place < len(arguments) and arguments[place].startswith("-") and arguments[place] != "-m":
-        place += 2 if arguments[place] in ("-X", "-W") else 1  # the two whose value may be a word of its own
+        place += 2 if arguments[place] in ("-X", "-W") else 1  # the two whose value may be a separate word
     if place < len(arguments) - 1 and arguments[place] == "-m":
         return place + 1 if arguments[place + 1] == _PROGRAM else 0
     return place if place < len(arguments) and os.path.basename(arguments[place]) == _PROGRAM else 0
 
 
-def _found_program() -> list[str]:
+def _installed_program() -> list[str]:
     beside = os.path.join(os.path.dirname(sys.executable), _PROGRAM)
-    return [_typed(beside)] if os.access(beside, os.X_OK) else [interpreter(), "-m", _PROGRAM]
+    return [_as_typed(beside)] if os.access(beside, os.X_OK) else [interpreter(), "-m", _PROGRAM]
 
 
-def _typed(program: str) -> str:
+def _as_typed(program: str) -> str:
     """The name of a program where the shell finds the very one by it, else its path."""
     found = shutil.which(_PROGRAM)
     return _PROGRAM if found is not None and os.path.realpath(found) == os.path.realpath(program) else os.path.abspath(program)

@@ -48,7 +48,7 @@ def several(count: int, one: str, many: str = "") -> str:
 
 
 def listed(counts: Mapping[str, int], words: Mapping[str, str], unit: str = "") -> str:
-    """The text "6 usable, 2 left out, ...", those that are 0 left out; a name without words stands as it is. The first has the unit."""
+    """The text "6 usable, 2 left out, ...", without those that are 0; a name without words is shown as it is. The first has the unit."""
     ordered = [*(name for name in words if name in counts), *sorted(name for name in counts if name not in words)]
     found = [(counts[name], words.get(name, name)) for name in ordered if counts[name]]
     return ", ".join(f"{several(count, unit) if unit and not place else f'{count:,}'} {what}" for place, (count, what) in enumerate(found))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tract.common.containers import not_finite_in
 from tract.common.errors import DataError
+
+TEMPORARY = ".tmp"  # added to the name of a file that is being written
 
 
 def sync_file(path: Path) -> None:
@@ -36,6 +40,59 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Adds a path to errors of the system that name no file, as those of writes do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def write_atomically(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``path``, for the block to write a file to; at its end the file is on the disk and gets its name.
+
+    The name is on the disk after ``sync_folder``. After an error, ``path`` is as it was and the temporary file is removed.
+
+    Args:
+        path: the file. concurrent: several processes may write it at a time, so that each needs a temporary name of its own; else a
+            file that a killed process left is written over.
+
+    Raises:
+        OSError: if it cannot be written; the error names a file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}" if concurrent else f"{path.name}{TEMPORARY}")
+    try:
+        with named_errors(path):
+            yield temporary
+            sync_file(temporary)
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def write_folder_atomically(folder: Path) -> Iterator[Path]:
+    """The name of an absent folder beside ``folder``, for the block to make; at its end all of it is on the disk and gets its name.
+
+    One process at a time may write a folder. What a killed process left is removed before.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        sync_tree(partial)
+        os.replace(partial, folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # of a failed try
 
 
 def json_line(record: Mapping[str, Any], where: object) -> str:
@@ -64,13 +121,6 @@ def write_json(path: Path, content: Any) -> None:
         DataError: if a number is NaN or infinite; nothing is written then.
     """
     _refuse_not_finite(content, path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # of a failed try
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
     sync_folder(path.parent)

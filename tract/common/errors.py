@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class TractError(Exception):
-    """Base of every error that a user can mend; the message is one line that says how."""
+    """Base of every error that a user can correct; the message is one line that says how."""
 
 
 class ConfigError(TractError, ValueError):
@@ -16,18 +16,18 @@ class DataError(TractError, ValueError):
 
 
 class TrainingError(TractError, RuntimeError):
-    """Training cannot go on, for example because the loss is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 class GenerationError(TractError, RuntimeError):
-    """A judge cannot go on, for example because its logits are not finite."""
+    """A judge cannot continue, for example because its logits are not finite."""
 
 
 class ReportedExit(SystemExit):
-    """The end of a process by an error that it has told already, with its exit status.
+    """The end of a process by an error that was reported already, with its exit status.
 
     Attributes:
-        message: what was told, one line.
+        message: what was reported, one line.
     """
 
     def __init__(self, code: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Which file an import finds: no file of the user's working directory stands in for a module of Python or of a library.
+"""Which file an import finds: no file of the user's working directory replaces a module of Python or of a library.
 
 ``python train.py`` puts the folder of the script first on ``sys.path``, and ``python -m`` the working directory: a ``queue.py`` or
 ``datasets/`` of the user's there would be imported, and run, in place of Python's or the library's. Entry points move that folder to

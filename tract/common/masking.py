@@ -1,6 +1,6 @@
 """Secrets as "***": what leaves the process (files, loggers, the log) is masked, what runs keeps the values.
 
-A secret is what stands under a name that says so, what looks like a key that some service gives out, and the value of an environment
+A secret is the value of a name that says so, what looks like a key that some service gives out, and the value of an environment
 variable whose name says so.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 
 MASK = "***"
 
-# Words of a name that say it by themselves, wherever they stand.
+# Words of a name that say it alone, at any place.
 _WORDS = frozenset(
     ("password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "authorization", "apikey", "accesskey",
      "privatekey", "secretkey", "authtoken", "accesstoken", "bearer", "cookie", "cookies")
 )  # fmt: skip
-# Words that make a secret of "key" behind them; "key" alone is the name of many harmless things.
+# Words that make a secret of "key" after them; "key" alone is the name of many harmless things.
 _KEYS = frozenset(
     ("api", "access", "private", "secret", "auth", "account", "encryption", "signing", "service", "license", "ssh", "wandb", "openai",
      "anthropic", "hf", "aws", "azure", "kaggle", "openrouter", "gemini")
@@ -66,7 +66,7 @@ _PARAMETER = re.compile(r"(?<=[?&;])([A-Za-z0-9_.-]+)=([^&#\s'\"<>]+)")
 _SETTING = re.compile(r"""([A-Za-z_][A-Za-z0-9_.@/-]*)(=|["']\s*:\s*)("[^"]*"|'[^']*'|\$\{[^{}]*\}|[^\s,;&}\])'"]+)""")
 # What only names a variable or another key; a default in it would be a value.
 _NAMED_ELSEWHERE = re.compile(r"\$\{[^{},]*\}")
-# Shorter values of variables stand in other texts by chance.
+# Shorter values of variables occur in other texts by chance.
 _SHORTEST = 8
 
 
@@ -94,7 +94,7 @@ def masked(value: Any, environment: Mapping[str, str] | None = None) -> Any:
     Args:
         value: mappings, lists, tuples and scalars. environment: None for the process's own.
     """
-    known = _values(os.environ if environment is None else environment)
+    known = _secret_values(os.environ if environment is None else environment)
     return _masked(value, known, "")
 
 
@@ -104,21 +104,21 @@ def masked_text(text: str, environment: Mapping[str, str] | None = None) -> str:
     Args:
         environment: None for the process's own.
     """
-    return _masked_text(text, _values(os.environ if environment is None else environment))
+    return _masked_text(text, _secret_values(os.environ if environment is None else environment))
 
 
 def secret_keys(value: Any, environment: Mapping[str, str] | None = None) -> list[str]:
     """The dotted keys of a plain container whose values ``masked`` changes."""
-    return list(_different(value, masked(value, environment), ""))
+    return list(_changed_keys(value, masked(value, environment), ""))
 
 
-def _different(value: Any, shown: Any, key: str) -> Iterator[str]:
+def _changed_keys(value: Any, shown: Any, key: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _different(inner, shown[name], f"{key}.{name}" if key else str(name))
+            yield from _changed_keys(inner, shown[name], f"{key}.{name}" if key else str(name))
     elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value):
-            yield from _different(inner, shown[number], f"{key}[{number}]")
+            yield from _changed_keys(inner, shown[number], f"{key}[{number}]")
     elif value != shown:
         yield key
 
@@ -131,7 +131,7 @@ class MaskedFormatter(logging.Formatter):
         return masked_text(super().format(record))
 
 
-def _values(environment: Mapping[str, str]) -> tuple[str, ...]:
+def _secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Secret values of variables, the longest first, since one may be part of another."""
     found = {value for name, value in environment.items() if names_secret(name) and len(value) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))

@@ -24,7 +24,7 @@ def near_names(name: str, accepted: Collection[str], most: int = _MOST) -> list[
 
 
 def did_you_mean(name: str, accepted: Collection[str]) -> str:
-    """The text " (did you mean X or Y?)" to put behind what was found, or "" where nothing accepted is near."""
+    """The text " (did you mean X or Y?)" to append to what was found, or "" where nothing accepted is near."""
     near = near_names(name, accepted)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 

@@ -1,16 +1,14 @@
-"""What SIGTERM and Ctrl-C do: the process ends at once, or where its work can be left, and says how to go on. Standard library alone.
+"""What SIGTERM and Ctrl-C do: the process ends at once, or where its work can be left, and says how to continue. Standard library alone.
 
-Only the process that a user started says so, and ends at once when it is told a second time. A stage's own process
-(``tract.pipeline.launching.job``) leaves a note of what it saved, and does not mind how often it is told: a terminal,
-a batch system and the pipeline may all do it.
+Only the process that a user started prints that line, and ends at once at a second signal. A stage's own process leaves a note of what
+it saved (``tract.pipeline.launching.interrupt_note``), and takes any number of signals for one: a terminal, a batch system and the
+pipeline may all send it one. A server (``notified``) finishes what it has begun instead.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import select
 import shlex
 import signal
 import socket
@@ -20,15 +18,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# The longest that work goes on after a signal; batch systems kill half a minute after it.
+# The longest that work continues after a signal; batch systems kill half a minute after it.
 PATIENCE_S = 20.0
-_FOR_THE_NOTE_S = 5.0  # that is waited longer for another process, which has the patience above
-_TWICE_S = 1.0  # what comes again within this time is one signal on two ways, e.g. by torchrun and by the batch system
-_NOTE = "interrupted.json"
+_NOTE_PATIENCE_S = 5.0  # beyond that, for a child process that has the same patience and leaves a note then
+_REPEAT_S = 1.0  # signals within this time are one, sent on two ways, e.g. by torchrun and by the batch system
+_AT_ONCE = "told twice, ended at once"
 
 
 class Interrupted(SystemExit):
@@ -48,20 +45,21 @@ class _State:
     """Of this process.
 
     Attributes:
-        number: of the signal that asks for its end; 0 if none does.
-        postponed: whether the work ends by itself where it can be left. where: what is said of it.
-        watched: whether the time runs already.
-        process: who does the work and is told, if it is another process. bell: wakes the watch.
-        forced: stages that are to be made anew. renewed: those of them whose old product is gone, so that what there is is new.
+        number: of the signal that requests its end; 0 if none does.
+        postponed: whether a signal is only noted, since the work ends by itself where it can be left.
+        status: what is at work and what of it is saved.
+        watched: whether the time until the forced end is running.
+        child: the process that does the work, if it is another one; signals are passed on to it. bell: wakes the watch thread.
+        forced: stages that are to be rebuilt. rebuilt: those of them whose old product is gone, so that what there is is new.
         launched: whether a launcher started several of this process.
-        last_words: says that it ends, given the signal and why its work was not waited for, once.
+        interrupt_message: says once that the process ends, given the signal and why its work was not waited for.
     """
 
     number: int = 0
     postponed: bool = False
-    where: str | Callable[[], str] = ""
+    status: str | Callable[[], str] = ""
     watched: bool = False
-    process: subprocess.Popen[bytes] | None = None
+    child: subprocess.Popen[bytes] | None = None
     bell: socket.socket | None = None
     forced: Sequence[str] = ()
     rebuilt: set[str] = field(default_factory=set)
@@ -74,7 +72,7 @@ _speaking = threading.Lock()
 
 
 def requested() -> int:
-    """The signal that asks this process to end; 0 if none does."""
+    """The signal that requests the end of this process; 0 if none does."""
     return _state.number
 
 
@@ -87,7 +85,7 @@ def adopt(number: int) -> None:
 
 
 def check() -> None:
-    """Ends the process if a signal has asked for it.
+    """Ends the process if a signal has requested it.
 
     Raises:
         Interrupted: if so.
@@ -96,9 +94,36 @@ def check() -> None:
         raise Interrupted(_state.number)
 
 
-def at(where: str | Callable[[], str]) -> None:
-    """Tells what is at work and what of it is saved, or who knows, for the last line: "in evaluate", "after stage1, which is complete"."""
-    _state.where = where
+def set_status(status: str | Callable[[], str]) -> None:
+    """Sets what is at work and what of it is saved, or who knows, for the last line: "in evaluate", "after stage1, which is complete"."""
+    _state.status = status
+
+
+def status() -> str:
+    """What ``set_status`` was given, by now."""
+    return _state.status if isinstance(_state.status, str) else _state.status()
+
+
+def set_forced(stages: Sequence[str]) -> None:
+    """Sets which stages are to be rebuilt."""
+    _state.forced = stages
+
+
+def add_rebuilt(stage: str) -> None:
+    """Adds a stage whose old product is gone, so that what there is of it is to be continued."""
+    _state.rebuilt.add(stage)
+
+
+def rebuilt() -> set[str]:
+    """The stages that ``add_rebuilt`` was given."""
+    return set(_state.rebuilt)
+
+
+def set_launched(*, first: bool) -> None:
+    """Says that a launcher started several of this process; only the first one prints the last line."""
+    _state.launched = True
+    if not first:
+        _state.interrupt_message = None
 
 
 def postpone(*, wanted: bool) -> None:
@@ -108,7 +133,7 @@ def postpone(*, wanted: bool) -> None:
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """A signal ends the process behind this block."""
+    """A signal ends the process after this block."""
     before, _state.postponed = _state.postponed, True
     try:
         yield
@@ -119,12 +144,12 @@ def postponed() -> Iterator[None]:
 
 
 @contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that works for this one: it is told of signals and leaves its work itself; to be used inside ``postponed``."""
+def child_process(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that works for this one: it gets its signals and leaves its work itself; to be used inside ``postponed``."""
     check()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the process lets them in when it knows what to do
     try:
-        process = _state.process = subprocess.Popen(command, env=environment)
+        process = _state.child = subprocess.Popen(command, env=environment)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
@@ -134,19 +159,19 @@ def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
         process.wait()
         raise
     finally:
-        _state.process = None
+        _state.child = None
 
 
 @contextmanager
 def handled(interrupt_message: Callable[[int, str], None], *, once: bool) -> Iterator[None]:
-    """Lets SIGTERM and Ctrl-C end the process by ``Interrupted``, with last words, soon after ``PATIENCE_S`` at the latest.
+    """Lets SIGTERM and Ctrl-C end the process by ``Interrupted``, soon after ``PATIENCE_S`` at the latest.
 
     Args:
-        last_words: say that the process ends, given the signal and why its work was not waited for, or "".
+        interrupt_message: says that the process ends, given the signal and why its work was not waited for, or "".
         once: a second signal ends the process at once.
 
     Raises:
-        Interrupted: after the last words. An error while the process was ending is one of its ending.
+        Interrupted: after the message. An error while the process was ending is one of its ending.
     """
     global _state
     if threading.current_thread() is not threading.main_thread():
@@ -158,33 +183,66 @@ def handled(interrupt_message: Callable[[int, str], None], *, once: bool) -> Ite
     _state = own
     threading.Thread(target=_watch, args=(own, ear, once), daemon=True).start()
     # What a signal writes is read at once, even while the main thread is inside a library, where no handler can run.
-    wakeup = signal.set_wakeup_fd(own.bell.fileno(), warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_leave_to_parent)
-    # A process in the background of a script is told by the shell to ignore Ctrl-C.
-    handlers = {number: signal.signal(number, _on_signal) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    restore = _install(_on_signal, own.bell.fileno())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield
     except BaseException:
         if not own.number:
             raise
-        _say(own, own.number, "")
+        _print_message(own, own.number, "")
         raise Interrupted(own.number) from None
     finally:
         if not own.number:  # else the process is ending, and watched until it has
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(wakeup)
+            restore()
             own.bell.close()
             _state = outer
 
 
+@contextmanager
+def notified(callback: Callable[[], object]) -> Iterator[None]:
+    """Calls ``callback`` on SIGTERM or Ctrl-C, in place of the handlers of before; a second signal ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = 0.0
+
+    def on_signal(number: int, frame: Any) -> None:
+        nonlocal first
+        if not first:
+            first = time.monotonic()
+            callback()
+        elif time.monotonic() - first > _REPEAT_S:
+            os.write(2, f"{_AT_ONCE}\n".encode())
+            os._exit(128 + number)
+
+    restore = _install(on_signal, -1)  # the watch thread of ``handled`` would count the seconds until this process is to be gone
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _install(handler: Callable[[int, Any], None], wakeup_fd: int) -> Callable[[], None]:
+    """Sets the handler and who is woken by signals; returns what sets both as they were before."""
+    wakeup = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    # The shell lets a process in the background of a script ignore Ctrl-C.
+    before = {number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+
+    def restore() -> None:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+        signal.set_wakeup_fd(wakeup)
+
+    return restore
+
+
 def _on_signal(number: int, frame: Any) -> None:
     if _state.number:
-        return  # the watch sees to it
+        return  # the watch thread sees to it
     _state.number = number
-    if _state.process is not None:
-        _state.process.send_signal(number)
+    if _state.child is not None:
+        _state.child.send_signal(number)
     if not _state.postponed:
         raise Interrupted(number)
 
@@ -199,118 +257,71 @@ def _leave_to_parent() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def _watch(state: _State, ear: socket.socket, once: bool) -> None:
-    """Ends the process when it was told twice, or does not end in time."""
+    """Ends the process at a second signal, or when it does not end in time."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # only in the main thread do they break off what waits
-    number, first, deadline = 0, 0.0, float("inf")
-    while True:
-        left = None if not number else max(deadline - time.monotonic(), 0.0)
-        ready, _, _ = select.select([ear], [], [], left)
+    number, first = 0, 0.0
+    while received := ear.recv(1):
         now = time.monotonic()
-        if not ready:
-            _leave(state, number, f"what was at work did not end within {PATIENCE_S:g} s")
-        told = ear.recv(1)
-        if not told:
-            return
-        if told[0] not in SIGNALS:
+        if received[0] not in SIGNALS:
             continue
-        if not number:
-            number, first, state.watched = told[0], now, True
-            deadline = now + PATIENCE_S + (_FOR_THE_NOTE_S if state.process is not None else 0)
-        elif once and now - first > _TWICE_S:
-            _leave(state, number, "told twice, ended at once")
+        if not state.watched:
+            number, first, state.watched = received[0], now, True
+            reason = f"what was at work did not end within {PATIENCE_S:g} s"
+            end = threading.Timer(PATIENCE_S + (_NOTE_PATIENCE_S if state.child is not None else 0), _exit_now, (state, number, reason))
+            end.daemon = True
+            end.start()
+        elif once and now - first > _REPEAT_S:
+            _exit_now(state, number, _AT_ONCE)
 
 
-def _leave(state: _State, number: int, reason: str) -> None:
+def _exit_now(state: _State, number: int, reason: str) -> None:
     try:
-        _say(state, number, reason)
-        if state.process is not None:
-            state.process.kill()
+        _print_message(state, number, reason)
+        if state.child is not None:
+            state.child.kill()
     finally:
         os._exit(128 + number)
 
 
-def _say(state: _State, number: int, reason: str) -> None:
-    """The last words, once."""
+def _print_message(state: _State, number: int, reason: str) -> None:
+    """The message of the process's end, once."""
     if state.interrupt_message is not None and _speaking.acquire(blocking=False):
         with suppress(OSError):  # a full disk, a terminal that was closed
             state.interrupt_message(number, reason)
 
 
-def where() -> str:
-    """What was told to be at work."""
-    return _state.where if isinstance(_state.where, str) else _state.where()
-
-
-def leave_note(folder: Path, number: int, reason: str) -> None:
-    """Last words of a process that works for another one."""
-    content = {"number": number, "where": _told(reason), "renewed": sorted(_state.rebuilt)}
-    temporary = folder / f"{_NOTE}.tmp"
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, folder / _NOTE)
-
-
-def take_note(folder: Path) -> bool:
-    """Reads what a process left that worked for this one; whether it did."""
-    try:
-        note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    _state.where = note["where"]
-    _state.rebuilt |= set(note["renewed"])
-    adopt(note["number"])
-    return True
-
-
-def discard_note(folder: Path) -> None:
-    """Takes away what a process left that did not end for a signal of the user's."""
-    (folder / _NOTE).unlink(missing_ok=True)
-
-
-def is_status_of_one(status: int) -> bool:
+def is_interrupt_status(exit_status: int) -> bool:
     """Whether a process ended with the status of ``Interrupted``."""
-    return status - 128 in SIGNALS
+    return exit_status - 128 in SIGNALS
 
 
-def _told(reason: str) -> str:
-    return f"{where()} ({reason})" if reason else where()
+def status_with(reason: str) -> str:
+    """What ``status`` says, and why the work was not waited for, or ""."""
+    return f"{status()} ({reason})" if reason else status()
 
 
-def last_line(number: int, reason: str, arguments: Sequence[str]) -> str:
+def interrupt_line(number: int, reason: str, arguments: Sequence[str]) -> str:
     """Which signal came, what was saved, and the command to continue.
 
     Args:
         number: of the signal. reason: why the work was not waited for, or "". arguments: the command that the user gave.
     """
-    told = f" {_told(reason)}".rstrip()
-    command = "the same command" if _state.launched else shlex.join(to_continue(arguments, _state.forced, _state.rebuilt))
-    return f"interrupted ({signal.Signals(number).name}){told}; go on with: {command}"
+    saved = f" {status_with(reason)}".rstrip()
+    command = "the same command" if _state.launched else shlex.join(resume_command(arguments, _state.forced, _state.rebuilt))
+    return f"interrupted ({signal.Signals(number).name}){saved}; go on with: {command}"
 
 
-def to_continue(arguments: Sequence[str], forced: Iterable[str], rebuilt: Iterable[str]) -> list[str]:
-    """The command that goes on with what this one has begun: what was begun anew is not to be begun anew once more.
+def resume_command(arguments: Sequence[str], forced: Iterable[str], rebuilt: Iterable[str]) -> list[str]:
+    """The command that continues what this one has begun: a stage whose rebuilding has begun is not forced a second time.
 
     Args:
-        arguments: the command. forced: stages that it makes anew. renewed: those of them whose old product is gone already.
+        arguments: the command. forced: stages that it rebuilds. rebuilt: those of them whose old product is gone already.
     """
     left = [name for name in forced if name not in set(rebuilt)]
     if left == list(forced):
         return list(arguments)
     return [*(argument for argument in arguments if not re.match(r"\+*force=", argument)), f"force=[{','.join(left)}]"]
-
-
-def force(stages: Sequence[str]) -> None:
-    """Tells which stages are to be made anew."""
-    _state.forced = stages
-
-
-def rebuilt(stage: str) -> None:
-    """Tells that the old product of a stage is gone, so that what there is of it is to be gone on with."""
-    _state.rebuilt.add(stage)
-
-
-def launched(*, first: bool) -> None:
-    """Tells that a launcher started several of this process; only the first one says the last line."""
-    _state.launched = True
-    if not first:
-        _state.interrupt_message = None

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tract.common.distributed import all_gather_object, rank_info
 from tract.common.errors import TrainingError
 from tract.common.finite import largest, listed, not_finite
-from tract.common.ranks import all_gather_object, rank_info
 from tract.data.batches import JudgeBatch
 from tract.method.objective import Objective, ObjectiveParts, loss_shares, objective_parts, score_loss_of
 from tract.method.predictors import score_pairs
@@ -361,10 +361,12 @@ class TractLitModule(L.LightningModule):
             raise TrainingError(f"checkpoint: lacks {len(missing)} trained weights, e.g. {min(missing)}; it belongs to another run")
         self.validated_at, self.validation_metrics = checkpoint["validation"]["at"], dict(checkpoint["validation"]["metrics"])
         states, ranks = checkpoint["random_states"], rank_info()
-        if len(states) == ranks.size:
+        if len(states) == ranks.world_size:
             self._random_state = states[ranks.rank]
         else:
-            log.info("resuming a run of %d processes with %d: dropout draws other random numbers from here on", len(states), ranks.size)
+            log.info(
+                "resuming a run of %d processes with %d: dropout draws other random numbers from here on", len(states), ranks.world_size
+            )
         _recount(checkpoint.get("loops", {}), checkpoint["micro_batches_per_step"], self.accumulate)
 
     def on_train_start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tract.common.ranks import all_gather_object
+from tract.common.distributed import all_gather_object
 from tract.data.batches import JudgeBatch
 from tract.method.metrics import judge_metrics
 from tract.method.objective import ObjectiveParts

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from tract.common.durable import write_folder_atomically
 from tract.config.schema import ModelConfig
 from tract.models.modeling import (
     Checkpoint,
@@ -81,11 +80,9 @@ def _written(cfg: ModelConfig, adapter: Path | None, seed: int, prefix: Path) ->
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
             log.info("model: writing whole weights into %s, once", folder)
             whole: Any = load_judge(replace(cfg, dtype="float32"), adapter, four_bit=False, seed=seed)
-            save_here(whole, partial)
-            load_tokenizer(cfg).save_pretrained(partial)
-            os.replace(partial, folder)
+            with write_folder_atomically(folder) as partial:
+                save_here(whole, partial)
+                load_tokenizer(cfg).save_pretrained(partial)
     return folder

@@ -7,9 +7,7 @@ import importlib.util
 import inspect
 import json
 import logging
-import os
 import re
-import shutil
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -32,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
-from tract.common.durable import sync_folder, sync_tree
+from tract.common.durable import write_atomically, write_folder_atomically
 from tract.common.errors import ConfigError
 from tract.common.finite import listed, not_finite
 from tract.common.masking import masked
@@ -218,20 +216,12 @@ def unpacked(cfg: ModelConfig, source: Checkpoint) -> Checkpoint:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
             log.info("model: unpacking %s into %s, once", source.gguf_file, folder)
-            try:
-                with from_source("model.name_or_path", source), _quiet_transformers():
-                    kwargs = {**source.kwargs, "trust_remote_code": False}  # without it a folder's own code would be asked about
-                    AutoTokenizer.from_pretrained(source.location, **kwargs).save_pretrained(partial)
-                    kwargs |= _dequantized(source) | {"dtype": torch.float32}
-                    save_here(AutoModelForCausalLM.from_pretrained(source.location, **kwargs), partial)
-                sync_tree(partial)
-                os.replace(partial, folder)
-                sync_folder(folder.parent)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)  # of a failed try
+            with write_folder_atomically(folder) as partial, from_source("model.name_or_path", source), _quiet_transformers():
+                kwargs = {**source.kwargs, "trust_remote_code": False}  # without it a folder's own code would be asked about
+                AutoTokenizer.from_pretrained(source.location, **kwargs).save_pretrained(partial)
+                kwargs |= _dequantized(source) | {"dtype": torch.float32}
+                save_here(AutoModelForCausalLM.from_pretrained(source.location, **kwargs), partial)
     return Checkpoint(str(folder), None)
 
 
@@ -589,9 +579,8 @@ def _save_adapter(model: PeftModel, weights: dict[str, Tensor] | None, folder: P
     for name, value in vars(model.active_peft_config).items():
         if isinstance(value, set):  # PEFT writes it in the order of string hashes, another one in every process
             content[name] = sorted(value)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
-    temporary.replace(path)
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def lora_config(folder: Path) -> LoraConfig:

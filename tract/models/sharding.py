@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tract.common.ranks import rank_info
+from tract.common.distributed import rank_info
 
 # Makes the model: build() with its weights; build(empty=True) the same one with parameters as the context around makes them;
 # float32_adapter=False leaves an adapter's dtype alone.

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from tract.artifacts.judges import Judge
+from tract.common.distributed import rank_info
 from tract.common.errors import ConfigError
-from tract.common.ranks import rank_info
 from tract.config.schema import Config
 from tract.inference.backend import JudgeBackend
 from tract.inference.hf.judge import HFJudge
@@ -103,7 +103,7 @@ def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
     given = cfg.generation.vllm
     files = serving_files(judge.model, judge.weights, merge=given.lora == "merged", seed=judge.seed, cache=Path(cfg.paths.cache))
     arithmetic = arithmetic_of(_precision(cfg))
-    gpu, first = _device(cfg).type == "cuda", rank_info().local
+    gpu, first = _device(cfg).type == "cuda", rank_info().local_rank
     settings = VLLMSettings(
         model=files.model,
         revision=files.revision,
@@ -116,7 +116,7 @@ def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
         sequences=cfg.generation.sequences,
         cpu=not gpu,
         devices=tuple(range(first, first + given.tensor_parallel_size)),
-        shared_cores=rank_info().size > 1,
+        shared_cores=rank_info().world_size > 1,
         trust_remote_code=judge.model.trust_remote_code,
         gpu_memory_utilization=given.gpu_memory_utilization,
         kv_cache_gib=given.kv_cache_gib,
@@ -156,7 +156,7 @@ def _precision(cfg: Config) -> str:
 def _device(cfg: Config) -> torch.device:
     accelerator = str(cfg.trainer.get("accelerator", "auto"))
     if accelerator in (*_GPU, "auto") and torch.cuda.is_available():
-        return torch.device("cuda", rank_info().local)
+        return torch.device("cuda", rank_info().local_rank)
     if accelerator in _GPU:
         raise ConfigError(f"trainer.accelerator: {accelerator!r} is set but torch finds no GPU; set trainer=cpu")
     if accelerator in ("mps", "auto") and torch.backends.mps.is_available():

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.command_line import SUBCOMMANDS, given_command, given_program, install_command
 from tract.common.errors import ReportedExit, TractError
 from tract.common.masking import masked_text
@@ -93,7 +93,7 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         return multirun.run_job(guarded(task), cfg) if multirun.is_job() else guarded(task)(cfg)
 
     # submitit has handlers of its own: it starts jobs again that were out of time.
-    handled = contextlib.nullcontext() if multirun.is_submitit_job() else interruption.handled(_last_line, once=True)
+    handled = contextlib.nullcontext() if multirun.is_submitit_job() else signals.handled(_last_line, once=True)
     try:
         with handled:
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
@@ -166,7 +166,7 @@ def _last_line(number: int, reason: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     # A command that holds a secret can be read again by its user alone.
-    sys.stderr.write(f"{masked_text(interruption.last_line(number, reason, given_command()))}\n")
+    sys.stderr.write(f"{masked_text(signals.interrupt_line(number, reason, given_command()))}\n")
     sys.stderr.flush()
 
 

@@ -29,7 +29,7 @@ from tract.artifacts.judge_location import BASE
 from tract.artifacts.judges import find_judge, with_exact_judges
 from tract.artifacts.products import Product, open_product
 from tract.artifacts.run_folder import StageFolder
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.config.vocabulary import AUTO, FIT_STAGES, STAGES
@@ -100,7 +100,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
     plan = _plan(cfg)
     asked, resolved = resolved, decided(resolved, plan)
     cfg = typed(resolved)
-    interruption.force([name for name in plan if _forced(name, cfg) and _wanted(name, cfg)])
+    signals.set_forced([name for name in plan if _forced(name, cfg) and _wanted(name, cfg)])
     _check_ahead(cfg, asked, plan)
     products: dict[str, Product] = {}
     with recorded(resolved, cfg, products), leading():

@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tract.common.durable import sync_file, write_json
+from tract.common.distributed import broadcast_from_rank0
+from tract.common.durable import TEMPORARY, write_atomically, write_json
 from tract.common.errors import DataError
 from tract.common.progress import EXAMPLES_AXIS, TOKENS_AXIS
-from tract.common.ranks import broadcast_from_rank0
 from tract.common.safe_paths import resolve_within
 from tract.config.schema import TrainConfig
 from tract.data.batches import JudgeBatch
@@ -41,7 +41,6 @@ from tract.models.sharding import whole_weights
 
 log = logging.getLogger(__name__)
 
-_PARTIAL = ".tmp"  # added to the name of a checkpoint that is being written
 _DAMAGED = ".damaged"  # and of one that cannot be read
 _ZIP_FOLDER = 0x10  # the mark of a folder among the attributes of a zip's part
 
@@ -262,10 +261,8 @@ class BestWeights(Callback):
         old, self.score, self.step = self.path, value, trainer.global_step
         if trainer.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_name(self.path.name + _PARTIAL)
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
-            sync_file(partial)
-            os.replace(partial, self.path)
+            with write_atomically(self.path) as partial:
+                save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
             if old != self.path:
                 old.unlink(missing_ok=True)
 
@@ -318,22 +315,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         assert storage_options is None, "a local file has no storage options"
         final = Path(path)
-        partial = final.with_name(final.name + _PARTIAL)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with write_atomically(final) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, final)
         except (OSError, RuntimeError) as error:
             # torch's own error speaks of positions in the file; what the disk said is its context.
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
             raise OSError(cause.errno, cause.strerror, str(final)) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -345,7 +336,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Raises:
         DataError: if one is a link out of the folder.
     """
-    for left_over in [*folder.glob(f"*.ckpt{_PARTIAL}"), *folder.glob(f"best-*{_PARTIAL}")]:
+    for left_over in [*folder.glob(f"*.ckpt{TEMPORARY}"), *folder.glob(f"best-*{TEMPORARY}")]:
         _remove(left_over)
     damaged: dict[Path, str] = {}
     newest = None

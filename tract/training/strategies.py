@@ -26,13 +26,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 
+from tract.common.distributed import barrier
+from tract.common.durable import TEMPORARY
 from tract.common.errors import DataError, TractError
-from tract.common.ranks import wait_for_all
 from tract.common.safe_paths import resolve_within
 from tract.models.modeling import stored_in
 from tract.models.sharding import Build, create_fsdp, create_zero3
 
-_PARTIAL = ".tmp"
 # Torch's own: ``torch.load`` keeps to weights, whatever a library that calls it says.
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 # How DeepSpeed calls the folder of a checkpoint in its file ``latest``, and the one that ``_make_universal`` adds.
@@ -145,17 +145,17 @@ class _WholeFolders:
             OSError: if it cannot be written.
         """
         final = Path(filepath)
-        partial = final.with_name(final.name + _PARTIAL)
+        partial = final.with_name(final.name + TEMPORARY)
         strategy: Any = self
         if strategy.is_global_zero:
             shutil.rmtree(partial, ignore_errors=True)
-        wait_for_all()
+        barrier()
         super().save_checkpoint(checkpoint, partial, storage_options)  # type: ignore[misc]
-        wait_for_all()
+        barrier()
         if strategy.is_global_zero:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-        wait_for_all()
+        barrier()
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Removes a checkpoint."""
@@ -258,7 +258,7 @@ class ZeRO(_WholeFolders, DeepSpeedStrategy):
             if len(list((path / "checkpoint").glob("*_optim_states.pt"))) != self.world_size:
                 if self.is_global_zero:
                     _make_universal(path)
-                wait_for_all()
+                barrier()
                 config.load_universal_checkpoint = True
             try:
                 loaded: dict[str, Any] = super().load_checkpoint(path, weights_only)

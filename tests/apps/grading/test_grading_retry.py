@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from graders import StandIn, grade_for
-from test_grading_files import ROWS, grade, read, write
+from grading_files import ROWS, grade, read, write
 
 from tract.apps.grading.files import MOST_FAILURES, GradingPlan, finish, grade_rows, plan_of
 from tract.apps.grading.graded import COLUMNS, columns_of, record_of

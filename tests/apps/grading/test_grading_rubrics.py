@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from graders import StandIn
-from test_grading_files import grade, read, write
+from grading_files import grade, read, write
 
 from tract.apps.grading.columns import columns_in
 from tract.apps.grading.rubric_file import read_rubric

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from loaded_modules import HEAVY, status_and_modules
 from stand_in import BODY, ROOT, StandIn, server
-from test_startup import HEAVY, status_and_modules
 
 from tract.apps.server.app import create_app
 from tract.apps.server.command import DEFAULT_TOKEN_ENV, main
@@ -26,9 +26,9 @@ from tract.judge.judge import Judge
 
 # Signals have handlers already, which would end the process half a second after one, with status 143.
 HANDLED = """
-from tract.common import signals as interruption
-interruption.PATIENCE_S = 0.5
-with interruption.handled(lambda number, reason: sys.stderr.write("interrupted\\n"), once=True):
+from tract.common import signals
+signals.PATIENCE_S = 0.5
+with signals.handled(lambda number, reason: sys.stderr.write("interrupted\\n"), once=True):
     run()
 """
 

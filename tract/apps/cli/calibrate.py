@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tract.apps.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
 from tract.apps.cli.output import interrupt_message, progress
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.counts import GRADES
 from tract.common.errors import ConfigError, DataError
 from tract.common.user_paths import given_path
@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         TractError: for a mistake of the user's.
     """
-    with interruption.handled(interrupt_message, once=True):
-        interruption.at("before anything was written; to keep grades, grade the file first (tract grade) and calibrate on that")
+    with signals.handled(interrupt_message, once=True):
+        signals.set_status("before anything was written; to keep grades, grade the file first (tract grade) and calibrate on that")
         _calibrate(arguments)
 
 

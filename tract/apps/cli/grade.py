@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tract.apps.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
 from tract.apps.cli.output import interrupt_message, note, progress
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.errors import ConfigError
 from tract.common.user_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive
@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         TractError: for a mistake of the user's.
     """
-    with interruption.handled(interrupt_message, once=True):
-        interruption.at("before a row was graded")
+    with signals.handled(interrupt_message, once=True):
+        signals.set_status("before a row was graded")
         return _grade(arguments)
 
 
@@ -93,7 +93,7 @@ def _grade(arguments: argparse.Namespace) -> int:
             own = shown_scale(judge.grid.labels)
             note(f"--rubric {arguments.rubric}: is a criterion without scores; the judge's own are given: {own}")
         before, rows = journal.done, plan.rows
-        interruption.at(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
+        signals.set_status(lambda: f"in grading, after {journal.done} of {rows} rows, which are kept in {plan.journal_path}")
         if before:
             note(f"{plan.journal_path}: {before} of {rows} rows are graded already; going on")
         with progress("grading", rows, before) as advance:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.command_line import given_command
 from tract.common.masking import masked_text
 
@@ -43,4 +43,4 @@ def interrupt_message(number: int, reason: str) -> None:
     with suppress(OSError):
         sys.stdout.flush()
     command = [argument for argument in given_command() if argument != "--restart"]
-    note(masked_text(interruption.last_line(number, reason, command)))
+    note(masked_text(signals.interrupt_line(number, reason, command)))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tract.apps.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, CompareOptions
+from tract.common.durable import write_atomically
 from tract.common.errors import ConfigError
 from tract.common.user_paths import given_path
 from tract.pipeline.entry import guarded, say
@@ -103,14 +102,10 @@ def write(path: Path, content: str | bytes) -> Path:
     Raises:
         ConfigError: if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        with write_atomically(path, concurrent=True) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise ConfigError(f"--out: cannot write {path} ({error.strerror}); give a folder that can be made and written to") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path

@@ -2,8 +2,7 @@
 
     OUT.partial     one line for what is graded by whom, then one for each row, in the order of the rows
 
-Each line is a JSON object with a last key "crc", the CRC-32 of the object without it. What stands behind the first line that is
-torn or damaged is left out and graded again.
+Each line has a checksum (``tract.common.append_log``). What follows the first line that is torn or damaged is left out and graded again.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import json
 import logging
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tract.common.append_log import decode_line, encode_line
 from tract.common.durable import sync_folder
 from tract.common.errors import DataError
 
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 # Rows and seconds after which what was written is put on the disk.
 SYNC_ROWS, SYNC_S = 64, 2.0
-_CRC_KEY = b', "crc": '
 
 
 class Journal:
@@ -49,7 +47,7 @@ class Journal:
         """Opens the journal, or begins one.
 
         Args:
-            work: what is graded by whom and how, in words and fingerprints; another one cannot go on with it.
+            work: what is graded by whom and how, in words and fingerprints; other work cannot continue it.
             asked: how that was asked for, which says in words what differs. restart: forget what there is. clock: seconds, from any origin.
 
         Raises:
@@ -80,7 +78,7 @@ class Journal:
     def append(self, row: int, record: Mapping[str, Any]) -> None:
         """Adds the record of the next row."""
         assert row == self.done, f"row {row} follows {self.done} rows"
-        self._file.write(_line({"row": row, **record}))
+        self._file.write(encode_line({"row": row, **record}))
         self.done += 1
         self._unsynced += 1
         if self._unsynced >= SYNC_ROWS or self._clock() - self._synced >= SYNC_S:
@@ -98,13 +96,13 @@ class Journal:
         with self.path.open("rb") as file:
             file.readline()
             for line in file:
-                record = _content(line)
+                record = decode_line(line)
                 assert record is not None, "the journal was checked when it was opened"
                 del record["row"]
                 yield record
 
     def remove(self) -> None:
-        """Takes the file away, when its content stands elsewhere."""
+        """Removes the file, when its content is elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Journal:
@@ -119,22 +117,21 @@ class Journal:
     def _load(self, work: dict[str, Any], asked: dict[str, Any]) -> int:
         """The rows that it holds; what is not whole is cut off."""
         self._file.seek(0)
-        header = _content(first) if (first := self._file.readline()) else None
+        header = decode_line(first) if (first := self._file.readline()) else None
         if header is None:
             if first:  # torn while it was begun, or damaged
                 log.warning(
                     "%s: its first line is incomplete or damaged, so that nobody can say whose grades it holds; begun anew", self.path
                 )
             self._file.truncate(0)
-            self._file.write(_line({"format": FORMAT, "work": work, "asked": asked}))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._file.write(encode_line({"format": FORMAT, "work": work, "asked": asked}))
+            self.sync()
             sync_folder(self.path.parent)
             return 0
         self._check(header, work, asked)
         done, whole = 0, self._file.tell()
         for line in self._file:
-            record = _content(line)
+            record = decode_line(line)
             if record is None or record.get("row") != done:
                 log.warning("%s: what stands behind its first %d rows is incomplete or damaged; it is graded again", self.path, done)
                 break
@@ -144,17 +141,17 @@ class Journal:
 
     def _check(self, header: dict[str, Any], work: dict[str, Any], asked: dict[str, Any]) -> None:
         begun, before = (header.get(name) if header.get("format") == FORMAT else None for name in ("work", "asked"))
-        if begun == _plain(work):
+        if begun == _as_json(work):
             return
         hint = "remove the file or give --restart to begin anew, or give another output"
         if not isinstance(begun, dict) or not isinstance(before, dict):
             raise DataError(f"{self.path}: was begun by another version of tract; {hint}")
-        found = [*_differences(before, _plain(asked)), *_differences(begun, _plain(work))]
+        found = [*_differences(before, _as_json(asked)), *_differences(begun, _as_json(work))]
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise DataError(f"{self.path}: was begun with other work: {'; '.join(found[:3])}{more}; {hint}")
 
 
-def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content as JSON gives it back."""
     found: dict[str, Any] = json.loads(json.dumps(content))
     return found
@@ -163,21 +160,6 @@ def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return [f"{name} was {_brief(before.get(name))} and is {_brief(now.get(name))}" for name in names]
-
-
-def _line(content: Mapping[str, Any]) -> bytes:
-    body = json.dumps(content, allow_nan=False).encode()
-    return body[:-1] + _CRC_KEY + str(zlib.crc32(body)).encode() + b"}\n"
-
-
-def _content(line: bytes) -> dict[str, Any] | None:
-    """The object of a line, without its checksum; None if the line is not whole."""
-    head, _, tail = line.rpartition(_CRC_KEY)
-    body = head + b"}"
-    if tail != str(zlib.crc32(body)).encode() + b"}\n":
-        return None
-    content: dict[str, Any] = json.loads(body)
-    return content
 
 
 def _brief(value: object) -> str:

@@ -8,7 +8,6 @@ import datetime
 import decimal
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from tract.apps.grading.graded import COLUMNS, TYPES
 from tract.apps.grading.scan import FileFacts, numbered_rows
 from tract.common.containers import not_finite_in
-from tract.common.durable import sync_file, sync_folder
+from tract.common.durable import sync_folder, write_atomically
 from tract.data.readers.fields import WrittenNumber
 from tract.data.readers.rows import RowProblem, UnreadableCell
 
@@ -44,14 +43,9 @@ def write_output(facts: FileFacts, limit: int | None, out: Path, records: Record
         facts: of the input. limit: the most rows of it. records: the graded columns of each row, in order.
         losses: is told of values that become null: NaN and infinity in JSON, cells that cannot be read.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     whole = ({name: record.get(name) for name in COLUMNS} for record in records)  # a journal may be of before a column
-    try:
+    with write_atomically(out, concurrent=True) as temporary:
         OUTPUTS[out.suffix.lower()](facts, limit, temporary, whole, losses)
-        sync_file(temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
     sync_folder(out.absolute().parent)
 
 

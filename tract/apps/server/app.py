@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -11,12 +10,12 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
 
 from tract import __version__
 from tract.apps.server import metrics as paths
 from tract.apps.server.bodies import BatchBody, BatchOut, GradeBody, GradeOut, HealthOut, JudgeOut, LimitsOut
-from tract.apps.server.errors import RequestRefusedError, error_body
+from tract.apps.server.errors import RequestRefusedError, error_response
 from tract.apps.server.grading import grades_of, request_of
 from tract.apps.server.guard import Guard
 from tract.apps.server.metrics import Metrics
@@ -33,6 +32,8 @@ _DOCS_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsa
 def create_app(judge: ServedJudge, settings: ServerSettings) -> FastAPI:
     """The ASGI application that serves a judge; ``app.state.service`` is what it works with.
 
+    Answers are ``JSONResponse``, which refuses NaN: FastAPI's own would let it leave the server as null.
+
     Args:
         judge: a ``tract.Judge``, or what acts like one. It is not closed here. settings: limits and token.
     """
@@ -42,8 +43,8 @@ def create_app(judge: ServedJudge, settings: ServerSettings) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Guard, service=service)
-    app.add_exception_handler(RequestValidationError, _not_understood)
-    app.add_exception_handler(HTTPException, _no_such_thing)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _framework_error)
     _add_grading(app, service)
     _add_facts(app, service)
     _add_pages(app, service)
@@ -57,7 +58,7 @@ def _add_grading(app: FastAPI, service: Service) -> None:
     async def grade(request: Request, body: GradeBody) -> Response:
         """A grade with status "error" or "over_length" is an answer too: it has no score and says why."""
         grades = await grades_of(service, [request_of(body, service)], request)
-        return _json(grades[0].to_dict())
+        return JSONResponse(grades[0].to_dict())
 
     @app.post(paths.BATCH, response_model=BatchOut, responses=codes, summary="Grade several responses", operation_id="grade_batch")
     async def grade_batch(request: Request, body: BatchBody) -> Response:
@@ -70,7 +71,7 @@ def _add_grading(app: FastAPI, service: Service) -> None:
         requests = [request_of(item, service, f"items[{number}].") for number, item in enumerate(body.items)]
         grades = await grades_of(service, requests, request)
         counted = Counter(grade.status for grade in grades)
-        return _json({"grades": [grade.to_dict() for grade in grades], "counts": {status: counted[status] for status in STATUSES}})
+        return JSONResponse({"grades": [grade.to_dict() for grade in grades], "counts": {status: counted[status] for status in STATUSES}})
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
@@ -87,14 +88,14 @@ def _add_facts(app: FastAPI, service: Service) -> None:
             n_cot=service.judge.settings.n_cot,
             pending=service.judge.pending,
         )
-        return _json(found.model_dump(), 503 if service.draining else 200)
+        return JSONResponse(found.model_dump(), 503 if service.draining else 200)
 
     others = refusals(service.settings, 500, 503)
 
     @app.get(paths.JUDGE, response_model=JudgeOut, responses=others, summary="How the judge works", operation_id="judge")
     async def judge_facts() -> Response:
         """Wording, cue, scores, sampling, metrics, and what a request may ask for."""
-        return _json(_judge_facts(service))
+        return JSONResponse(_judge_facts(service))
 
     text = {"description": "Counters and gauges.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -112,7 +113,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
     @app.get(paths.SPEC, include_in_schema=False)
     async def openapi_json() -> Response:
-        return _json(spec)
+        return JSONResponse(spec)
 
     @app.get(paths.DOCS, include_in_schema=False)
     async def docs() -> Response:
@@ -136,23 +137,13 @@ def _judge_facts(service: Service) -> dict[str, Any]:
     return shown.model_dump()
 
 
-def _json(content: Any, code: int = 200) -> Response:
-    """The answer; NaN is refused, since a number that is none must not leave the server as null or otherwise."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(text.encode("utf-8"), code, media_type="application/json")
-
-
-def _error(code: int, message: str, headers: Any = None) -> Response:
-    return Response(error_body(message), code, headers=headers, media_type="application/json")
-
-
-async def _not_understood(request: Request, error: Exception) -> Response:
+async def _invalid_request(request: Request, error: Exception) -> Response:
     """422 with the first mistake, without the value: it may be long, and may be no valid text. 415 where it is no JSON at all."""
     assert isinstance(error, RequestValidationError)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        return _error(415, "content-type: application/json is accepted; send the request as JSON with this header")
-    return _error(422, _first_mistake(error.errors()))
+        return error_response(415, "content-type: application/json is accepted; send the request as JSON with this header")
+    return error_response(422, _first_mistake(error.errors()))
 
 
 def _first_mistake(mistakes: Sequence[Any]) -> str:
@@ -167,9 +158,9 @@ def _first_mistake(mistakes: Sequence[Any]) -> str:
     return f"{place or 'body'}: {first['msg']}"
 
 
-async def _no_such_thing(request: Request, error: Exception) -> Response:
+async def _framework_error(request: Request, error: Exception) -> Response:
     """Errors of the framework in this server's form; a body that cannot be read (nesting, encoding, huge numbers) is one of the request."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return _error(422, "body: no JSON that can be read; send UTF-8, not nested deeper than a request is")
-    return _error(error.status_code, str(error.detail), error.headers)
+        return error_response(422, "body: no JSON that can be read; send UTF-8, not nested deeper than a request is")
+    return error_response(error.status_code, str(error.detail), error.headers)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tract.apps.server.settings import ServerSettings
-from tract.common import signals as interruption
+from tract.common import signals
 from tract.common.command_line import install_command
 from tract.common.errors import ConfigError
 from tract.common.masking import MaskedFormatter
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         log.warning(
             "%s: who reaches this machine can use the judge without a token; set %s, or --host 127.0.0.1", arguments.host, DEFAULT_TOKEN_ENV
         )
-    with interruption.handled(_interrupt_message, once=True):
+    with signals.handled(_interrupt_message, once=True):
         from tract.apps.server.app import create_app
         from tract.judge.judge import Judge
 
@@ -119,7 +119,7 @@ def _log_to_stderr() -> None:
     handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(message)s"))
     # Whoever called this may have set up its own, for warnings alone.
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # What a client sends wrongly, uvicorn tells as a warning; its start and end are told here.
+    # uvicorn warns of what a client sends wrongly; its start and end are logged here.
     for name in ("uvicorn", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

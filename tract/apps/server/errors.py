@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from starlette.responses import Response
+
 # nginx's code for a client that went away before its answer; nobody receives it, only the metrics show it.
 CLIENT_GONE = 499
 # Seconds after which a refused request may come again.
@@ -36,7 +38,8 @@ def shutting_down() -> RequestRefusedError:
     return RequestRefusedError(503, "the server is shutting down; ask another one, or again later", {"Connection": "close"})
 
 
-def error_body(message: str) -> bytes:
-    """The JSON of an error, always valid: a message may quote a key of the request, which may be half a surrogate pair."""
+def error_response(code: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer of an error. Its JSON is always valid: a message may quote a key of the request, which may be half a surrogate pair."""
     line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
-    return json.dumps({"error": line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."}, ensure_ascii=False).encode()
+    body = json.dumps({"error": line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."}, ensure_ascii=False)
+    return Response(body, code, headers, media_type="application/json")

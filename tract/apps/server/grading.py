@@ -27,7 +27,7 @@ def request_of(body: GradeBody, service: Service, place: str = "") -> GradeReque
         place: of the item in its batch, for messages, e.g. "items[3].".
 
     Raises:
-        RefusedError: 422 if it cannot be used.
+        RequestRefusedError: 422 if it cannot be used.
     """
     most = service.settings.max_n_cot
     if body.n_cot is not None and body.n_cot > most:
@@ -53,8 +53,8 @@ async def grades_of(service: Service, requests: Sequence[GradeRequest], asked: R
     """The grades of all requests, in their order.
 
     Raises:
-        RefusedError: 429 if they do not fit into the queue, 503 if the server ends, 504 if they take too long; ``CLIENT_GONE`` if the
-            client went away. Then nothing of them is left in the queue.
+        RequestRefusedError: 429 if they do not fit into the queue, 503 if the server ends, 504 if they take too long; ``CLIENT_GONE``
+            if the client went away. Then nothing of them is left in the queue.
     """
     futures = await _submitted(service, requests)
     waiting = [asyncio.wrap_future(future) for future in futures]
@@ -62,14 +62,11 @@ async def grades_of(service: Service, requests: Sequence[GradeRequest], asked: R
     gone = asyncio.create_task(_gone(asked))
     limit = service.settings.request_timeout_s
     try:
-        with service.until_broken_off() as told:
-            await asyncio.wait((graded, gone, told), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await service.wait(graded, gone, timeout_s=limit)
         if graded.done():
             return _settled(service, requests, graded.result())
         if gone.done():
             raise RequestRefusedError(CLIENT_GONE, "the client went away")
-        if told.done():
-            raise shutting_down()
         raise RequestRefusedError(504, f"no grade within {limit:g} s; send fewer items at a time, or fewer CoTs (n_cot)")
     finally:
         gone.cancel()

@@ -1,4 +1,4 @@
-"""What stands before the application: the token, the size of bodies, the number of requests, the end of the server, and counting.
+"""What every request passes first: the token, the size of bodies, the number of requests, the end of the server, and counting.
 
 Plain ASGI: a request is judged by its head before a byte of its body is read, and its body is counted as it arrives.
 """
@@ -13,7 +13,9 @@ import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from tract.apps.server.errors import CLIENT_GONE, RequestRefusedError, error_body, shutting_down, too_busy
+from starlette.requests import ClientDisconnect, Request
+
+from tract.apps.server.errors import CLIENT_GONE, RequestRefusedError, error_response, shutting_down, too_busy
 from tract.apps.server.metrics import HEALTH, OTHER, PATHS
 from tract.apps.server.service import Service
 
@@ -25,13 +27,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-
 # Longer lengths are beyond every limit.
 _DIGITS = 15
-
-
-class _GoneError(Exception):
-    """The client went away before its request was whole."""
 
 
 class Guard:
@@ -51,12 +48,12 @@ class Guard:
         try:
             await self._guarded(scope, receive, answer)
         except RequestRefusedError as refused:
-            await answer.refuse(refused)
-        except _GoneError:
+            await answer.refuse(scope, receive, refused)
+        except ClientDisconnect:  # before its request was whole
             answer.code = answer.code or CLIENT_GONE
         except Exception as error:  # whatever it is, the client gets an answer and the log says where
             log.error("%s %s: %s", scope["method"], scope["path"] if scope["path"] in PATHS else OTHER, _place(error))
-            await answer.refuse(RequestRefusedError(500, "a fault of the server; its log says where"))
+            await answer.refuse(scope, receive, RequestRefusedError(500, "a fault of the server; its log says where"))
         finally:
             self._service.metrics.request(scope["path"], answer.code or CLIENT_GONE, time.perf_counter() - begun)
 
@@ -92,39 +89,30 @@ class Guard:
     async def _body_in_time(self, scope: Scope, receive: Receive) -> bytes:
         reading = asyncio.ensure_future(self._body(scope, receive))
         try:
-            with self._service.until_broken_off() as told:
-                limit = self._service.settings.body_timeout_s
-                await asyncio.wait((reading, told), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await self._service.wait(reading, timeout_s=self._service.settings.body_timeout_s)
             if reading.done():
                 return reading.result()
-            if told.done():
-                raise shutting_down()
             raise RequestRefusedError(408, "the body did not arrive in time; send it faster", {"Connection": "close"})
         finally:
             reading.cancel()
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The body, read no further than the limit.
+        """The body, read up to the limit.
 
         Raises:
-            RefusedError: 413 if there is more, or a client says so before it sends any.
+            RequestRefusedError: 413 if there is more, or a client says so before it sends any.
         """
         limit = self._service.settings.max_body_bytes
         too_large = RequestRefusedError(413, f"the body is larger than {limit} bytes; send fewer or shorter items", {"Connection": "close"})
-        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        if said.isdigit() and (len(said) > _DIGITS or int(said) > limit):
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        if length.isdigit() and (len(length) > _DIGITS or int(length) > limit):
             raise too_large
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _GoneError
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
-            if size > limit:
+        body = bytearray()
+        async for part in Request(scope, receive).stream():
+            body += part
+            if len(body) > limit:
                 raise too_large
-        return b"".join(parts)
+        return bytes(body)
 
 
 class _Answer:
@@ -139,19 +127,14 @@ class _Answer:
             self.code = message["status"]
         await self._send(message)
 
-    async def refuse(self, refused: RequestRefusedError) -> None:
+    async def refuse(self, scope: Scope, receive: Receive, refused: RequestRefusedError) -> None:
         """Answers with an error, unless an answer has begun."""
-        if self.code:
-            return
-        body = error_body(refused.message)
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers}
-        encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await self({"type": "http.response.start", "status": refused.code, "headers": encoded})
-        await self({"type": "http.response.body", "body": body})
+        if not self.code:
+            await error_response(refused.code, refused.message, refused.headers)(scope, receive, self)
 
 
 def _with_body(body: bytes, receive: Receive) -> Receive:
-    """What the application receives: the whole body, then what comes behind it, which is that the client went away."""
+    """What the application receives: the whole body, then what follows, which is that the client went away."""
     given = False
 
     async def next_message() -> Message:

@@ -18,7 +18,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class Metrics:
-    """The counters of one server, in a registry of its own, so that several in a process do not mix.
+    """The counters of one server, in a separate registry, so that several in a process do not mix.
 
     Args:
         pending: says how many items wait or are graded.

@@ -1,7 +1,6 @@
 """A server from its first to its last moment: the socket, the loop, and what SIGTERM and Ctrl-C do.
 
-Told to end, the server answers 503 to whatever is new, finishes what it has begun, and ends with status 0. That is another end than
-``tract.common.signals`` gives to work that is gone on with later, so its handlers are put aside for the time of the server.
+At a signal the server answers 503 to whatever is new, finishes what it has begun, and ends with status 0.
 """
 
 from __future__ import annotations
@@ -10,12 +9,9 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import os
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,12 +19,10 @@ from fastapi import FastAPI
 from tract.apps.server.metrics import DOCS
 from tract.apps.server.service import Service
 from tract.common.errors import ConfigError
+from tract.common.signals import notified
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What comes again within this time is one signal on two ways, e.g. by a terminal and by a batch system.
-_TWICE_S = 1.0
 # Between two looks whether the last request is answered.
 _LOOK_S = 0.02
 _LAST_PORT = 65535
@@ -75,23 +69,23 @@ def serve(app: FastAPI, bound: socket.socket) -> None:
     """Serves until SIGTERM or Ctrl-C, finishes what it has begun, then closes the judge."""
     service: Service = app.state.service
     with asyncio.Runner() as runner:
-        loop, told = runner.get_loop(), asyncio.Event()
-        with _signals(lambda: loop.call_soon_threadsafe(told.set)):
+        loop, stop = runner.get_loop(), asyncio.Event()
+        with notified(lambda: loop.call_soon_threadsafe(stop.set)):
             try:
-                runner.run(_serve(app, service, bound, told))
+                runner.run(_serve(app, service, bound, stop))
             finally:
                 service.judge.close()
     log.info("stopped")
 
 
-async def _serve(app: FastAPI, service: Service, bound: socket.socket, told: asyncio.Event) -> None:
+async def _serve(app: FastAPI, service: Service, bound: socket.socket, stop: asyncio.Event) -> None:
     config = uvicorn.Config(
         app, http="h11", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )  # fmt: skip
     server = _Server(config, f"serving {service.judge.settings.name} at {address_of(bound)} (documentation at {DOCS})")
     serving = asyncio.create_task(server.serve(sockets=[bound]))
-    waiting = asyncio.create_task(told.wait())
+    waiting = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     if waiting.done():
         await _drain(service)
@@ -110,7 +104,7 @@ async def _drain(service: Service) -> None:
         await asyncio.sleep(_LOOK_S)
     if service.in_flight:
         log.warning("requests that did not end in time: %d", service.in_flight)
-        service.break_off()
+        service.broken_off.set()
 
 
 class _Server(uvicorn.Server):
@@ -129,32 +123,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Nothing: uvicorn would send itself the signal again at the end, and so end with its status."""
         yield
-
-
-@contextlib.contextmanager
-def _signals(tell: Callable[[], object]) -> Iterator[None]:
-    """Calls ``tell`` on SIGTERM or Ctrl-C; told again, the process ends at once. Whoever handled them before does so again behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    first = 0.0
-
-    def on_signal(number: int, frame: object) -> None:
-        nonlocal first
-        if not first:
-            first = time.monotonic()
-            tell()
-        elif time.monotonic() - first > _TWICE_S:
-            os.write(2, b"told twice, ended at once\n")
-            os._exit(128 + number)
-
-    # Who is woken by every signal would count the seconds until this process is to be gone.
-    wakeup = signal.set_wakeup_fd(-1)
-    # A process in the background of a script is told by the shell to ignore Ctrl-C.
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)

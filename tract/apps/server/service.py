@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from tract.apps.server.errors import shutting_down
 from tract.apps.server.metrics import Metrics
 from tract.apps.server.settings import ServerSettings
 from tract.artifacts.judge_settings import JudgeSettings
@@ -48,7 +47,7 @@ class Service:
         draining: whether the server is ending, so that nothing new is taken.
         in_flight: requests that were taken and are not answered yet.
         submitting: items that have a place in the queue and are on their way to it.
-        broken_off: whether nothing that has begun is waited for any more.
+        broken_off: set when nothing that has begun is waited for any more; what is still read, or waits for grades, is answered with 503.
     """
 
     judge: ServedJudge
@@ -57,24 +56,18 @@ class Service:
     draining: bool = False
     in_flight: int = 0
     submitting: int = 0
-    broken_off: bool = False
-    _waiting: set[asyncio.Future[None]] = field(default_factory=set)
+    broken_off: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @contextmanager
-    def until_broken_off(self) -> Iterator[asyncio.Future[None]]:
-        """A future that is done when ``break_off`` was called, for the time of the block."""
-        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.broken_off:
-            told.set_result(None)
-        self._waiting.add(told)
+    async def wait(self, *work: asyncio.Future[Any], timeout_s: float) -> None:
+        """Waits until one of these futures is done, at most so long.
+
+        Raises:
+            RequestRefusedError: 503 if ``broken_off`` was set before.
+        """
+        broken_off = asyncio.create_task(self.broken_off.wait())
         try:
-            yield told
+            await asyncio.wait((*work, broken_off), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._waiting.discard(told)
-
-    def break_off(self) -> None:
-        """Lets every request that is still read, or waits for grades, be answered with 503."""
-        self.broken_off = True
-        for told in self._waiting:
-            if not told.done():
-                told.set_result(None)
+            broken_off.cancel()
+        if self.broken_off.is_set() and not any(future.done() for future in work):
+            raise shutting_down()

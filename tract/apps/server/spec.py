@@ -39,7 +39,7 @@ _NOT_BLANK = r"[^\t-\r \x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u2
 
 
 def refusals(settings: ServerSettings, *codes: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
-    """What FastAPI is told of the answers that are errors; 401 is one of them where a token is asked for."""
+    """The answers that are errors, for FastAPI; 401 is one of them where a token is asked for."""
     asked = () if settings.token is None or open_to_all else (401,)
     return {
         code: {"model": ErrorOut, "description": _REASONS[code], **({"headers": _HEADERS[code]} if code in _HEADERS else {})}
@@ -97,6 +97,6 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _example(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A request that can be sent as it stands."""
+    """A request that can be sent as it is."""
     fields = spec["components"]["schemas"]["GradeBody"]["properties"]
     return {name: field["examples"][0] for name, field in fields.items() if "examples" in field}

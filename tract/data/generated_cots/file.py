@@ -17,6 +17,7 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from tract.common.durable import write_atomically
 from tract.common.errors import DataError
 from tract.data.arrow_columns import arrow_column, numpy_column
 
@@ -76,17 +77,12 @@ def write_cots(path: Path, records: Iterable[dict[str, Any]]) -> None:
     Raises:
         DataError: if a record lacks a value, or the records do not ascend.
     """
-    partial = path.with_name(f".{path.name}.partial")
     schema = COT_FEATURES.arrow_schema
     iterator = iter(records)
-    try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            chunks = iter(lambda: list(islice(iterator, BATCH_COTS)), [])
-            for table in _checked((pa.RecordBatch.from_pylist(chunk, schema=schema) for chunk in chunks), path):
-                writer.write_table(table)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        chunks = iter(lambda: list(islice(iterator, BATCH_COTS)), [])
+        for table in _checked((pa.RecordBatch.from_pylist(chunk, schema=schema) for chunk in chunks), path):
+            writer.write_table(table)
 
 
 def read_cots(path: Path, cache_dir: Path, fingerprint: str | None = None) -> Dataset:
@@ -103,19 +99,20 @@ def read_cots(path: Path, cache_dir: Path, fingerprint: str | None = None) -> Da
     cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{unpacked}.lock"):
         if not unpacked.is_file():
-            partial = unpacked.with_name(f".{unpacked.name}.partial")
             try:
-                with ArrowWriter(features=COT_FEATURES, path=str(partial)) as writer, pq.ParquetFile(path) as parquet:
-                    _check_columns(parquet.schema_arrow, path)
-                    for table in _checked(parquet.iter_batches(BATCH_COTS), path):
-                        writer.write_table(table)
-                    writer.finalize()
-                partial.replace(unpacked)
+                with write_atomically(unpacked) as partial:
+                    _unpack(path, partial)
             except pa.ArrowException as error:
                 raise DataError(f"{path}: is no readable Parquet file ({' '.join(str(error).split())}); generate the CoTs anew") from error
-            finally:
-                partial.unlink(missing_ok=True)
     return Dataset.from_file(str(unpacked), in_memory=False)
+
+
+def _unpack(path: Path, arrow: Path) -> None:
+    with ArrowWriter(features=COT_FEATURES, path=str(arrow)) as writer, pq.ParquetFile(path) as parquet:
+        _check_columns(parquet.schema_arrow, path)
+        for table in _checked(parquet.iter_batches(BATCH_COTS), path):
+            writer.write_table(table)
+        writer.finalize()
 
 
 def cots_fingerprint(path: Path) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from tract.common.distributed import die_with_parent
 from tract.common.errors import ConfigError, GenerationError
-from tract.common.ranks import end_with
 from tract.inference.engines.engine import Ask, Reply
 
 # Ranks that vLLM accepts as the largest of its adapters.
@@ -149,7 +149,7 @@ def end_with_parent() -> None:
     """
     started_by = os.environ.get(_STARTED_BY)
     if started_by is not None and started_by != str(os.getpid()):
-        end_with(os.getppid())
+        die_with_parent(os.getppid())
 
 
 async def start_vllm(settings: VLLMSettings) -> VLLMEngine:

@@ -17,13 +17,13 @@ from typing import Any
 
 _LOGGERS = ("log", "logger", "logging")
 _LOG_METHODS = ("debug", "info", "warning", "error", "critical", "exception", "log")
-_EXCEPTIONS = ("Error", "Exception", "Warning", "Exit", "Told")  # how the names of exceptions end
+_EXCEPTIONS = ("Error", "Exception", "Warning", "Exit")  # how the names of exceptions end
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPE = (*_FUNCTION, ast.ClassDef)
 _DOCUMENTED = (ast.Module, *_SCOPE)
 _BODIES = ("body", "orelse", "finalbody")
-_WRITING = {ast.Raise, ast.Call, ast.Assert, ast.Expr}
-_DOING = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)  # expressions that do something beside having a value
+_MESSAGE_KINDS = {ast.Raise, ast.Call, ast.Assert, ast.Expr}
+_EFFECTS = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)  # expressions that do something beside having a value
 
 
 def code_digest(tree: ast.Module, nodes: Sequence[ast.AST]) -> str:
@@ -32,7 +32,7 @@ def code_digest(tree: ast.Module, nodes: Sequence[ast.AST]) -> str:
     Args:
         tree: the syntax tree. nodes: all nodes of it.
     """
-    return hashlib.sha256(_dump(tree, _messages(tree, nodes)).encode()).hexdigest()[:16]
+    return hashlib.sha256(_dump(tree, _nodes_in_messages(tree, nodes)).encode()).hexdigest()[:16]
 
 
 def _dump(node: Any, messages: Collection[ast.AST]) -> str:
@@ -53,7 +53,7 @@ def _dump(node: Any, messages: Collection[ast.AST]) -> str:
 
 
 def _statements(body: Sequence[ast.stmt], documented: bool) -> list[ast.stmt]:
-    """Those that do something; ``documented``: texts that stand alone are docstrings."""
+    """Those that do something; ``documented``: texts that are statements are docstrings."""
     return [s for s in body if not isinstance(s, ast.Pass) and not _is_log(s) and not (documented and _is_docstring(s))]
 
 
@@ -64,7 +64,7 @@ def _is_docstring(statement: ast.stmt) -> bool:
 def _is_text(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
         return isinstance(node.value, str)
-    return isinstance(node, ast.JoinedStr) and not _does_more(node)
+    return isinstance(node, ast.JoinedStr) and not _has_effects(node)
 
 
 def _is_log(statement: ast.AST) -> bool:
@@ -74,25 +74,25 @@ def _is_log(statement: ast.AST) -> bool:
     owner, method = call.func.value, call.func.attr
     if not isinstance(owner, ast.Name):
         return False
-    return ((owner.id in _LOGGERS and method in _LOG_METHODS) or (owner.id, method) == ("warnings", "warn")) and not _does_more(call)
+    return ((owner.id in _LOGGERS and method in _LOG_METHODS) or (owner.id, method) == ("warnings", "warn")) and not _has_effects(call)
 
 
-def _does_more(node: ast.AST) -> bool:
-    return any(isinstance(inner, _DOING) for inner in ast.walk(node))
+def _has_effects(node: ast.AST) -> bool:
+    return any(isinstance(inner, _EFFECTS) for inner in ast.walk(node))
 
 
-def _messages(tree: ast.Module, nodes: Sequence[ast.AST]) -> set[ast.AST]:
+def _nodes_in_messages(tree: ast.Module, nodes: Sequence[ast.AST]) -> set[ast.AST]:
     """The nodes whose values get into messages alone."""
-    found = {inner for node in nodes if type(node) in _WRITING for message in _written(node) for inner in ast.walk(message)}
-    waiting = list(_sources(tree, nodes))
+    found = {inner for node in nodes if type(node) in _MESSAGE_KINDS for message in _message_nodes(node) for inner in ast.walk(message)}
+    waiting = list(_message_sources(tree, nodes))
     while settled := [source for source in waiting if source.uses <= found]:
-        found.update(inner for source in settled for value in source.values for text in _texts(value) for inner in ast.walk(text))
+        found.update(inner for source in settled for value in source.values for text in _text_parts(value) for inner in ast.walk(text))
         waiting = [source for source in waiting if source not in settled]
     return found
 
 
-def _written(node: ast.AST) -> Sequence[ast.AST]:
-    """What of a node is a message wherever it stands."""
+def _message_nodes(node: ast.AST) -> Sequence[ast.AST]:
+    """What of a node is a message at any place."""
     if isinstance(node, ast.Raise):
         return [node]
     if isinstance(node, ast.Call):
@@ -104,24 +104,24 @@ def _written(node: ast.AST) -> Sequence[ast.AST]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Source:
+class _MessageSource:
     """What may serve messages alone: a name or a function; where it is used, and the expressions of what it may be."""
 
     uses: set[ast.AST]
     values: list[ast.expr]
 
 
-def _sources(tree: ast.Module, nodes: Sequence[ast.AST]) -> Iterator[_Source]:
+def _message_sources(tree: ast.Module, nodes: Sequence[ast.AST]) -> Iterator[_MessageSource]:
     """Local names of functions, and private names and functions of the module."""
     for function in nodes:
         if isinstance(function, _FUNCTION) and (local := _assigned(function.body)):
-            yield from _used(local, {}, list(ast.walk(function)))
+            yield from _sources_by_use(local, {}, list(ast.walk(function)))
     private = {name: values for name, values in _assigned(tree.body).items() if _is_private(name)}
     functions = {node.name: node for node in tree.body if isinstance(node, _FUNCTION) and _is_private(node.name)}
-    yield from _used({**private, **{name: _returned(node) for name, node in functions.items()}}, functions, nodes)
+    yield from _sources_by_use({**private, **{name: _returned(node) for name, node in functions.items()}}, functions, nodes)
 
 
-def _used(values: dict[str, list[ast.expr]], functions: dict[str, Any], nodes: Sequence[ast.AST]) -> Iterator[_Source]:
+def _sources_by_use(values: dict[str, list[ast.expr]], functions: dict[str, Any], nodes: Sequence[ast.AST]) -> Iterator[_MessageSource]:
     uses: dict[str, set[ast.AST]] = defaultdict(set)
     shared: set[str] = set()
     for node in nodes:
@@ -132,14 +132,14 @@ def _used(values: dict[str, list[ast.expr]], functions: dict[str, Any], nodes: S
             shared.update(node.names)
     for name in values.keys() - shared:
         own = [functions[name]] if name in functions else values[name]
-        yield _Source(uses[name].difference(*map(ast.walk, own)), values[name])
+        yield _MessageSource(uses[name].difference(*map(ast.walk, own)), values[name])
 
 
 def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def _own(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+def _scope_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """These statements and those in them, without those of inner functions and classes."""
     waiting = list(body)
     while waiting:
@@ -155,7 +155,7 @@ def _own(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 def _assigned(body: Sequence[ast.stmt]) -> dict[str, list[ast.expr]]:
     """Name -> the expressions that are assigned to it."""
     found: dict[str, list[ast.expr]] = defaultdict(list)
-    for node in _own(body):
+    for node in _scope_statements(body):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id].append(node.value)
         elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and isinstance(node.target, ast.Name) and node.value is not None:
@@ -164,10 +164,10 @@ def _assigned(body: Sequence[ast.stmt]) -> dict[str, list[ast.expr]]:
 
 
 def _returned(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]:
-    return [node.value for node in _own(function.body) if isinstance(node, ast.Return) and node.value is not None]
+    return [node.value for node in _scope_statements(function.body) if isinstance(node, ast.Return) and node.value is not None]
 
 
-def _texts(value: ast.expr) -> Iterator[ast.expr]:
+def _text_parts(value: ast.expr) -> Iterator[ast.expr]:
     """The parts that a value is put together from as text. Other texts in it, as keys and arguments of calls, may do more than be shown."""
     if isinstance(value, (ast.Constant, ast.JoinedStr, ast.Name)):
         yield value
@@ -177,8 +177,8 @@ def _texts(value: ast.expr) -> Iterator[ast.expr]:
         elif isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Constant):
             yield value  # "; ".join(...)
     elif isinstance(value, ast.BinOp) and isinstance(value.op, (ast.Add, ast.Mod)):
-        yield from (text for part in (value.left, value.right) for text in _texts(part))
+        yield from (text for part in (value.left, value.right) for text in _text_parts(part))
     elif isinstance(value, ast.IfExp):
-        yield from (text for part in (value.body, value.orelse) for text in _texts(part))
+        yield from (text for part in (value.body, value.orelse) for text in _text_parts(part))
     elif isinstance(value, ast.BoolOp):
-        yield from (text for part in value.values for text in _texts(part))
+        yield from (text for part in value.values for text in _text_parts(part))

@@ -1,6 +1,6 @@
 """What a stage's product depends on: its configuration, the products that it reads, and the code.
 
-The key of an identity names the folder of the product, so that what is equal is found again and what differs is made anew.
+The key of an identity names the folder of the product, so that what is equal is found again and what differs is rebuilt.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def key_fields(resolved: DictConfig, sections: Sequence[str], ignored_fields: Se
     Args:
         resolved: the configuration as composed. It is read through ``Config``, so that 1, 1.0 and "1" are the same where
             the configuration has a type. Secrets are masked.
-        sections: dotted names of sections or keys to take. immaterial: dotted names to leave out of these; they may be absent.
+        sections: dotted names of sections or keys to take. ignored_fields: dotted names to leave out of these; they may be absent.
             Keys that were added later are left out at the value of before, see ``tract.config.schema.ADDED_KEYS``.
 
     Raises:
@@ -65,13 +65,13 @@ def code_digests(module: str, *, ignored_fields: Sequence[str], root: Path = _RO
     """The code that a module runs: itself and all that it imports from its own top package, directly or not.
 
     Imports inside functions and under ``TYPE_CHECKING`` count; a package's ``__init__`` belongs to its modules, as Python
-    runs it first. What is named only as text,
-    such as a ``_target_`` of the configuration, is not seen here but by ``named_code``. A digest leaves out
-    comments, docstrings and layout of the text; it depends on the minor version of Python, whose syntax tree it is made of.
+    runs it first. What is named only as text, such as a ``_target_`` of the configuration, is not seen here but by ``named_code``.
+    A digest leaves out comments, docstrings and layout of the text; it depends on the minor version of Python, whose syntax tree it
+    is made of.
 
     Args:
         module: dotted name. root: the folder that holds its top package.
-        immaterial: names, or patterns such as ``tract.evaluation.*``, of modules that can move no number; they and what
+        ignored_fields: names, or patterns such as ``tract.evaluation.*``, of modules that can move no number; they and what
             only they import are left out.
 
     Returns:
@@ -155,7 +155,7 @@ def _closure(module: str, ignored_fields: tuple[str, ...], root: Path, siblings:
         name = waiting.pop()
         if any(fnmatchcase(name, pattern) for pattern in ignored_fields):
             continue
-        digests[name], imported = _module(files[name], name)
+        digests[name], imported = _digest_and_imports(files[name], name)
         if siblings:
             for top in {found.partition(".")[0] for found in imported} - {name.partition(".")[0], _PACKAGE}:
                 files |= _module_files(root, top)
@@ -164,11 +164,11 @@ def _closure(module: str, ignored_fields: tuple[str, ...], root: Path, siblings:
 
 
 @cache  # stages share most of their modules
-def _module(file: Path, name: str) -> tuple[str, frozenset[str]]:
+def _digest_and_imports(file: Path, name: str) -> tuple[str, frozenset[str]]:
     """(digest, what may be modules that it imports) of a module."""
     tree = ast.parse(source_of(file))  # what this process runs, whatever was edited since it began
     nodes = list(ast.walk(tree))  # once: the trees are large
-    return code_digest(tree, nodes), frozenset(_imported(nodes, name, is_package=file.name == "__init__.py"))
+    return code_digest(tree, nodes), frozenset(_imported_names(nodes, name, is_package=file.name == "__init__.py"))
 
 
 def _module_files(root: Path, package: str) -> dict[str, Path]:
@@ -182,7 +182,7 @@ def _with_packages(name: str) -> Iterator[str]:
     return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
-def _imported(nodes: Sequence[ast.AST], module: str, is_package: bool) -> Iterator[str]:
+def _imported_names(nodes: Sequence[ast.AST], module: str, is_package: bool) -> Iterator[str]:
     """Every dotted name that may be a module which the source imports; an imported function or class is among them too."""
     for node in nodes:
         if isinstance(node, ast.Import):

@@ -53,7 +53,7 @@ def check_unchanged(stage: str, modules: Callable[[], Iterable[str]]) -> None:
         ConfigError: naming the files.
     """
     if changed := _changed():
-        _refuse(stage, changed, modules)
+        _refuse_changed(stage, changed, modules)
 
 
 def check_hashes(stage: str, expected: Mapping[str, str], modules: Callable[[], Iterable[str]]) -> None:
@@ -61,10 +61,10 @@ def check_hashes(stage: str, expected: Mapping[str, str], modules: Callable[[], 
     now = {path.relative_to(_ROOT).as_posix(): hashlib.sha256(source).hexdigest() for path, source in at_start().items()}
     if changed := {_ROOT / name for name in now.keys() | expected.keys() if now.get(name) != expected.get(name)}:
         loaded = [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]
-        _refuse(stage, changed, lambda: [*modules(), *loaded])
+        _refuse_changed(stage, changed, lambda: [*modules(), *loaded])
 
 
-def _refuse(stage: str, changed: Iterable[Path], modules: Callable[[], Iterable[str]]) -> None:
+def _refuse_changed(stage: str, changed: Iterable[Path], modules: Callable[[], Iterable[str]]) -> None:
     run = {name.replace(".", "/") for name in modules()}
     names = sorted(path.relative_to(_ROOT).as_posix() for path in changed)
     if mattering := [name for name in names if name.removesuffix(".py").removesuffix("/__init__") in run]:
@@ -83,18 +83,18 @@ def changed_error(stage: str, names: Sequence[str]) -> ConfigError:
 
 def _changed() -> set[Path]:
     """The files whose code is another one now than at the start, or that are gone."""
-    return {path for path, source in at_start().items() if not _same(path, source)}
+    return {path for path, source in at_start().items() if not _has_same_code(path, source)}
 
 
-def _same(path: Path, source: bytes) -> bool:
+def _has_same_code(path: Path, source: bytes) -> bool:
     try:
         now = path.read_bytes()
     except OSError:
         return False
-    return now == source or _digest(now) == _digest(source)
+    return now == source or _digest_of_source(now) == _digest_of_source(source)
 
 
-def _digest(source: bytes) -> str | None:
+def _digest_of_source(source: bytes) -> str | None:
     """None for half a file, which is equal to no other: the one at the start could be read."""
     try:
         tree = ast.parse(source)

@@ -19,11 +19,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tract.common import import_order
-from tract.common import signals as interruption
+from tract.common import import_order, signals
+from tract.common.distributed import RankInfo, die_with_parent, init_process_group, ranks_from_environment
 from tract.common.errors import ReportedExit, TrainingError
-from tract.common.ranks import Ranks, by_environment, end_with, init_process_group
 from tract.pipeline.entry import CONFIG_DIR, guarded, show_masked
+from tract.pipeline.launching.interrupt_note import leave_note
 from tract.pipeline.sweeps.job_log import follow_job_log
 
 # What gloo and NCCL say of a rank that does not answer any more.
@@ -33,18 +33,18 @@ _LAST_WAIT_S = 5.0
 
 def main(folder: Path) -> None:
     """Runs the task that the folder describes."""
-    with interruption.handled(partial(_leave_note, folder), once=False):
+    with signals.handled(partial(_leave_note, folder), once=False):
         _main(folder)
 
 
 def _leave_note(folder: Path, number: int, reason: str) -> None:
-    if by_environment().is_first:
-        interruption.leave_note(folder, number, reason)
+    if ranks_from_environment().is_first:
+        leave_note(folder, number, reason)
 
 
 def _main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    end_with(task.pop("parent"))
+    die_with_parent(task.pop("parent"))
     import_order.add_last(task.pop("import_path"))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
@@ -52,7 +52,7 @@ def _main(folder: Path) -> None:
     follow_job_log()
     logging.captureWarnings(True)
     sys.excepthook = show_masked
-    if not by_environment().is_first:  # one rank speaks for all, unless something is wrong
+    if not ranks_from_environment().is_first:  # one rank speaks for all, unless something is wrong
         logging.getLogger("tract").setLevel(logging.WARNING)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
     try:
@@ -87,12 +87,12 @@ def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
 
 
 @contextmanager
-def _outlived(ranks: Ranks) -> Iterator[None]:
+def _outlived(ranks: RankInfo) -> Iterator[None]:
     """Lets the rank that failed first be heard: the others, who only lose the connection to it, wait for their end."""
     try:
         yield
     except RuntimeError as error:
-        if ranks.size == 1 or not _LOST.search(str(error)):
+        if ranks.world_size == 1 or not _LOST.search(str(error)):
             raise
         time.sleep(_LAST_WAIT_S)  # whoever started the ranks ends this one meanwhile
         raise TrainingError(f"rank {ranks.rank}: another rank is gone or did not answer ({str(error).splitlines()[0][:200]})") from None

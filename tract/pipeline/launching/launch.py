@@ -27,12 +27,12 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from tract.common import import_order
-from tract.common import signals as interruption
+from tract.common import import_order, signals
 from tract.common.errors import ConfigError, ReportedExit
 from tract.config.devices import spreads_weights
 from tract.config.schema import Config
 from tract.config.vocabulary import AUTO
+from tract.pipeline.launching.interrupt_note import discard_note, take_note
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def follow() -> None:
     Raises:
         SystemExit: if a rank failed, here or elsewhere.
     """
-    interruption.launched(first=False)
+    signals.set_launched(first=False)
     store = _store()
     while (message := json.loads(store.get(f"task{next(_numbers)}"))) is not None:
         if code := _run_beside(message, store):
@@ -166,7 +166,7 @@ def follow() -> None:
 def leading() -> Iterator[None]:
     """Lets the other processes of a launcher go on when the pipeline is over; if it failed, the launcher ends them."""
     if launcher() is not None:
-        interruption.launched(first=True)
+        signals.set_launched(first=True)
     yield
     if launcher() is not None:
         _store().set(f"task{next(_numbers)}", "null")
@@ -184,17 +184,17 @@ def run_job(task: Mapping[str, Any], resolved: DictConfig, size: int, product_fi
         SystemExit: if it failed; the processes have said why.
     """
     message: dict[str, Any] = {"task": dict(task), "config": OmegaConf.to_yaml(resolved, resolve=True)}
-    with tempfile.TemporaryDirectory(prefix="tract-") as place, interruption.postponed():
+    with tempfile.TemporaryDirectory(prefix="tract-") as place, signals.postponed():
         folder = Path(place)
         sys.stdout.flush()
-        interruption.at(f"in {task['stage']}")
+        signals.set_status(f"in {task['stage']}")
         code = _run(message, folder, size)
-        if interruption.take_note(folder):
-            interruption.check()
+        if take_note(folder):
+            signals.check()
         if code == 0:
-            interruption.at(f"after {task['stage']}, which is complete")
+            signals.set_status(f"after {task['stage']}, which is complete")
             return Path((folder / product_file).read_text(encoding="utf-8"))
-        interruption.check()
+        signals.check()
         if code < 0:  # else it has said why itself
             hint = "; memory may have run out" if code == -signal.SIGKILL else ""
             again = "run the same command again: it goes on where it stopped"
@@ -226,7 +226,7 @@ def _write(folder: Path, message: Mapping[str, Any]) -> None:
 
 def _run_one(folder: Path, environment: Mapping[str, str]) -> int:
     """One process; its exit status, or minus the signal that ended it."""
-    with interruption.started([sys.executable, "-P", "-m", _JOB, str(folder)], environment) as process:
+    with signals.child_process([sys.executable, "-P", "-m", _JOB, str(folder)], environment) as process:
         return process.wait()
 
 
@@ -236,7 +236,7 @@ def _run_several(folder: Path, size: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    interruption.check()  # from here on the engine has handlers of its own, which tell the ranks
+    signals.check()  # from here on the engine has handlers of its own, which tell the ranks
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the ranks say themselves what is wrong
@@ -252,13 +252,13 @@ def _run_several(folder: Path, size: int) -> int:
         elastic_launch(config, sys.executable)("-P", "-m", _JOB, str(folder))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if interruption.is_status_of_one(failure.exitcode) and interruption.take_note(folder):
+        if signals.is_interrupt_status(failure.exitcode) and take_note(folder):
             return int(failure.exitcode)
-        interruption.discard_note(folder)  # of a rank that was ended since this one failed
+        discard_note(folder)  # of a rank that was ended since this one failed
         log.error("rank %d of %d failed first, with exit status %d; the others were ended", rank, size, failure.exitcode)
         return int(failure.exitcode)
     except SignalException as error:
-        interruption.adopt(int(error.sigval))
+        signals.adopt(int(error.sigval))
         return -int(error.sigval)
     finally:
         os.environ.clear()

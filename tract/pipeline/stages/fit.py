@@ -28,9 +28,9 @@ from transformers import get_scheduler
 from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import Product, write_config
 from tract.artifacts.run_folder import StageFolder
+from tract.common.distributed import broadcast_from_rank0, rank_info
 from tract.common.durable import write_json
 from tract.common.errors import ConfigError
-from tract.common.ranks import broadcast_from_rank0, rank_info
 from tract.config.devices import ZERO, spreads_weights
 from tract.config.schema import Config, SchedulerConfig, TrainConfig
 from tract.data.datamodule import JudgeDataModule
@@ -164,7 +164,7 @@ def build(cfg: Config, data: Prepared, init_from: Path | None = None) -> tuple[T
         limits=Limits(cfg.batch.micro_batch_size, cfg.batch.max_tokens_per_micro_batch, padded=not packed),
         seed=cfg.seed,
         num_workers=cfg.data.num_workers,
-        ranks=rank_info().size,
+        ranks=rank_info().world_size,
         rank=rank_info().rank,
     )
     steps = total_steps(cfg.train, datamodule.train_sampler.steps_per_epoch)
@@ -331,7 +331,7 @@ def _by_deepspeed(cfg: Config) -> bool:
 def _plugins(cfg: Config) -> list[Any]:
     own_folders = spreads_weights(cfg)  # strategies that do write their checkpoints themselves
     # Said here, since Lightning takes a single process for one of several where SLURM's job has tasks.
-    environment = TorchElasticEnvironment() if rank_info().size > 1 else LightningEnvironment()
+    environment = TorchElasticEnvironment() if rank_info().world_size > 1 else LightningEnvironment()
     return [*([] if own_folders else [AtomicCheckpointIO()]), environment]
 
 

@@ -17,8 +17,8 @@ from tract.artifacts.judges import Judge
 from tract.artifacts.products import JOURNAL, write_config
 from tract.artifacts.run_folder import StageFolder
 from tract.common import counts as in_words
+from tract.common.distributed import rank_info
 from tract.common.errors import DataError
-from tract.common.ranks import rank_info
 from tract.config.schema import Config
 from tract.data.arrow_columns import StoredNumbers, lists_at, values_at
 from tract.data.generated_cots.file import COTS_FILE, attached_score, write_cots

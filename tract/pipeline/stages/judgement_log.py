@@ -2,27 +2,22 @@
 
     <folder>/00000.jsonl, 00001.jsonl, ...      shards; appended to is only the last one
 
-Each line is the JSON object of a judgement with a last key "crc", the CRC-32 of the object without it. A line counts if it
-ends with a newline and its crc fits, so neither a torn nor a damaged line is ever read as something else.
+Each line is the JSON object of a judgement, with a checksum (``tract.common.append_log``).
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import zlib
 from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
 from pathlib import Path
 
-from tract.common.durable import sync_folder
+from tract.common.append_log import append_lines, decode_line, encode_line
+from tract.common.durable import sync_folder, write_atomically
 from tract.common.errors import DataError
 from tract.inference.judgement import Judgement
 
 log = logging.getLogger(__name__)
-
-_CRC_KEY = b', "crc": '
 
 
 class JudgementLog:
@@ -65,7 +60,9 @@ class JudgementLog:
             found = [(line, _judgement(line)) for line in file]
         whole = [(line, (judgement.row, judgement.sample)) for line, judgement in found if judgement is not None]
         if len(whole) < len(found):
-            _replace(path, b"".join(line for line, _ in whole))
+            with write_atomically(path) as repaired:
+                repaired.write_bytes(b"".join(line for line, _ in whole))
+            sync_folder(path.parent)
         offset = 0
         for line, key in whole:
             self._index.setdefault(key, (shard, offset))
@@ -90,14 +87,14 @@ class JudgementLog:
 
         Raises:
             OSError: if they cannot be written, a full disk included; the error names the file. What was in the log before is
-                safe, but the log must be opened anew before more is appended, which removes what was written in part.
+                safe, but the log must be reopened before more is appended, which removes what was written in part.
             ValueError: if a number is not finite; nothing is written then.
         """
         new: dict[tuple[int, int], bytes] = {}
         for judgement in judgements:
             key = (judgement.row, judgement.sample)
             if key not in self._index and key not in new:
-                new[key] = _line(judgement)
+                new[key] = encode_line(judgement.to_dict())
         entries = list(new.items())
         while entries:
             if not self._shards or self._lines >= self._shard_size:
@@ -118,7 +115,7 @@ class JudgementLog:
         path = self._shards[-1]
         # Else the first new line would be joined to half a line, and the places in the index would be wrong.
         assert path.stat().st_size == self._bytes, f"{path} was written to since it was opened, or a write failed; open the log anew"
-        _write(path, "ab", b"".join(line for _, line in entries))
+        append_lines(path, b"".join(line for _, line in entries))
         for key, line in entries:
             self._index[key] = (len(self._shards) - 1, self._bytes)
             self._bytes += len(line)
@@ -145,45 +142,12 @@ class JudgementLog:
                     yield judgement
 
 
-def _line(judgement: Judgement) -> bytes:
-    # ASCII, so that every text comes back, one with half a surrogate pair too.
-    return _sealed(json.dumps(judgement.to_dict(), allow_nan=False).encode("ascii"))
-
-
-def _sealed(content: bytes) -> bytes:
-    """The line of a JSON object: the crc becomes its last key."""
-    return content[:-1] + _CRC_KEY + b"%d}\n" % zlib.crc32(content)
-
-
 def _judgement(line: bytes) -> Judgement | None:
     """The judgement of a line, None if the line is incomplete, damaged or of another shape."""
-    content = line.rpartition(_CRC_KEY)[0] + b"}"
-    if line != _sealed(content):
+    record = decode_line(line)
+    if record is None:
         return None
     try:
-        return Judgement.from_dict(json.loads(content))
+        return Judgement.from_dict(record)
     except (ValueError, TypeError, KeyError):  # whole, but written by other code
         return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Gives a file other content so that it has the old or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")  # one that a kill leaves is written over by the next repair
-    _write(temporary, "wb", content)
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def _write(path: Path, mode: str, content: bytes) -> None:
-    """Writes to the disk itself.
-
-    Raises:
-        OSError: what the system says, with the path, which the error of a write does not have by itself.
-    """
-    try:
-        with path.open(mode) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error

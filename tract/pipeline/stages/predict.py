@@ -18,9 +18,9 @@ from tract.artifacts.identity import StageIdentity
 from tract.artifacts.judges import Judge
 from tract.artifacts.products import JOURNAL, Product, open_product, write_config
 from tract.artifacts.run_folder import StageFolder
+from tract.common.distributed import rank_info
 from tract.common.durable import json_line
 from tract.common.errors import ConfigError, DataError
-from tract.common.ranks import rank_info
 from tract.common.safe_paths import resolve_within
 from tract.config.schema import Config
 from tract.data.arrow_columns import values_at

@@ -13,9 +13,9 @@ from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import Product, open_product, read_manifest
 from tract.artifacts.recorded_paths import whereabouts
 from tract.artifacts.run_folder import StageFolder, find, provenance, reason, version_changes
-from tract.common import signals as interruption
+from tract.common import signals
+from tract.common.distributed import barrier, broadcast_from_rank0
 from tract.common.errors import DataError
-from tract.common.ranks import broadcast_from_rank0, wait_for_all
 from tract.config.schema import Config
 from tract.pipeline.tracking.tracker import Tracker, tracked
 
@@ -60,7 +60,7 @@ IGNORED_CODE = (
     "tract.common.masking",
     "tract.common.signals",
     "tract.training.preview",
-    "tract.common.ranks",
+    "tract.common.distributed",
     "tract.artifacts.records",
     "tract.pipeline.validation",
     "tract.pipeline",
@@ -161,11 +161,11 @@ def _names(cfg: Config) -> dict[str, Any]:
 
 def follow_stage(stage: Stage, cfg: Config) -> None:
     """Takes part in making a stage that rank 0 runs with ``run_stage``, in the folder that it says."""
-    interruption.at(f"in {stage.name}")
+    signals.set_status(f"in {stage.name}")
     folder: StageFolder | None = broadcast_from_rank0(patient=True)
     if folder is not None:
         _make(stage, folder, cfg, Tracker(None, {}))
-        wait_for_all(patient=True)
+        barrier(patient=True)
 
 
 def _make(stage: Stage, folder: StageFolder, cfg: Config, tracker: Tracker) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
         TractError: for anything that the user can mend.
     """
     folder, label = folder_of(stage, cfg, force=force), label_of(stage)
-    interruption.at(f"in {stage.name}")
+    signals.set_status(f"in {stage.name}")
     begun = datetime.now(UTC)
     with folder.locked(wait=cfg.run.when_locked == "wait"):
         # Another run that was waited for may be at work with what it made, and that is new already.
@@ -226,17 +226,17 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
             log.info("%s: resuming from what an earlier try left in %s", label, folder.working)
         folder.begin(overwrite=replaces)
         if force:
-            interruption.rebuilt(stage.name)
+            signals.add_rebuilt(stage.name)
         broadcast_from_rank0(folder, patient=True)
         shown: Any = OmegaConf.to_container(stage.resolved, resolve=True)
         with tracked(stage.cfg, shown, folder.key) as tracker:
             facts = _make(stage, folder, cfg, tracker)
-            wait_for_all(patient=True)
+            barrier(patient=True)
             _draw_curves(stage, folder)
             product = folder.finish({"stage": stage.name, **_names(cfg), **provenance(), **whereabouts(cfg.model), **facts})
             tracker.log_product(product)
     folder.link(run_folder(cfg))
-    interruption.at(f"after {stage.name}, which is complete")
+    signals.set_status(f"after {stage.name}, which is complete")
     log.info("%s: finished, %s", label, folder.path)
     return product
 

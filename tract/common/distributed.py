@@ -1,6 +1,6 @@
-"""The processes that make one stage together: which of them this one is, and how they agree.
+"""The ranks that make one stage together: which of them this process is, and what they exchange.
 
-Each rank is a process with the environment that torchrun gives it, whoever started it. Knows torch.distributed alone.
+Each rank is a process with the environment that torchrun gives it, whoever started it. Imports torch only where there are several.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """The ranks of a stage.
+class RankInfo:
+    """Which rank of a stage this process is.
 
     Attributes:
-        rank: this process, counted over all machines. size: processes in all. local: this process on its own machine.
+        rank: this process, counted over all machines. world_size: processes in all. local_rank: this process on its own machine.
     """
 
     rank: int
-    size: int
-    local: int
+    world_size: int
+    local_rank: int
 
     @property
     def is_first(self) -> bool:
@@ -38,47 +38,47 @@ class Ranks:
         return self.rank == 0
 
 
-_ALONE = Ranks(0, 1, 0)
-_joined = _ALONE
+_ALONE = RankInfo(0, 1, 0)
+_current = _ALONE
 
 
-def rank_info() -> Ranks:
+def rank_info() -> RankInfo:
     """Which rank this process is, inside ``init_process_group``; alone outside, whatever a launcher has put into the environment."""
-    return _joined
+    return _current
 
 
-def by_environment() -> Ranks:
-    """The ranks that a launcher has started; one process alone where the environment says nothing."""
+def ranks_from_environment() -> RankInfo:
+    """What a launcher has put into the environment; one process alone where that says nothing."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         return _ALONE
-    return Ranks(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", 0)))
+    return RankInfo(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", 0)))
 
 
 @contextmanager
-def init_process_group(*, gpu: bool, timeout_s: float) -> Iterator[Ranks]:
+def init_process_group(*, gpu: bool, timeout_s: float) -> Iterator[RankInfo]:
     """Connects the ranks for the time of a stage; every library that asks later uses this connection.
 
     Args:
         gpu: whether tensors on GPUs are exchanged (NCCL), beside those in memory (gloo).
         timeout_s: the longest that a rank waits for another one before it ends with an error.
     """
-    global _joined
-    ranks = by_environment()
-    if ranks.size == 1:
+    global _current
+    ranks = ranks_from_environment()
+    if ranks.world_size == 1:
         yield ranks
         return
     import torch
     import torch.distributed as dist
 
     if gpu:
-        torch.cuda.set_device(ranks.local)
+        torch.cuda.set_device(ranks.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout_s))
-    _joined = ranks
+    _current = ranks
     try:
         yield ranks
     finally:
-        _joined = _ALONE
+        _current = _ALONE
     # Not after an error: the others may be gone, or wait in another exchange.
     dist.destroy_process_group()
 
@@ -89,7 +89,7 @@ def broadcast_from_rank0(value: Any = None, *, patient: bool = False) -> Any:
     Args:
         value: of rank 0; anything that can be pickled. patient: wait for as long as it takes.
     """
-    if rank_info().size == 1:
+    if rank_info().world_size == 1:
         return value
     import torch
     import torch.distributed as dist
@@ -102,7 +102,7 @@ def broadcast_from_rank0(value: Any = None, *, patient: bool = False) -> Any:
 
 @contextmanager
 def _group(*, patient: bool) -> Iterator[Any]:
-    """The connection of all ranks, or another one whose ranks wait for as long as it takes."""
+    """The process group of all ranks (None), or another one whose ranks wait for as long as it takes."""
     import torch.distributed as dist
 
     if not patient:
@@ -115,7 +115,7 @@ def _group(*, patient: bool) -> Iterator[Any]:
 
 def all_gather_object(value: Any) -> list[Any]:
     """The value of each rank, on all of them."""
-    size = rank_info().size
+    size = rank_info().world_size
     if size == 1:
         return [value]
     import torch.distributed as dist
@@ -127,7 +127,7 @@ def all_gather_object(value: Any) -> list[Any]:
 
 def all_reduce_max(value: int) -> int:
     """The highest of all ranks' values."""
-    if rank_info().size == 1:
+    if rank_info().world_size == 1:
         return value
     import torch
     import torch.distributed as dist
@@ -137,22 +137,22 @@ def all_reduce_max(value: int) -> int:
     return int(box.item())
 
 
-def wait_for_all(*, patient: bool = False) -> None:
-    """Returns when every rank has come here.
+def barrier(*, patient: bool = False) -> None:
+    """Returns when every rank has called it.
 
     Args:
-        patient: wait for as long as it takes: where ranks work apart, the time that one is behind says nothing is wrong.
+        patient: wait for as long as it takes: where ranks work apart, a rank that is late is no sign of a fault.
     """
-    if rank_info().size == 1:
+    if rank_info().world_size == 1:
         return
     import torch.distributed as dist
 
     with _group(patient=patient) as group:
-        dist.all_gather_object([None] * rank_info().size, None, group=group)
+        dist.all_gather_object([None] * rank_info().world_size, None, group=group)
 
 
-def end_with(parent: int) -> None:
-    """Lets this process die with the one that started it, even if that is killed, so that nobody works on unseen. Linux only.
+def die_with_parent(parent: int) -> None:
+    """Lets this process die with the one that started it, even if that is killed, so that none continues unseen. Linux only.
 
     Args:
         parent: its process id; if it is gone already, this process ends at once.
