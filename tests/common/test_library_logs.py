@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from types import ModuleType
 
 import pytest
 
-from tract.common import library_logs as quiet_libraries
-from tract.models import modeling
+from tract.common import library_logs
+from tract.models import adapters, saving
 
 
 def test_the_line_about_a_kernel_is_kept_out_and_others_are_not(caplog: pytest.LogCaptureFixture) -> None:
@@ -21,7 +22,8 @@ def test_the_line_about_a_kernel_is_kept_out_and_others_are_not(caplog: pytest.L
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
 
 
-def test_it_is_kept_out_before_peft_is_imported() -> None:
-    names = list(vars(modeling))
-    assert vars(modeling)["quiet_libraries"] is quiet_libraries
-    assert names.index("quiet_libraries") < names.index("LoraConfig")
+@pytest.mark.parametrize(("module", "of_peft"), [(adapters, "LoraConfig"), (saving, "PeftModel")])
+def test_it_is_kept_out_before_peft_is_imported(module: ModuleType, of_peft: str) -> None:
+    names = list(vars(module))
+    assert vars(module)["library_logs"] is library_logs
+    assert names.index("library_logs") < names.index(of_peft)

@@ -12,7 +12,7 @@ from judge_items import TRACT, batch_of, gradient, make_items, relative_error, t
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
-from tract.models.modeling import load_model
+from tract.models.loading import load_model
 from tract.text.layout import SequenceLayout, TokenKind
 from tract.text.score_grid import ScoreGrid
 

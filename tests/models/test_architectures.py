@@ -25,7 +25,8 @@ from tract.inference.hf.rows import hf_judge_of, without_cache
 from tract.inference.hf.sequences import path_of, settle
 from tract.inference.judgement import Prompt
 from tract.inference.sampling import Sampling
-from tract.models.modeling import in_folder, load_judge, load_model
+from tract.models.loading import load_judge, load_model
+from tract.models.locating import in_folder
 from tract.models.packed_forward import exact_attention, plain_logits, takes_rows, use_rows
 from tract.models.small_model import NoSmallCopyError, shrunk, small_copy
 from tract.models.tree_attention import TREE

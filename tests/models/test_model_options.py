@@ -24,7 +24,7 @@ from tokenizer_zoo import Member, as_llama, as_qwen, member
 from tracked_files import tracked
 
 from tract.config.schema import ModelConfig
-from tract.models.modeling import load_config, locate
+from tract.models.locating import load_config, locate
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 

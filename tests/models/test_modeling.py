@@ -23,19 +23,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.models.modeling import (
-    check_finite,
-    in_folder,
-    load_judge,
-    load_model,
-    load_tokenizer,
-    locate,
-    model_fingerprint,
-    save_here,
-    save_judge,
-    stored_in,
-)  # fmt: skip
+from tract.models.loading import check_finite, load_judge, load_model, stored_in
+from tract.models.locating import in_folder, locate, model_fingerprint
 from tract.models.packed_forward import logits_at
+from tract.models.saving import save_here, save_judge
+from tract.models.tokenizers import load_tokenizer
 from tract.models.tree_attention import TREE, PackedSegments
 from tract.pipeline.validation import validate
 from tract.text.layout import SegmentRun, SequenceLayout
@@ -210,9 +202,10 @@ def test_a_saved_adapter_lists_its_modules_in_order_and_has_no_empty_model_card(
 SAVE = """
 import json, sys
 from pathlib import Path
-from tract.models.tree_attention import TREE, TokenRuns
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.models.modeling import load_model, load_tokenizer, save_judge
+from tract.models.loading import load_model
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 
 cfg = ModelConfig(**json.loads(sys.argv[1]))
 for adapter in json.loads(sys.argv[2]):
@@ -279,7 +272,7 @@ def test_a_missing_pad_token_is_named(tmp_path: Path, tiny_tokenizer: Any, tiny_
 
 
 def test_qlora_without_bitsandbytes_says_how_to_mend_it(tiny_model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tract.models.modeling.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("tract.models.locating.importlib.util.find_spec", lambda name: None)
     cfg = dataclasses.replace(tiny_model_config, package=None, random_init=False)
     with pytest.raises(ConfigError, match="adapter.kind: qlora needs the package bitsandbytes; run `pip install bitsandbytes`"):
         load_model(cfg, dataclasses.replace(LORA, kind="qlora"), seed=0)

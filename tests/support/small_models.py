@@ -9,7 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tract.config.schema import ModelConfig
-from tract.models.modeling import in_folder, load_judge, load_tokenizer, save_judge
+from tract.models.loading import load_judge
+from tract.models.locating import in_folder
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 
 # The vocabulary of tract/assets/tiny, and layers whose sizes are multiples of 64, a block of 4-bit weights.
 TEXT: dict[str, Any] = {

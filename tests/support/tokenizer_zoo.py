@@ -17,7 +17,7 @@ from composing import composed
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.validation import validate
 
 # Chat templates in our own words; line breaks and the blanks after them are for the reader alone.

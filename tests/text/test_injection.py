@@ -24,7 +24,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from tract.common.errors import ConfigError
 from tract.data.readers import fields
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate

@@ -21,7 +21,8 @@ from tract.artifacts.recorded_paths import found_base
 from tract.common.errors import ConfigError, DataError
 from tract.common.model_name import model_name
 from tract.config.schema import Config, ModelConfig
-from tract.models.modeling import in_folder, load_tokenizer, model_fingerprint
+from tract.models.locating import in_folder, model_fingerprint
+from tract.models.tokenizers import load_tokenizer
 from tract.text.layout import TEMPLATE_DATE, SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid

@@ -13,21 +13,21 @@ from typing import Any
 from filelock import FileLock
 
 from tract.config.schema import ModelConfig
-from tract.models.modeling import (
+from tract.models.adapters import lora_config
+from tract.models.loading import load_judge
+from tract.models.locating import (
     Checkpoint,
     check_weights,
     from_source,
     in_folder,
     load_config,
-    load_judge,
-    load_tokenizer,
     locate,
-    lora_config,
     model_fingerprint,
-    save_here,
     stated_context,
     unpacked,
 )
+from tract.models.saving import save_here
+from tract.models.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

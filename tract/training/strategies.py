@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from tract.common.errors import DataError, TractError
 from tract.common.ranks import wait_for_all
 from tract.common.safe_paths import resolve_within
-from tract.models.modeling import stored_in
+from tract.models.loading import stored_in
 from tract.models.sharding import Build, create_fsdp, create_zero3
 
 _PARTIAL = ".tmp"

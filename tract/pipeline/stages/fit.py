@@ -39,7 +39,9 @@ from tract.data.steps import Limits
 from tract.inference.hf.sequences import packs, shares_prompts, warn_of_rows
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
-from tract.models.modeling import load_model, model_fingerprint, save_judge
+from tract.models.loading import load_model
+from tract.models.locating import model_fingerprint
+from tract.models.saving import save_judge
 from tract.models.sharding import elements_of, whole_weights
 from tract.pipeline.identity.keys import code_digests, key_fields, named_code
 from tract.pipeline.stages.prepare import Prepared, limits_that_matter, prepare, prepare_generated
