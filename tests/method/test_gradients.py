@@ -13,8 +13,9 @@ from tract.config.schema import AdapterConfig, ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
 from tract.models.loading import load_model
-from tract.text.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import TokenKind
 
 CE_ONLY = dataclasses.replace(TRACT, score_loss_weight=0.0, ce_on_score=True)
 REGRESSION_ONLY = dataclasses.replace(TRACT, ce_weight=0.0, use_cot=False)

@@ -16,8 +16,8 @@ from tract.common.errors import ConfigError
 from tract.data.steps import StepTotals
 from tract.method.objective import ObjectiveParts, ScoreLoss, objective_loss, objective_parts, score_loss_of, squared_error
 from tract.method.predictors import score_pairs
-from tract.text.layout import TokenKind
 from tract.text.score_grid import ScoreTrie
+from tract.text.token_tree import TokenKind
 
 TRIE = ScoreTrie.build("12", [[0], [1]])
 

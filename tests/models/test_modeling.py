@@ -30,7 +30,8 @@ from tract.models.saving import save_here, save_judge
 from tract.models.tokenizers import load_tokenizer
 from tract.models.tree_attention import TREE, PackedSegments
 from tract.pipeline.validation import validate
-from tract.text.layout import SegmentRun, SequenceLayout
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import SegmentRun
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)

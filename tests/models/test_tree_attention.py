@@ -16,8 +16,9 @@ from tract.config.schema import ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.models.packed_forward import logits_at
 from tract.models.tree_attention import TREE, PackedSegments
-from tract.text.layout import SegmentRun, SequenceLayout
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import SegmentRun
 
 TOLERANCE = 1e-5
 

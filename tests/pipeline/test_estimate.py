@@ -23,7 +23,7 @@ from tract.pipeline.dry_run.facts import GIB, Compute, MicroBatchSize, Strategy
 from tract.pipeline.dry_run.flops import Amount, forward_flops, training_flops
 from tract.pipeline.dry_run.memory import MemoryPart, saved_in_layer, training_memory
 from tract.pipeline.dry_run.model_facts import Described, describe_model, described, storage_of, strategy_of
-from tract.text.layout import SegmentRun
+from tract.text.token_tree import SegmentRun
 
 TinyConfig = Callable[..., tuple[Config, Any]]
 ROOT = Path(__file__).resolve().parents[2]

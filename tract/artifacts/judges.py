@@ -23,7 +23,8 @@ from tract.common.model_name import model_name
 from tract.config.schema import Config, ModelConfig
 from tract.models.locating import in_folder, model_fingerprint
 from tract.models.tokenizers import load_tokenizer
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.text.chat_template import TEMPLATE_DATE
+from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid
 

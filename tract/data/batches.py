@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tract.data.steps import MicroBatch, StepTotals
-from tract.text.layout import SegmentRun, SequenceLayout, TokenKind, TokenTree
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import SegmentRun, TokenKind, TokenTree
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def collate(
     return JudgeBatch(
         input_ids=_int64([[token for tree in trees for token in tree.input_ids]]),
         position_ids=_int64([[position for tree in trees for position in tree.position_ids]]),
-        runs=tuple(run.moved(offset) for tree, offset in placed for run in tree.runs),
+        runs=tuple(run.shifted(offset) for tree, offset in placed for run in tree.runs),
         read_positions=_int64(needed),
         target_rows=_int64([row_of[position] for position, _, _ in targets]),
         target_ids=_int64([token for _, token, _ in targets]),

@@ -24,7 +24,8 @@ from tract.inference.sampling import Sampling
 from tract.judge.chat_models import chat_settings, template_of
 from tract.models.locating import context_of, load_config, locate, model_fingerprint, unpacked
 from tract.models.tokenizers import load_tokenizer
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.text.chat_template import TEMPLATE_DATE
+from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid
 

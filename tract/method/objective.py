@@ -23,8 +23,8 @@ from tract.common.errors import ConfigError
 from tract.common.near_names import did_you_mean
 from tract.data.steps import StepTotals
 from tract.method.predictors import expected_score, normalized, probabilities_of_pairs
-from tract.text.layout import TokenKind
 from tract.text.score_grid import ScoreTrie
+from tract.text.token_tree import TokenKind
 
 SCORE_LOSS_SCALINGS = ("step", "micro_batch")
 
