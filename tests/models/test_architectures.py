@@ -68,7 +68,7 @@ def _check_training(config: Any, path: SequencePath, layout: SequenceLayout) -> 
     found = gradient(module, [batch_of(items, layout, TRACT, totals)])
     named = {name for name, p in module.model.named_parameters() if p.grad is not None}  # type: ignore[union-attr]
     expected = torch.cat([p.grad.flatten() for name, p in reference.named_parameters() if p.grad is not None and name in named])
-    loss = sum(float(parts[0]) for parts in module._step_parts)
+    loss = sum(float(parts[0]) for parts in module.step_record.values)
     assert loss == pytest.approx(float(sum(plain)), rel=TOLERANCE)
     assert relative_error(found, expected) < TOLERANCE
 

@@ -41,8 +41,8 @@ def _loss_and_gradient(module: TractLitModule, items: Any, layout: SequenceLayou
         alone = [dataclasses.replace(item, continuations=[continuation]) for item in items for continuation in item.continuations]
         batches = [batch_of([item], layout, TRACT, totals) for item in alone]
     made = gradient(module, batches)
-    loss = sum(float(parts[0]) for parts in module._step_parts)
-    module._step_parts.clear()
+    loss = sum(float(parts[0]) for parts in module.step_record.values)
+    module.step_record.values.clear()
     return loss, made
 
 

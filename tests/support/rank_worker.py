@@ -39,7 +39,7 @@ class FirstGradient(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         module: Any = pl_module
-        if trainer.global_step == 0 and len(module._step_parts) in (0, module.accumulate):
+        if trainer.global_step == 0 and len(module.step_record.values) in (0, module.accumulate):
             self.gradient = {name: _gradient(p) for name, p in module.named_parameters() if p.requires_grad}
 
 
