@@ -283,7 +283,11 @@ def test_a_loading_script_of_a_data_set_is_not_run(tmp_path: Path, mark: Path) -
 
 SOURCES = [*(ROOT / "tract").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("*.py"), *ROOT.glob("*.py")]
 # What of pickle may be used, and where: exceptions, and the reader that refuses what is no metadata.
-PICKLE = {"callbacks.py": {"UnpicklingError"}, "locating.py": {"UnpicklingError"}, "strategies.py": {"UnpicklingError", "Unpickler"}}
+PICKLE = {
+    "checkpoints.py": {"UnpicklingError"},
+    "locating.py": {"UnpicklingError"},
+    "safe_unpickling.py": {"UnpicklingError", "Unpickler"},
+}
 MODULES = ("marshal", "shelve", "dill", "cloudpickle", "joblib")
 CALLS = ("eval", "exec", "compile_command", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all")
 

@@ -48,19 +48,15 @@ from tract.pipeline.stages.prepare import Prepared, limits_that_matter, prepare,
 from tract.pipeline.stages.stage import IGNORED_CODE, REPORTED_CODE, run_stage
 from tract.pipeline.tracking.loggers import build_loggers, close_loggers
 from tract.pipeline.tracking.tracker import Tracker
-from tract.training.callbacks import (
-    AtomicCheckpointIO,
-    BestWeights,
-    LookAtSequences,
-    Throughput,
-    ValidateAtStartAndEnd,
-    checkpoints,
-    newest_checkpoint,
-)
+from tract.training.callbacks.best_weights import BestWeights
+from tract.training.callbacks.checkpoints import AtomicCheckpointIO, checkpoints, newest_checkpoint
+from tract.training.callbacks.packing import CheckPacking
+from tract.training.callbacks.throughput import Throughput
+from tract.training.callbacks.validation import ValidateAtStartAndEnd
 from tract.training.graceful_stop import GracefulStop
 from tract.training.preview import preview
 from tract.training.steps_bar import StepsBar
-from tract.training.strategies import own_precision
+from tract.training.strategies.precision import own_precision
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +266,7 @@ def _run_trainer(
     edges = ValidateAtStartAndEnd(folder / "seed_metrics.json" if validates and cfg.train.validate_base_model else None)
     leaving = GracefulStop(cfg.stage, folder / "checkpoints")
     bar = [StepsBar(cfg.stage)] if cfg.trainer.get("enable_progress_bar", True) else []
-    callbacks = [LookAtSequences(), leaving, Throughput(), newest, *([best] if best else []), edges, *bar]
+    callbacks = [CheckPacking(), leaving, Throughput(), newest, *([best] if best else []), edges, *bar]
     trainer = _trainer(cfg, callbacks, loggers, folder, module.accumulate, validates)
     resume: Path | None = broadcast_from_rank0(newest_checkpoint(folder / "checkpoints") if rank_info().is_first else None)
     _announce(cfg, module, datamodule, resume)

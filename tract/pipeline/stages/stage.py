@@ -61,7 +61,7 @@ IGNORED_CODE = (
     "tract.artifacts.records",
     "tract.pipeline.validation",
     "tract.pipeline",
-    "tract.training.callbacks",
+    "tract.training.callbacks*",
     "tract.pipeline.identity.keys",
     "tract.pipeline.stages.judgement_log",
     "tract.pipeline.launching.launch",
