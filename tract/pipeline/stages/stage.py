@@ -62,6 +62,8 @@ IGNORED_CODE = (
     "tract.pipeline.validation",
     "tract.pipeline",
     "tract.training.callbacks*",
+    "tract.training.library_messages",
+    "tract.training.reports",
     "tract.pipeline.identity.keys",
     "tract.pipeline.stages.judgement_log",
     "tract.pipeline.launching.launch",
