@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from memory import Peak, own_memory, resident_mib
 from workload import ROOT, arguments, in_child, report
 
-from tract.models.modeling import load_model
+from tract.models.loading import load_model
 from tract.pipeline.dry_run.fit_plan import needs, plan_of, total
 from tract.pipeline.dry_run.memory import PROCESS_BYTES
 from tract.pipeline.stages import fit as fit_stage

@@ -262,8 +262,9 @@ def strategy_part(names: Sequence[str], small: bool, folder: Path) -> dict[str, 
     from tract.pipeline.dry_run.fit_plan import described_once, needs, plan_of, total
     from tract.pipeline.dry_run.flops import training_flops
     from tract.pipeline.dry_run.memory import PROCESS_BYTES
-    from tract.pipeline.stages.fit import _trainer, build
+    from tract.pipeline.stages.fit import build, trainer_factory
     from tract.pipeline.validation import validate
+    from tract.training.trainer import build_trainer
 
     sizes = _sizes(small)
     trainer = ["trainer=cpu" if names[0] == "single" else f"trainer={names[0]}", "trainer.accelerator=cpu", "trainer.precision=32-true"]
@@ -292,7 +293,7 @@ def strategy_part(names: Sequence[str], small: bool, folder: Path) -> dict[str, 
 
     module, datamodule = build(cfg, plan.data)
     with Peak(device) as peak:
-        fit = _trainer(cfg, [Clock()], [], folder, module.accumulate, validates=False)
+        fit = build_trainer(cfg, trainer_factory(cfg), [Clock()], [], folder, module.accumulate, validates=False)
         fit.fit(module, datamodule=datamodule)
     flops = training_flops(described_once(cfg).facts, work.step, checkpointing=cfg.model.gradient_checkpointing)
     seconds = (ends[-1] - ends[0]) / (len(ends) - 1)

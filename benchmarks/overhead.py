@@ -24,9 +24,11 @@ from lightning.pytorch.profilers import Profiler
 from workload import arguments, configured, device_of, report
 
 from tract.config.schema import Config
-from tract.pipeline.stages.fit import _run_trainer, build, silence_library_logs
+from tract.pipeline.stages.fit import build, trainer_factory
 from tract.pipeline.stages.prepare import Prepared
 from tract.pipeline.tracking.loggers import build_loggers, close_loggers
+from tract.training.library_messages import silence_library_logs
+from tract.training.trainer import run_training
 
 LOOP, LOGGERS = "run_training_epoch", "loggers"
 # Parts of a training by the ends of the names of Lightning's actions.
@@ -112,7 +114,7 @@ def train(cfg: Config, data: Prepared, device: torch.device) -> tuple[Stopwatch,
         loggers = build_loggers(cfg, Path(folder))
         for logger in loggers:
             watch(logger, stopwatch)
-        _run_trainer(cfg, module, loaders, loggers, Path(folder))
+        run_training(cfg, trainer_factory(cfg), module, loaders, loggers, Path(folder))
         seconds = time.perf_counter() - begun
         close_loggers(loggers, "success")
     return stopwatch, seconds

@@ -33,7 +33,7 @@ from tract.inference.batching import batches_by_length
 from tract.inference.hf.judge import HFJudge
 from tract.inference.hf.packed_linear import pack_linears
 from tract.inference.judgement import Prompt
-from tract.models.modeling import load_judge
+from tract.models.loading import load_judge
 from tract.pipeline.backends import hf_judge
 from tract.pipeline.config_rules import sampling_of
 from tract.pipeline.stages.generate import prompts_at

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tract.data.batches import TrainingItem
-from tract.text.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import TokenKind
 
 Example = tuple[Sequence[int], Sequence[int], int]  # prompt, CoT, place of the score
 

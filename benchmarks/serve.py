@@ -26,8 +26,9 @@ from pathlib import Path
 import httpx
 from workload import ROOT, arguments, configured, device_of, loaded_judge, report
 
-from tract.data.sources.rubric_check import RubricCheck
-from tract.models.modeling import load_tokenizer, save_judge
+from tract.data.sources.rubric_check.generator import RubricCheck
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 
 # Longest wait for one answer, and for the end of the server.
 _ANSWER_S = 120.0

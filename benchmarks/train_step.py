@@ -109,8 +109,8 @@ def our_step(cfg: Config, data: Prepared, model: Any, items: Sequence[TrainingIt
     def step() -> float:
         for batch in our_batches(cfg, data, items, share_prompts=share_prompts):
             module.training_step(batch.to(device), 0).backward()
-        module._step_parts.clear()
-        module._step_items.clear()
+        module.step_record.values.clear()
+        module.step_record.item_ids.clear()
         optimizer.step()
         optimizer.zero_grad()
         return tokens

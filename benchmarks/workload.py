@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from tract.config.schema import Config
 from tract.data.batches import JudgeBatch, MicroBatches, TrainingItem
 from tract.method.objective import Objective
-from tract.models.modeling import load_judge, load_model
+from tract.models.loading import load_judge, load_model
 from tract.pipeline.entry import ALLOCATOR
 from tract.pipeline.stages.prepare import Prepared, prepare
 from tract.pipeline.validation import validate

@@ -26,7 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tract.common.durable import write_folder_atomically
-from tract.data.sources.rubric_check import RubricCheck
+from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.schema import JudgeExample

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tract.data.sources.rubric_check import RubricCheck
+from tract.data.sources.rubric_check.generator import RubricCheck
 
 FOLDER = Path(__file__).resolve().parents[1] / "tract" / "assets" / "tiny"
 SPECIAL = ["<unk>", "<pad>", "<|begin|>", "<|system|>", "<|user|>", "<|judge|>", "<|end|>"]

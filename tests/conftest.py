@@ -22,7 +22,7 @@ from tiny_pipeline import Tiny
 
 from tract.artifacts.products import Product
 from tract.config.schema import Config, ModelConfig
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
@@ -148,7 +148,7 @@ def talking_model(tiny_model_config: ModelConfig, tiny_layout: SequenceLayout) -
 @pytest.fixture(scope="session")
 def talking_folder(talking_model: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The talking model as files."""
-    from tract.models.modeling import save_judge
+    from tract.models.saving import save_judge
 
     path = tmp_path_factory.mktemp("talking")
     model = talking_model.merge_and_unload() if hasattr(talking_model, "merge_and_unload") else talking_model

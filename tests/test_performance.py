@@ -22,7 +22,7 @@ from tract.config.schema import AdapterConfig, ModelConfig
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import Prompt
 from tract.inference.sampling import Sampling
-from tract.models.modeling import load_model
+from tract.models.loading import load_model
 from tract.text.layout import SequenceLayout
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,8 +21,12 @@ from tracked_files import tracked
 
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import AdapterConfig, ModelConfig
+from tract.models.adapters import lora_config
 from tract.models.engine_files import serving_files
-from tract.models.modeling import in_folder, load_judge, load_model, load_tokenizer, lora_config, save_judge
+from tract.models.loading import load_judge, load_model
+from tract.models.locating import in_folder
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 LORA = AdapterConfig(kind="lora", rank=4, alpha=8.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
@@ -279,7 +283,11 @@ def test_a_loading_script_of_a_data_set_is_not_run(tmp_path: Path, mark: Path) -
 
 SOURCES = [*(ROOT / "tract").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("*.py"), *ROOT.glob("*.py")]
 # What of pickle may be used, and where: exceptions, and the reader that refuses what is no metadata.
-PICKLE = {"callbacks.py": {"UnpicklingError"}, "modeling.py": {"UnpicklingError"}, "strategies.py": {"UnpicklingError", "Unpickler"}}
+PICKLE = {
+    "checkpoints.py": {"UnpicklingError"},
+    "locating.py": {"UnpicklingError"},
+    "safe_unpickling.py": {"UnpicklingError", "Unpickler"},
+}
 MODULES = ("marshal", "shelve", "dill", "cloudpickle", "joblib")
 CALLS = ("eval", "exec", "compile_command", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all")
 

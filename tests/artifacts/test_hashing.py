@@ -17,7 +17,7 @@ import tract.pipeline.launching.job
 from tract.artifacts import judges, products
 from tract.artifacts.judges import find_judge
 from tract.common.errors import DataError
-from tract.models.modeling import model_fingerprint
+from tract.models.locating import model_fingerprint
 from tract.pipeline.identity.loaded_code import hashes
 from tract.pipeline.validation import validate
 

@@ -14,7 +14,8 @@ from tract.common.errors import ConfigError
 from tract.inference.prompt_budget import tokens_behind
 from tract.judge.rendering import asked
 from tract.judge.requests import GradeRequest
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.text.chat_template import TEMPLATE_DATE
+from tract.text.layout import SequenceLayout
 
 
 @pytest.mark.parametrize("max_length", [3000, None])

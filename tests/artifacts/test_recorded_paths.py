@@ -23,7 +23,7 @@ from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.judge.loading import open_judge_files
 from tract.judge.runs import run_judge
-from tract.models.modeling import locate, model_fingerprint
+from tract.models.locating import locate, model_fingerprint
 from tract.pipeline.validation import validate
 
 WRITTEN = "models/x"

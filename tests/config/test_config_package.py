@@ -14,7 +14,7 @@ from small_models import tiny_folder
 
 from tract.artifacts.judges import find_judge
 from tract.config.schema import ModelConfig
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.pipeline import run_pipeline
 from tract.pipeline.validation import validate
 

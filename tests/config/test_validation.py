@@ -358,7 +358,7 @@ def test_monitors_are_the_metrics_of_the_module() -> None:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_accepted_schedule_can_be_built(name: str) -> None:
     from tract.config.schema import SchedulerConfig
-    from tract.pipeline.stages.fit import build_scheduler
+    from tract.training.schedule import build_scheduler
 
     kwargs: dict[str, Any] = {
         "cosine_with_min_lr": {"min_lr": 1e-6},

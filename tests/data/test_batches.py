@@ -8,8 +8,9 @@ from judge_items import TRACT, batch_of, make_items
 
 from tract.data.batches import JudgeBatch, TrainingItem
 from tract.models.tree_attention import visible_in
-from tract.text.layout import SegmentRun, SequenceLayout
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import SegmentRun
 
 
 def test_rows_are_packed_without_padding(tiny_layout: SequenceLayout) -> None:

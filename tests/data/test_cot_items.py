@@ -17,7 +17,7 @@ from tract.data.generated_cots import items as cot_items
 from tract.data.generated_cots.file import COT_FEATURES
 from tract.data.generated_cots.items import _Joiner, with_cots
 from tract.data.sources.mapped_columns import MappedColumns
-from tract.data.sources.rubric_check import RubricCheck
+from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.store import build_store
 from tract.data.tokens import TOKEN_FEATURES, TokenizeOptions, TokenStore, tokenize
 from tract.text.layout import SequenceLayout

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tract.common.errors import DataError
-from tract.data.sources.prometheus import FeedbackCollection, MappedColumns, PrometheusEval, Source
+from tract.data.sources.mapped_columns import MappedColumns
+from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval, Source
 from tract.data.store import ExampleStore, build_store
 from tract.text.score_grid import ScoreGrid
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tract.data.sources.perturbed import Perturbed
-from tract.data.sources.rubric_check import RubricCheck
 from tract.data.sources.rubric_check.facts import constraints_of, one_more_met, rescored, true_score
+from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.store import ExampleStore, build_store
 from tract.text.perturbations import Scale
 from tract.text.prompts import PromptTemplate

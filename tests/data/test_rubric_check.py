@@ -12,10 +12,11 @@ import pytest
 
 from tract.common.errors import ConfigError
 from tract.data.readers.rows import RawRow
-from tract.data.sources.rubric_check import HELD_OUT, IN_DOMAIN, KINDS, Constraint, RubricCheck, Task, texts, writer
-from tract.data.sources.rubric_check.constraints import fit_together
+from tract.data.sources.rubric_check import KINDS, texts, writer
+from tract.data.sources.rubric_check.constraints import HELD_OUT, IN_DOMAIN, Constraint, fit_together
 from tract.data.sources.rubric_check.evidence import evidence
-from tract.data.sources.rubric_check.generator import MOST_CONSTRAINTS, respond
+from tract.data.sources.rubric_check.facts import respond
+from tract.data.sources.rubric_check.generator import MOST_CONSTRAINTS, RubricCheck, Task
 from tract.text.schema import JudgeExample
 from tract.text.score_grid import ScoreGrid
 

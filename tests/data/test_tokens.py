@@ -14,7 +14,7 @@ from tokenizer_zoo import member
 
 from tract.common.errors import ConfigError, DataError
 from tract.data.readers.rows import RawRow
-from tract.data.sources.rubric_check import RubricCheck
+from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.store import ExampleStore, build_store
 from tract.data.tokens import TokenizeOptions, TokenStore, _Tokenizer, tokenize
 from tract.text.layout import SequenceLayout

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from example_evaluation import make_scored
 
+from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.metrics import METRIC_TABLE, METRICS, Cases
-from tract.evaluation.report import METRIC_MEANINGS
 from tract.evaluation.statistics import BASELINE_METRICS, limits_of, metrics_of
 from tract.evaluation.tables import METRIC_LABELS
 

@@ -17,7 +17,7 @@ from tract.artifacts.judges import find_judge
 from tract.inference.batching import batches_by_length
 from tract.inference.judgement import Prompt
 from tract.method.predictors import log_normalizer, score_probabilities
-from tract.models.modeling import load_judge
+from tract.models.loading import load_judge
 from tract.pipeline.validation import validate
 
 IN_TRAINING = {"pearson_r": "val/pearson_r", "spearman_rho": "val/spearman_rho", "kendall_tau": "val/kendall_tau", "rmse": "val/rmse"}

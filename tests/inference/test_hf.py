@@ -20,7 +20,7 @@ from tract.inference.judgement import CUE, DIRECT, END, FINISHES, GIVEN, LENGTH,
 from tract.inference.sampling import Sampling
 from tract.inference.stopping import score_of_path
 from tract.method.predictors import log_normalizer, score_probabilities
-from tract.models.modeling import load_judge, stored_in
+from tract.models.loading import load_judge, stored_in
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tract.inference.hf import live as live_module
 from tract.inference.hf import slots
-from tract.inference.hf.live import LiveCache, PromptKeys
+from tract.inference.hf.live import LiveCache
+from tract.inference.hf.slots import PromptKeys
 from tract.models.tree_attention import LayerRules
 
 CPU = torch.device("cpu")

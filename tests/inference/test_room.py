@@ -24,7 +24,7 @@ from tract.inference.engines.engine import Ask, EngineRequests, Reply
 from tract.inference.judgement import Prompt
 from tract.inference.prompt_budget import prompt_budget, tokens_behind
 from tract.inference.sampling import Sampling
-from tract.models.modeling import stated_context
+from tract.models.locating import stated_context
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
 

@@ -15,7 +15,7 @@ from tract import Judge
 from tract.common.errors import ConfigError
 from tract.inference.hf import sequences
 from tract.judge.requests import GradeRequest
-from tract.models.modeling import save_judge
+from tract.models.saving import save_judge
 from tract.models.small_model import small_copy
 from tract.text.layout import SequenceLayout
 

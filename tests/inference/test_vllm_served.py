@@ -26,7 +26,8 @@ from tract.inference.engines.vllm import VLLMEngine
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import DIRECT, Prompt
 from tract.models.engine_files import serving_files
-from tract.models.modeling import load_judge, load_model, save_judge
+from tract.models.loading import load_judge, load_model
+from tract.models.saving import save_judge
 from tract.text.layout import SequenceLayout
 
 # An engine's start alone takes minutes on a busy machine.

@@ -25,8 +25,9 @@ from judge_items import (
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
-from tract.text.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import TokenKind
 
 
 @pytest.fixture(params=[TRACT, CE_ONLY, REGRESSION_ONLY], ids=["tract", "ce_only", "regression_only"])

@@ -21,8 +21,8 @@ from tract.method.metrics import judge_metrics
 from tract.method.objective import Objective
 from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
-from tract.training.callbacks import AtomicCheckpointIO, OptimizerStepCheckpoint
-from tract.training.strategies import own_precision
+from tract.training.callbacks.checkpoints import AtomicCheckpointIO, OptimizerStepCheckpoint
+from tract.training.strategies.precision import own_precision
 
 
 def fit(

@@ -14,10 +14,11 @@ from judge_items import TRACT
 
 from tract.common.errors import ConfigError
 from tract.data.steps import StepTotals
-from tract.method.objective import ObjectiveParts, ScoreLoss, objective_loss, objective_parts, score_loss_of, squared_error
+from tract.method.objective import ObjectiveParts, objective_parts, step_shares
 from tract.method.predictors import score_pairs
-from tract.text.layout import TokenKind
+from tract.method.score_losses import ScoreLoss, score_loss_of, squared_error
 from tract.text.score_grid import ScoreTrie
+from tract.text.token_tree import TokenKind
 
 TRIE = ScoreTrie.build("12", [[0], [1]])
 
@@ -51,7 +52,7 @@ def test_hand_computed_value() -> None:
     assert parts.expected_score.item() == pytest.approx(1.0)
     assert parts.squared_error.item() == pytest.approx(1.0)
     assert parts.score_mass.item() == pytest.approx(0.75)
-    loss = objective_loss(parts, StepTotals(ce_tokens=1, examples=1), dataclasses.replace(TRACT, score_loss_weight=0.5))
+    loss = step_shares(parts, StepTotals(ce_tokens=1, examples=1), dataclasses.replace(TRACT, score_loss_weight=0.5))["loss"]
     assert loss.item() == pytest.approx(math.log(4) + 0.5)
 
 
@@ -73,10 +74,10 @@ def test_loss_divides_by_the_totals_of_the_step_not_of_the_micro_batch() -> None
     first = _parts(logits, rows=[0, 1], ids=[2, 3], reads=[[1]], scores=[1.0])
     second = _parts(logits, rows=[1, 2, 3], ids=[4, 5, 6], reads=[[2], [3]], scores=[2.0, 1.0])
     both = _parts(logits, rows=[0, 1, 1, 2, 3], ids=[2, 3, 4, 5, 6], reads=[[1], [2], [3]], scores=[1.0, 2.0, 1.0])
-    cut = objective_loss(first, totals, TRACT) + objective_loss(second, totals, TRACT)
-    torch.testing.assert_close(cut, objective_loss(both, totals, TRACT))
+    cut = step_shares(first, totals, TRACT)["loss"] + step_shares(second, totals, TRACT)["loss"]
+    torch.testing.assert_close(cut, step_shares(both, totals, TRACT)["loss"])
     mean_ce = torch.nn.functional.cross_entropy(logits[[0, 1, 1, 2, 3]], torch.tensor([2, 3, 4, 5, 6]))
-    torch.testing.assert_close(objective_loss(both, totals, TRACT), mean_ce + both.squared_error.mean())
+    torch.testing.assert_close(step_shares(both, totals, TRACT)["loss"], mean_ce + both.squared_error.mean())
 
 
 def test_official_scaling_divides_lambda_by_the_micro_batch() -> None:
@@ -84,8 +85,8 @@ def test_official_scaling_divides_lambda_by_the_micro_batch() -> None:
     parts = _parts(logits, rows=[0], ids=[2], reads=[[1], [2], [3], [0]], scores=[1.0, 2.0, 1.0, 2.0])
     totals = StepTotals(ce_tokens=1, examples=4)
     official = dataclasses.replace(TRACT, score_loss_scaling="micro_batch")
-    ce = objective_loss(parts, totals, dataclasses.replace(TRACT, score_loss_weight=0.0))
-    torch.testing.assert_close(objective_loss(parts, totals, official) - ce, parts.squared_error.sum() / 4**2)
+    ce = step_shares(parts, totals, dataclasses.replace(TRACT, score_loss_weight=0.0))["loss"]
+    torch.testing.assert_close(step_shares(parts, totals, official)["loss"] - ce, parts.squared_error.sum() / 4**2)
 
 
 def test_parts_are_float32_for_half_precision_logits() -> None:
@@ -99,7 +100,7 @@ def test_parts_are_float32_for_half_precision_logits() -> None:
 def test_no_tokens_under_cross_entropy() -> None:
     logits = torch.randn(1, 7, requires_grad=True)
     parts = _parts(logits, rows=[], ids=[], reads=[[0]], scores=[2.0])
-    loss = objective_loss(parts, StepTotals(ce_tokens=0, examples=1), dataclasses.replace(TRACT, ce_weight=0.0))
+    loss = step_shares(parts, StepTotals(ce_tokens=0, examples=1), dataclasses.replace(TRACT, ce_weight=0.0))["loss"]
     torch.testing.assert_close(loss, parts.squared_error[0])
 
 
@@ -180,7 +181,7 @@ def test_a_loss_of_ones_own_has_its_hand_computed_value(my_losses: None) -> None
     assert parts.score_loss.item() == pytest.approx(1.5)
     assert parts.squared_error.item() == pytest.approx(2.25)
     weighted = dataclasses.replace(TRACT, score_loss="my_losses.absolute_error", score_loss_weight=0.5)
-    assert objective_loss(parts, StepTotals(ce_tokens=1, examples=1), weighted).item() == pytest.approx(math.log(4) + 0.75)
+    assert step_shares(parts, StepTotals(ce_tokens=1, examples=1), weighted)["loss"].item() == pytest.approx(math.log(4) + 0.75)
     # Normalized, p(1) = 2/3 and p(2) = 1/3: y_hat = 4/3.
     of_grid = _parts(logits, rows=[0], ids=[3], reads=[[1]], scores=[2.5], loss=loss, normalize=True)
     assert of_grid.score_loss.item() == pytest.approx(2.5 - 4 / 3)
@@ -195,9 +196,9 @@ def test_a_loss_of_ones_own_is_scaled_and_summed_as_the_squared_error(my_losses:
     no_ce = dataclasses.replace(TRACT, ce_weight=0.0, score_loss_weight=3.0)
     totals = StepTotals(ce_tokens=1, examples=8)
     absolute = (torch.tensor([1.0, 2.0, 1.0, 2.0]) - parts.expected_score).abs().sum()
-    torch.testing.assert_close(objective_loss(parts, totals, no_ce), 3 * absolute / 8)
+    torch.testing.assert_close(step_shares(parts, totals, no_ce)["loss"], 3 * absolute / 8)
     official = dataclasses.replace(no_ce, score_loss_scaling="micro_batch")
-    torch.testing.assert_close(objective_loss(parts, totals, official), 3 * absolute / 8 / 4)
+    torch.testing.assert_close(step_shares(parts, totals, official)["loss"], 3 * absolute / 8 / 4)
 
 
 @pytest.mark.parametrize(

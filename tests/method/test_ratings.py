@@ -13,8 +13,9 @@ from tract.config.schema import ModelConfig
 from tract.data.batches import TrainingItem
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
-from tract.text.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import TokenKind
 from tract.training.preview import preview
 
 

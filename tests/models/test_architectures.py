@@ -24,7 +24,8 @@ from tract.inference.hf.rows import hf_judge_of, without_cache
 from tract.inference.hf.sequences import path_of, settle
 from tract.inference.judgement import Prompt
 from tract.inference.sampling import Sampling
-from tract.models.modeling import in_folder, load_judge, load_model
+from tract.models.loading import load_judge, load_model
+from tract.models.locating import in_folder
 from tract.models.packed_forward import exact_attention, plain_logits, takes_rows, use_rows
 from tract.models.small_model import NoSmallCopyError, shrunk, small_copy
 from tract.models.tree_attention import TREE
@@ -66,7 +67,7 @@ def _check_training(config: Any, path: SequencePath, layout: SequenceLayout) -> 
     found = gradient(module, [batch_of(items, layout, TRACT, totals)])
     named = {name for name, p in module.model.named_parameters() if p.grad is not None}  # type: ignore[union-attr]
     expected = torch.cat([p.grad.flatten() for name, p in reference.named_parameters() if p.grad is not None and name in named])
-    loss = sum(float(parts[0]) for parts in module._step_parts)
+    loss = sum(float(parts[0]) for parts in module.step_record.values)
     assert loss == pytest.approx(float(sum(plain)), rel=TOLERANCE)
     assert relative_error(found, expected) < TOLERANCE
 

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.models.engine_files import ServingFiles, serving_files
-from tract.models.modeling import load_judge, load_model, save_judge
+from tract.models.loading import load_judge, load_model
+from tract.models.saving import save_judge
 
 IDS = torch.tensor([[2, 4, 52, 334, 446, 75, 368]])
 

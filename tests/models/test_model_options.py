@@ -22,7 +22,7 @@ from tokenizer_zoo import Member, as_llama, as_qwen, converted, layout_for, llam
 from tracked_files import tracked
 
 from tract.config.schema import ModelConfig
-from tract.models.modeling import load_config, locate
+from tract.models.locating import load_config, locate
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 

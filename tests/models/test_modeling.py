@@ -19,36 +19,46 @@ import pytest
 import torch
 from judge_items import make_items
 from peft import PeftModel
-from small_models import FAMILIES, family_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.models.modeling import (
-    check_finite,
-    in_folder,
-    load_judge,
-    load_model,
-    load_tokenizer,
-    locate,
-    model_fingerprint,
-    save_here,
-    save_judge,
-    stored_in,
-)  # fmt: skip
+from tract.models.loading import check_finite, load_judge, load_model, stored_in
+from tract.models.locating import in_folder, locate, model_fingerprint
 from tract.models.packed_forward import logits_at
-from tract.models.tree_attention import PackedSegments
+from tract.models.saving import save_here, save_judge
+from tract.models.tokenizers import load_tokenizer
+from tract.models.tree_attention import TREE, PackedSegments
 from tract.pipeline.validation import validate
-from tract.text.layout import SegmentRun, SequenceLayout
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import SegmentRun
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
+SIZES = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "initializer_range": 0.3, "pad_token_id": 1,
+}  # fmt: skip
+# Families of conf/model, small and random. The windows are shorter than the test's sequences.
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "mistral-with-window": {"sliding_window": 7},
+    "qwen3": {},
+    "gemma3_text": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+}
+
+
+def _family(name: str, attention: str = TREE) -> Any:
+    config = AutoConfig.for_model(name.removesuffix("-with-window"), **{"sliding_window": None, **SIZES, **FAMILIES[name]})
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_tree_gives_the_logits_of_separate_sequences(family: str, tiny_layout: SequenceLayout) -> None:
     """Two continuations below one prompt: every supervised logit equals that of the sequence alone (float32)."""
-    model = family_model(family)
+    model = _family(family)
     item = make_items(tiny_layout, 2, annotations=2)[1]
     tree = tiny_layout.tree(item.prompt_ids, item.continuations)
     shared = _supervised_logits(model, tree)
@@ -66,7 +76,7 @@ def _supervised_logits(model: Any, tree: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_at_positions_are_those_of_the_plain_forward(family: str) -> None:
-    model = family_model(family)
+    model = _family(family)
     ids = torch.randint(10, 500, (2, 12), generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([0, 5, 13, 23])
     packed = PackedSegments([SegmentRun(0, 12, ()), SegmentRun(12, 24, ())])
@@ -193,9 +203,10 @@ def test_a_saved_adapter_lists_its_modules_in_order_and_has_no_empty_model_card(
 SAVE = """
 import json, sys
 from pathlib import Path
-from tract.models.tree_attention import TREE, TokenRuns
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.models.modeling import load_model, load_tokenizer, save_judge
+from tract.models.loading import load_model
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 
 cfg = ModelConfig(**json.loads(sys.argv[1]))
 for adapter in json.loads(sys.argv[2]):
@@ -262,7 +273,7 @@ def test_a_missing_pad_token_is_named(tmp_path: Path, tiny_tokenizer: Any, tiny_
 
 
 def test_qlora_without_bitsandbytes_says_how_to_mend_it(tiny_model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tract.models.modeling.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("tract.models.locating.importlib.util.find_spec", lambda name: None)
     cfg = dataclasses.replace(tiny_model_config, package=None, random_init=False)
     with pytest.raises(ConfigError, match="adapter.kind: qlora needs the package bitsandbytes; run `pip install bitsandbytes`"):
         load_model(cfg, dataclasses.replace(LORA, kind="qlora"), seed=0)

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from tract.artifacts.judges import find_judge
 from tract.config.schema import AdapterConfig, Config, ModelConfig
-from tract.models.modeling import load_judge, load_model, load_tokenizer, save_judge
+from tract.models.loading import load_judge, load_model
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.dry_run.model_facts import describe_model
 from tract.pipeline.stages.fit import fit
 from tract.text.layout import SequenceLayout

@@ -19,8 +19,11 @@ from tract.artifacts.judges import find_judge
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.inference.hf.packed_linear import pack_linears
 from tract.judge.backends import start_worker
-from tract.models.modeling import in_folder, load_judge, load_model, load_tokenizer, save_judge
+from tract.models.loading import load_judge, load_model
+from tract.models.locating import in_folder
+from tract.models.saving import save_judge
 from tract.models.sharding import elements_of
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.backends import hf_judge
 from tract.text.layout import SequenceLayout
 

@@ -15,8 +15,9 @@ from tract.config.schema import ModelConfig
 from tract.method.lit_module import TractLitModule
 from tract.models.packed_forward import logits_at
 from tract.models.tree_attention import TREE, PackedSegments
-from tract.text.layout import SegmentRun, SequenceLayout
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import SegmentRun
 
 TOLERANCE = 1e-5
 
@@ -30,8 +31,8 @@ def _loss_and_gradient(module: TractLitModule, items: Any, layout: SequenceLayou
         alone = [dataclasses.replace(item, continuations=[continuation]) for item in items for continuation in item.continuations]
         batches = [batch_of([item], layout, TRACT, totals) for item in alone]
     made = gradient(module, batches)
-    loss = sum(float(parts[0]) for parts in module._step_parts)
-    module._step_parts.clear()
+    loss = sum(float(parts[0]) for parts in module.step_record.values)
+    module.step_record.values.clear()
     return loss, made
 
 

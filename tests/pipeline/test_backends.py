@@ -13,7 +13,7 @@ from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.inference.engines.engine import EngineJudge
 from tract.inference.hf.judge import HFJudge
-from tract.models.modeling import context_of
+from tract.models.locating import context_of
 from tract.pipeline import backends
 from tract.pipeline.backends import at_work
 from tract.pipeline.stages.generate import GenerateStage

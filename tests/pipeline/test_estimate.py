@@ -16,14 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 from workload import in_child
 
 from tract.config.schema import Config
-from tract.models.modeling import load_model
+from tract.models.loading import load_model
 from tract.models.packed_forward import log_probs_at
 from tract.models.tree_attention import TREE, PackedSegments
 from tract.pipeline.dry_run.facts import GIB, Compute, MicroBatchSize, Strategy
 from tract.pipeline.dry_run.flops import Amount, forward_flops, training_flops
 from tract.pipeline.dry_run.memory import MemoryPart, saved_in_layer, training_memory
 from tract.pipeline.dry_run.model_facts import Described, describe_model, described, storage_of, strategy_of
-from tract.text.layout import SegmentRun
+from tract.text.token_tree import SegmentRun
 
 TinyConfig = Callable[..., tuple[Config, Any]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,7 @@ def test_what_layers_save_is_what_autograd_keeps(
     cfg, _ = tiny_config(f"adapter={adapter}", f"trainer.precision={precision}")
     config = AutoConfig.for_model(family, sliding_window=None, **WIDTHS)
     base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=TREE)
-    monkeypatch.setattr("tract.models.modeling._seed_model", lambda *_, **__: base)
+    monkeypatch.setattr("tract.models.loading._base_model", lambda *_, **__: base)
     model = load_model(cfg.model, cfg.adapter, seed=0)
     if precision == "bf16-true":
         model = model.to(torch.bfloat16)
@@ -121,7 +121,7 @@ def mistral(adapter: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, t
     cfg, _ = tiny_config(f"adapter={adapter}", "model.gradient_checkpointing=true", "model.random_init=false")
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(MistralConfig(vocab_size=32000, sliding_window=None), dtype=dtype, attn_implementation=TREE)
-        monkeypatch.setattr("tract.models.modeling._seed_model", lambda *_, **__: base)
+        monkeypatch.setattr("tract.models.loading._base_model", lambda *_, **__: base)
         return described(load_model(cfg.model, cfg.adapter, seed=0), four_bit=adapter == "qlora"), cfg
 
 

@@ -24,9 +24,10 @@ from transformers import AutoTokenizer
 
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
-from tract.pipeline.stages.fit import _trainer, build, fit
+from tract.pipeline.stages.fit import build, fit, trainer_factory
 from tract.pipeline.stages.prepare import prepare
 from tract.text.layout import SequenceLayout
+from tract.training.trainer import build_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 TinyConfig = Callable[..., tuple[Config, Any]]
@@ -168,7 +169,8 @@ def test_one_process_is_one_whatever_slurm_says(tiny_config: TinyConfig, tmp_pat
     """A batch script without srun, in a job of four tasks."""
     for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
-    trainer = _trainer(tiny_config()[0], [], [], tmp_path, 1, validates=False)
+    cfg, _ = tiny_config()
+    trainer = build_trainer(cfg, trainer_factory(cfg), [], [], tmp_path, 1, validates=False)
     assert trainer.world_size == 1
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
 

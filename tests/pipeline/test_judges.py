@@ -19,7 +19,7 @@ from tract.artifacts.judges import find_judge
 from tract.artifacts.products import write_manifest
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
-from tract.models.modeling import load_judge
+from tract.models.loading import load_judge
 from tract.pipeline.backends import hf_judge
 from tract.pipeline.stages.predict import read_predictions
 from tract.pipeline.validation import validate

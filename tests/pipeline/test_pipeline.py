@@ -341,7 +341,7 @@ def test_another_seed_does_not_change_the_weights_that_a_trained_judge_was_train
 @pytest.fixture(scope="module")
 def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_config: Any, tiny_tokenizer: Any) -> Path:
     """The base model of another seed, as ``save_pretrained`` writes it."""
-    from tract.models.modeling import load_judge
+    from tract.models.loading import load_judge
 
     folder = tmp_path_factory.mktemp("hub") / "someone-judge"
     load_judge(tiny_model_config, None, four_bit=False, seed=5).save_pretrained(folder)

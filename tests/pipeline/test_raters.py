@@ -101,7 +101,7 @@ def test_tokens_and_examples_are_counted_as_the_loaders_give_them(
     data = prepare(cfg)
     _, loaders = build(cfg, data)
     for loader, items in ((loaders.train_dataloader(), loaders.train_sampler), (loaders.val_dataloader(), loaders.val_sampler)):
-        batches = [batch for batch in loader if batch.counts]
+        batches = [batch for batch in loader if not batch.is_padding]
         assert sum(batch.input_ids.shape[1] for batch in batches) == items.lengths.sum()
         ce_tokens, examples = (
             np.asarray(getattr(items, name, getattr(items, f"_{name}", None))).sum() for name in ("ce_tokens", "examples")

@@ -28,7 +28,7 @@ from tract.data.generated_cots.file import COTS_FILE, write_cots
 from tract.judge.loading import open_judge_files
 from tract.judge.rendering import asked
 from tract.judge.requests import GradeRequest
-from tract.models.modeling import locate
+from tract.models.locating import locate
 from tract.pipeline.stages import generate, predict
 from tract.pipeline.stages.fit import FitStage
 from tract.pipeline.stages.generate import GenerateStage

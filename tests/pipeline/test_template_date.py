@@ -28,7 +28,8 @@ from tract.judge.loading import open_judge_files
 from tract.pipeline.stages.fit import FitStage
 from tract.pipeline.stages.generate import GenerateStage
 from tract.pipeline.validation import validate
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.text.chat_template import TEMPLATE_DATE
+from tract.text.layout import SequenceLayout
 from tract.text.score_grid import ScoreGrid
 
 _TURNS = (

@@ -23,7 +23,7 @@ from tract.config.schema import Config
 from tract.pipeline.tracking import tracker as tracking
 from tract.pipeline.tracking.tracker import Tracker, offline_runs, sync_command, tracked, wandb_mode
 from tract.pipeline.validation import validate
-from tract.training.callbacks import Throughput
+from tract.training.callbacks.throughput import Throughput
 
 Compose = Callable[..., DictConfig]
 NODE = {"mode": "offline", "artifacts": "light", "table_rows": 5, "timeout_s": 20.0}

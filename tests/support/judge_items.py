@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.data.batches import JudgeBatch, TrainingItem, collate
-from tract.data.sources.rubric_check import RubricCheck
+from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.steps import StepTotals
 from tract.method.lit_module import TractLitModule
 from tract.method.objective import Objective
-from tract.models.modeling import load_model
+from tract.models.loading import load_model
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptPart, PromptText
 from tract.text.schema import JudgeExample

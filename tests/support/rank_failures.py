@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from tract.training.strategies import FSDP, ZeRO
+from tract.training.strategies.fsdp import FSDP
+from tract.training.strategies.zero import ZeRO
 
 
 class FailsOnRank1(DDPStrategy):

@@ -17,9 +17,11 @@ from torch import nn
 
 from tract.common.distributed import init_process_group, rank_info
 from tract.models.sharding import whole_weights
-from tract.pipeline.stages.fit import _trainer, build, silence_library_logs
+from tract.pipeline.stages.fit import build, trainer_factory
 from tract.pipeline.stages.prepare import prepare
 from tract.pipeline.validation import typed, validate
+from tract.training.library_messages import silence_library_logs
+from tract.training.trainer import build_trainer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # 16 training items of very different lengths in steps of 5: the fourth has but one, for two ranks.
@@ -39,7 +41,7 @@ class FirstGradient(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         module: Any = pl_module
-        if trainer.global_step == 0 and len(module._step_parts) in (0, module.accumulate):
+        if trainer.global_step == 0 and len(module.step_record.values) in (0, module.accumulate):
             self.gradient = {name: _gradient(p) for name, p in module.named_parameters() if p.requires_grad}
 
 
@@ -65,7 +67,7 @@ def train(folder: Path, trainer_name: str, max_tokens_per_micro_batch: str, adap
     L.seed_everything(0, verbose=False)
     module, datamodule = build(cfg, prepare(cfg))
     recorder = FirstGradient()
-    trainer = _trainer(cfg, [recorder], [], folder, module.accumulate, validates=False)
+    trainer = build_trainer(cfg, trainer_factory(cfg), [recorder], [], folder, module.accumulate, validates=False)
     trainer.fit(module, datamodule=datamodule)
     assert module.model is not None
     return {

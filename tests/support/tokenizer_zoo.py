@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate

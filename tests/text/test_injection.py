@@ -31,7 +31,7 @@ from tracked_files import tracked
 
 from tract.common.errors import ConfigError
 from tract.data.readers import fields
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 from tract.text.schema import Annotation, JudgeExample, Rubric

@@ -17,9 +17,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tract.common.errors import ConfigError
 from tract.models.tree_attention import visible_in
-from tract.text.layout import SequenceLayout, TokenKind, TokenTree
+from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptPart, PromptText
 from tract.text.score_grid import ScoreGrid
+from tract.text.token_tree import TokenKind, TokenTree
 
 CUE = " So the overall score is "
 SYSTEM_MARK = "\ue000tract-system\ue001"  # as in layout.py

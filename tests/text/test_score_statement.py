@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tract.text.score_statement import NOT_STATED, first_statement, mentions_score, number_of, take_cot
+from tract.text.cot_extraction import cot_end, extract_cot
+from tract.text.score_statement import NOT_STATED, mentions_score, number_of
 
 CUE = " So the overall score is "
 FEEDBACK = "The response is clear and names three causes, but it misses the second step."
@@ -586,27 +587,27 @@ The answer is at level 5.
 @pytest.mark.parametrize("between", [" ", "\n", "\n\n"], ids=["same line", "next line", "paragraph"])
 @pytest.mark.parametrize("statement", [*STATED, *MORE_LINES])
 def test_statements_are_cut_in_data_and_while_a_judge_writes(statement: str, between: str) -> None:
-    taken = take_cot(FEEDBACK + between + statement, CUE, {4.0})
+    taken = extract_cot(FEEDBACK + between + statement, CUE, {4.0})
     assert taken.cot == FEEDBACK
     assert {number_of(number) for number in taken.numbers} == {4.0}
-    assert first_statement(FEEDBACK + between + statement, CUE) == len(taken.cot)
+    assert cot_end(FEEDBACK + between + statement, CUE) == len(taken.cot)
     # Nothing else is known of a hosted model's answer.
-    assert take_cot(FEEDBACK + between + statement, CUE).numbers == taken.numbers
+    assert extract_cot(FEEDBACK + between + statement, CUE).numbers == taken.numbers
 
 
 @pytest.mark.parametrize("sentence", MENTIONED)
 def test_scores_that_are_only_mentioned_stay(sentence: str) -> None:
     text = f"{FEEDBACK} {sentence}"
     for known in ({5.0}, {2.0}, ()):
-        assert take_cot(text, CUE, known).cot == text
-    assert first_statement(text, CUE) is None
-    ended = take_cot(f"{text} So the overall score is 2. [RESULT] 2", CUE, {2.0})
+        assert extract_cot(text, CUE, known).cot == text
+    assert cot_end(text, CUE) is None
+    ended = extract_cot(f"{text} So the overall score is 2. [RESULT] 2", CUE, {2.0})
     assert (ended.cot, ended.numbers[0]) == (text, "2")
 
 
 def _takes(statement: str) -> bool:
     texts = [FEEDBACK + between + statement for between in (" ", "\n\n")]
-    return all(take_cot(text, CUE, known).cot == FEEDBACK == text[: first_statement(text, CUE)] for text in texts for known in ({4.0}, ()))
+    return all(extract_cot(text, CUE, known).cot == FEEDBACK == text[: cot_end(text, CUE)] for text in texts for known in ({4.0}, ()))
 
 
 def test_statements_in_many_other_words_are_cut() -> None:
@@ -615,16 +616,16 @@ def test_statements_in_many_other_words_are_cut() -> None:
 
 def test_many_other_mentions_stay() -> None:
     texts = [f"{FEEDBACK} {sentence}" for sentence in MORE_MENTIONED]
-    cut = [text for text in texts if any(take_cot(text, CUE, known).cot != text for known in ({5.0}, {2.0}, ()))]
+    cut = [text for text in texts if any(extract_cot(text, CUE, known).cot != text for known in ({5.0}, {2.0}, ()))]
     assert cut == []
-    assert [text for text in texts if first_statement(text, CUE) is not None] == []
+    assert [text for text in texts if cot_end(text, CUE) is not None] == []
 
 
 @pytest.mark.parametrize("sentence", ["One point is missing, so 4.", "4 seems fair.", "4 because a step is missing."])
 def test_what_may_be_something_else_counts_where_the_score_is_known(sentence: str) -> None:
-    assert len(take_cot(f"{FEEDBACK}\n{sentence}", CUE, {4.0}).cot) < len(f"{FEEDBACK}\n{sentence}") - 3
-    assert take_cot(f"{FEEDBACK}\n{sentence}", CUE, {5.0}).form == NOT_STATED
-    assert first_statement(f"{FEEDBACK}\n{sentence}", CUE) is None
+    assert len(extract_cot(f"{FEEDBACK}\n{sentence}", CUE, {4.0}).cot) < len(f"{FEEDBACK}\n{sentence}") - 3
+    assert extract_cot(f"{FEEDBACK}\n{sentence}", CUE, {5.0}).form == NOT_STATED
+    assert cot_end(f"{FEEDBACK}\n{sentence}", CUE) is None
 
 
 def test_numbers_of_worked_examples_are_no_scores() -> None:
@@ -633,7 +634,7 @@ def test_numbers_of_worked_examples_are_no_scores() -> None:
         "The result is correctly calculated as 39, which matches the reference answer.",
         "I get 39.",
     ):
-        assert take_cot(f"{FEEDBACK} {text}", CUE).form == NOT_STATED
+        assert extract_cot(f"{FEEDBACK} {text}", CUE).form == NOT_STATED
 
 
 @pytest.mark.parametrize(
@@ -656,21 +657,21 @@ def test_numbers_of_worked_examples_are_no_scores() -> None:
     ],
 )
 def test_the_last_statement_is_cut_with_those_that_lead_up_to_it(text: str, cot: str, numbers: tuple[str, ...], has_more: bool) -> None:
-    taken = take_cot(text, CUE)
+    taken = extract_cot(text, CUE)
     assert (taken.cot, taken.numbers, taken.has_more) == (cot, numbers, has_more)
 
 
 def test_any_cue_is_a_statement() -> None:
-    assert take_cot("Good. >> Urteil 4", " >> Urteil ").cot == "Good."
-    assert take_cot("Good. >> Urteil 4", CUE).form == NOT_STATED
+    assert extract_cot("Good. >> Urteil 4", " >> Urteil ").cot == "Good."
+    assert extract_cot("Good. >> Urteil 4", CUE).form == NOT_STATED
 
 
 def test_a_label_in_another_language_counts_on_a_line_of_its_own_if_it_states_the_known_score() -> None:
     for line in ("Gesamtnote: 4", "总分：4", "Puntuación total: 4/5"):
-        assert take_cot(f"Gut.\n{line}", CUE, {4.0}).cot == "Gut."
-        assert take_cot(f"Gut.\n{line}", CUE, {5.0}).cot == f"Gut.\n{line}"
+        assert extract_cot(f"Gut.\n{line}", CUE, {4.0}).cot == "Gut."
+        assert extract_cot(f"Gut.\n{line}", CUE, {5.0}).cot == f"Gut.\n{line}"
     # The number of points that are met so far, in generated tasks, is none.
-    assert first_statement("The last mark is there, met. Met so far: 3.", CUE) is None
+    assert cot_end("The last mark is there, met. Met so far: 3.", CUE) is None
 
 
 @pytest.mark.parametrize(("written", "value"), [("4", 4), ("four", 4), ("4.50", 4.5), ("★★★", 3), ("−1", -1), ("4,5", None), ("5th", None)])
@@ -690,7 +691,7 @@ def test_long_texts_take_linear_time() -> None:
         seconds = []
         for text in (short, long):
             begun = time.perf_counter()
-            take_cot(text, CUE, {4.0})
-            first_statement(text, CUE)
+            extract_cot(text, CUE, {4.0})
+            cot_end(text, CUE)
             seconds.append(time.perf_counter() - begun)
         assert seconds[1] < 40 * seconds[0] + 0.5, piece  # eight times the text; quadratic work takes 64 times

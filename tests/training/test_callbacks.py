@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from tract.training.callbacks import AtomicCheckpointIO, checkpoints, newest_checkpoint
+from tract.training.callbacks.checkpoints import AtomicCheckpointIO, checkpoints, newest_checkpoint
 
 Damage = Callable[[bytes], bytes]
 

@@ -19,8 +19,10 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from tract.common.errors import DataError
 from tract.training import strategies
-from tract.training.callbacks import BestWeights, newest_checkpoint
-from tract.training.strategies import _check_tags, _of_deepspeed, _only_weights, _SafeReader
+from tract.training.callbacks.best_weights import BestWeights
+from tract.training.callbacks.checkpoints import newest_checkpoint
+from tract.training.strategies.safe_unpickling import SafeReader, only_weights
+from tract.training.strategies.zero import _check_tags, _deepspeed_classes
 
 
 class Evil:
@@ -127,9 +129,9 @@ def sharded(tmp_path: Path) -> Path:
 
 def read(folder: Path) -> dict[str, Any]:
     found = state()
-    with _only_weights(folder):
-        _SafeReader(folder).read_metadata()
-        load(found, storage_reader=_SafeReader(folder), no_dist=True)
+    with only_weights(folder):
+        SafeReader(folder).read_metadata()
+        load(found, storage_reader=SafeReader(folder), no_dist=True)
     return found
 
 
@@ -201,7 +203,7 @@ def test_parts_of_deepspeed_run_nothing(seal: str, tmp_path: Path, mark: Path) -
         path.write_bytes(pickle.dumps({"module": Evil(mark)}, protocol=2))
     with (
         pytest.raises(DataError, match=r"a part of it is not what a training writes, .*UnpicklingError") as raised,
-        _only_weights(tmp_path),
+        only_weights(tmp_path),
     ):
         torch.load(path, weights_only=False)
     assert "(UnpicklingError: GLOBAL posix.mkdir whose module" in str(raised.value), "what it holds, not how to load it all the same"
@@ -210,18 +212,18 @@ def test_parts_of_deepspeed_run_nothing(seal: str, tmp_path: Path, mark: Path) -
 def test_a_part_that_is_junk(tmp_path: Path) -> None:
     path = tmp_path / "meta.pt"
     path.write_bytes(b"PK\x03\x04" + b"junk" * 99)
-    with pytest.raises(DataError, match="a part of it is not what a training writes"), _only_weights(tmp_path):
+    with pytest.raises(DataError, match="a part of it is not what a training writes"), only_weights(tmp_path):
         torch.load(path, weights_only=True)
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="Connection closed by peer"), _only_weights(tmp_path):
+    with pytest.raises(RuntimeError, match="Connection closed by peer"), only_weights(tmp_path):
         raise RuntimeError("Connection closed by peer")
 
 
 def test_the_variable_of_the_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(strategies._FORCED, "0")
-    with _only_weights(tmp_path):
+    with only_weights(tmp_path):
         assert os.environ[strategies._FORCED] == "1"
     assert os.environ[strategies._FORCED] == "0"
 
@@ -238,4 +240,4 @@ def test_a_checkpoint_of_deepspeed_lies_where_it_is(name: str, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_classes_of_deepspeed_are_there() -> None:
-    assert len(_of_deepspeed()) == 4
+    assert len(_deepspeed_classes()) == 4

@@ -15,7 +15,7 @@ from tract.common.model_name import model_name
 from tract.evaluation.calibration import Calibration
 from tract.evaluation.predictors import OF_COTS
 from tract.inference.sampling import Sampling
-from tract.text.layout import TEMPLATE_DATE
+from tract.text.chat_template import TEMPLATE_DATE
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid
 from tract.text.truncation import SHORTENABLE

@@ -22,8 +22,10 @@ from tract.common.errors import ConfigError, DataError
 from tract.common.model_name import model_name
 from tract.config.schema import Config, ModelConfig
 from tract.models.base_layout import base_layout
-from tract.models.modeling import in_folder, load_tokenizer, model_fingerprint
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.models.locating import in_folder, model_fingerprint
+from tract.models.tokenizers import load_tokenizer
+from tract.text.chat_template import TEMPLATE_DATE
+from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tract.common.errors import ConfigError
 from tract.config.schema import ModelConfig
-from tract.models.modeling import load_config, locate, model_fingerprint
+from tract.models.locating import load_config, locate, model_fingerprint
 
 log = logging.getLogger(__name__)
 

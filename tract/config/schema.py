@@ -111,7 +111,7 @@ class ObjectiveConfig:
     """Terms and weights; see ``tract.method.objective.Objective``."""
 
     ce_weight: float = MISSING
-    score_loss: Any = MISSING  # an entry of ``tract.method.objective.SCORE_LOSSES``, a dotted path, or a mapping with ``_target_``
+    score_loss: Any = MISSING  # an entry of ``tract.method.score_losses.SCORE_LOSSES``, a dotted path, or a mapping with ``_target_``
     score_loss_weight: float = MISSING  # "lambda" in YAML, as in the paper
     ce_on_score: bool = MISSING
     use_cot: bool = MISSING

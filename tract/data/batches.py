@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tract.data.steps import MicroBatch, StepTotals
-from tract.text.layout import SegmentRun, SequenceLayout, TokenKind, TokenTree
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import SegmentRun, TokenKind, TokenTree
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class JudgeBatch:
         targets: [I] float32, the score in points that the item's mean prediction is compared with.
         item_ids: I ids, for messages.
         totals: counts of the whole optimizer step.
-        counts: whether its loss, gradient and metrics do; see ``MicroBatch``.
+        is_padding: whether it repeats an item and adds nothing to loss, gradient and metrics; see ``MicroBatch``.
         trained_tokens: tokens of the examples if each had a sequence of its own, so that rates compare whatever is shared.
     """
 
@@ -49,7 +50,7 @@ class JudgeBatch:
     targets: Tensor
     item_ids: tuple[str, ...]
     totals: StepTotals
-    counts: bool
+    is_padding: bool
     trained_tokens: int
 
     def to(self, *args: Any, **kwargs: Any) -> JudgeBatch:
@@ -113,7 +114,7 @@ class MicroBatches(Dataset[JudgeBatch]):
         """The tensors of one micro-batch."""
         items = [self.item(i) for i in micro.items]
         batch = collate(items, micro.totals, self._layout, self._supervised, share_prompts=self._share_prompts)
-        return batch if micro.counts else replace(batch, counts=False, trained_tokens=0)
+        return replace(batch, is_padding=True, trained_tokens=0) if micro.is_padding else batch
 
     def item(self, index: int) -> TrainingItem:
         """One tokenised item of this split."""
@@ -163,7 +164,7 @@ def collate(
     return JudgeBatch(
         input_ids=_int64([[token for tree in trees for token in tree.input_ids]]),
         position_ids=_int64([[position for tree in trees for position in tree.position_ids]]),
-        runs=tuple(run.moved(offset) for tree, offset in placed for run in tree.runs),
+        runs=tuple(run.shifted(offset) for tree, offset in placed for run in tree.runs),
         read_positions=_int64(needed),
         target_rows=_int64([row_of[position] for position, _, _ in targets]),
         target_ids=_int64([token for _, token, _ in targets]),
@@ -174,7 +175,7 @@ def collate(
         targets=torch.tensor([item.target for item in items], dtype=torch.float32),
         item_ids=tuple(item.id for item in items),
         totals=totals,
-        counts=True,
+        is_padding=False,
         trained_tokens=sum(_alone(layout, item, cot, score) for item in items for cot, score in _examples(item)),
     )
 

@@ -16,7 +16,8 @@ from tract.data.arrow_columns import arrow_column, numpy_column
 from tract.data.batches import MicroBatches
 from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler, heed_the_loader_alone
 from tract.data.tokens import TokenStore
-from tract.text.layout import SequenceLayout, TokenKind
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import TokenKind
 
 
 class JudgeDataModule(L.LightningDataModule):

@@ -29,13 +29,13 @@ class StepTotals:
 class MicroBatch:
     """The items of one forward and backward pass, and what the optimizer step that it belongs to holds in all.
 
-    One that does not count repeats an item of its step, so that every rank has a forward and a backward pass at the same time:
-    its share of loss, gradient and metrics is nothing.
+    Padding repeats an item of its step, so that every rank has a forward and a backward pass at the same time: its share of loss,
+    gradient and metrics is zero.
     """
 
     items: tuple[int, ...]
     totals: StepTotals
-    counts: bool = True
+    is_padding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class StepSampler(Sampler[MicroBatch]):
             totals = StepTotals(int(self.ce_tokens[step].sum()), int(self.examples[step].sum()))
             shortest = int(np.argmin(self.lengths[step]))
             for part in self._cut(self.lengths[step])[skipped:]:
-                yield MicroBatch(tuple(int(i) for i in step[part or [shortest]]), totals, counts=bool(part))
+                yield MicroBatch(tuple(int(i) for i in step[part or [shortest]]), totals, is_padding=not part)
             skipped = 0
 
     def _cut(self, lengths: NDArray[np.int64]) -> list[list[int]]:
@@ -229,7 +229,7 @@ class LengthSampler(Sampler[MicroBatch]):
         for place in range(len(self)):
             part = own[place] if place < len(own) else self._parts[-1]
             totals = StepTotals(int(self._ce_tokens[part].sum()), int(self._examples[part].sum()))
-            yield MicroBatch(tuple(part), totals, counts=place < len(own))
+            yield MicroBatch(tuple(part), totals, is_padding=place >= len(own))
 
 
 def heed_the_loader_alone(worker: int) -> None:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from tract.common.durable import sync_file, sync_folder
 from tract.common.errors import ConfigError, DataError
 from tract.data.arrow_columns import arrow_column
-from tract.data.store import ExampleStore, from_record
+from tract.data.records import from_record
+from tract.data.store import ExampleStore
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.schema import Annotation, JudgeExample

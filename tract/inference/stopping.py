@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from tract.inference.judgement import SCORE
+from tract.text.cot_extraction import cot_end
 from tract.text.layout import SequenceLayout
-from tract.text.score_statement import first_statement
 
 # Tokens beyond those of the cue that are looked at: the newest one may hold more than the end of the cue.
 _MARGIN = 8
@@ -69,7 +69,7 @@ class CueFinder:
             ids: of the CoT up to the cue, or to where it ended without one. finish: why it ended there.
         """
         text = self._text(ids)
-        place = first_statement(text, self._cue)
+        place = cot_end(text, self._cue)
         if place is None:
             return len(ids), finish
         # The fewest tokens that hold the CoT: a token for the blank after it is the statement's.

@@ -22,8 +22,10 @@ from tract.config.schema import ModelConfig
 from tract.inference.chat.requests import check_extra
 from tract.inference.sampling import Sampling
 from tract.judge.chat_models import chat_settings, template_of
-from tract.models.modeling import context_of, load_config, load_tokenizer, locate, model_fingerprint, unpacked
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
+from tract.models.locating import context_of, load_config, locate, model_fingerprint, unpacked
+from tract.models.tokenizers import load_tokenizer
+from tract.text.chat_template import TEMPLATE_DATE
+from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid
 

@@ -26,7 +26,7 @@ from tract.data.training_rows import training_rows
 from tract.evaluation.predictors import OF_COTS
 from tract.inference.sampling import Sampling
 from tract.judge.template_recovery import Recovered, recover_template
-from tract.models.modeling import context_of
+from tract.models.locating import context_of
 from tract.text.layout import SequenceLayout
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Score predictors: from next-token logits to a score in points. Pure functions on tensors, in float32."""
+"""Score predictors (TRACT, arXiv 2503.04381: RAIL): from next-token logits to a score in points. Pure functions in float32."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def probabilities_of_pairs(log_probs: Tensor, trie: ScoreTrie) -> Tensor:
 
 
 def expected_score(probabilities: Tensor, values: Tensor, *, normalize: bool) -> Tensor:
-    """Mean score under the score distribution (RAIL predictor; TRACT section 3.1).
+    """Mean score under the score distribution (RAIL predictor, y_hat(x, c); TRACT section 3.1).
 
     Args:
         probabilities: [M, Y] float32, from ``score_probabilities``.

@@ -1,4 +1,4 @@
-"""Metrics of RAIL over a split of the data, gathered from all ranks; items that are not finite are told, not averaged over."""
+"""Metrics of RAIL over a split of the data, gathered from all ranks; items that are not finite are named, not averaged over."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class SplitMetrics(nn.Module):
         self._ids: list[list[str]] = []
 
     def update(self, parts: ObjectiveParts, batch: JudgeBatch) -> None:
-        """Takes a micro-batch in."""
+        """Takes a micro-batch into account, unless it is padding."""
+        if batch.is_padding:
+            return
         counts = torch.bincount(batch.item_index, minlength=len(batch.targets))
         sums = torch.zeros_like(batch.targets).index_add_(0, batch.item_index, parts.expected_score)
         self._predictions.append(sums / counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tract.config.schema import Config
-from tract.models.modeling import load_tokenizer
+from tract.models.tokenizers import load_tokenizer
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid

@@ -12,21 +12,21 @@ from filelock import FileLock
 
 from tract.common.durable import write_folder_atomically
 from tract.config.schema import ModelConfig
-from tract.models.modeling import (
+from tract.models.adapters import lora_config
+from tract.models.loading import load_judge
+from tract.models.locating import (
     Checkpoint,
     check_weights,
     from_source,
     in_folder,
     load_config,
-    load_judge,
-    load_tokenizer,
     locate,
-    lora_config,
     model_fingerprint,
-    save_here,
     stated_context,
     unpacked,
 )
+from tract.models.saving import save_here
+from tract.models.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

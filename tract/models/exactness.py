@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tract.models.packed_forward import log_probs_at, own_attention, plain_logits
 from tract.models.small_model import WINDOW, WINDOWS
 from tract.models.tree_attention import PackedSegments
-from tract.text.layout import SegmentRun
+from tract.text.token_tree import SegmentRun
 
 # Largest difference of a token's log-probability, in nats, that rounding makes of the same arithmetic in another order. A bfloat16 logit
 # between 16 and 32, as trained models have, is known to 0.125.

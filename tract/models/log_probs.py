@@ -33,9 +33,7 @@ def chosen_log_probs(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     chunk = max(1, chunk_elements // max(1, hidden.shape[0]))
     with torch.autocast(kind, enabled=False):
-        result: Tensor = _ChosenLogProbs.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, bias, rows, tokens, dtype, chunk
-        )
+        result: Tensor = _ChosenLogProbs.apply(hidden, weight, bias, rows, tokens, dtype, chunk)
     return result
 
 

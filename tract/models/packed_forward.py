@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tract.common.errors import ConfigError
 from tract.models.log_probs import chosen_log_probs
 from tract.models.tree_attention import LIVE, RUNS, TREE, LiveKeys, PackedSegments, visible_in
-from tract.text.layout import PathRows
+from tract.text.token_tree import PathRows
 
 # Marks a model whose forward changes what the head returns (scales it, caps it).
 _OWN_LOGITS = "_tract_changes_logits"

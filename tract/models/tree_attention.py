@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tract.text.layout import SegmentRun
+from tract.text.token_tree import SegmentRun
 
 TREE = "tree"
 # Names of the arguments that reach the attention through the model's forward.

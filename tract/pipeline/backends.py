@@ -19,7 +19,7 @@ from tract.inference.hf.packed_linear import pack_linears
 from tract.inference.hf.rows import hf_judge_of
 from tract.inference.hf.sequences import judges_by_rows, load_on, path_of, settle
 from tract.models.engine_files import serving_files
-from tract.models.modeling import check_finite, stored_in
+from tract.models.loading import check_finite, stored_in
 from tract.models.precisions import AUTOCAST, STORED, arithmetic_of
 from tract.pipeline.config_rules import sampling_of
 

@@ -300,7 +300,8 @@ def _optimized_problems(cfg: Config) -> Iterator[str]:
 
 def _built_problems(cfg: Config) -> Iterator[str]:
     """What the classes that take a whole section refuse."""
-    from tract.method.objective import Objective, score_loss_of
+    from tract.method.objective import Objective
+    from tract.method.score_losses import score_loss_of
 
     builders: list[Callable[[], Any]] = [
         lambda: score_loss_of(cfg.objective.score_loss),

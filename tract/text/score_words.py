@@ -155,3 +155,13 @@ IS_SCORE = re.compile(r"\W*(?:is|was|seems)\s+(?:the|my|a)\s+(?:\w+\s+){0,2}(?:s
 HYPOTHETICAL = re.compile(
     r"\W*(?:is|was)\s+(?:for|reserved|meant|defined|described|given\s+(?:to|for|when|if|only)|when|only|out)\b", re.IGNORECASE
 )
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without numbers and marks."""
+    return [word.lower().replace("\u2019", "'") for word in WORD.findall(text)]
+
+
+def has_only(text: str, words: frozenset[str]) -> bool:
+    """Whether a text holds no word but these, and no number."""
+    return not set(words_of(text)) - words and not NUMBER.search(text)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tract.data.batches import TrainingItem
 from tract.method.objective import Objective
-from tract.text.layout import SequenceLayout, TokenKind, TokenTree
+from tract.text.layout import SequenceLayout
+from tract.text.token_tree import TokenKind, TokenTree
 
 PROMPT, BRANCH = "prompt", "branch"
 

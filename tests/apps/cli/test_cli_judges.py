@@ -203,12 +203,12 @@ def test_a_calibration_is_of_the_scores_of_the_judge(fixed: bool, tmp_path: Path
 def test_the_files_are_read_twice_and_the_tokenizer_once(
     tmp_path: Path, tract: Command, monkeypatch: pytest.MonkeyPatch, loaded: list[str]
 ) -> None:
-    from tract.models import modeling
+    from tract.models import tokenizers
 
     read: list[object] = []
-    real = modeling._load_tokenizer
-    monkeypatch.setattr(modeling, "_TOKENIZERS", {})
-    monkeypatch.setattr(modeling, "_load_tokenizer", lambda cfg: read.append(cfg) or real(cfg))
+    real = tokenizers._load_tokenizer
+    monkeypatch.setattr(tokenizers, "_TOKENIZERS", {})
+    monkeypatch.setattr(tokenizers, "_load_tokenizer", lambda cfg: read.append(cfg) or real(cfg))
     arguments = [rows(tmp_path), "-o", tmp_path / "out.jsonl", "--judge", TINY, "--rubric", rubric_of(tmp_path, 1, 5)]
     assert tract("grade", *arguments)[0] == 0
     once = len(read)

@@ -14,7 +14,9 @@ from tract.apps.export.options import ExportOptions
 from tract.artifacts.judges import find_judge
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import DIRECT, Prompt
-from tract.models.modeling import load_judge, load_tokenizer, save_judge
+from tract.models.loading import load_judge
+from tract.models.saving import save_judge
+from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.backends import hf_judge
 from tract.pipeline.stages.predict import read_predictions
 from tract.pipeline.stages.prepare import examples_of

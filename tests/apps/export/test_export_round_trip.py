@@ -29,7 +29,7 @@ from tract.common.errors import ConfigError
 from tract.inference.hf.judge import HFJudge
 from tract.inference.sampling import Sampling
 from tract.judge.runs import run_judge
-from tract.models.modeling import load_judge
+from tract.models.loading import load_judge
 from tract.pipeline.stages.predict import read_predictions
 
 IDS = torch.tensor([[2, 4, 52, 334, 446, 75, 368]])

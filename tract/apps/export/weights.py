@@ -16,7 +16,10 @@ from tract.artifacts.judge_settings import BaseModel
 from tract.common.errors import ConfigError
 from tract.inference.sampling import Sampling
 from tract.judge.runs import RunJudge
-from tract.models.modeling import check_finite, from_source, in_folder, load_config, load_judge, locate, lora_config, save_here, stored_in
+from tract.models.adapters import lora_config
+from tract.models.loading import check_finite, load_judge, stored_in
+from tract.models.locating import from_source, in_folder, load_config, locate
+from tract.models.saving import save_here
 from tract.text.layout import SequenceLayout
 
 log = logging.getLogger(__name__)

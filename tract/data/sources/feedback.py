@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import replace
 
 from tract.data.readers.fields import shown
+from tract.text.cot_extraction import extract_cot
 from tract.text.schema import Annotation, JudgeExample
-from tract.text.score_statement import mentions_score, number_of, take_cot
+from tract.text.score_statement import mentions_score, number_of
 
 CONTRADICTION = "score contradiction"  # the category of rejected rows whose feedback states another score
 # In counts, beside the forms of ``score_statement``: feedback after the statement was dropped; a score that is only mentioned was kept.
@@ -31,7 +32,7 @@ def without_scores(example: JudgeExample, cue: str) -> JudgeExample:
 def _without_score(annotation: Annotation, cue: str) -> Annotation:
     if not annotation.cot:
         return annotation
-    taken = take_cot(annotation.cot, cue, {annotation.score})
+    taken = extract_cot(annotation.cot, cue, {annotation.score})
     for written in taken.numbers:
         if number_of(written) != annotation.score:
             raise ValueError(

@@ -17,9 +17,10 @@ from tract.data.readers.formats import format_of
 from tract.data.readers.rows import RawRow
 from tract.data.sources.mapped_columns import MappedColumns
 from tract.data.sources.prometheus_layout import recover_parts
+from tract.text.cot_extraction import extract_cot
 from tract.text.schema import Annotation, JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid
-from tract.text.score_statement import number_of, take_cot
+from tract.text.score_statement import number_of
 
 __all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
 
@@ -219,7 +220,7 @@ def _stated_score(output: str) -> float | None:
     Raises:
         ValueError: if it states several, or something that begins like a number and is none.
     """
-    numbers = take_cot(output, "").numbers
+    numbers = extract_cot(output, "").numbers
     scores = {fields.number(written if (value := number_of(written)) is None else value, "output") for written in numbers}
     if len(scores) > 1:
         raise ValueError(f"output: several scores at the end: {', '.join(reversed(numbers))}; one score is accepted")

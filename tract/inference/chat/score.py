@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from tract.inference.chat.numbers import value_of
 from tract.inference.chat.scales import TAG, is_score, scale_behind
 from tract.inference.judgement import CUE, END, LENGTH, SCORE
+from tract.text.cot_extraction import ExtractedCot, extract_cot
 from tract.text.score_grid import ScoreGrid
-from tract.text.score_statement import Taken, take_cot
 from tract.text.score_words import MINUSES, NUMBER_WORDS
 
 # The mark that chat models are asked for, as they write it: "[RESULT]", "[**RESULT**]", "[RESULT: 4]".
@@ -50,7 +50,7 @@ def written_score(text: str, cue: str, grid: ScoreGrid, *, cut: bool) -> Written
         text: what the model wrote, without its thoughts. cue: the answer cue. grid: the scores that count.
         cut: whether the text ran into the limit of tokens, so that what it states last need not be its last word.
     """
-    taken = take_cot(text, cue)
+    taken = extract_cot(text, cue)
     mark = _last_mark(text, cue, cut)
     if mark is None:
         return _without_mark(text, taken, grid, cut)
@@ -64,7 +64,7 @@ def written_score(text: str, cue: str, grid: ScoreGrid, *, cut: bool) -> Written
     return Written(cot, CUE, value, number if value is not None else None)
 
 
-def _without_mark(text: str, taken: Taken, grid: ScoreGrid, cut: bool) -> Written:
+def _without_mark(text: str, taken: ExtractedCot, grid: ScoreGrid, cut: bool) -> Written:
     if cut:
         return Written(taken.cot, LENGTH, None, None)
     if taken.place is None:

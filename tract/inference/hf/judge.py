@@ -220,7 +220,7 @@ class HFJudge(BatchJudge):
             torch.tensor([[token for tree in trees for token in tree.input_ids]], device=self.device),
             torch.tensor([[position for tree in trees for position in tree.position_ids]], device=self.device),
             torch.tensor(reads, device=self.device).flatten(),
-            runs=PackedSegments([run.moved(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
+            runs=PackedSegments([run.shifted(offset) for tree, offset in zip(trees, offsets, strict=False) for run in tree.runs]),
         )
         return logits.view(len(reads), len(reads[0]), -1)
 

@@ -17,7 +17,7 @@ from tract.inference.hf.shared_keys import SharedKeys
 from tract.inference.hf.slots import DecodeStep, PromptKeys
 from tract.models.packed_forward import logits_at
 from tract.models.tree_attention import LayerRules, PackedSegments
-from tract.text.layout import SegmentRun
+from tract.text.token_tree import SegmentRun
 
 # Tokens of prompts that go through the model at once.
 PREFILL_TOKENS = 8192

@@ -15,7 +15,8 @@ from tract.inference.hf.exactness import live_difference
 from tract.inference.hf.paths import SequencePath, because, examine, generates, measured, not_by_rows, not_causal
 from tract.inference.hf.rows import without_cache
 from tract.models.exactness import alone_logits, looks_ahead, packing_difference, tolerance
-from tract.models.modeling import load_config, load_judge, locate, unpacked
+from tract.models.loading import load_judge
+from tract.models.locating import load_config, locate, unpacked
 from tract.models.packed_forward import takes_rows, use_rows, use_tree_attention
 
 log = logging.getLogger(__name__)

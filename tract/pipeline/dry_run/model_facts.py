@@ -13,9 +13,10 @@ from torch import nn
 
 from tract.config.devices import ZERO, ZERO_OPTIMIZERS
 from tract.config.schema import Config
+from tract.models.loading import load_model
 from tract.models.log_probs import CHUNK_ELEMENTS
-from tract.models.modeling import load_model, load_tokenizer
 from tract.models.sharding import tie_weights
+from tract.models.tokenizers import load_tokenizer
 from tract.models.tree_attention import TREE
 from tract.pipeline.dry_run.facts import NF4_BYTES, Compute, LayerFacts, ModelFacts, Storage, Strategy
 from tract.pipeline.launching.launch import processes

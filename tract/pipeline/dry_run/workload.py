@@ -17,8 +17,8 @@ from tract.inference.hf.sequences import packs, shares_prompts
 from tract.method.objective import Objective
 from tract.pipeline.dry_run.facts import MicroBatchSize
 from tract.pipeline.dry_run.flops import Amount
-from tract.pipeline.stages.fit import total_steps, warmup_steps
 from tract.pipeline.stages.prepare import Prepared
+from tract.training.schedule import total_steps, warmup_steps
 
 # Of a long training so many steps are looked at; by then a micro-batch that is longer than all of theirs is unlikely.
 _STEPS_SEEN = 10_000

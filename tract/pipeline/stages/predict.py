@@ -31,7 +31,7 @@ from tract.evaluation.items import BenchmarkItem
 from tract.inference.backend import JudgeBackend
 from tract.inference.judgement import Judgement
 from tract.inference.prompt_budget import tokens_behind
-from tract.models.modeling import context_of
+from tract.models.locating import context_of
 from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
 from tract.pipeline.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.pipeline.identity.keys import code_digests, key_fields

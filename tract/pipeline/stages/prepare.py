@@ -29,7 +29,7 @@ from tract.evaluation.agreement import RaterAgreement, rater_agreement
 from tract.inference.prompt_budget import prompt_budget
 from tract.method.objective import Objective
 from tract.models.base_layout import base_layout
-from tract.models.modeling import context_of
+from tract.models.locating import context_of
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid
