@@ -29,8 +29,8 @@ from tract.data.gathering import AnnotationGrouper
 from tract.data.readers.fields import short_hash, shown
 from tract.data.readers.rows import RawRow, RowProblem
 from tract.data.records import FEATURES, from_record, to_record
-from tract.data.sources.feedback import how_stated, without_scores
-from tract.data.sources.prometheus import Source
+from tract.data.sources.source import Source
+from tract.data.stated_scores import how_stated, without_scores
 from tract.text.schema import JudgeExample
 from tract.text.score_grid import ScoreGrid
 from tract.text.score_statement import RULES_VERSION
@@ -56,7 +56,7 @@ class ExampleStore:
         counts: ``rows_read``, ``rows_rejected``, ``rejected_by_reason`` (category -> rows), ``examples``, ``annotations``,
             ``ratings`` (scores without a text), ``equal_rows_kept`` (annotations and ratings that are equal to one of an earlier row, and
             count as those of other raters), ``duplicates_dropped`` (annotations, ratings, or rows without either, that the same prompt
-            had already), ``scores_in_cots`` (how the CoTs stated their scores, see ``feedback.how_stated`` -> annotations; what was
+            had already), ``scores_in_cots`` (how the CoTs stated their scores, see ``stated_scores.how_stated`` -> annotations; what was
             stated is cut).
         fingerprint: SHA-256 (hex) over the source and the options that made the store.
     """

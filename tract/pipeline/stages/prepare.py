@@ -22,7 +22,7 @@ from tract.data.generated_cots.items import with_cots
 from tract.data.hidden_fields import NO_RUBRIC, hidden_fields, lacks_rubric, warning_of
 from tract.data.rater_warnings import rater_warnings
 from tract.data.score_leak import check_score_leak
-from tract.data.sources.prometheus import Source
+from tract.data.sources.source import Source
 from tract.data.splits import split_questions
 from tract.data.store import ExampleStore, build_store
 from tract.data.tokens import OVERLONG, OVERLONG_PROMPT, SHORTENED, TokenizeOptions, TokenStore, tokenize
