@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from tract.data.arrow_columns import arrow_column, numpy_column
+from tract.data.arrow_columns import arrow_column, list_lengths, numpy_column
 from tract.data.batches import MicroBatches
 from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler, heed_the_loader_alone
 from tract.data.tokens import TokenStore
@@ -99,10 +99,10 @@ class _Counts:
         ratings: bool,
         rows: bool,
     ) -> None:
-        prompt = _list_lengths(tokens, "prompt_ids")
+        prompt = list_lengths(tokens.dataset, "prompt_ids")
         ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
         n_ratings, rating_scores = _ratings(tokens, layout) if ratings else (np.zeros_like(prompt), np.zeros_like(prompt))
-        self._examples = _list_lengths(tokens, "score_index") + n_ratings
+        self._examples = list_lengths(tokens.dataset, "score_index") + n_ratings
         stems = ce_tokens + n_ratings * (len(layout.cue_ids) + 1)  # of a rating: cue and end of turn
         prompts = np.where(self._examples > 0, 1, 0) if share_prompts else self._examples
         self._lengths = prompt * prompts + stems + score_tokens + rating_scores + layout.branch_tokens * self._examples
@@ -118,12 +118,8 @@ class _Counts:
 
 def _ratings(tokens: TokenStore, layout: SequenceLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """[n] the scores without a CoT of each item, and the tokens of these scores."""
-    counts = _list_lengths(tokens, "rating_index")
+    counts = list_lengths(tokens.dataset, "rating_index")
     scores = pc.list_flatten(arrow_column(tokens.dataset, "rating_index")).to_numpy()
     sizes = np.array([len(ids) for ids in layout.score_ids], dtype=np.int64)
     owners = np.repeat(np.arange(len(counts)), counts)
     return counts, np.bincount(owners, weights=sizes[scores], minlength=len(counts)).astype(np.int64)
-
-
-def _list_lengths(tokens: TokenStore, column: str) -> NDArray[np.int64]:
-    return np.asarray(pc.list_value_length(arrow_column(tokens.dataset, column)), dtype=np.int64)

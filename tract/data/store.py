@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tract.common import counts as in_words
 from tract.common.durable import sync_folder, sync_tree
 from tract.common.errors import ConfigError, DataError, TractError
+from tract.data.arrow_columns import lengths_of, list_lengths
 from tract.data.gathering import AnnotationGrouper
 from tract.data.readers.fields import short_hash, shown
 from tract.data.readers.rows import RawRow, RowProblem
@@ -94,7 +95,7 @@ class ExampleStore:
     def scores_by_rater(self) -> list[list[tuple[str | None, float]]]:
         """(rater, score in points) of each annotation and rating, for the examples with two or more; reads none of the CoTs."""
         columns = [self.dataset.data.column(name) for name in ("annotations", "ratings")]
-        sizes = [np.asarray(pc.list_value_length(column)) for column in columns]
+        sizes = [lengths_of(column) for column in columns]
         several = sizes[0] + sizes[1] >= 2
         found: list[list[tuple[str | None, float]]] = [[] for _ in range(int(several.sum()))]
         place = np.cumsum(several) - 1
@@ -108,8 +109,7 @@ class ExampleStore:
 
     def n_ratings(self, rows: Sequence[int]) -> int:
         """How many scores without a CoT the given examples have in all."""
-        counts = np.asarray(pc.list_value_length(self.dataset.data.column("ratings")))
-        return int(counts[np.asarray(rows, dtype=np.int64)].sum())
+        return int(list_lengths(self.dataset, "ratings")[np.asarray(rows, dtype=np.int64)].sum())
 
     def fixed_splits(self) -> list[str | None]:
         """The split that the source assigns to each example, or None; reads that column alone."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tract.common.durable import sync_file, sync_folder
 from tract.common.errors import ConfigError, DataError
-from tract.data.arrow_columns import arrow_column
+from tract.data.arrow_columns import arrow_column, lengths_of, list_lengths
 from tract.data.store import ExampleStore, from_record
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
@@ -122,31 +122,26 @@ class TokenStore:
 
     def cot_lengths(self) -> NDArray[np.int64]:
         """Tokens of the CoT of each continuation, of all rows one after the other."""
-        lengths: NDArray[np.int64] = np.asarray(
-            pc.list_value_length(pc.list_flatten(arrow_column(self.dataset, "cot_ids"))), dtype=np.int64
-        )
-        return lengths
+        return lengths_of(pc.list_flatten(arrow_column(self.dataset, "cot_ids")))
 
     def with_cot(self, rows: list[int]) -> list[int]:
         """Those of the given rows that have a CoT to train on, or a score in its place where none is learned."""
-        has = np.asarray(pc.list_value_length(arrow_column(self.dataset, "score_index"))) > 0
+        has = list_lengths(self.dataset, "score_index") > 0
         return [row for row in rows if has[row]]
 
     def first_with_all(self, rows: list[int]) -> int:
         """The place in ``rows`` of the first one with a CoT and a score without one; else of the first with a CoT, else 0."""
-        cots, ratings = (np.asarray(pc.list_value_length(arrow_column(self.dataset, name))) > 0 for name in ("score_index", "rating_index"))
+        cots, ratings = (list_lengths(self.dataset, name) > 0 for name in ("score_index", "rating_index"))
         index = np.asarray(rows, dtype=np.int64)
         return int(np.argmax(2 * cots[index] + (cots & ratings)[index]))
 
     def n_ratings(self, rows: list[int]) -> int:
         """How many scores without a CoT the given rows have in all."""
-        counts = np.asarray(pc.list_value_length(arrow_column(self.dataset, "rating_index")), dtype=np.int64)
-        return int(counts[np.asarray(rows, dtype=np.int64)].sum())
+        return int(list_lengths(self.dataset, "rating_index")[np.asarray(rows, dtype=np.int64)].sum())
 
     def prompt_lengths(self, rows: Sequence[int]) -> NDArray[np.int64]:
         """Tokens of the prompts in the given rows; 0 where there is none."""
-        lengths = np.asarray(pc.list_value_length(arrow_column(self.dataset, "prompt_ids")), dtype=np.int64)
-        return lengths[np.asarray(rows, dtype=np.int64)]
+        return list_lengths(self.dataset, "prompt_ids")[np.asarray(rows, dtype=np.int64)]
 
 
 def tokenize(

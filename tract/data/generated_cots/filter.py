@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tract.common.errors import ConfigError
 from tract.data.arrow_columns import arrow_column, numpy_column
-from tract.data.generated_cots.file import cot_at
+from tract.data.generated_cots.checks import cot_at
 
 REASONS = ("truncated", "empty", "without_cue", "not_closest")  # in the order in which they are looked for
 SHOWN_DROPS = 3  # of each reason

@@ -16,7 +16,8 @@ from tract.artifacts.judges import base_layout
 from tract.common import counts as in_words
 from tract.common.errors import ConfigError
 from tract.config.schema import Config, ModelConfig
-from tract.data.generated_cots.file import check_splits, cots_fingerprint, read_cots
+from tract.data.generated_cots.checks import check_splits
+from tract.data.generated_cots.file import cots_fingerprint, read_cots
 from tract.data.generated_cots.filter import CotFilter, FilterResult, filter_cots
 from tract.data.generated_cots.items import with_cots
 from tract.data.hidden_fields import NO_RUBRIC, hidden_fields, lacks_rubric, warning_of
