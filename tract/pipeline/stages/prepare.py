@@ -23,6 +23,9 @@ from tract.data.generated_cots.items import with_cots
 from tract.data.hidden_fields import NO_RUBRIC, hidden_fields, lacks_rubric, warning_of
 from tract.data.rater_warnings import rater_warnings
 from tract.data.score_leak import check_score_leak
+
+# A configuration names them as text (``_target_``); imported here, their code is part of what a stage's product depends on.
+from tract.data.sources import feedback_collection, mapped_columns, prometheus_eval  # noqa: F401
 from tract.data.sources.source import Source
 from tract.data.splits import split_questions
 from tract.data.store import ExampleStore, build_store
