@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from tract.data.sources.rubric_check import texts
 from tract.data.sources.rubric_check.constraints import Constraint
-from tract.data.sources.rubric_check.evidence import evidence
 from tract.text.schema import Rubric
 
 WORDING_CHOICES = ("varied", "plain")
@@ -88,8 +87,7 @@ def plain_chain_of_thought(constraints: Sequence[Constraint], text: str, verdict
     count = 0
     for constraint, met in zip(constraints, verdicts, strict=True):
         count += met
-        shown = evidence(constraint.kind.name, text, constraint.value)
-        lines.append(texts.PLAIN_VERDICT_LINE.format(e=shown, verdict="met" if met else "not met", c=count))
+        lines.append(texts.PLAIN_VERDICT_LINE.format(e=constraint.evidence(text), verdict="met" if met else "not met", c=count))
     return " ".join(lines)
 
 
