@@ -24,7 +24,7 @@ def _steps(sampler: StepSampler) -> list[list[int]]:
     """The items of each step, whatever the cut."""
     batches, size = list(sampler), sampler.micro_batches_per_step
     steps = [batches[k : k + size] for k in range(0, len(batches), size)]
-    return [sorted(item for batch in step if batch.counts for item in batch.items) for step in steps]
+    return [sorted(item for batch in step if not batch.is_padding for item in batch.items) for step in steps]
 
 
 def test_every_item_comes_once_an_epoch_and_the_last_step_takes_the_rest() -> None:
@@ -156,7 +156,7 @@ def test_every_rank_has_as_many_micro_batches_and_those_that_fill_up_do_not_coun
     """Ten items in steps of four: the last step has two items for four ranks."""
     ranks = [list(_sampler(limits=Limits(None, None), ranks=4, rank=rank)) for rank in range(4)]
     assert {len(batches) for batches in ranks} == {3}
-    assert [batches[-1].counts for batches in ranks] == [True, True, False, False]
+    assert [not batches[-1].is_padding for batches in ranks] == [True, True, False, False]
     fillers = {batches[-1].items for batches in ranks[2:]}
     assert len(fillers) == 1
     assert fillers < {batches[-1].items for batches in ranks}, "one of the step's own items"
@@ -166,7 +166,7 @@ def test_ranks_validate_each_item_once_and_equally_often() -> None:
     ranks = [LengthSampler(LENGTHS, CE_TOKENS, EXAMPLES, limits=Limits(3, 150), ranks=3, rank=rank) for rank in range(3)]
     batches = [list(sampler) for sampler in ranks]
     assert {len(of_rank) for of_rank in batches} == {len(sampler) for sampler in ranks} == {2}
-    assert sorted(item for of_rank in batches for batch in of_rank if batch.counts for item in batch.items) == list(range(10))
+    assert sorted(item for of_rank in batches for batch in of_rank if not batch.is_padding for item in batch.items) == list(range(10))
 
 
 def test_parts_are_dealt_evenly() -> None:

@@ -16,7 +16,7 @@ from tract.common.errors import ConfigError, DataError
 from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check import RubricCheck
 from tract.data.store import ExampleStore, build_store
-from tract.data.tokens import TokenizeOptions, TokenStore, _Tokenizer, tokenize
+from tract.data.tokens import TokenizeOptions, TokenStore, _ExampleTokenizer, tokenize
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import GAP, PromptTemplate
 from tract.text.schema import Annotation, JudgeExample
@@ -421,13 +421,13 @@ def test_a_finished_prompt_is_shortened_where_it_shows_the_response(tmp_path: Pa
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the examples that were really tokenised."""
     seen: list[str] = []
-    real = _Tokenizer.__call__
+    real = _ExampleTokenizer.__call__
 
-    def spy(self: _Tokenizer, record: dict[str, Any], row: int) -> dict[str, Any]:
+    def spy(self: _ExampleTokenizer, record: dict[str, Any], row: int) -> dict[str, Any]:
         seen.append(record["id"])
         return real(self, record, row)
 
-    monkeypatch.setattr(_Tokenizer, "__call__", spy)
+    monkeypatch.setattr(_ExampleTokenizer, "__call__", spy)
     return seen
 
 

@@ -139,9 +139,9 @@ class TractLitModule(L.LightningModule):
             "squared_error": parts.squared_error.sum() / batch.totals.examples,
             "score_mass": parts.score_mass.sum() / batch.totals.examples,
         }
-        self._step_parts.append(torch.stack([share[key].detach() for key in _STEP_VALUES]) * batch.counts)
-        self._step_items.append(list(batch.item_ids) if batch.counts else [])
-        return (ce_loss + score_loss) * batch.counts * self._undo_averages
+        self._step_parts.append(torch.stack([share[key].detach() for key in _STEP_VALUES]) * (not batch.is_padding))
+        self._step_items.append([] if batch.is_padding else list(batch.item_ids))
+        return (ce_loss + score_loss) * (not batch.is_padding) * self._undo_averages
 
     @property
     def _undo_averages(self) -> int:
@@ -289,7 +289,7 @@ class TractLitModule(L.LightningModule):
 
     def _evaluate_batch(self, name: str, batch: JudgeBatch) -> None:
         parts = self.shared_step(batch)  # also where it does not count: the ranks go through the model together
-        if batch.counts:
+        if not batch.is_padding:
             self._evaluated[name].update(parts, batch)  # type: ignore[operator]
 
     def _log_evaluated(self, name: str) -> dict[str, float | None]:

@@ -94,7 +94,7 @@ class Throughput(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: JudgeBatch, batch_idx: int) -> None:
         """Counts."""
         self._tokens += batch.trained_tokens
-        self._examples += batch.scores.numel() * batch.counts
+        self._examples += batch.scores.numel() * (not batch.is_padding)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: JudgeBatch, batch_idx: int) -> None:
         """Logs, when a step has ended that is logged."""

@@ -80,7 +80,7 @@ def write_cots(path: Path, records: Iterable[dict[str, Any]]) -> None:
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
             chunks = iter(lambda: list(islice(iterator, BATCH_COTS)), [])
-            for table in _checked((pa.RecordBatch.from_pylist(chunk, schema=schema) for chunk in chunks), path):
+            for table in _checked_tables((pa.RecordBatch.from_pylist(chunk, schema=schema) for chunk in chunks), path):
                 writer.write_table(table)
         partial.replace(path)
     finally:
@@ -105,7 +105,7 @@ def read_cots(path: Path, cache_dir: Path, fingerprint: str | None = None) -> Da
             try:
                 with ArrowWriter(features=COT_FEATURES, path=str(partial)) as writer, pq.ParquetFile(path) as parquet:
                     _check_columns(parquet.schema_arrow, path)
-                    for table in _checked(parquet.iter_batches(BATCH_COTS), path):
+                    for table in _checked_tables(parquet.iter_batches(BATCH_COTS), path):
                         writer.write_table(table)
                     writer.finalize()
                 partial.replace(unpacked)
@@ -137,11 +137,11 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
         raise DataError(f"{path}: has unknown columns {', '.join(strangers)}; accepted are {', '.join(COT_FEATURES)}")
 
 
-def _checked(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[pa.Table]:
+def _checked_tables(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[pa.Table]:
     """The batches with the types of ``COT_FEATURES``, without empty values or unknown finishes, ascending by (row, sample)."""
     last, n_before = (-1, -1), 0
     for batch in batches:
-        columns = [_typed(batch.column(name), name, n_before, path) for name in COT_FEATURES]
+        columns = [_cast_column(batch.column(name), name, n_before, path) for name in COT_FEATURES]
         table = pa.table(columns, schema=COT_FEATURES.arrow_schema)
         known = pc.is_in(table["finish"], value_set=pa.array(FINISHES)).to_numpy()
         if (place := first_true(~known)) is not None:
@@ -159,7 +159,7 @@ def _checked(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[pa.Table
         yield table
 
 
-def _typed(column: pa.Array, name: str, n_before: int, path: Path) -> pa.Array:
+def _cast_column(column: pa.Array, name: str, n_before: int, path: Path) -> pa.Array:
     """A column with the type of ``COT_FEATURES``."""
     accepted = COT_FEATURES.arrow_schema.field(name).type
     if (place := first_true(column.is_null().to_numpy(zero_copy_only=False))) is not None:

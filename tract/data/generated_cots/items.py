@@ -19,7 +19,7 @@ from tract.data.generated_cots.checks import check_examples, check_scores, check
 from tract.data.tokens import OVERLONG, TOKEN_FEATURES, WITHOUT_GENERATED_COT, TokenStore, cached_tokens
 from tract.text.layout import SequenceLayout
 
-COTS_VERSION = 2  # raise it when ``with_cots`` makes other items than before: cached token ids are then made anew
+COTS_VERSION = 2  # raise it when ``with_cots`` makes other items than before: cached token ids are then made again
 BATCH_ITEMS = 256  # items held in memory while token ids are put together
 MODES = ("self", "mixed")
 
@@ -67,12 +67,12 @@ def with_cots(
     check_training(cots, train_rows)
     kept = hashlib.sha256(np.packbits(keep).tobytes()).hexdigest()
     key_parts = ["cots", COTS_VERSION, tokens.fingerprint, fingerprint, mode, kept, max_length]
-    joiner = _Joiner(cots, keep, layout, mixed=mode == "mixed", max_length=max_length)
+    joiner = _ContinuationJoiner(cots, keep, layout, mixed=mode == "mixed", max_length=max_length)
     rows = tokens.dataset.with_format("arrow")
     return cached_tokens(rows, joiner, key_parts, cache_dir, desc="Joining CoTs", batched=True, batch_size=BATCH_ITEMS)
 
 
-class _Joiner:
+class _ContinuationJoiner:
     """Gives a batch of items their continuations."""
 
     def __init__(self, cots: Dataset, keep: NDArray[np.bool_], layout: SequenceLayout, *, mixed: bool, max_length: int) -> None:
@@ -92,8 +92,8 @@ class _Joiner:
         generated = np.bincount(self.rows[first:last] - first_row, minlength=n) > 0
         owners, cot_ids, scores = self._continuations(items, first_row, int(first), int(last))
         prompt_tokens = pc.list_value_length(items["prompt_ids"]).to_numpy()
-        length = prompt_tokens + _longest(owners, cot_ids, n) + self.tail
-        status = _status(items, np.bincount(owners, minlength=n), generated, length > self.max_length)
+        length = prompt_tokens + _longest_cots(owners, cot_ids, n) + self.tail
+        status = _status_of(items, np.bincount(owners, minlength=n), generated, length > self.max_length)
 
         alive = ~np.char.startswith(status.astype(str), "dropped")[owners]
         owners, cot_ids, scores = owners[alive], cot_ids.filter(pa.array(alive)), scores[alive]
@@ -104,7 +104,7 @@ class _Joiner:
             "cot_ids": pa.ListArray.from_arrays(offsets, cot_ids),
             "score_index": pa.ListArray.from_arrays(offsets, pa.array(scores, pa.int32())),
             "rating_index": pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.int32())),  # attached to the CoTs
-            "length": pa.array(prompt_tokens + _longest(owners, cot_ids, n) + self.tail, pa.int32()),
+            "length": pa.array(prompt_tokens + _longest_cots(owners, cot_ids, n) + self.tail, pa.int32()),
             "ce_tokens": pa.array(cot_tokens + counts * self.fixed_tokens, pa.int32()),
             "score_tokens": pa.array(np.bincount(owners, weights=self.score_tokens[scores], minlength=n).astype(np.int64), pa.int32()),
             "status": pa.array(status.tolist(), pa.string()),
@@ -130,14 +130,14 @@ class _Joiner:
         return owners[order].astype(np.intp), cot_ids.take(pa.array(order)), scores[order].astype(np.int64)
 
 
-def _longest(owners: NDArray[np.intp], cot_ids: pa.ListArray, n: int) -> NDArray[np.int64]:
+def _longest_cots(owners: NDArray[np.intp], cot_ids: pa.ListArray, n: int) -> NDArray[np.int64]:
     """[n] tokens of the longest CoT of each item; 0 without any."""
     longest = np.zeros(n, dtype=np.int64)
     np.maximum.at(longest, owners, lengths_of(cot_ids))
     return longest
 
 
-def _status(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.bool_], overlong: NDArray[np.bool_]) -> NDArray[np.object_]:
+def _status_of(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.bool_], overlong: NDArray[np.bool_]) -> NDArray[np.object_]:
     """[n] the status of each item with its new continuations; one that was dropped before keeps its own."""
     before = np.array(items["status"].to_pylist(), dtype=object)
     usable = ~np.char.startswith(before.astype(str), "dropped")

@@ -37,8 +37,7 @@ IGNORED_CODE = (
     "tract.inference.hf.exactness",
     "tract.inference.hf.paths",
     "tract.inference.hf.sequences",
-    "tract.data.hidden_fields",
-    "tract.data.rater_warnings",
+    "tract.data.data_warnings",
     # A rubric as text, and a base model by its path: what they were read as is part of the key.
     "tract.data.rubrics.*",
     "tract.artifacts.recorded_paths",
