@@ -38,7 +38,7 @@ from tract.text.score_statement import RULES_VERSION
 
 log = logging.getLogger(__name__)
 
-STORE_VERSION = 5  # raise it when FEATURES, the rules of grouping or rejected.jsonl change: cached stores are then built anew
+STORE_VERSION = 5  # raise it when FEATURES, the rules of grouping or rejected.jsonl change: cached stores are then rebuilt
 BATCH_EXAMPLES = 256  # examples of one Arrow record batch, held in memory while writing
 SOURCE_FLAGS = ("equal_rows_are_votes", "ids_tell_apart", "rows_are_ratings")  # attributes of a source for the AnnotationGrouper
 MAPPED_ROWS = 64 * BATCH_EXAMPLES  # rows whose pages may stay in memory while rows are grouped, about 100 MB
@@ -184,12 +184,12 @@ def _open_store(folder: Path, fingerprint: str) -> ExampleStore | None:
 def _publish(partial: Path, folder: Path, fingerprint: str) -> ExampleStore:
     """Moves a finished store to its place, unless another process has put a complete one there in the meantime."""
     for _ in range(3):  # further processes may be replacing the same damaged folder
-        with contextlib.suppress(OSError):  # a folder that is not empty stands there
+        with contextlib.suppress(OSError):  # there is a folder that is not empty
             partial.rename(folder)
         sync_folder(folder.parent)
         if (store := _open_store(folder, fingerprint)) is not None:
             return store
-        # Moved aside before it is deleted, so that nobody finds half of it.
+        # Moved aside before it is deleted, so that no process finds half of it.
         aside = partial.with_name(f"{partial.name}.damaged")
         with contextlib.suppress(FileNotFoundError):
             folder.rename(aside)

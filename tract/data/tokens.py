@@ -1,4 +1,4 @@
-"""From stored examples to token ids in a second Arrow file, cached by content; what is too long is handled and counted."""
+"""Token ids of stored examples, in a second Arrow file cached by content; too long ones are shortened or dropped, and counted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 TOKENS_VERSION = 5
 # Statuses of examples that are too long; a status that begins with "dropped" leaves the example out.
 SHORTENED, OVERLONG_PROMPT, OVERLONG = "shortened", "dropped_overlong_prompt", "dropped_overlong"
-# The status of an example that no CoT was generated for, as for those of test splits: nothing to learn from, and nothing was dropped.
+# Status of an example without a generated CoT, such as those of test splits: it is not trained on, but was not dropped.
 WITHOUT_GENERATED_COT = "without_generated_cot"
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
 UNANNOTATED_POLICIES = ("drop", "keep")
@@ -47,8 +47,8 @@ TOKEN_FEATURES = Features(
         "prompt_ids": List(Value("int32")),
         "cot_ids": List(List(Value("int32"))),
         "score_index": List(Value("int32")),
-        # Scores without a CoT that no continuation stands for: a fit stage trains on them by the squared error, a generate stage attaches
-        # them to CoTs.
+        # Scores without a CoT that are no continuations: a fit stage trains on them by the squared error, a generate stage attaches them
+        # to CoTs.
         "rating_index": List(Value("int32")),
         "target": Value("float32"),
         "length": Value("int32"),  # tokens of the longest sequence: prompt and one continuation
@@ -69,9 +69,9 @@ class TokenizeOptions:
         truncation: what is done with a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
             applies to a sequence beyond ``max_length`` too, which is dropped otherwise.
         shorten: the fields to shorten, first one first.
-        use_cot: whether the CoT stands in the sequence.
+        use_cot: whether the sequence has the CoT.
         unannotated: what is done with examples without annotations: "drop", or "keep" their prompt, with no continuation: CoTs are
-            sampled on it later, so the annotated ones are not held against ``max_length`` here.
+            sampled on it later, so ``max_length`` does not apply to the annotated ones here.
             Without CoT, scores without a text are annotations too, and so is a target score that is on the grid where there are none.
         ratings: whether scores without a CoT are used; if not, an example that has nothing else is without annotations.
     """
@@ -187,7 +187,7 @@ def cached_tokens(
     )
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            # In its own folder: `map` leaves its temporary file behind when it is killed or the disk is full.
+            # In its own folder: `map` leaves its temporary file when the process is killed or the disk is full.
             work = cache_dir / f".{path.name}.partial"
             shutil.rmtree(work, ignore_errors=True)
             try:
@@ -218,7 +218,7 @@ class _ExampleTokenizer:
         example = from_record(record)
         layout, options = self.layout, self.options
         annotations, ratings = example.annotations, example.ratings
-        if not options.use_cot:  # a score is all that is learned
+        if not options.use_cot:  # only scores are learned
             annotations, ratings = (*annotations, *(Annotation("", rating.score) for rating in ratings)), ()
             if not annotations and example.target_score in layout.grid.values:
                 annotations = (Annotation("", float(example.target_score)),)

@@ -34,7 +34,7 @@ COT_FEATURES = Features(
         # "cue": the answer cue; "score": another statement of the score; "end": end of turn without either; "length": token limit
         "finish": Value("string"),
         "score": Value("float32"),  # the true score that is attached, in points
-        "score_index": Value("int32"),  # its place in the grid
+        "score_index": Value("int32"),  # its index in the grid
         "probabilities": List(Value("float32")),  # of the scores of the grid, after this CoT
         "rail": Value("float32"),  # the judge's own mean score after this CoT, in points
         "score_mass": Value("float32"),
@@ -43,15 +43,15 @@ COT_FEATURES = Features(
 
 
 def attached_score(score_index: Sequence[int], example_id: str, sample: int) -> int:
-    """The place in the grid of the true score that is attached to a generated CoT.
+    """The index in the grid of the true score that is attached to a generated CoT.
 
     Where an example has several annotations, sample k gets that of annotation (k + hash of the id) modulo their number, so
     all annotations are used evenly over the data. The squared error has, in expectation over the annotations, the same
     gradient as against their mean: E[2 (p - y)] = 2 (p - E[y]).
 
     Args:
-        score_index: for each annotation, the place of its score in the grid.
-        example_id: the same on every machine gives the same.
+        score_index: for each annotation, the index of its score in the grid.
+        example_id: the result depends on it in the same way on every machine.
         sample: number of the CoT, from 0.
 
     Raises:
@@ -65,7 +65,7 @@ def attached_score(score_index: Sequence[int], example_id: str, sample: int) -> 
 
 
 def write_cots(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Writes generated CoTs to a Parquet file, a batch at a time; the file appears when it is whole.
+    """Writes generated CoTs to a Parquet file, a batch at a time; the file is complete or absent.
 
     Args:
         path: the file.

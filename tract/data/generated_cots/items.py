@@ -19,7 +19,7 @@ from tract.data.generated_cots.checks import check_examples, check_scores, check
 from tract.data.tokens import OVERLONG, TOKEN_FEATURES, WITHOUT_GENERATED_COT, TokenStore, cached_tokens
 from tract.text.layout import SequenceLayout
 
-COTS_VERSION = 2  # raise it when ``with_cots`` makes other items than before: cached token ids are then made again
+COTS_VERSION = 2  # raise it when ``with_cots`` makes different items: cached token ids are then rebuilt
 BATCH_ITEMS = 256  # items held in memory while token ids are put together
 MODES = ("self", "mixed")
 
@@ -38,7 +38,7 @@ def with_cots(
 ) -> TokenStore:
     """The token store with generated CoTs, and the true scores attached to them, as the continuations of its items.
 
-    Rows and order stay. Scores without a CoT are no continuations here: the generation has attached them to its CoTs, as often as
+    Rows and order stay. Scores without a CoT are no continuations here: the generate stage attached them to CoTs, as often as
     the others. Three statuses are added, all with no continuation: "without_generated_cot" (no CoT was generated for
     the example), "dropped_no_cot" (none was kept) and "dropped_overlong" (too long with these CoTs). In mode "mixed" an
     example that has annotated CoTs is never without. Rows that were dropped before stay so.
@@ -46,7 +46,7 @@ def with_cots(
     Args:
         tokens: token ids with the annotated CoTs.
         cots: generated CoTs, ascending by (row, sample), as ``read_cots`` gives them.
-        keep: [N] which of them are used.
+        keep: [N] bool, which of them are used.
         mode: "self": generated CoTs alone; "mixed": the annotated ones first, then the generated ones.
         layout: made the tokens.
         cache_dir: the result is kept there.

@@ -13,7 +13,7 @@ from tract.common.errors import DataError
 from tract.data.readers.fields import shown
 from tract.data.readers.rows import RowProblem
 
-MAX_OPEN = 2**22  # characters of a row over several lines; in a longer one a quote counts as never closed, so no more is held
+MAX_OPEN = 2**22  # characters of a row over several lines; in a longer one a quote counts as never closed, so memory is bounded
 MAX_FIELD = 2**31 - 1  # characters; the default of the csv module, 131072, is less than a long conversation
 BOM = "\ufeff"
 _HINT = "quote fields that hold quotes or line breaks, and double the quotes"
@@ -31,14 +31,14 @@ def read_delimited(stream: TextIO, name: str, delimiter: str) -> Iterator[tuple[
     """The rows below the header as (line where the row begins, from 1; column -> text); blank lines are no rows.
 
     A row over several lines that is no CSV or has the wrong number of fields is a problem of its first line alone. The lines below
-    it are read again: those before the one where the fault was noticed each as a row by itself, that one and the rest as
+    it are read again: those before the one where the fault was noticed each as one row, that one and the rest as
     usual. So no line is parsed more than twice, however many are broken.
 
     Args:
         stream: opened with ``newline=""``; bytes that are no UTF-8 arrive as lone surrogates.
         name: the file, for messages.
         delimiter: one character; where the header is one column by it and several by another one, that one is taken, with a warning.
-            A line ``sep=;`` above the header says it for the file.
+            A line ``sep=;`` above the header sets it for the file.
 
     A column without a name is called "", or "Unnamed: 2" (as pandas does, counted from 0) where there are several. Fields that the
     first row has beyond the header, all empty, are such columns too: each line ends in the delimiter, or some do.
@@ -131,11 +131,11 @@ class _Lines:
         self._given_back = ""
 
     def give_back(self, line: str) -> None:
-        """The line comes again, as the next."""
+        """Makes the line the next one again."""
         self._given_back = line
 
     def __iter__(self) -> Iterator[str]:
-        """Ends early where the row at hand is longer than ``MAX_OPEN``."""
+        """Ends early where the current row is longer than ``MAX_OPEN``."""
         row, readline, size = self.row, self._stream.readline, 0
         while True:
             if not row:
@@ -188,7 +188,7 @@ class _Table:
     """The header of a file, and the rows that fields make below it.
 
     Args:
-        header: names of the columns. delimiter: stands between fields.
+        header: names of the columns. delimiter: one character.
     """
 
     def __init__(self, header: list[str], delimiter: str) -> None:

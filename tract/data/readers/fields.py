@@ -27,7 +27,7 @@ class WrittenNumber(float):
     """A number of a JSON file that keeps its spelling, for fields that are text: 3.50 is not 3.5 there.
 
     Attributes:
-        written: the number as it stands in the file.
+        written: the number as written in the file.
     """
 
     __slots__ = ("written",)
@@ -233,7 +233,7 @@ def identifier(value: object, field: str) -> str:
     """An id, given as text or as a whole number, as text; 7, 7.0 and "7" are the same.
 
     Raises:
-        ValueError: if it is something else, empty, or a float so large that it may stand for several whole numbers.
+        ValueError: if it is something else, empty, or a float so large that it may represent several whole numbers.
     """
     found = _python_scalar(value)
     if isinstance(found, float) and found.is_integer() and abs(found) < _EXACT_INTEGERS:

@@ -86,7 +86,7 @@ def data_files(path: str | Path) -> list[tuple[str, Path]]:
         return [(path.name, path)]
     if not path.is_dir():
         raise DataError(f"data.path: {path} does not exist; {accepted}")
-    # A link whose target is missing is taken for a file, so that it is not passed over but fails when it is read.
+    # A link whose target is missing counts as a file, so that reading it fails instead of skipping it.
     present = (file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
     found = ((file.relative_to(path), file) for file in present if format_of(file) is not None)
     # Hidden files and folders are caches and editor backups; their rows would come twice.
@@ -146,7 +146,7 @@ def _unreadable_error(name: str, error: OSError) -> DataError:
 
 
 class _DuplicateKeyError(ValueError):
-    """A key stands twice in one object, so that nobody can say which value counts."""
+    """A key occurs twice in one object, so that its value is ambiguous."""
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -214,7 +214,7 @@ def _read_json(file: Path, name: str) -> Iterator[RawRow]:
 
 
 def _object_or_problem(pairs: list[tuple[str, object]]) -> dict[str, object] | RowProblem:
-    """The object, or why it cannot be used, so that one of them does not end the file; a faulty one makes what holds it faulty."""
+    """The object, or why it cannot be used, so that one bad object does not end the file; an object that holds it is bad too."""
     inner = next((value for _, value in pairs if isinstance(value, RowProblem)), None)
     if inner is not None:
         return inner
@@ -260,7 +260,7 @@ def _read_parquet(file: Path, name: str) -> Iterator[RawRow]:
 def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, object]]:
     try:
         rows: list[dict[str, object]] = batch.to_pylist()
-    except Exception:  # text that is no UTF-8, a date after the year 9999, ...: each type of column has errors of its own
+    except Exception:  # text that is no UTF-8, a date after the year 9999, ...: each type of column raises its own errors
         columns = {name: [_value_or_unreadable(value) for value in batch.column(name)] for name in batch.schema.names}
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return rows

@@ -1,4 +1,4 @@
-"""Where a text names scores: the marks that stand before descriptions ("Score 1:", "2 = ", "| 3 |"), as people write them. Pure."""
+"""Where a text names scores: the marks before descriptions ("Score 1:", "2 = ", "| 3 |"), as people write them. Pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _HEADING = re.compile(
 )
 _RULE = re.compile(r"[-:= ]+")
 _SEVERAL = re.compile(r"[0-9][ \t]*(?:,|/|&|\bor|\band)$", re.IGNORECASE)
-# What may stand before the first of several marks in one line; "section 4: Taxes" is none.
+# What may be before the first of several marks in one line; "section 4: Taxes" is none.
 _BOUNDS = ";,.?!:([{|/\n"
 
 
@@ -71,9 +71,9 @@ class Mark:
     """A score that a text names, or a range of scores.
 
     Attributes:
-        start, end: where the mark stands in the text; what deserves the score begins at ``end``.
+        start, end: span of the mark in the text; the description begins at ``end``.
         low: the score, as a judge writes it. high: the last one of a range, or None.
-        style: ``NAMED``, ``PLAIN`` or ``LISTED``. title: what stands beside the score in parentheses, or "".
+        style: ``NAMED``, ``PLAIN`` or ``LISTED``. title: the text in parentheses after the score, or "".
     """
 
     start: int

@@ -12,7 +12,7 @@ from tract.data.rubrics.marks import NAMED, PLAIN, Mark, inline_marks
 
 EXAMPLE = r"Is it right?\nScore 1: It is wrong.\nScore 2: It is right."
 _HELP = f'write each score on a line of its own, e.g. "{EXAMPLE}"; for a criterion without scores give {{"criteria": "..."}}'
-# The most scores that a range such as "0-100" may stand for.
+# The most scores that a range such as "0-100" may have.
 MOST_SCORES = 101
 # A line that is the heading of a scale and nothing else.
 SCALE_HEADING = re.compile(

@@ -1,4 +1,4 @@
-r"""The rubric in a text that people write or paste: the criterion, and what deserves each score, in whatever form they stand. Pure.
+r"""The rubric in a text that people write or paste: the criterion, and what deserves each score, in any of many forms. Pure.
 
 The scale is taken from the text, or the text is refused with an example: a text that speaks of scores is never graded on other scores.
 A text without any sign of a scale is a criterion alone.
@@ -44,11 +44,11 @@ def rubric_from_text(text: str) -> Rubric:
     r"""The rubric of a text.
 
     Scores are found where each begins a line ("Score 1: ...", "1 = ...", "**Score 1** - ...", "5 points: ...", headings, rows of a table)
-    or where several stand in one line ("1: bad; 2: fair"), in ascending or descending order; ranges stand for each of their whole
+    or where several are in one line ("1: bad; 2: fair"), in ascending or descending order; ranges are read as each of their whole
     numbers; "Rate it from 1 to 10" for scores without descriptions; a text of JSON or YAML for a mapping of ``rubric_from_mapping``.
 
     Returns:
-        The rubric with its scores in ascending order, or a criterion alone where no scale is spoken of.
+        The rubric with its scores in ascending order, or a criterion alone where the text names no scale.
 
     Raises:
         DataError: if the text speaks of scores in a way that leaves doubt which they are; the message shows an accepted form.
@@ -69,22 +69,22 @@ def rubric_from_text(text: str) -> Rubric:
 
 def _prometheus_rubric(text: str) -> Rubric | None:
     r"""The rubric of prometheus-eval's form, verbatim: "[criteria]\nScore 1: ...\nScore 2: ...", the scores ascending; None for others."""
-    marks = list(_PROMETHEUS_SCORE.finditer(text))
-    if len(marks) < 2 or {mark.start() for mark in marks} != {mark.start for mark in line_marks(ascii_signs(text), NAMED)}:
+    marks, signs = list(_PROMETHEUS_SCORE.finditer(text)), ascii_signs(text)
+    if len(marks) < 2 or {mark.start() for mark in marks} != {mark.start for mark in line_marks(signs, NAMED)}:
         return None
     head = text[: marks[0].start()].strip()
     scores = [float(mark[1]) for mark in marks]
     ascend = all(a < b for a, b in zip(scores, scores[1:], strict=False))
     if not (head.startswith("[") and head.endswith("]") and head[1:-1].strip() and ascend):
         return None
-    refuse_inline_marks(ascii_signs(text), line_marks(ascii_signs(text), NAMED))
+    refuse_inline_marks(signs, line_marks(signs, NAMED))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return _sorted_rubric(
-        head[1:-1], [(mark[1], text[mark.end() : end].rstrip("\n")) for mark, end in zip(marks, ends, strict=True)], verbatim=True
-    )
+    described = [(mark[1], text[mark.end() : end].rstrip("\n")) for mark, end in zip(marks, ends, strict=True)]
+    return _sorted_rubric(head[1:-1], described, verbatim=True)
 
 
 def _table_rubric(text: str, signs: str) -> Rubric | None:
+    """Of a table with a score in each row or column."""
     if (table := table_of(text)) is None or len(line_marks(signs, NAMED)) > 1:
         return None
     start, end, heading, rows = table
@@ -151,7 +151,7 @@ def _first_inline_marks(signs: str) -> list[Mark]:
 
 
 def _scores_span(text: str, marks: Sequence[Mark]) -> tuple[int, int, int]:
-    """(where the scores begin, where they end, where the text goes on): parentheses around them, else to the end of the line."""
+    """(where the scores begin, where they end, where the text continues): parentheses around them, else to the end of the line."""
     before = text[: marks[0].start].rstrip(" \t\n\"'*_`")
     if before.endswith(("(", "[", "{")):
         depth = 1
@@ -243,7 +243,7 @@ def _range_rubric(text: str, signs: str) -> Rubric | None:
     """Of a sentence that says between which scores to rate, and describes none."""
     found = asked_ranges(signs)
     if len(found) != 1:
-        return None  # and is refused below if it speaks of a scale all the same
+        return None  # ``sign_of_scale`` refuses it if it speaks of a scale all the same
     return _sorted_rubric(text.strip(), _scores_of_range(*found[0], ""))
 
 

@@ -19,7 +19,7 @@ from tract.text.schema import Annotation, JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid
 from tract.text.score_statement import number_of, take_cot
 
-# Raise it when rows are turned into other examples than before: cached examples are then built again. Of ``PrometheusEval`` too.
+# Raise it when rows give different examples than before: cached examples are then rebuilt. For ``PrometheusEval`` too.
 SOURCE_VERSION = 5
 
 

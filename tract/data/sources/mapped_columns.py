@@ -1,4 +1,4 @@
-"""A source of judge examples in a layout of the user's own: YAML says which column holds which field."""
+"""A source of judge examples in any layout: the configuration maps fields to columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tract.data.splits import SPLITS
 from tract.text.schema import JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid, grid_of
 
-SOURCE_VERSION = 4  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 4  # raise it when rows give different examples than before: cached examples are then rebuilt
 COLUMN_FIELDS = (
     "instruction",
     "response",
@@ -41,7 +41,7 @@ _Given = dict[str, tuple[object, str]]  # field -> (value, column)
 
 
 class MappedColumns:
-    """Own files in any layout: YAML says which column holds which field.
+    """Local files in any layout, by a mapping from field to column.
 
     Only ``instruction`` and ``response``, or ``prompt``, are needed in each row; of other fields a blank cell, null, NaN and a
     missing key all mean that the row has none. A score without a CoT is a rating: it counts for the target, the mean over all raters

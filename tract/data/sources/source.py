@@ -1,4 +1,4 @@
-"""What a data source is: it yields raw rows with their place and turns each into a ``JudgeExample`` or says why it cannot."""
+"""The protocol of a data source: it yields raw rows with their place and turns each into a ``JudgeExample`` or tells why not."""
 
 from __future__ import annotations
 

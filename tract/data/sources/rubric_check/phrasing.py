@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class _First(Random):
-    """Takes the first of several wordings each time."""
+    """Draws the first of several wordings each time."""
 
     def choice(self, seq: Sequence[_T]) -> _T:  # type: ignore[override]
         return seq[0]
@@ -59,7 +59,7 @@ def chain_of_thought(
         constraints: what is judged.
         requirements: the constraints as the task words them.
         verdicts: whether each is judged as met; the findings and the count follow them.
-        style: which frame the verdicts stand in, modulo the number of frames.
+        style: index of the frame of the verdicts, modulo the number of frames.
         rng: where the other wordings come from.
     """
     frame = texts.VERDICT_LINES[style % len(texts.VERDICT_LINES)]
