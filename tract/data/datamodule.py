@@ -62,12 +62,17 @@ class JudgeDataModule(L.LightningDataModule):
         self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts, ratings=False)
         self.num_workers = num_workers
         sizes, val_sizes = (
-            _ItemSizes(tokens, layout, supervised, share_prompts=share_prompts, ratings=counted, rows=rows) for counted in (ratings, False)
+            _item_sizes(tokens, layout, supervised, share_prompts=share_prompts, ratings=counted, rows=rows) for counted in (ratings, False)
         )
         self.train_sampler = StepSampler(
-            *sizes.of(train_rows), global_batch_size=global_batch_size, limits=limits, seed=seed, ranks=ranks, rank=rank
+            *sizes[:, np.asarray(train_rows, dtype=np.int64)],
+            global_batch_size=global_batch_size,
+            limits=limits,
+            seed=seed,
+            ranks=ranks,
+            rank=rank,
         )
-        self.val_sampler = LengthSampler(*val_sizes.of(val_rows), limits=limits, ranks=ranks, rank=rank)
+        self.val_sampler = LengthSampler(*val_sizes[:, np.asarray(val_rows, dtype=np.int64)], limits=limits, ranks=ranks, rank=rank)
 
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of the training split."""
@@ -86,38 +91,25 @@ class JudgeDataModule(L.LightningDataModule):
         )
 
 
-class _ItemSizes:
-    """Tokens, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
-
-    def __init__(
-        self,
-        tokens: TokenStore,
-        layout: SequenceLayout,
-        supervised: frozenset[TokenKind],
-        *,
-        share_prompts: bool,
-        ratings: bool,
-        rows: bool,
-    ) -> None:
-        prompt = list_lengths(tokens.dataset, "prompt_ids")
-        ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
-        n_ratings, rating_scores = _rating_sizes(tokens, layout) if ratings else (np.zeros_like(prompt), np.zeros_like(prompt))
-        self._examples = list_lengths(tokens.dataset, "score_index") + n_ratings
-        stems = ce_tokens + n_ratings * (len(layout.cue_ids) + 1)  # of a rating: cue and end of turn
-        prompts = np.where(self._examples > 0, 1, 0) if share_prompts else self._examples
-        self._lengths = prompt * prompts + stems + score_tokens + rating_scores + layout.branch_tokens * self._examples
-        if rows:  # a row for each branch repeats prompt and CoT
-            self._lengths += layout.branches * (prompt * self._examples + stems)
-        self._ce = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
-
-    def of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(tokens, tokens under cross-entropy, examples) of the given rows, each [len(rows)] int64."""
-        index = np.asarray(rows, dtype=np.int64)
-        return self._lengths[index], self._ce[index], self._examples[index]
+def _item_sizes(
+    tokens: TokenStore, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool, ratings: bool, rows: bool
+) -> NDArray[np.int64]:
+    """[3, n] int64: tokens, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
+    prompt = list_lengths(tokens.dataset, "prompt_ids")
+    ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
+    n_ratings, rating_scores = _rating_sizes(tokens, layout) if ratings else (np.zeros_like(prompt), np.zeros_like(prompt))
+    examples = list_lengths(tokens.dataset, "score_index") + n_ratings
+    stems = ce_tokens + n_ratings * (len(layout.cue_ids) + 1)  # of a rating: cue and end of turn
+    prompts = np.where(examples > 0, 1, 0) if share_prompts else examples
+    lengths = prompt * prompts + stems + score_tokens + rating_scores + layout.branch_tokens * examples
+    if rows:  # a row for each branch repeats prompt and CoT
+        lengths += layout.branches * (prompt * examples + stems)
+    supervised_tokens = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
+    return np.stack([lengths, supervised_tokens, examples])
 
 
 def _rating_sizes(tokens: TokenStore, layout: SequenceLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[n] the scores without a CoT of each item, and the tokens of these scores."""
+    """([n] int64 ratings of each item, [n] int64 tokens of their scores)."""
     counts = list_lengths(tokens.dataset, "rating_index")
     scores = pc.list_flatten(arrow_column(tokens.dataset, "rating_index")).to_numpy()
     sizes = np.array([len(ids) for ids in layout.score_ids], dtype=np.int64)

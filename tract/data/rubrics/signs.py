@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tract.data.readers.fields import shown
+from tract.text.score_words import NUMBER_WORDS
 
 _N = r"[+-]?[0-9]{1,4}"
 _RANGE = rf"(?<![\w.]){_N}[ \t]?(?:-|to|\.\.\.?|\u2026)[ \t]?[0-9]{{1,4}}(?![\w]|[.,][0-9])"
@@ -56,9 +57,7 @@ _WHEN = rf"{_QUOTE}[0-9]+{_QUOTE}[ \t](?:if|when|means?|being|is|for|indicates)\
 _GIVEN = rf"\b(?:give|assign|award|score|rate|an?|is)[ \t](?:it[ \t])?(?:an?[ \t])?{_QUOTE}[0-9]+{_QUOTE}[ \t]"
 _ENDING = r"[^\n]{1,200}(?:(?:[:=|,-]|\.{2,9}|\u2026)[ \t]?[0-9]{1,3}|[^\W\d_][\"'*_]{0,3}[ \t]?[(\[{<][0-9]{1,3}[)\]}>])[ \t.;,*_]{0,3}"
 # Numbers, in digits or words; a decimal point belongs to its number.
-COUNTS = {
-    word: place for place, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
-} | {"hundred": 100}
+COUNTS = {**NUMBER_WORDS, "hundred": 100}
 POINTS = rf"(?<![\w.])(?:[+-]?[0-9]{{1,4}}(?:\.[0-9]{{1,2}})?|{'|'.join(COUNTS)})(?![\w]|[.,]?[0-9])"
 UNTIL = r"[ \t-]?(?:-|to|through|thru|until|up to|~|\.\.\.?|\u2026)[ \t-]?"
 # A word for how good something is, and a number beside it.
