@@ -89,7 +89,7 @@ class Mark:
         return float(self.low)
 
 
-def ascii_signs(text: str) -> str:
+def normalize_signs(text: str) -> str:
     """The text with ASCII digits, colons, dashes and blanks for their other forms; as long as it was."""
     if text.isascii():
         return text
@@ -97,7 +97,7 @@ def ascii_signs(text: str) -> str:
 
 
 def line_marks(text: str, style: str) -> list[Mark]:
-    """The marks of a style that begin lines, in order; ``text`` is one of ``ascii_signs``."""
+    """The marks of a style that begin lines, in order; ``text`` is the result of ``normalize_signs``."""
     return _disjoint(mark for own, pattern in _LINE_MARKS if own == style for mark in _found(pattern, text, style))
 
 
@@ -135,7 +135,7 @@ def _tables(text: str) -> Iterator[tuple[int, int, list[list[str]]]]:
 def _scored_rows(rows: list[list[str]]) -> tuple[str, list[tuple[str, str | None, str]]] | None:
     """(heading, rows) by a column that holds numbers alone, perhaps below a heading."""
     for column in range(min(map(len, rows), default=0)):
-        cells = [_CELL.fullmatch(ascii_signs(row[column])) for row in rows]
+        cells = [_CELL.fullmatch(normalize_signs(row[column])) for row in rows]
         own = list(zip(cells[0 if cells[0] else 1 :], rows[0 if cells[0] else 1 :], strict=True))
         if len(own) > 1 and all(cell for cell, _ in own) and any(len(row) > 1 for row in rows):
             texts = [": ".join(cell for place, cell in enumerate(row) if place != column and cell) for _, row in own]

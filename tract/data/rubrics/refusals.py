@@ -33,37 +33,37 @@ def refuse_many_marks(number: int) -> None:
         refuse(f"found {number} marks of scores; up to {MOST_SCORES} are accepted")
 
 
-def refuse_other_marks(text: str, taken: Sequence[Mark], others: Sequence[Mark], signs: str) -> None:
+def refuse_other_marks(text: str, taken: Sequence[Mark], others: Sequence[Mark], normalized: str) -> None:
     """Refuses a text that has more scores than were taken: they would be lost in the description of another one.
 
     Args:
         text: the text. taken: the marks that begin its lines. others: further marks that begin lines.
-        signs: ``ascii_signs(text)``.
+        normalized: ``normalize_signs(text)``.
     """
     values = {mark.value for mark in taken}
     if left := [mark for mark in others if mark.value not in values and mark.start > taken[0].start]:
         refuse(f"writes scores in several ways, as {line_at(text, taken[0])} and {line_at(text, left[0])}")
     if taken[0].style != NAMED:
         last = taken[-1]
-        for line in re.finditer(r"^[^\w\n]{0,4}(?<![\w.])[0-9].*$", signs[taken[0].end : last.end], re.MULTILINE):
+        for line in re.finditer(r"^[^\w\n]{0,4}(?<![\w.])[0-9].*$", normalized[taken[0].end : last.end], re.MULTILINE):
             place = taken[0].end + line.start()
             if line.start() and not any(mark.start <= place < mark.end or mark.start == place for mark in taken):
                 refuse(f"cannot tell whether {shown(line[0].strip(), 40)} is a score")
-        after = re.search(r"^[^\w\n]{0,4}[0-9].*$", signs[last.end :], re.MULTILINE)
+        after = re.search(r"^[^\w\n]{0,4}[0-9].*$", normalized[last.end :], re.MULTILINE)
         if after and after.start():
             refuse(f"cannot tell whether {shown(after[0].strip(), 40)} is a score")
-    refuse_inline_marks(signs, taken)
+    refuse_inline_marks(normalized, taken)
 
 
-def refuse_inline_marks(signs: str, taken: Sequence[Mark]) -> None:
+def refuse_inline_marks(normalized: str, taken: Sequence[Mark]) -> None:
     """Refuses a text whose lines hold further scores; a number in the last one is a score if it is the next of the scale."""
     values = [mark.value for mark in taken]
     following = 2 * values[-1] - values[-2]
-    for mark in inline_marks(signs, taken[0].style):
+    for mark in inline_marks(normalized, taken[0].style):
         if mark.value not in values and (mark.style == NAMED or mark.start < taken[-1].start or mark.value == following):
             refuse(f"the score {mark.low} does not begin its line, others do")
     dashed = re.compile(rf"[ \t]{following:g}[ \t]+-+[ \t](?![0-9])")  # between blanks, a dash is a mark where lines begin
-    if taken[-1].style == PLAIN and dashed.search(signs, taken[-1].end):
+    if taken[-1].style == PLAIN and dashed.search(normalized, taken[-1].end):
         refuse(f"the score {following:g} does not begin its line, others do")
 
 

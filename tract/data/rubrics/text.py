@@ -13,7 +13,7 @@ from functools import lru_cache
 from tract.data.readers.fields import shown
 from tract.data.rubrics.claims import claimed_scales, finer_steps, unlisted_score
 from tract.data.rubrics.mapping import mapping_of, rubric_from_mapping
-from tract.data.rubrics.marks import LISTED, NAMED, PLAIN, Mark, ascii_signs, inline_marks, line_marks, table_of
+from tract.data.rubrics.marks import LISTED, NAMED, PLAIN, Mark, inline_marks, line_marks, normalize_signs, table_of
 from tract.data.rubrics.refusals import (
     MOST_SCORES,
     SCALE_HEADING,
@@ -58,34 +58,34 @@ def rubric_from_text(text: str) -> Rubric:
     lines = _BLOCKS.sub(r"\1\n", _BREAKS.sub("\n", text))
     if classic := _prometheus_rubric(lines.strip()):
         return _with_checked_scale(classic, lines)
-    signs = ascii_signs(lines)
-    for found in (_table_rubric, _scale_beside_list_rubric, _line_rubric, _inline_rubric, _range_rubric):
-        if (rubric := found(lines, signs)) is not None:
+    normalized = normalize_signs(lines)
+    for find_rubric in (_table_rubric, _scale_beside_list_rubric, _line_rubric, _inline_rubric, _range_rubric):
+        if (rubric := find_rubric(lines, normalized)) is not None:
             return _with_checked_scale(rubric, lines)
-    if (sign := sign_of_scale(signs)) is not None:
+    if (sign := sign_of_scale(normalized)) is not None:
         refuse(sign)
     return Rubric(text)
 
 
 def _prometheus_rubric(text: str) -> Rubric | None:
     r"""The rubric of prometheus-eval's form, verbatim: "[criteria]\nScore 1: ...\nScore 2: ...", the scores ascending; None for others."""
-    marks, signs = list(_PROMETHEUS_SCORE.finditer(text)), ascii_signs(text)
-    if len(marks) < 2 or {mark.start() for mark in marks} != {mark.start for mark in line_marks(signs, NAMED)}:
+    marks, normalized = list(_PROMETHEUS_SCORE.finditer(text)), normalize_signs(text)
+    if len(marks) < 2 or {mark.start() for mark in marks} != {mark.start for mark in line_marks(normalized, NAMED)}:
         return None
     head = text[: marks[0].start()].strip()
     scores = [float(mark[1]) for mark in marks]
     ascend = all(a < b for a, b in zip(scores, scores[1:], strict=False))
     if not (head.startswith("[") and head.endswith("]") and head[1:-1].strip() and ascend):
         return None
-    refuse_inline_marks(signs, line_marks(signs, NAMED))
+    refuse_inline_marks(normalized, line_marks(normalized, NAMED))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     described = [(mark[1], text[mark.end() : end].rstrip("\n")) for mark, end in zip(marks, ends, strict=True)]
     return _sorted_rubric(head[1:-1], described, verbatim=True)
 
 
-def _table_rubric(text: str, signs: str) -> Rubric | None:
+def _table_rubric(text: str, normalized: str) -> Rubric | None:
     """Of a table with a score in each row or column."""
-    if (table := table_of(text)) is None or len(line_marks(signs, NAMED)) > 1:
+    if (table := table_of(text)) is None or len(line_marks(normalized, NAMED)) > 1:
         return None
     start, end, heading, rows = table
     if heading:
@@ -96,29 +96,29 @@ def _table_rubric(text: str, signs: str) -> Rubric | None:
     return _sorted_rubric(_criteria_around(text[:start], text[end:]), described)
 
 
-def _scale_beside_list_rubric(text: str, signs: str) -> Rubric | None:
+def _scale_beside_list_rubric(text: str, normalized: str) -> Rubric | None:
     """Of a sentence that says the scale, beside a numbered list that is not of its length and so no list of its scores."""
-    lists = [listed for listed in (line_marks(signs, LISTED), inline_marks(signs, LISTED)) if len(listed) > 1]
-    ranges = asked_ranges(signs)
+    lists = [listed for listed in (line_marks(normalized, LISTED), inline_marks(normalized, LISTED)) if len(listed) > 1]
+    ranges = asked_ranges(normalized)
     if len(ranges) != 1 or not lists or not all(counts_from_one(listed) and not is_headed(text, listed) for listed in lists):
         return None
-    others = [mark for style in (NAMED, PLAIN) for mark in (*line_marks(signs, style), *inline_marks(signs, style))]
+    others = [mark for style in (NAMED, PLAIN) for mark in (*line_marks(normalized, style), *inline_marks(normalized, style))]
     same = any(len(listed) in (int(ranges[0][1]), int(ranges[0][1]) - int(ranges[0][0]) + 1) for listed in lists)
-    return None if others or same else _range_rubric(text, signs)
+    return None if others or same else _range_rubric(text, normalized)
 
 
-def _line_rubric(text: str, signs: str) -> Rubric | None:
+def _line_rubric(text: str, normalized: str) -> Rubric | None:
     """Of marks that begin lines."""
-    named, plain, listed = (line_marks(signs, style) for style in (NAMED, PLAIN, LISTED))
+    named, plain, listed = (line_marks(normalized, style) for style in (NAMED, PLAIN, LISTED))
     marks = named if len(named) > 1 else sorted([*named, *plain], key=lambda mark: mark.start)
     if len(marks) < 2 and not named:
         marks = listed if len(listed) > 1 and not plain else marks
     if len(marks) < 2:
-        if len(marks) == 1 and len(_first_inline_marks(signs)) < 2:
+        if len(marks) == 1 and len(_first_inline_marks(normalized)) < 2:
             refuse(f"found one score, {line_at(text, marks[0])}; two or more are a scale")
         return None
     refuse_many_marks(len(marks))
-    refuse_other_marks(text, marks, [*named, *plain] if marks is not listed else plain, signs)
+    refuse_other_marks(text, marks, [*named, *plain] if marks is not listed else plain, normalized)
     if any(mark.style == LISTED for mark in marks):
         refuse_numbered_list(text, marks)
     elif marks is not named:
@@ -129,9 +129,9 @@ def _line_rubric(text: str, signs: str) -> Rubric | None:
     return _sorted_rubric(_criteria_around(text[: marks[0].start], tail), _described_scores(marks, bodies))
 
 
-def _inline_rubric(text: str, signs: str) -> Rubric | None:
+def _inline_rubric(text: str, normalized: str) -> Rubric | None:
     """Of several marks in one line."""
-    marks = _first_inline_marks(signs)
+    marks = _first_inline_marks(normalized)
     if len(marks) < 2:
         return None
     refuse_many_marks(len(marks))
@@ -146,8 +146,8 @@ def _inline_rubric(text: str, signs: str) -> Rubric | None:
     return _sorted_rubric(_criteria_around(text[:start], f"{tail}\n{text[after:]}", joint=" "), _described_scores(marks, bodies))
 
 
-def _first_inline_marks(signs: str) -> list[Mark]:
-    return next((marks for style in (NAMED, PLAIN, LISTED) if len(marks := inline_marks(signs, style)) > 1), [])
+def _first_inline_marks(normalized: str) -> list[Mark]:
+    return next((marks for style in (NAMED, PLAIN, LISTED) if len(marks := inline_marks(normalized, style)) > 1), [])
 
 
 def _scores_span(text: str, marks: Sequence[Mark]) -> tuple[int, int, int]:
@@ -239,9 +239,9 @@ def _sorted_rubric(criteria: str, described: Sequence[tuple[str, str]], *, verba
     return Rubric(criteria, tuple(sorted(described, key=lambda pair: float(pair[0]))))
 
 
-def _range_rubric(text: str, signs: str) -> Rubric | None:
+def _range_rubric(text: str, normalized: str) -> Rubric | None:
     """Of a sentence that says between which scores to rate, and describes none."""
-    found = asked_ranges(signs)
+    found = asked_ranges(normalized)
     if len(found) != 1:
         return None  # ``sign_of_scale`` refuses it if it speaks of a scale all the same
     return _sorted_rubric(text.strip(), _scores_of_range(*found[0], ""))
@@ -258,9 +258,9 @@ def _with_checked_scale(rubric: Rubric, text: str) -> Rubric:
     """
     values = [float(label) for label in rubric.labels]
     low, high, labels = min(values), max(values), shown(", ".join(rubric.labels))
-    criteria = ascii_signs(rubric.criteria)
+    criteria = normalize_signs(rubric.criteria)
     # A sentence below the last score ends up in its description.
-    bodies = [ascii_signs(body).partition("\n") for _, body in rubric.descriptions]
+    bodies = [normalize_signs(body).partition("\n") for _, body in rubric.descriptions]
     around = "\n".join([criteria, *(lines for _, _, lines in bodies)])
     within = "\n".join(re.split(r"(?<=[.!?])\s", line, maxsplit=1)[-1] for line, _, _ in bodies if re.search(r"[.!?]\s", line))
     claims = claimed_scales(around, within, values)
