@@ -15,7 +15,7 @@ from tokenizer_zoo import member
 from tract.common.errors import ConfigError, DataError
 from tract.data.generated_cots import items as cot_items
 from tract.data.generated_cots.file import COT_FEATURES
-from tract.data.generated_cots.items import _Joiner, with_cots
+from tract.data.generated_cots.items import _ContinuationJoiner, with_cots
 from tract.data.sources.mapped_columns import MappedColumns
 from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.store import build_store
@@ -184,13 +184,13 @@ def test_the_cache_knows_tokens_cots_mode_and_what_is_kept(
     tokens: TokenStore, layout: SequenceLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    real = _Joiner.__call__
+    real = _ContinuationJoiner.__call__
 
-    def spy(self: _Joiner, items: pa.Table, indices: list[int]) -> pa.Table:
+    def spy(self: _ContinuationJoiner, items: pa.Table, indices: list[int]) -> pa.Table:
         calls.append(len(indices))
         return real(self, items, indices)
 
-    monkeypatch.setattr(_Joiner, "__call__", spy)
+    monkeypatch.setattr(_ContinuationJoiner, "__call__", spy)
     cots = cots_for(tokens, {0: 2, 1: 1})
     first = join(tokens, cots, [True, True, True], "self", layout, tmp_path)
     made = len(calls)

@@ -13,16 +13,8 @@ from cot_records import cot, dataset
 
 import tract.data.generated_cots.file as cots_module
 from tract.common.errors import DataError
-from tract.data.generated_cots.file import (
-    COT_FEATURES,
-    attached_score,
-    check_splits,
-    check_training,
-    cot_at,
-    cots_fingerprint,
-    read_cots,
-    write_cots,
-)
+from tract.data.generated_cots.checks import check_splits, check_training, cot_at
+from tract.data.generated_cots.file import COT_FEATURES, attached_score, cots_fingerprint, read_cots, write_cots
 
 # The true score
 

@@ -69,7 +69,7 @@ def test_names_that_stand_twice_are_refused() -> None:
 def test_another_delimiter_is_found_where_the_header_is_one_column(
     text: str, expected: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    delimited._note_delimiter.cache_clear()
+    delimited._warn_of_delimiter.cache_clear()
     for _ in range(2):
         ((_, found),) = read_delimited(StringIO(text, newline=""), "f.csv", ",")
         assert found == expected

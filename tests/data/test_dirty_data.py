@@ -16,8 +16,10 @@ from dirty_rows import Place, feedback_row, write
 
 from tract.common.errors import DataError
 from tract.data.records import from_record
+from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.data.sources.mapped_columns import MappedColumns
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval, Source
+from tract.data.sources.prometheus_eval import PrometheusEval
+from tract.data.sources.source import Source
 from tract.data.store import ExampleStore, build_store
 from tract.text.schema import JudgeExample
 from tract.text.score_grid import ScoreGrid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.sources.perturbed import Perturbed
+from tract.data.perturbed import Perturbed
 from tract.data.sources.rubric_check.facts import constraints_of, one_more_met, rescored, true_score
 from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.store import ExampleStore, build_store

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tract.data.readers.rows import RawRow
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
+from tract.data.sources.feedback_collection import FeedbackCollection
+from tract.data.sources.prometheus_eval import PrometheusEval
 from tract.data.sources.prometheus_layout import PromptParts, recover_parts
 from tract.text.prompts import PromptTemplate
 from tract.text.schema import JudgeExample, Rubric

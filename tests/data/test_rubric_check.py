@@ -14,7 +14,6 @@ from tract.common.errors import ConfigError
 from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check import KINDS, texts, writer
 from tract.data.sources.rubric_check.constraints import HELD_OUT, IN_DOMAIN, Constraint, fit_together
-from tract.data.sources.rubric_check.evidence import evidence
 from tract.data.sources.rubric_check.facts import respond
 from tract.data.sources.rubric_check.generator import MOST_CONSTRAINTS, RubricCheck, Task
 from tract.text.schema import JudgeExample
@@ -188,7 +187,7 @@ def test_plain_cots_show_the_evidence_and_keep_count() -> None:
         found = re.findall(r"((?:The|There) .*?), (met|not met)\. Met so far: (\d)\.(?: |$)", cot)
         assert [verdict == "met" for _, verdict, _ in found] == facts
         assert [int(count) for _, _, count in found] == list(itertools.accumulate(facts))
-        assert [shown for shown, _, _ in found] == [evidence(c.kind.name, example.response, c.value) for c in constraints]
+        assert [shown for shown, _, _ in found] == [constraint.evidence(example.response) for constraint in constraints]
 
 
 def test_plain_cots_follow_noisy_verdicts() -> None:
@@ -222,7 +221,7 @@ EVIDENCE = [
 
 @pytest.mark.parametrize(("name", "value", "text", "shown"), EVIDENCE)
 def test_evidence(name: str, value: str, text: str, shown: str) -> None:
-    assert evidence(name, text, value) == shown
+    assert Constraint(KIND[name], value).evidence(text) == shown
 
 
 def test_every_kind_has_evidence() -> None:

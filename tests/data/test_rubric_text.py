@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tract.common.errors import DataError
-from tract.data.rubrics.text import EXAMPLE, rubric_from_text
+from tract.data.rubrics.refusals import EXAMPLE
+from tract.data.rubrics.text import rubric_from_text
 from tract.judge.requests import rubric_of
 from tract.text.schema import Rubric
 

@@ -13,7 +13,7 @@ import pytest
 from tract.common.errors import DataError
 from tract.data.readers.rows import RawRow
 from tract.data.score_leak import MARGIN, TAIL_TOKENS, _shares, check_score_leak, score_leak
-from tract.data.sources.prometheus import FeedbackCollection
+from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.data.store import build_store
 from tract.data.tokens import TokenizeOptions, TokenStore, tokenize
 from tract.text.layout import SequenceLayout

@@ -8,8 +8,9 @@ import pytest
 from tract.common.errors import ConfigError, DataError
 from tract.data.readers.fields import short_hash, shown
 from tract.data.readers.rows import RawRow, UnreadableCell
+from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.data.sources.mapped_columns import MappedColumns
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
+from tract.data.sources.prometheus_eval import PrometheusEval
 from tract.text.schema import Annotation, Rubric
 from tract.text.score_grid import ScoreGrid
 

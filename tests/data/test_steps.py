@@ -72,7 +72,7 @@ def test_no_micro_batch_exceeds_the_budget_but_a_single_long_item(lengths: list[
     if sampler.micro_batches_per_step > 1:
         longest = np.sort(lengths)[::-1][:items]
         fewer = cut_step(longest, sampler.micro_batches_per_step - 1)
-        assert not Limits(None, budget).hold(fewer, longest), "one micro-batch less would have done"
+        assert not Limits(None, budget).fits(fewer, longest), "one micro-batch less would have done"
 
 
 def test_a_step_is_cut_into_about_equal_parts() -> None:
@@ -156,7 +156,7 @@ def test_every_rank_has_as_many_micro_batches_and_those_that_fill_up_do_not_coun
     """Ten items in steps of four: the last step has two items for four ranks."""
     ranks = [list(_sampler(limits=Limits(None, None), ranks=4, rank=rank)) for rank in range(4)]
     assert {len(batches) for batches in ranks} == {3}
-    assert [batches[-1].is_padding for batches in ranks] == [False, False, True, True]
+    assert [not batches[-1].is_padding for batches in ranks] == [True, True, False, False]
     fillers = {batches[-1].items for batches in ranks[2:]}
     assert len(fillers) == 1
     assert fillers < {batches[-1].items for batches in ranks}, "one of the step's own items"
@@ -180,6 +180,6 @@ def test_rows_that_are_filled_up_count_as_the_longest() -> None:
     """One item of 4,000 tokens beside forty of 100 would fill 41 rows of 4,000."""
     lengths = np.array([4000, *[100] * 40])
     together, longest_alone = [list(range(41))], [[0], list(range(1, 41))]
-    assert Limits(None, 8000).hold(together, lengths)
-    assert not Limits(None, 8000, padded=True).hold(together, lengths)
-    assert Limits(None, 8000, padded=True).hold(longest_alone, lengths)
+    assert Limits(None, 8000).fits(together, lengths)
+    assert not Limits(None, 8000, padded=True).fits(together, lengths)
+    assert Limits(None, 8000, padded=True).fits(longest_alone, lengths)

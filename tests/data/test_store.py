@@ -15,7 +15,8 @@ from tract.data import store as store_module
 from tract.data.readers.files import read_rows
 from tract.data.readers.rows import RawRow, RowProblem
 from tract.data.records import FEATURES, from_record, to_record
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval
+from tract.data.sources.feedback_collection import FeedbackCollection
+from tract.data.sources.prometheus_eval import PrometheusEval
 from tract.data.store import build_store
 from tract.text.schema import Annotation, JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid

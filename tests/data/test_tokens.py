@@ -16,7 +16,7 @@ from tract.common.errors import ConfigError, DataError
 from tract.data.readers.rows import RawRow
 from tract.data.sources.rubric_check.generator import RubricCheck
 from tract.data.store import ExampleStore, build_store
-from tract.data.tokens import TokenizeOptions, TokenStore, _Tokenizer, tokenize
+from tract.data.tokens import TokenizeOptions, TokenStore, _ExampleTokenizer, tokenize
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import GAP, PromptTemplate
 from tract.text.schema import Annotation, JudgeExample
@@ -29,19 +29,24 @@ TEMPLATE = PromptTemplate(
     cue=" So the overall score is ", use_reference=True, require_cue_in_prompt=True, reword_output_format=False, escape_headings=True,
 )  # fmt: skip
 OPTIONS = TokenizeOptions(
-    prompt_budget=100_000, max_length=100_000, overlong="raise", shorten=("reference_answer", "response"), use_cot=True, unannotated="drop",
+    prompt_budget=100_000,
+    max_length=100_000,
+    truncation="raise",
+    shorten=("reference_answer", "response"),
+    use_cot=True,
+    unannotated="drop",
     ratings=True,
-)  # fmt: skip
+)
 
 
 def options(max_length: int, overlong: str, **changes: Any) -> TokenizeOptions:
     """Those with a bound on what is trained on."""
-    return dataclasses.replace(OPTIONS, max_length=max_length, overlong=overlong, **changes)
+    return dataclasses.replace(OPTIONS, max_length=max_length, truncation=overlong, **changes)
 
 
 def budget(prompt_budget: int, overlong: str, **changes: Any) -> TokenizeOptions:
     """Those with a bound on prompts."""
-    return dataclasses.replace(OPTIONS, prompt_budget=prompt_budget, overlong=overlong, **changes)
+    return dataclasses.replace(OPTIONS, prompt_budget=prompt_budget, truncation=overlong, **changes)
 
 
 class Examples:
@@ -280,7 +285,7 @@ def test_a_sequence_that_is_too_long_is_left_out_and_its_wording_kept(tmp_path: 
     assert fits.counts == {"ok": 1}
     assert records(fits)[0]["prompt_ids"] == layout.prompt_ids(TEMPLATE.render(one, GRID))
     assert run(tmp_path, layout, options(size - 1, overlong), one).counts == {"dropped_overlong": 1}
-    assert run(tmp_path, layout, dataclasses.replace(OPTIONS, max_length=None, overlong=overlong), one).counts == {"ok": 1}
+    assert run(tmp_path, layout, dataclasses.replace(OPTIONS, max_length=None, truncation=overlong), one).counts == {"ok": 1}
 
 
 def test_a_prompt_beyond_its_budget_is_shortened_or_left_out_whatever_follows_it(tmp_path: Path, layout: SequenceLayout) -> None:
@@ -292,7 +297,7 @@ def test_a_prompt_beyond_its_budget_is_shortened_or_left_out_whatever_follows_it
     for overlong, status in (("drop", "dropped_overlong_prompt"), ("shorten", "shortened")):
         cut = run(tmp_path, layout, budget(size - 1, overlong), one)
         assert (cut.counts, cut.over_budget) == ({status: 1}, True)
-    assert run(tmp_path, layout, dataclasses.replace(OPTIONS, prompt_budget=None, overlong="drop"), one).counts == {"ok": 1}
+    assert run(tmp_path, layout, dataclasses.replace(OPTIONS, prompt_budget=None, truncation="drop"), one).counts == {"ok": 1}
 
 
 @pytest.mark.parametrize("changes", [{"max_length": None}, {"use_cot": False}, {"unannotated": "keep"}, {"max_length": 2000}])
@@ -416,13 +421,13 @@ def test_a_finished_prompt_is_shortened_where_it_shows_the_response(tmp_path: Pa
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the examples that were really tokenised."""
     seen: list[str] = []
-    real = _Tokenizer.__call__
+    real = _ExampleTokenizer.__call__
 
-    def spy(self: _Tokenizer, record: dict[str, Any], row: int) -> dict[str, Any]:
+    def spy(self: _ExampleTokenizer, record: dict[str, Any], row: int) -> dict[str, Any]:
         seen.append(record["id"])
         return real(self, record, row)
 
-    monkeypatch.setattr(_Tokenizer, "__call__", spy)
+    monkeypatch.setattr(_ExampleTokenizer, "__call__", spy)
     return seen
 
 
@@ -444,7 +449,7 @@ def test_whatever_moves_a_token_id_makes_new_tokens(tmp_path: Path, layout: Sequ
     others = [
         run(tmp_path, layout, OPTIONS, example(1)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, max_length=9999), example(0)),
-        run(tmp_path, layout, dataclasses.replace(OPTIONS, overlong="drop"), example(0)),
+        run(tmp_path, layout, dataclasses.replace(OPTIONS, truncation="drop"), example(0)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, use_cot=False), example(0)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, shorten=("response",)), example(0)),
         run(tmp_path, layout, dataclasses.replace(OPTIONS, prompt_budget=9999), example(0)),
@@ -466,7 +471,7 @@ def test_whatever_moves_a_token_id_makes_new_tokens(tmp_path: Path, layout: Sequ
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"overlong": "cut"}, "data.truncation: 'cut' is not one of drop, shorten, raise"),
+        ({"truncation": "cut"}, "data.truncation: 'cut' is not one of drop, shorten, raise"),
         ({"shorten": ("criteria",)}, "data.shorten: 'criteria' cannot be shortened; accepted are response, reference_answer"),
     ],
 )

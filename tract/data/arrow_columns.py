@@ -23,6 +23,21 @@ def numpy_column(dataset: Dataset, name: str) -> NDArray[Any]:
     return values
 
 
+def list_lengths(dataset: Dataset, name: str) -> NDArray[np.int64]:
+    """[N] int64: the length of each list of a column, read from its offsets without the content."""
+    return lengths_of(arrow_column(dataset, name))
+
+
+def lengths_of(lists: pa.ListArray | pa.ChunkedArray) -> NDArray[np.int64]:
+    """[N] int64: the length of each list."""
+    return np.asarray(pc.list_value_length(lists), dtype=np.int64)
+
+
+def first_true(mask: NDArray[np.bool_]) -> int | None:
+    """The first place where a mask [N] holds, or None."""
+    return int(np.argmax(mask)) if mask.any() else None
+
+
 def values_at(dataset: Dataset, name: str, rows: Sequence[int]) -> list[Any]:
     """The values of a column in the given rows; no other column is read."""
     values: list[Any] = arrow_column(dataset, name).take(pa.array(rows, pa.int64())).to_pylist()
@@ -60,5 +75,5 @@ class StoredNumbers(Sequence[int]):
 def lists_at(dataset: Dataset, name: str, rows: Sequence[int]) -> list[StoredNumbers]:
     """The lists of a column in the given rows, each read when it is used; their lengths are known."""
     column = arrow_column(dataset, name)
-    lengths = np.asarray(pc.list_value_length(column))
+    lengths = lengths_of(column)
     return [StoredNumbers(column, row, int(lengths[row])) for row in rows]

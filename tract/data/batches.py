@@ -19,22 +19,21 @@ from tract.text.token_tree import SegmentRun, TokenKind, TokenTree
 
 @dataclass(frozen=True)
 class JudgeBatch:
-    """A micro-batch: T tokens, one token tree behind the other, with M (CoT, score) examples of I items. Read-only.
+    """A micro-batch: T tokens, token trees one after the other, with M (CoT, score) examples of I items. Read-only.
 
     Attributes:
         input_ids: [1, T] int64, without padding.
         position_ids: [1, T] int64, along each token's own path of its tree.
-        runs: who sees whom.
-        read_positions: [R] int64, ascending places in T that are looked at; the LM head sees no others.
-        target_rows: [N] int64, for each supervised token the place in ``read_positions`` that predicts it.
+        runs: which tokens attend to which.
+        read_positions: [R] int64, ascending positions in T that the LM head is applied to.
+        target_rows: [N] int64, for each supervised token the index in ``read_positions`` that predicts it.
         target_ids: [N] int64, the supervised tokens. target_kinds: [N] int64, their ``TokenKind``.
-        score_reads: [M, K] int64, places in ``read_positions`` of the nodes of the score trie.
+        score_reads: [M, K] int64, indices into ``read_positions`` of the nodes of the score trie.
         scores: [M] float32, true scores in points. item_index: [M] int64, the item of each example.
         targets: [I] float32, the score in points that the item's mean prediction is compared with.
         item_ids: I ids, for messages.
-        totals: counts of the whole optimizer step.
-        is_padding: whether it repeats an item and adds nothing to loss, gradient and metrics; see ``MicroBatch``.
-        trained_tokens: tokens of the examples if each had a sequence of its own, so that rates compare whatever is shared.
+        totals: of the whole optimizer step. is_padding: whether it adds nothing to loss, gradient and metrics; see ``MicroBatch``.
+        trained_tokens: tokens of the examples if each had its own sequence, so that throughput compares whatever is shared.
     """
 
     input_ids: Tensor
@@ -72,8 +71,8 @@ class TrainingItem:
 
     Attributes:
         id: the example's id. target: the score in points that predictions are compared with.
-        prompt_ids: token ids of the prompt. continuations: (token ids of the CoT, place of the score in the grid).
-        ratings: places in the grid of scores without a CoT, which the squared error alone trains.
+        prompt_ids: token ids of the prompt. continuations: (token ids of the CoT, index of the score in the grid).
+        ratings: indices in the grid of scores without a CoT, which the squared error alone trains.
     """
 
     id: str
@@ -133,10 +132,10 @@ def collate(
 
     Args:
         items: tokenised items.
-        totals: counts of the optimizer step that the micro-batch belongs to.
+        totals: of the optimizer step that the micro-batch belongs to.
         layout: makes the token trees.
         supervised: the kinds of token under cross-entropy.
-        share_prompts: one tree per item, its prompt encoded once; else one per continuation. It moves no number.
+        share_prompts: one tree per item, its prompt encoded once; else one per continuation. It changes no number.
     """
     trees: list[TokenTree] = []
     owners: list[int] = []  # of the examples
@@ -176,18 +175,18 @@ def collate(
         item_ids=tuple(item.id for item in items),
         totals=totals,
         is_padding=False,
-        trained_tokens=sum(_alone(layout, item, cot, score) for item in items for cot, score in _examples(item)),
+        trained_tokens=sum(_unshared_length(layout, item, cot, score) for item in items for cot, score in _cots_and_scores(item)),
     )
 
 
-def _examples(item: TrainingItem) -> list[tuple[Sequence[int], int]]:
-    """(CoT, place of the score) of each continuation, with no CoT for a rating."""
+def _cots_and_scores(item: TrainingItem) -> list[tuple[Sequence[int], int]]:
+    """(CoT, index of the score) of each continuation, with an empty CoT for a rating."""
     no_cot: Sequence[int] = ()
     return [*item.continuations, *((no_cot, score) for score in item.ratings)]
 
 
-def _alone(layout: SequenceLayout, item: TrainingItem, cot: Sequence[int], score: int) -> int:
-    """Tokens of an example that has a sequence of its own: prompt, CoT, cue, score, end of turn."""
+def _unshared_length(layout: SequenceLayout, item: TrainingItem, cot: Sequence[int], score: int) -> int:
+    """Tokens of an example in its own sequence: prompt, CoT, cue, score, end of turn."""
     return len(item.prompt_ids) + len(cot) + len(layout.cue_ids) + len(layout.score_ids[score]) + 1
 
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from tract.data.arrow_columns import arrow_column, numpy_column
+from tract.data.arrow_columns import arrow_column, list_lengths, numpy_column
 from tract.data.batches import MicroBatches
-from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler, heed_the_loader_alone
+from tract.data.steps import LengthSampler, Limits, StepLoader, StepSampler, ignore_stop_signals
 from tract.data.tokens import TokenStore
 from tract.text.layout import SequenceLayout
 from tract.text.token_tree import TokenKind
@@ -33,7 +33,7 @@ class JudgeDataModule(L.LightningDataModule):
         seed: of the order of training items.
         num_workers: loader processes; 0 collates in the training process.
         ratings: whether scores without a CoT are trained on too; validation leaves them out, since it reads scores after CoTs.
-        rows: whether each path of a tree goes through the model as a row of its own, so that nothing is shared.
+        rows: whether each path of a tree is a row of the model's input, so that nothing is shared.
         ranks: processes that share each step and the validation split. rank: which of them this one is.
 
     Raises:
@@ -62,13 +62,18 @@ class JudgeDataModule(L.LightningDataModule):
         self.train_set = MicroBatches(tokens.dataset, train_rows, layout, supervised, share_prompts=share_prompts, ratings=ratings)
         self.val_set = MicroBatches(tokens.dataset, val_rows, layout, supervised, share_prompts=share_prompts, ratings=False)
         self.num_workers = num_workers
-        counts, val_counts = (
-            _Counts(tokens, layout, supervised, share_prompts=share_prompts, ratings=counted, rows=rows) for counted in (ratings, False)
+        sizes, val_sizes = (
+            _item_sizes(tokens, layout, supervised, share_prompts=share_prompts, ratings=counted, rows=rows) for counted in (ratings, False)
         )
         self.train_sampler = StepSampler(
-            *counts.of(train_rows), global_batch_size=global_batch_size, limits=limits, seed=seed, ranks=ranks, rank=rank
+            *sizes[:, np.asarray(train_rows, dtype=np.int64)],
+            global_batch_size=global_batch_size,
+            limits=limits,
+            seed=seed,
+            ranks=ranks,
+            rank=rank,
         )
-        self.val_sampler = LengthSampler(*val_counts.of(val_rows), limits=limits, ranks=ranks, rank=rank)
+        self.val_sampler = LengthSampler(*val_sizes[:, np.asarray(val_rows, dtype=np.int64)], limits=limits, ranks=ranks, rank=rank)
 
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of the training split."""
@@ -82,49 +87,32 @@ class JudgeDataModule(L.LightningDataModule):
             sampler=self.val_sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=heed_the_loader_alone,
-            generator=torch.Generator(),  # as in ``StepLoader``: the global one decides over dropout
+            worker_init_fn=ignore_stop_signals,
+            generator=torch.Generator(),  # as in ``StepLoader``: the global one decides dropout
         )
 
 
-class _Counts:
-    """Tokens in the model, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
-
-    def __init__(
-        self,
-        tokens: TokenStore,
-        layout: SequenceLayout,
-        supervised: frozenset[TokenKind],
-        *,
-        share_prompts: bool,
-        ratings: bool,
-        rows: bool,
-    ) -> None:
-        prompt = _list_lengths(tokens, "prompt_ids")
-        ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
-        n_ratings, rating_scores = _ratings(tokens, layout) if ratings else (np.zeros_like(prompt), np.zeros_like(prompt))
-        self._examples = _list_lengths(tokens, "score_index") + n_ratings
-        stems = ce_tokens + n_ratings * (len(layout.cue_ids) + 1)  # of a rating: cue and end of turn
-        prompts = np.where(self._examples > 0, 1, 0) if share_prompts else self._examples
-        self._lengths = prompt * prompts + stems + score_tokens + rating_scores + layout.branch_tokens * self._examples
-        if rows:  # a row for each branch repeats prompt and CoT
-            self._lengths += layout.branches * (prompt * self._examples + stems)
-        self._ce = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
-
-    def of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(tokens, tokens under cross-entropy, examples) of the given rows."""
-        index = np.asarray(rows, dtype=np.int64)
-        return self._lengths[index], self._ce[index], self._examples[index]
+def _item_sizes(
+    tokens: TokenStore, layout: SequenceLayout, supervised: frozenset[TokenKind], *, share_prompts: bool, ratings: bool, rows: bool
+) -> NDArray[np.int64]:
+    """[3, n] int64: tokens, tokens under cross-entropy and examples of each item; read from the columns' offsets, not their content."""
+    prompt = list_lengths(tokens.dataset, "prompt_ids")
+    ce_tokens, score_tokens = (numpy_column(tokens.dataset, name).astype(np.int64) for name in ("ce_tokens", "score_tokens"))
+    n_ratings, rating_scores = _rating_sizes(tokens, layout) if ratings else (np.zeros_like(prompt), np.zeros_like(prompt))
+    examples = list_lengths(tokens.dataset, "score_index") + n_ratings
+    stems = ce_tokens + n_ratings * (len(layout.cue_ids) + 1)  # of a rating: cue and end of turn
+    prompts = np.where(examples > 0, 1, 0) if share_prompts else examples
+    lengths = prompt * prompts + stems + score_tokens + rating_scores + layout.branch_tokens * examples
+    if rows:  # a row for each branch repeats prompt and CoT
+        lengths += layout.branches * (prompt * examples + stems)
+    supervised_tokens = ce_tokens * bool(supervised - {TokenKind.SCORE}) + score_tokens * (TokenKind.SCORE in supervised)
+    return np.stack([lengths, supervised_tokens, examples])
 
 
-def _ratings(tokens: TokenStore, layout: SequenceLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[n] the scores without a CoT of each item, and the tokens of these scores."""
-    counts = _list_lengths(tokens, "rating_index")
+def _rating_sizes(tokens: TokenStore, layout: SequenceLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """([n] int64 ratings of each item, [n] int64 tokens of their scores)."""
+    counts = list_lengths(tokens.dataset, "rating_index")
     scores = pc.list_flatten(arrow_column(tokens.dataset, "rating_index")).to_numpy()
     sizes = np.array([len(ids) for ids in layout.score_ids], dtype=np.int64)
     owners = np.repeat(np.arange(len(counts)), counts)
     return counts, np.bincount(owners, weights=sizes[scores], minlength=len(counts)).astype(np.int64)
-
-
-def _list_lengths(tokens: TokenStore, column: str) -> NDArray[np.int64]:
-    return np.asarray(pc.list_value_length(arrow_column(tokens.dataset, column)), dtype=np.int64)

@@ -20,6 +20,7 @@ from tract.common.errors import DataError
 from tract.data.arrow_columns import arrow_column
 from tract.data.tokens import TokenStore
 from tract.text.layout import SequenceLayout
+from tract.text.score_grid import ScoreGrid
 from tract.text.score_words import NUMBER_WORDS
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class ScoreLeak:
     """How often the last tokens of CoTs hold their own score.
 
     Attributes:
-        cots: how many were looked at. observed: the share that holds its own score. by_chance: the share with shuffled scores, expected.
+        cots: how many were checked. observed: the share that holds its own score. by_chance: the share with shuffled scores, expected.
         deviation: standard deviation of that share over all ways to shuffle. examples: (id, last tokens, score label) of a few that do.
     """
 
@@ -66,10 +67,10 @@ class ScoreLeak:
 
 
 def check_score_leak(tokens: TokenStore, layout: SequenceLayout, on_leak: str) -> ScoreLeak:
-    """Looks at the CoTs of all rows.
+    """Checks the CoTs of all rows.
 
     Args:
-        tokens: with the CoTs that are to be trained on. layout: made them. on_leak: "raise", or "warn" to go ahead.
+        tokens: with the CoTs that are to be trained on. layout: made them. on_leak: "raise", or "warn" to log it only.
 
     Raises:
         DataError: if the CoTs give their scores away and ``on_leak`` is "raise"; it shows three of them.
@@ -90,29 +91,22 @@ def check_score_leak(tokens: TokenStore, layout: SequenceLayout, on_leak: str) -
 
 def score_leak(tokens: TokenStore, layout: SequenceLayout) -> ScoreLeak:
     """The shares of a token store; all 0 where it has no CoT."""
-    holds, index, tails, owners = [], [], [], []
-    values = np.asarray(layout.grid.values)
-    ids = arrow_column(tokens.dataset, "id")
-    for row, cot_ids, score in _cots(tokens):
-        tails.append(cot_ids[-TAIL_TOKENS:])
-        index.append(score)
-        owners.append(row)
+    cots = [(row, cot_ids[-TAIL_TOKENS:], score) for row, cot_ids, score in _cots(tokens)]
+    if not cots:
+        return ScoreLeak(0, 0.0, 0.0, 0.0, ())
+    rows, tails, scores = zip(*cots, strict=True)
     texts: list[str] = []
     for begin in range(0, len(tails), _BATCH):
-        texts += layout.tokenizer.batch_decode(tails[begin : begin + _BATCH], skip_special_tokens=False)
-    for text in texts:
-        numbers = {_value(match[0]) for match in _NUMBER.finditer(text)}
-        holds.append([value in numbers for value in values])
-    if not index:
-        return ScoreLeak(0, 0.0, 0.0, 0.0, ())
-    held, own = np.asarray(holds, dtype=float), np.asarray(index)
-    mine = np.flatnonzero(held[np.arange(len(own)), own])[:_SHOWN].tolist()
-    examples = tuple((str(ids[owners[k]]), texts[k][-_SHOWN_CHARACTERS:], layout.grid.labels[own[k]]) for k in mine)
-    return ScoreLeak(len(own), *_shares(held, own), examples)
+        texts += layout.tokenizer.batch_decode(list(tails[begin : begin + _BATCH]), skip_special_tokens=False)
+    holds, own = np.asarray([_held_scores(text, layout.grid) for text in texts], dtype=float), np.asarray(scores)
+    leaking = np.flatnonzero(holds[np.arange(len(own)), own])[:_SHOWN].tolist()
+    ids = arrow_column(tokens.dataset, "id")
+    examples = tuple((str(ids[rows[k]]), texts[k][-_SHOWN_CHARACTERS:], layout.grid.labels[own[k]]) for k in leaking)
+    return ScoreLeak(len(own), *_shares(holds, own), examples)
 
 
 def _cots(tokens: TokenStore) -> Iterator[tuple[int, list[int], int]]:
-    """(row, token ids, place of the score) of each CoT that is not empty."""
+    """(row, token ids, index of the score) of each CoT that is not empty."""
     rows = tokens.dataset.with_format("arrow").select_columns(["cot_ids", "score_index"])
     row = 0
     for table in rows.iter(batch_size=_BATCH):
@@ -121,23 +115,25 @@ def _cots(tokens: TokenStore) -> Iterator[tuple[int, list[int], int]]:
             row += 1
 
 
-def _value(written: str) -> float:
-    return float(NUMBER_WORDS.get(written.lower(), written))
+def _held_scores(text: str, grid: ScoreGrid) -> list[bool]:
+    """[K] whether the text holds each score of the grid, in digits or as a word."""
+    numbers = {float(NUMBER_WORDS.get(match[0].lower(), match[0])) for match in _NUMBER.finditer(text)}
+    return [value in numbers for value in grid.values]
 
 
-def _shares(held: NDArray[np.float64], own: NDArray[np.int64]) -> tuple[float, float, float]:
+def _shares(holds: NDArray[np.float64], own: NDArray[np.int64]) -> tuple[float, float, float]:
     """(observed share, expected share with shuffled scores, its standard deviation).
 
     The number of CoTs that hold the score they are given is a sum of a matrix over a random permutation, whose mean and variance are known
     (Hoeffding 1951).
 
     Args:
-        held: [N, K] 1 where a CoT holds a score. own: [N] the place of each CoT's own score.
+        holds: [N, K] float64, 1 where a CoT holds a score. own: [N] int64, the index of each CoT's own score.
     """
     n = len(own)
-    shares = np.bincount(own, minlength=held.shape[1]) / n
-    by_score, by_cot = held.mean(axis=0), held @ shares
+    shares = np.bincount(own, minlength=holds.shape[1]) / n
+    by_score, by_cot = holds.mean(axis=0), holds @ shares
     expected = float(by_score @ shares)
-    centred = held - by_cot[:, None] - by_score[None, :] + expected
-    variance = float(((centred**2) @ shares).sum()) * n / (n - 1) / n**2 if n > 1 else 0.0
-    return float(held[np.arange(n), own].mean()), expected, math.sqrt(max(variance, 0.0))
+    centered = holds - by_cot[:, None] - by_score[None, :] + expected
+    variance = float(((centered**2) @ shares).sum()) * n / (n - 1) / n**2 if n > 1 else 0.0
+    return float(holds[np.arange(n), own].mean()), expected, math.sqrt(max(variance, 0.0))

@@ -15,14 +15,14 @@ def split_questions(
 ) -> dict[str, list[int]]:
     """The indices of the examples of each split, ascending; all examples of a question go to the same split.
 
-    Questions without a split of their own are ranked by a seeded hash of their id, so the order of the examples and the
+    Questions that the source assigns to no split are ranked by a seeded hash of their id, so the order of the examples and the
     number of examples per question do not matter. The first go to validation, the next to test, the others to training.
 
     Args:
         question_ids: the question of each example.
         fixed: the split that the source itself assigns to each example, or None. One such example decides for its question.
         seed: another seed gives another split.
-        val_fraction: share of the questions without a split of their own; at least one question unless it is 0.
+        val_fraction: share of the questions that the source assigns to no split; at least one question unless it is 0.
         test_fraction: as ``val_fraction``, for the test split.
 
     Raises:
@@ -31,8 +31,8 @@ def split_questions(
     """
     _check_fractions(val_fraction, test_fraction)
     split_of = _fixed_splits(question_ids, fixed)
-    free = sorted(set(question_ids) - set(split_of), key=lambda question: (_rank(seed, question), question))
-    n_val, n_test = _share(len(free), val_fraction), _share(len(free), test_fraction)
+    free = sorted(set(question_ids) - set(split_of), key=lambda question: (_split_rank(seed, question), question))
+    n_val, n_test = _n_questions(len(free), val_fraction), _n_questions(len(free), test_fraction)
     # A source that assigns every split itself may well have no training questions: a benchmark.
     if free and n_val + n_test >= len(free) and "train" not in split_of.values():
         raise ConfigError(
@@ -74,9 +74,9 @@ def _fixed_splits(question_ids: Sequence[str], fixed: Sequence[str | None]) -> d
     return split_of
 
 
-def _share(n_questions: int, fraction: float) -> int:
+def _n_questions(n_questions: int, fraction: float) -> int:
     return 0 if fraction == 0 or n_questions == 0 else max(1, round(n_questions * fraction))
 
 
-def _rank(seed: int, question: str) -> bytes:
+def _split_rank(seed: int, question: str) -> bytes:
     return hashlib.sha256(f"{seed}:{question}".encode()).digest()

@@ -19,7 +19,11 @@ from tract.common.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """What a whole optimizer step holds, over all its micro-batches and ranks."""
+    """Totals of a whole optimizer step, over all its micro-batches and ranks.
+
+    Attributes:
+        ce_tokens: tokens under cross-entropy. examples: (CoT, score) pairs and ratings.
+    """
 
     ce_tokens: int
     examples: int
@@ -27,10 +31,12 @@ class StepTotals:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The items of one forward and backward pass, and what the optimizer step that it belongs to holds in all.
+    """The items of one forward and backward pass, and the totals of its optimizer step.
 
-    Padding repeats an item of its step, so that every rank has a forward and a backward pass at the same time: its share of loss,
-    gradient and metrics is zero.
+    Attributes:
+        items: indices of the items in their split. totals: of the whole optimizer step.
+        is_padding: it repeats an item of its step, so that every rank has a forward and a backward pass at the same time; it adds
+            nothing to loss, gradient and metrics.
     """
 
     items: tuple[int, ...]
@@ -40,11 +46,11 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a micro-batch may hold; a single item that is longer than ``tokens`` makes up one by itself.
+    """Limits of a micro-batch; a single item that is longer than ``tokens`` is a micro-batch by itself.
 
     Attributes:
-        items: the most items; None for any number. tokens: the most tokens, what is shared counted once; None for any number.
-        padded: whether each item is a row, filled up to the longest, so that each counts as that one does.
+        items: the most items; None for any number. tokens: the most tokens, shared ones counted once; None for any number.
+        padded: whether items are rows padded to the longest one, so that each has as many tokens as that one.
     """
 
     items: int | None
@@ -52,10 +58,10 @@ class Limits:
     padded: bool = False
 
     def fits(self, parts: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> bool:
-        """Whether each part keeps to the limits."""
-        return all(len(part) <= 1 or self._holds_one(lengths[list(part)]) for part in parts)
+        """Whether each part is within the limits; ``lengths`` [n] int64 are tokens of the items that parts index."""
+        return all(len(part) <= 1 or self._fits_part(lengths[list(part)]) for part in parts)
 
-    def _holds_one(self, lengths: NDArray[np.int64]) -> bool:
+    def _fits_part(self, lengths: NDArray[np.int64]) -> bool:
         enough_items = self.items is None or len(lengths) <= self.items
         return enough_items and (self.tokens is None or self._tokens_of(lengths) <= self.tokens)
 
@@ -64,40 +70,40 @@ class Limits:
 
 
 def cut_step(lengths: NDArray[np.int64], parts: int, most: int | None = None) -> list[list[int]]:
-    """Deals the items of a step to parts that are about equally long: the longest item first, each to the lightest part.
+    """Partitions the items of a step into parts of about equal length: the longest item first, each to the shortest part so far.
 
     Args:
-        lengths: [n] tokens of each item. parts: their number; those beyond n stay empty. most: items of a part at most.
+        lengths: [n] int64, tokens of each item. parts: their number; those beyond n stay empty. most: items of a part at most.
 
     Returns:
-        Places in ``lengths``, ascending within a part; the heaviest part first.
+        Indices into ``lengths``, ascending within a part; the longest part first.
     """
     loads = [(0, number) for number in range(parts)]
-    dealt: list[list[int]] = [[] for _ in range(parts)]
+    filled: list[list[int]] = [[] for _ in range(parts)]
     for item in np.argsort(-lengths, kind="stable").tolist():
         load, number = heapq.heappop(loads)
-        dealt[number].append(item)
-        if most is None or len(dealt[number]) < most:
+        filled[number].append(item)
+        if most is None or len(filled[number]) < most:
             heapq.heappush(loads, (load + int(lengths[item]), number))
-    return sorted((sorted(part) for part in dealt), key=lambda part: -int(lengths[part].sum()))
+    return sorted((sorted(part) for part in filled), key=lambda part: -int(lengths[part].sum()))
 
 
 def partition(costs: Sequence[int], ranks: int) -> list[list[int]]:
-    """Places of costs for each of some ranks, ascending; all ranks get about as much."""
+    """Indices of costs for each rank, ascending within a rank; the sums of costs are about equal."""
     return cut_step(np.asarray(costs, dtype=np.int64), ranks)
 
 
 class StepSampler(Sampler[MicroBatch]):
-    """Deals the items of an epoch to optimizer steps and each step to micro-batches.
+    """Splits the items of an epoch into optimizer steps and each step into micro-batches.
 
     An item is one prompt with its continuations. Which items make up a step depends on seed and epoch alone; the last step of an
     epoch takes what is left. Every step is cut into the same number of micro-batches on each rank, as few as the longest possible
-    step needs to keep to the limits, and each micro-batch carries the totals of its step: the objective's normalisation, and so
-    the gradient, depends neither on the cut nor on the ranks. Where a step has fewer items than parts, parts that do not count
-    fill up.
+    step needs to be within the limits, and each micro-batch carries the totals of its step: the objective's normalisation, and so
+    the gradient, depends neither on the cut nor on the ranks. Where a step has fewer items than parts, padding
+    micro-batches take the place of the missing parts.
 
     Args:
-        lengths: [n] tokens of each item. ce_tokens: [n] of them under cross-entropy. examples: [n] continuations of each item.
+        lengths: [n] int64, tokens of each item. ce_tokens: [n] int64, of them under cross-entropy. examples: [n] int64, continuations.
         global_batch_size: items of an optimizer step.
         limits: of a micro-batch.
         seed: of the order.
@@ -137,13 +143,13 @@ class StepSampler(Sampler[MicroBatch]):
         self.seed = seed
         self.ranks, self.rank = ranks, rank
         self.epoch = 0
-        self.start = 0  # micro-batches that the next iteration passes over, when a run is resumed
+        self.start = 0  # micro-batches that the next iteration skips, when a run is resumed
         # The longest step that there can be; where it fits, each step does.
         self._longest = np.sort(self.lengths)[::-1][:global_batch_size].copy()
         self.micro_batches_per_step = self._micro_batches_per_step()
 
     def _micro_batches_per_step(self) -> int:
-        """The fewest micro-batches of a rank with which the longest possible step keeps to the limits."""
+        """The fewest micro-batches of a rank with which the longest possible step is within the limits."""
         most = math.ceil(self.global_batch_size / self.ranks)
         for count in range(1, most):
             if self.limits.fits(cut_step(self._longest, count * self.ranks, self._most(count)), self._longest):
@@ -169,7 +175,7 @@ class StepSampler(Sampler[MicroBatch]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """The micro-batches of the current epoch; those before ``start`` are passed over, once."""
+        """The micro-batches of the current epoch; those before ``start`` are skipped, once."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths))
         # Used up at once: a trainer may leave an iterator before its end, and the next epoch begins at its start.
         start, self.start = self.start, 0
@@ -183,26 +189,26 @@ class StepSampler(Sampler[MicroBatch]):
             skipped = 0
 
     def _cut(self, lengths: NDArray[np.int64]) -> list[list[int]]:
-        """This rank's micro-batches of a step, as places in it; the last ones are empty if there are more than items."""
+        """This rank's micro-batches of a step, as indices into it; the last ones are empty if there are more than items."""
         count = self.micro_batches_per_step * self.ranks
         parts = cut_step(lengths, count, self._most(self.micro_batches_per_step))
         if not self.limits.fits(parts, lengths):
-            # Dealing from the longest on may fail where it went well for longer items. Each item takes the place that the one of
-            # its rank took in the longest possible step, so no part is longer than there.
+            # Partitioning may fail where it succeeds for longer items. Each item takes the place that the item of the same rank by
+            # length took in the longest possible step, so no part is longer than there.
             order = np.argsort(-lengths, kind="stable")
             pattern = cut_step(self._longest, count, self._most(self.micro_batches_per_step))
             parts = [sorted(int(order[k]) for k in part if k < len(order)) for part in pattern]
-        # Heaviest first and dealt in turn: at any time the ranks work on about equally long parts.
+        # Longest first and in turn: at any time the ranks work on parts of about equal length.
         return parts[self.rank :: self.ranks]
 
 
 class LengthSampler(Sampler[MicroBatch]):
-    """All items in micro-batches by length, the longest first: for validation, where no step binds them together.
+    """All items in micro-batches by length, the longest first: for validation, which has no steps.
 
     Args:
         lengths, ce_tokens, examples: [n] as for ``StepSampler``. limits: of a micro-batch.
         ranks: processes that share the items. rank: which of them this one is; all get as many micro-batches, if need be with
-            some that do not count.
+            padding ones.
     """
 
     def __init__(
@@ -232,8 +238,12 @@ class LengthSampler(Sampler[MicroBatch]):
             yield MicroBatch(tuple(part), totals, is_padding=place >= len(own))
 
 
-def heed_the_loader_alone(worker: int) -> None:
-    """Lets a loader process end when its loader wants it: a signal to all processes of a run must not cut off the step at hand."""
+def ignore_stop_signals(worker: int) -> None:
+    """Makes a loader process ignore SIGINT and SIGTERM: its loader ends it, after the step that a stopped run finishes.
+
+    Args:
+        worker: its number, which ``DataLoader`` gives.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -241,12 +251,12 @@ def heed_the_loader_alone(worker: int) -> None:
 class StepLoader(DataLoader[Any]):
     """A loader over a ``StepSampler`` that can be stopped and continued in the middle of an epoch.
 
-    Lightning keeps ``state_dict`` in its checkpoints and gives it back on resume. Places are kept in whole steps as well, since
-    another number of ranks cuts a step into another number of micro-batches.
+    Lightning keeps ``state_dict`` in its checkpoints and gives it back on resume. The number of micro-batches of a step is kept too, since
+    another number of ranks cuts a step into another number of them.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: StepSampler, num_workers: int) -> None:
-        # A generator of its own: an iterator draws a number when it begins, and from the global generator that would shift
+        # Its own generator: an iterator draws a number when it begins, and from the global generator that would shift
         # dropout in a run that is continued in the middle of an epoch.
         super().__init__(
             dataset,
@@ -254,7 +264,7 @@ class StepLoader(DataLoader[Any]):
             sampler=sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=heed_the_loader_alone,
+            worker_init_fn=ignore_stop_signals,
             generator=torch.Generator(),
         )
         self._steps = sampler
@@ -272,7 +282,7 @@ class StepLoader(DataLoader[Any]):
         return {"micro_batches_done": self._done, "micro_batches_per_step": self._steps.micro_batches_per_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues after the micro-batches that were taken; a finished epoch begins anew."""
+        """Continues after the micro-batches that were taken; a finished epoch begins again."""
         now, then = self._steps.micro_batches_per_step, state["micro_batches_per_step"]
         done = state["micro_batches_done"]
         if now != then:

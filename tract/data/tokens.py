@@ -1,4 +1,4 @@
-"""From stored examples to token ids in a second Arrow file, cached by content; what is too long is handled and counted."""
+"""Token ids of stored examples, in a second Arrow file cached by content; too long ones are shortened or dropped, and counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tract.common.durable import sync_file, sync_folder
 from tract.common.errors import ConfigError, DataError
-from tract.data.arrow_columns import arrow_column
+from tract.data.arrow_columns import arrow_column, lengths_of, list_lengths
 from tract.data.records import from_record
 from tract.data.store import ExampleStore
 from tract.text.layout import SequenceLayout
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 TOKENS_VERSION = 5
 # Statuses of examples that are too long; a status that begins with "dropped" leaves the example out.
 SHORTENED, OVERLONG_PROMPT, OVERLONG = "shortened", "dropped_overlong_prompt", "dropped_overlong"
-# The status of an example that no CoT was generated for, as for those of test splits: nothing to learn from, and nothing was dropped.
+# Status of an example without a generated CoT, such as those of test splits: it is not trained on, but was not dropped.
 WITHOUT_GENERATED_COT = "without_generated_cot"
 OVERLONG_POLICIES = ("drop", "shorten", "raise")
 UNANNOTATED_POLICIES = ("drop", "keep")
@@ -47,8 +47,8 @@ TOKEN_FEATURES = Features(
         "prompt_ids": List(Value("int32")),
         "cot_ids": List(List(Value("int32"))),
         "score_index": List(Value("int32")),
-        # Scores without a CoT that no continuation stands for: a fit stage trains on them by the squared error, a generate stage attaches
-        # them to CoTs.
+        # Scores without a CoT that are no continuations: a fit stage trains on them by the squared error, a generate stage attaches them
+        # to CoTs.
         "rating_index": List(Value("int32")),
         "target": Value("float32"),
         "length": Value("int32"),  # tokens of the longest sequence: prompt and one continuation
@@ -61,17 +61,17 @@ TOKEN_FEATURES = Features(
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """What moves token ids beside template and layout.
+    """What changes token ids beside template and layout.
 
     Attributes:
-        prompt_budget: the most tokens of a prompt, see ``tract.inference.prompt_budget``; None for any number. It alone moves the wording.
+        prompt_budget: the most tokens of a prompt, see ``tract.inference.prompt_budget``; None for any number. Only it changes texts.
         max_length: the most tokens of a sequence that is trained on: prompt, CoT, cue, score and end of turn; None for any number.
-        truncation: what becomes of a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
-            holds for a sequence beyond ``max_length`` too, which is dropped otherwise.
+        truncation: what is done with a prompt beyond the budget: "drop", "shorten" (leave out the middle of a field) or "raise"; the last
+            applies to a sequence beyond ``max_length`` too, which is dropped otherwise.
         shorten: the fields to shorten, first one first.
-        use_cot: whether the CoT stands in the sequence.
-        unannotated: what becomes of examples without annotations: "drop", or "keep" their prompt, with no continuation: CoTs are
-            sampled on it later, so the annotated ones are not held against ``max_length`` here.
+        use_cot: whether the sequence has the CoT.
+        unannotated: what is done with examples without annotations: "drop", or "keep" their prompt, with no continuation: CoTs are
+            sampled on it later, so ``max_length`` does not apply to the annotated ones here.
             Without CoT, scores without a text are annotations too, and so is a target score that is on the grid where there are none.
         ratings: whether scores without a CoT are used; if not, an example that has nothing else is without annotations.
     """
@@ -112,7 +112,7 @@ class TokenStore:
 
     @property
     def over_budget(self) -> bool:
-        """Whether the budget moved a prompt: one was shortened or dropped for it."""
+        """Whether the budget changed a prompt: one was shortened or dropped for it."""
         return any(self.counts.get(status) for status in (SHORTENED, OVERLONG_PROMPT))
 
     def usable(self, rows: list[int]) -> list[int]:
@@ -122,32 +122,27 @@ class TokenStore:
         return [row for row in rows if not unusable[row]]
 
     def cot_lengths(self) -> NDArray[np.int64]:
-        """Tokens of the CoT of each continuation, of all rows one after the other."""
-        lengths: NDArray[np.int64] = np.asarray(
-            pc.list_value_length(pc.list_flatten(arrow_column(self.dataset, "cot_ids"))), dtype=np.int64
-        )
-        return lengths
+        """[N] int64: tokens of the CoT of each continuation, of all rows one after the other."""
+        return lengths_of(pc.list_flatten(arrow_column(self.dataset, "cot_ids")))
 
     def with_cot(self, rows: list[int]) -> list[int]:
         """Those of the given rows that have a CoT to train on, or a score in its place where none is learned."""
-        has = np.asarray(pc.list_value_length(arrow_column(self.dataset, "score_index"))) > 0
+        has = list_lengths(self.dataset, "score_index") > 0
         return [row for row in rows if has[row]]
 
     def first_with_all(self, rows: list[int]) -> int:
-        """The place in ``rows`` of the first one with a CoT and a score without one; else of the first with a CoT, else 0."""
-        cots, ratings = (np.asarray(pc.list_value_length(arrow_column(self.dataset, name))) > 0 for name in ("score_index", "rating_index"))
+        """The index in ``rows`` of the first one with both a CoT and a rating; else of the first with a CoT, else 0."""
+        cots, ratings = (list_lengths(self.dataset, name) > 0 for name in ("score_index", "rating_index"))
         index = np.asarray(rows, dtype=np.int64)
         return int(np.argmax(2 * cots[index] + (cots & ratings)[index]))
 
     def n_ratings(self, rows: list[int]) -> int:
         """How many scores without a CoT the given rows have in all."""
-        counts = np.asarray(pc.list_value_length(arrow_column(self.dataset, "rating_index")), dtype=np.int64)
-        return int(counts[np.asarray(rows, dtype=np.int64)].sum())
+        return int(list_lengths(self.dataset, "rating_index")[np.asarray(rows, dtype=np.int64)].sum())
 
     def prompt_lengths(self, rows: Sequence[int]) -> NDArray[np.int64]:
-        """Tokens of the prompts in the given rows; 0 where there is none."""
-        lengths = np.asarray(pc.list_value_length(arrow_column(self.dataset, "prompt_ids")), dtype=np.int64)
-        return lengths[np.asarray(rows, dtype=np.int64)]
+        """[len(rows)] int64: tokens of the prompts in the given rows; 0 where there is none."""
+        return list_lengths(self.dataset, "prompt_ids")[np.asarray(rows, dtype=np.int64)]
 
 
 def tokenize(
@@ -159,22 +154,22 @@ def tokenize(
         DataError: if an example is too long and ``options.truncation`` is "raise", or a prompt cannot be rendered.
     """
     key_parts = [TOKENS_VERSION, store.fingerprint, layout.fingerprint, repr(template), repr(options)]
-    worker = _Tokenizer(template, layout, options)
+    worker = _ExampleTokenizer(template, layout, options)
     return cached_tokens(store.dataset, worker, key_parts, cache_dir, desc="Tokenising")
 
 
 def cached_tokens(
-    dataset: Dataset, worker: Callable[..., Any], key_parts: Sequence[object], cache_dir: Path, *, desc: str, **how: Any
+    dataset: Dataset, worker: Callable[..., Any], key_parts: Sequence[object], cache_dir: Path, *, desc: str, **map_options: Any
 ) -> TokenStore:
-    """What ``worker`` makes of the rows of a data set, from the cache if it was made before.
+    """The tokens that ``worker`` makes of the rows of a data set, from the cache if they were made before.
 
     Args:
         dataset: the rows.
         worker: takes what ``Dataset.map`` gives it, the indices too, and returns columns of ``TOKEN_FEATURES``.
-        key_parts: all that moves a token id; JSON values.
+        key_parts: all that changes a token id; JSON values.
         cache_dir: the tokens are kept in ``tokens-<key>.arrow`` below it.
-        desc: stands before the progress bar.
-        how: further arguments of ``Dataset.map``.
+        desc: the label of the progress bar.
+        map_options: further arguments of ``Dataset.map``.
     """
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:16]
     path = cache_dir / f"tokens-{key}.arrow"
@@ -188,11 +183,11 @@ def cached_tokens(
         new_fingerprint=key,
         load_from_cache_file=True,
         desc=desc,
-        **how,
+        **map_options,
     )
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            # In a folder of its own: `map` leaves its temporary file behind when it is killed or the disk is full.
+            # In its own folder: `map` leaves its temporary file when the process is killed or the disk is full.
             work = cache_dir / f".{path.name}.partial"
             shutil.rmtree(work, ignore_errors=True)
             try:
@@ -203,15 +198,15 @@ def cached_tokens(
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         made = run(cache_file_name=str(path))
-    return TokenStore(made.with_format("numpy"), _counted(made), key)
+    return TokenStore(made.with_format("numpy"), _status_counts(made), key)
 
 
-def _counted(dataset: Dataset) -> dict[str, int]:
+def _status_counts(dataset: Dataset) -> dict[str, int]:
     """Examples by status."""
     return {str(found["values"]): int(found["counts"]) for found in pc.value_counts(arrow_column(dataset, "status")).to_pylist()}
 
 
-class _Tokenizer:
+class _ExampleTokenizer:
     """Tokenises one record of the store; picklable."""
 
     def __init__(self, template: PromptTemplate, layout: SequenceLayout, options: TokenizeOptions) -> None:
@@ -223,7 +218,7 @@ class _Tokenizer:
         example = from_record(record)
         layout, options = self.layout, self.options
         annotations, ratings = example.annotations, example.ratings
-        if not options.use_cot:  # a score is all that is learned
+        if not options.use_cot:  # only scores are learned
             annotations, ratings = (*annotations, *(Annotation("", rating.score) for rating in ratings)), ()
             if not annotations and example.target_score in layout.grid.values:
                 annotations = (Annotation("", float(example.target_score)),)
@@ -236,8 +231,8 @@ class _Tokenizer:
         status = "dropped_unannotated"
         if cots or ratings or options.unannotated == "keep":
             prompt_ids, status = self._fit_prompt(example)
-            behind = layout.max_tail_tokens if options.unannotated == "keep" else longest
-            if not self._can_be_trained_on(example, len(prompt_ids), behind):
+            after = layout.max_tail_tokens if options.unannotated == "keep" else longest
+            if not self._fits_training(example, len(prompt_ids), after):
                 prompt_ids, status = [], OVERLONG
         return {
             "row": row,
@@ -270,14 +265,14 @@ class _Tokenizer:
                 return shorter, SHORTENED
         return [], OVERLONG_PROMPT
 
-    def _can_be_trained_on(self, example: JudgeExample, prompt: int, behind: int) -> bool:
-        """Whether prompt and what follows it, in tokens, are no longer than a training sequence may be."""
+    def _fits_training(self, example: JudgeExample, prompt: int, after: int) -> bool:
+        """Whether a prompt and what comes after it, both in tokens, are no longer than a training sequence may be."""
         most = self.options.max_length
-        if most is None or not prompt or prompt + behind <= most:
+        if most is None or not prompt or prompt + after <= most:
             return True
         if self.options.truncation == "raise":
             raise DataError(
-                f"data.max_length: {most} tokens cannot hold example {example.id} (prompt {prompt} + CoT, cue and score {behind}); "
+                f"data.max_length: {most} tokens cannot hold example {example.id} (prompt {prompt} + CoT, cue and score {after}); "
                 "raise it, or set data.truncation=drop to leave such examples out of training"
             )
         return False

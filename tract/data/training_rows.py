@@ -9,8 +9,10 @@ from typing import Any
 
 from tract.common.errors import DataError, TractError
 from tract.data.readers.rows import RowProblem
+from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.data.sources.mapped_columns import MappedColumns
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval, Source
+from tract.data.sources.prometheus_eval import PrometheusEval
+from tract.data.sources.source import Source
 from tract.data.store import cached_store
 from tract.text.schema import JudgeExample
 from tract.text.score_grid import ScoreGrid

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
+from tract.data.perturbed import Perturbed
 from tract.data.readers.formats import ACCEPTED, format_of
-from tract.data.sources.perturbed import Perturbed
-from tract.data.sources.prometheus import PrometheusEval
+from tract.data.sources.prometheus_eval import PrometheusEval
 from tract.data.splits import SPLITS
 from tract.data.store import ExampleStore, build_store
 from tract.models.base_layout import base_layout

@@ -15,7 +15,7 @@ from tract import Grade, GradeRequest, Judge, Rubric
 from tract.apps.export.exporting import Exported, export
 from tract.apps.export.options import ExportOptions
 from tract.common.errors import ConfigError
-from tract.data.sources.prometheus import FeedbackCollection
+from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.judge.loading import open_judge_files
 from tract.judge.runs import run_judge
 

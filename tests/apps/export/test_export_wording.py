@@ -14,7 +14,9 @@ from exported_runs import FEEDBACK, Runs, run_on_finished_prompts
 from tiny_pipeline import Tiny
 
 from tract.common.errors import DataError
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval, Source
+from tract.data.sources.feedback_collection import FeedbackCollection
+from tract.data.sources.prometheus_eval import PrometheusEval
+from tract.data.sources.source import Source
 from tract.judge.runs import run_judge
 from tract.judge.template_recovery import recover_template
 from tract.text.prompts import PromptTemplate
@@ -140,7 +142,7 @@ def test_a_folder_cannot_have_any_class_built(runs: Runs, tmp_path: Path) -> Non
     stage = tmp_path / "stage1-copy"
     shutil.copytree(runs.finished, stage)
     text = (stage / "config.yaml").read_text().replace(str(runs.tiny.root), str(tmp_path / "gone"))
-    (stage / "config.yaml").write_text(text.replace("tract.data.sources.prometheus.FeedbackCollection", "subprocess.Popen"))
+    (stage / "config.yaml").write_text(text.replace("tract.data.sources.feedback_collection.FeedbackCollection", "subprocess.Popen"))
     assert run_judge(stage).settings.prompt.source == "finished"
 
 

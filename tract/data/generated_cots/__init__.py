@@ -1,1 +1,1 @@
-"""CoTs that a judge generated: their file, which of them are kept, and the training items made of them."""
+"""CoTs that a judge generated: their file, checks against the data, which are kept, and the training items made of them."""

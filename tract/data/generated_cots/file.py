@@ -1,9 +1,9 @@
-"""CoTs that a judge generated: their file, the true scores that are attached to them, and the check of their splits."""
+"""The file of the CoTs that a judge generated, and the true scores that are attached to them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from tract.common.durable import write_atomically
 from tract.common.errors import DataError
-from tract.data.arrow_columns import arrow_column, numpy_column
+from tract.data.arrow_columns import first_true
 
 BATCH_COTS = 1024  # CoTs held in memory while a file is written or read
 COTS_FILE = "cots.parquet"  # in the folder of a generate stage
@@ -33,11 +32,10 @@ COT_FEATURES = Features(
         "sample": Value("int32"),  # 0..n-1
         "cot_ids": List(Value("int32")),
         "cot": Value("large_string"),
-        "finish": Value(
-            "string"
-        ),  # "cue": the answer cue; "score": another statement of the score; "end": end of turn without it; "length": token limit
+        # "cue": the answer cue; "score": another statement of the score; "end": end of turn without either; "length": token limit
+        "finish": Value("string"),
         "score": Value("float32"),  # the true score that is attached, in points
-        "score_index": Value("int32"),  # its place in the grid
+        "score_index": Value("int32"),  # its index in the grid
         "probabilities": List(Value("float32")),  # of the scores of the grid, after this CoT
         "rail": Value("float32"),  # the judge's own mean score after this CoT, in points
         "score_mass": Value("float32"),
@@ -45,30 +43,30 @@ COT_FEATURES = Features(
 )
 
 
-def attached_score(example_annotations_score_index: Sequence[int], example_id: str, sample: int) -> int:
-    """The place in the grid of the true score that is attached to a generated CoT.
+def attached_score(score_index: Sequence[int], example_id: str, sample: int) -> int:
+    """The index in the grid of the true score that is attached to a generated CoT.
 
     Where an example has several annotations, sample k gets that of annotation (k + hash of the id) modulo their number, so
     all annotations are used evenly over the data. The squared error has, in expectation over the annotations, the same
     gradient as against their mean: E[2 (p - y)] = 2 (p - E[y]).
 
     Args:
-        example_annotations_score_index: for each annotation, the place of its score in the grid.
-        example_id: the same on every machine gives the same.
+        score_index: for each annotation, the index of its score in the grid.
+        example_id: the result depends on it in the same way on every machine.
         sample: number of the CoT, from 0.
 
     Raises:
         DataError: if the example has no annotation.
     """
-    n_annotations = len(example_annotations_score_index)
+    n_annotations = len(score_index)
     if n_annotations == 0:
         raise DataError(f"example {example_id}: has no annotation, so its CoTs have no true score; leave it out of the generation")
     start = int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "big")
-    return int(example_annotations_score_index[(start + sample) % n_annotations])
+    return int(score_index[(start + sample) % n_annotations])
 
 
 def write_cots(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Writes generated CoTs to a Parquet file, a batch at a time; the file appears when it is whole.
+    """Writes generated CoTs to a Parquet file, a batch at a time; the file is complete or absent.
 
     Args:
         path: the file.
@@ -81,7 +79,7 @@ def write_cots(path: Path, records: Iterable[dict[str, Any]]) -> None:
     iterator = iter(records)
     with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         chunks = iter(lambda: list(islice(iterator, BATCH_COTS)), [])
-        for table in _checked((pa.RecordBatch.from_pylist(chunk, schema=schema) for chunk in chunks), path):
+        for table in _checked_tables((pa.RecordBatch.from_pylist(chunk, schema=schema) for chunk in chunks), path):
             writer.write_table(table)
 
 
@@ -110,7 +108,7 @@ def read_cots(path: Path, cache_dir: Path, fingerprint: str | None = None) -> Da
 def _unpack(path: Path, arrow: Path) -> None:
     with ArrowWriter(features=COT_FEATURES, path=str(arrow)) as writer, pq.ParquetFile(path) as parquet:
         _check_columns(parquet.schema_arrow, path)
-        for table in _checked(parquet.iter_batches(BATCH_COTS), path):
+        for table in _checked_tables(parquet.iter_batches(BATCH_COTS), path):
             writer.write_table(table)
         writer.finalize()
 
@@ -136,22 +134,20 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
         raise DataError(f"{path}: has unknown columns {', '.join(strangers)}; accepted are {', '.join(COT_FEATURES)}")
 
 
-def _checked(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[pa.Table]:
+def _checked_tables(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[pa.Table]:
     """The batches with the types of ``COT_FEATURES``, without empty values or unknown finishes, ascending by (row, sample)."""
     last, n_before = (-1, -1), 0
     for batch in batches:
-        columns = [_typed(batch.column(name), name, n_before, path) for name in COT_FEATURES]
+        columns = [_cast_column(batch.column(name), name, n_before, path) for name in COT_FEATURES]
         table = pa.table(columns, schema=COT_FEATURES.arrow_schema)
         known = pc.is_in(table["finish"], value_set=pa.array(FINISHES)).to_numpy()
-        if not known.all():
-            place = int(np.flatnonzero(~known)[0])
+        if (place := first_true(~known)) is not None:
             found = table["finish"][place].as_py()
             raise DataError(f"{path}: finish of row {n_before + place} is {found!r}; accepted are {', '.join(FINISHES)}")
         rows = np.concatenate([[last[0]], table["row"].to_numpy()])
         samples = np.concatenate([[last[1]], table["sample"].to_numpy()])
         ascends = (rows[1:] > rows[:-1]) | ((rows[1:] == rows[:-1]) & (samples[1:] > samples[:-1]))
-        if not (ascends & (samples[1:] >= 0)).all():
-            place = int(np.flatnonzero(~(ascends & (samples[1:] >= 0)))[0])
+        if (place := first_true(~ascends | (samples[1:] < 0))) is not None:
             raise DataError(
                 f"{path}: row {n_before + place} (row={rows[place + 1]}, sample={samples[place + 1]}) follows (row={rows[place]}, "
                 f"sample={samples[place]}); one row per (row, sample), ascending, is accepted; sort them and leave out repeated ones"
@@ -160,63 +156,12 @@ def _checked(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[pa.Table
         yield table
 
 
-def _typed(column: pa.Array, name: str, n_before: int, path: Path) -> pa.Array:
+def _cast_column(column: pa.Array, name: str, n_before: int, path: Path) -> pa.Array:
     """A column with the type of ``COT_FEATURES``."""
     accepted = COT_FEATURES.arrow_schema.field(name).type
-    if column.null_count:
-        place = n_before + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise DataError(f"{path}: {name} of row {place} has no value; a value of type {accepted} is accepted in every row")
+    if (place := first_true(column.is_null().to_numpy(zero_copy_only=False))) is not None:
+        raise DataError(f"{path}: {name} of row {n_before + place} has no value; a value of type {accepted} is accepted in every row")
     try:
         return column.cast(accepted)
     except pa.ArrowException as error:
         raise DataError(f"{path}: column {name} has the type {column.type}; {accepted} is accepted; generate the CoTs anew") from error
-
-
-def check_splits(cots: Dataset, rows_by_split: Mapping[str, Sequence[int]]) -> None:
-    """Checks that every example is in the split in which its CoTs were generated; so no validation question enters training.
-
-    Args:
-        cots: generated CoTs.
-        rows_by_split: all examples of each split, as ``split_questions`` gives them: before any limit, usable or not.
-
-    Raises:
-        DataError: if an example is in another split now.
-    """
-    rows, splits = numpy_column(cots, "row"), arrow_column(cots, "split")
-    for split in pc.unique(splits).to_pylist():
-        wrong = pc.equal(splits, split).to_numpy() & ~np.isin(rows, np.asarray(rows_by_split.get(split, ()), dtype=np.int64))
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            now = [name for name, members in rows_by_split.items() if rows[place] in members]
-            _refuse_split(cots, place, f"is in {now[0]!r} now" if now else "is in no split now")
-
-
-def check_training(cots: Dataset, train_rows: Sequence[int] | NDArray[np.integer[Any]]) -> None:
-    """Checks that the CoTs of the training rows, and no others, were generated as training data.
-
-    Args:
-        cots: generated CoTs.
-        train_rows: all rows of the training split, before any limit.
-
-    Raises:
-        DataError: if a CoT was generated for the training split and its example is not in it now, or the reverse.
-    """
-    labelled = pc.equal(arrow_column(cots, "split"), "train").to_numpy()
-    wrong = labelled != np.isin(numpy_column(cots, "row"), np.asarray(train_rows, dtype=np.int64))
-    if wrong.any():
-        place = int(np.flatnonzero(wrong)[0])
-        _refuse_split(cots, place, "is not in 'train' now" if labelled[place] else "is in 'train' now")
-
-
-def _refuse_split(cots: Dataset, place: int, now: str) -> None:
-    cot = cot_at(cots, place)
-    raise DataError(
-        f"{COTS_FILE}: the CoTs of example {cot['id']} were generated for {cot['split']!r}, but it {now}; set data.split_seed, the "
-        "fractions and the data as they were, or generate the CoTs anew"
-    )
-
-
-def cot_at(cots: Dataset, place: int) -> dict[str, Any]:
-    """The id, split, sample and text of a CoT."""
-    found: dict[str, Any] = cots.select_columns(["id", "split", "sample", "cot"]).with_format(None)[place]
-    return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tract.common.errors import ConfigError
 from tract.data.arrow_columns import arrow_column, numpy_column
-from tract.data.generated_cots.file import cot_at
+from tract.data.generated_cots.checks import cot_at
 
 REASONS = ("truncated", "empty", "without_cue", "not_closest")  # in the order in which they are looked for
 SHOWN_DROPS = 3  # of each reason
@@ -85,12 +85,13 @@ def filter_cots(cots: Dataset, policy: CotFilter) -> FilterResult:
         if reason in tests:
             code[(code == 0) & tests[reason]] = number
     if policy.keep_closest is not None:
-        code[(code == 0) & ~_closest(cots, code == 0, policy.keep_closest)] = 1 + REASONS.index("not_closest")
+        code[(code == 0) & ~_closest_of_each_row(cots, code == 0, policy.keep_closest)] = 1 + REASONS.index("not_closest")
     names = ("kept", *(f"dropped_{reason}" for reason in REASONS))
     counts = dict(zip(names, np.bincount(code, minlength=len(names)).tolist(), strict=True))
     shown = [(reason, place) for number, reason in enumerate(REASONS, start=1) for place in np.flatnonzero(code == number)[:SHOWN_DROPS]]
     by_code = (None, *REASONS)
-    return FilterResult(code == 0, [by_code[c] for c in code.tolist()], counts, [_dropped(cots, int(place), why) for why, place in shown])
+    examples = [_dropped_cot(cots, int(place), reason) for reason, place in shown]
+    return FilterResult(code == 0, [by_code[c] for c in code.tolist()], counts, examples)
 
 
 def _is_empty(cots: Dataset) -> NDArray[np.bool_]:
@@ -102,7 +103,7 @@ def _is_empty(cots: Dataset) -> NDArray[np.bool_]:
     return empty
 
 
-def _closest(cots: Dataset, candidates: NDArray[np.bool_], k: int) -> NDArray[np.bool_]:
+def _closest_of_each_row(cots: Dataset, candidates: NDArray[np.bool_], k: int) -> NDArray[np.bool_]:
     """[N] whether a CoT is one of the k candidates of its row with the smallest error; ties go to the lower sample."""
     rows, samples = numpy_column(cots, "row"), numpy_column(cots, "sample")
     errors = np.abs(numpy_column(cots, "rail").astype(np.float64) - numpy_column(cots, "score"))
@@ -116,6 +117,6 @@ def _closest(cots: Dataset, candidates: NDArray[np.bool_], k: int) -> NDArray[np
     return closest
 
 
-def _dropped(cots: Dataset, place: int, reason: str) -> DroppedCot:
+def _dropped_cot(cots: Dataset, place: int, reason: str) -> DroppedCot:
     cot = cot_at(cots, place)
     return DroppedCot(cot["id"], cot["sample"], reason, cot["cot"][:SHOWN_CHARACTERS])

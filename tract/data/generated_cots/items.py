@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from tract.common.errors import ConfigError, DataError
-from tract.data.arrow_columns import arrow_column, numpy_column
-from tract.data.generated_cots.file import COTS_FILE, check_training, cot_at
+from tract.common.errors import ConfigError
+from tract.data.arrow_columns import lengths_of, numpy_column
+from tract.data.generated_cots.checks import check_examples, check_scores, check_training
 from tract.data.tokens import OVERLONG, TOKEN_FEATURES, WITHOUT_GENERATED_COT, TokenStore, cached_tokens
 from tract.text.layout import SequenceLayout
 
-COTS_VERSION = 2  # raise it when ``with_cots`` makes other items than before: cached token ids are then made anew
+COTS_VERSION = 2  # raise it when ``with_cots`` makes different items: cached token ids are then rebuilt
 BATCH_ITEMS = 256  # items held in memory while token ids are put together
 MODES = ("self", "mixed")
 
@@ -38,7 +38,7 @@ def with_cots(
 ) -> TokenStore:
     """The token store with generated CoTs, and the true scores attached to them, as the continuations of its items.
 
-    Rows and order stay. Scores without a CoT are no continuations here: the generation has attached them to its CoTs, as often as
+    Rows and order stay. Scores without a CoT are no continuations here: the generate stage attached them to CoTs, as often as
     the others. Three statuses are added, all with no continuation: "without_generated_cot" (no CoT was generated for
     the example), "dropped_no_cot" (none was kept) and "dropped_overlong" (too long with these CoTs). In mode "mixed" an
     example that has annotated CoTs is never without. Rows that were dropped before stay so.
@@ -46,7 +46,7 @@ def with_cots(
     Args:
         tokens: token ids with the annotated CoTs.
         cots: generated CoTs, ascending by (row, sample), as ``read_cots`` gives them.
-        keep: [N] which of them are used.
+        keep: [N] bool, which of them are used.
         mode: "self": generated CoTs alone; "mixed": the annotated ones first, then the generated ones.
         layout: made the tokens.
         cache_dir: the result is kept there.
@@ -62,45 +62,17 @@ def with_cots(
         raise ConfigError(f"stage2.cots: {mode!r} is not one of {', '.join(MODES)}")
     if keep.shape != (len(cots),):
         raise ValueError(f"keep has the shape {keep.shape}; one value for each of the {len(cots)} CoTs is needed")
-    _check_examples(tokens, cots)
-    _check_scores(cots, layout)
+    check_examples(cots, tokens)
+    check_scores(cots, layout.grid)
     check_training(cots, train_rows)
     kept = hashlib.sha256(np.packbits(keep).tobytes()).hexdigest()
     key_parts = ["cots", COTS_VERSION, tokens.fingerprint, fingerprint, mode, kept, max_length]
-    joiner = _Joiner(cots, keep, layout, mixed=mode == "mixed", max_length=max_length)
+    joiner = _ContinuationJoiner(cots, keep, layout, mixed=mode == "mixed", max_length=max_length)
     rows = tokens.dataset.with_format("arrow")
     return cached_tokens(rows, joiner, key_parts, cache_dir, desc="Joining CoTs", batched=True, batch_size=BATCH_ITEMS)
 
 
-def _check_examples(tokens: TokenStore, cots: Dataset) -> None:
-    rows = numpy_column(cots, "row")
-    there = rows < len(tokens.dataset)
-    ids = arrow_column(tokens.dataset, "id").combine_chunks()
-    same = pc.equal(ids.take(pa.array(np.where(there, rows, 0))), arrow_column(cots, "id").combine_chunks()).to_numpy(zero_copy_only=False)
-    if not (there & same).all():
-        place = int(np.flatnonzero(~(there & same))[0])
-        row = int(rows[place])
-        found = f"is example {ids[row]}" if there[place] else f"is beyond the {len(ids)} examples"
-        raise DataError(
-            f"{COTS_FILE}: row {row} is example {cot_at(cots, place)['id']}, but {found} in the data now; set data.source and "
-            "data.group_annotations as they were, or generate the CoTs anew"
-        )
-
-
-def _check_scores(cots: Dataset, layout: SequenceLayout) -> None:
-    index, scores = numpy_column(cots, "score_index"), numpy_column(cots, "score")
-    values = np.asarray(layout.grid.values, dtype=np.float32)
-    there = (index >= 0) & (index < len(values))
-    right = there & (values[np.where(there, index, 0)] == scores)
-    if not right.all():
-        place = int(np.flatnonzero(~right)[0])
-        raise DataError(
-            f"{COTS_FILE}: the score {scores[place]:g} of example {cot_at(cots, place)['id']} is not at place {index[place]} of "
-            f"grid.labels ({', '.join(layout.grid.labels)}); set the grid as it was, or generate the CoTs anew"
-        )
-
-
-class _Joiner:
+class _ContinuationJoiner:
     """Gives a batch of items their continuations."""
 
     def __init__(self, cots: Dataset, keep: NDArray[np.bool_], layout: SequenceLayout, *, mixed: bool, max_length: int) -> None:
@@ -120,19 +92,19 @@ class _Joiner:
         generated = np.bincount(self.rows[first:last] - first_row, minlength=n) > 0
         owners, cot_ids, scores = self._continuations(items, first_row, int(first), int(last))
         prompt_tokens = pc.list_value_length(items["prompt_ids"]).to_numpy()
-        length = prompt_tokens + _longest(owners, cot_ids, n) + self.tail
-        status = _status(items, np.bincount(owners, minlength=n), generated, length > self.max_length)
+        length = prompt_tokens + _longest_cots(owners, cot_ids, n) + self.tail
+        status = _status_of(items, np.bincount(owners, minlength=n), generated, length > self.max_length)
 
         alive = ~np.char.startswith(status.astype(str), "dropped")[owners]
         owners, cot_ids, scores = owners[alive], cot_ids.filter(pa.array(alive)), scores[alive]
         counts = np.bincount(owners, minlength=n)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-        cot_tokens = np.bincount(owners, weights=_lengths(cot_ids), minlength=n).astype(np.int64)
+        cot_tokens = np.bincount(owners, weights=lengths_of(cot_ids), minlength=n).astype(np.int64)
         made = {
             "cot_ids": pa.ListArray.from_arrays(offsets, cot_ids),
             "score_index": pa.ListArray.from_arrays(offsets, pa.array(scores, pa.int32())),
             "rating_index": pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.int32())),  # attached to the CoTs
-            "length": pa.array(prompt_tokens + _longest(owners, cot_ids, n) + self.tail, pa.int32()),
+            "length": pa.array(prompt_tokens + _longest_cots(owners, cot_ids, n) + self.tail, pa.int32()),
             "ce_tokens": pa.array(cot_tokens + counts * self.fixed_tokens, pa.int32()),
             "score_tokens": pa.array(np.bincount(owners, weights=self.score_tokens[scores], minlength=n).astype(np.int64), pa.int32()),
             "status": pa.array(status.tolist(), pa.string()),
@@ -151,29 +123,24 @@ class _Joiner:
         scores = own["score_index"].to_numpy()
         if self.mixed:
             annotated = items["cot_ids"].combine_chunks()
-            owners = np.concatenate([np.repeat(np.arange(len(items)), _lengths(annotated)), owners])
+            owners = np.concatenate([np.repeat(np.arange(len(items)), lengths_of(annotated)), owners])
             cot_ids = pa.concat_arrays([annotated.flatten(), cot_ids])
             scores = np.concatenate([items["score_index"].combine_chunks().flatten().to_numpy(), scores])
         order = np.argsort(owners, kind="stable")  # stable: annotated ones stay before generated ones
         return owners[order].astype(np.intp), cot_ids.take(pa.array(order)), scores[order].astype(np.int64)
 
 
-def _longest(owners: NDArray[np.intp], cot_ids: pa.ListArray, n: int) -> NDArray[np.int64]:
+def _longest_cots(owners: NDArray[np.intp], cot_ids: pa.ListArray, n: int) -> NDArray[np.int64]:
     """[n] tokens of the longest CoT of each item; 0 without any."""
     longest = np.zeros(n, dtype=np.int64)
-    np.maximum.at(longest, owners, _lengths(cot_ids))
+    np.maximum.at(longest, owners, lengths_of(cot_ids))
     return longest
 
 
-def _status(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.bool_], overlong: NDArray[np.bool_]) -> NDArray[np.object_]:
+def _status_of(items: pa.Table, counts: NDArray[np.intp], generated: NDArray[np.bool_], overlong: NDArray[np.bool_]) -> NDArray[np.object_]:
     """[n] the status of each item with its new continuations; one that was dropped before keeps its own."""
     before = np.array(items["status"].to_pylist(), dtype=object)
     usable = ~np.char.startswith(before.astype(str), "dropped")
     without = usable & (counts == 0)
     status = np.where(without, np.where(generated, "dropped_no_cot", WITHOUT_GENERATED_COT).astype(object), before)
     return np.where(usable & ~without & overlong, OVERLONG, status)
-
-
-def _lengths(lists: pa.ListArray) -> NDArray[np.int64]:
-    """[N] the length of each list."""
-    return np.asarray(pc.list_value_length(lists), dtype=np.int64)

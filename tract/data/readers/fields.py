@@ -17,8 +17,8 @@ from tract.text.score_grid import ScoreGrid, grid_with
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
-_SHOWN = 60  # characters of a found value in a message
-_EXACT = 2**53  # whole numbers up to here are exact as floats
+_SHOWN_CHARACTERS = 60  # characters of a found value in a message
+_EXACT_INTEGERS = 2**53  # whole numbers up to here are exact as floats
 # How programs write "no number" as text; where text is accepted, these are texts as any others.
 _NO_NUMBER = frozenset(("nan", "na", "n/a", "<na>", "nat", "null", "none"))
 
@@ -27,7 +27,7 @@ class WrittenNumber(float):
     """A number of a JSON file that keeps its spelling, for fields that are text: 3.50 is not 3.5 there.
 
     Attributes:
-        written: the number as it stands in the file.
+        written: the number as written in the file.
     """
 
     __slots__ = ("written",)
@@ -44,7 +44,7 @@ def columns_of(data: object) -> Mapping[str, object]:
     """The row as a mapping from column to value.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is no mapping.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"not an object: found {shown(data)}; an object with named columns is accepted")
@@ -61,19 +61,19 @@ def column_called(name: str, columns: Collection[object]) -> str | None:
 
 def did_you_mean(name: str, columns: Collection[object]) -> str:
     """The columns whose names are like one that is not there, for a message: " (did you mean 'a' or 'b'?)", or "" without any."""
-    by_plain = {_plain_name(column): column for column in map(str, columns) if column.strip()}
-    plain = _plain_name(name)
+    by_plain = {_normalized_name(column): column for column in map(str, columns) if column.strip()}
+    plain = _normalized_name(name)
     near = [plain] if plain in by_plain else near_names(plain, by_plain)
     return f" (did you mean {' or '.join(shown(by_plain[match]) for match in near)}?)" if near else ""
 
 
-def _plain_name(column: str) -> str:
-    """A column's name without what typing errors are often about: capitals, and signs between words."""
+def _normalized_name(column: str) -> str:
+    """A column's name without what is often mistyped: capitals, and signs between words."""
     return re.sub(r"[\s_.-]+", "", column.casefold())
 
 
 def column_shown(column: str) -> str:
-    """How a column is called at the start of a message; a name of blanks is quoted."""
+    """The name of a column at the start of a message; a name of blanks is quoted."""
     return column if column.strip() else f"the column {column!r}"
 
 
@@ -114,7 +114,7 @@ def is_missing(value: object) -> bool:
     return not value.strip() if isinstance(value, str) else is_null(value)
 
 
-def _plain(value: object) -> object:
+def _python_scalar(value: object) -> object:
     """A scalar of NumPy as Python's; anything else as it is."""
     return value.item() if _is_numpy_scalar(value) else value  # type: ignore[attr-defined]
 
@@ -130,7 +130,7 @@ def text(value: object, field: str) -> str:
         ValueError: if it is neither, or holds lone surrogates, which no UTF-8 file and no tokenizer can take.
     """
     if not isinstance(value, str):
-        return _spelled(value, field)
+        return _number_as_text(value, field)
     if not value.isascii():
         try:
             value.encode("utf-8")
@@ -139,11 +139,11 @@ def text(value: object, field: str) -> str:
     return value
 
 
-def _spelled(value: object, field: str) -> str:
+def _number_as_text(value: object, field: str) -> str:
     """A number or boolean as JSON writes it; of a JSON file, as the file does."""
     if isinstance(value, WrittenNumber) and math.isfinite(value):
         return value.written
-    found = _plain(value)
+    found = _python_scalar(value)
     if isinstance(found, (bool, int)):
         with contextlib.suppress(ValueError):  # thousands of digits, which Python refuses to write out
             return json.dumps(found)
@@ -180,7 +180,7 @@ def number(value: object, field: str) -> float:
     Raises:
         ValueError: if it is something else, a boolean and NaN included.
     """
-    found = _plain(value)
+    found = _python_scalar(value)
     if isinstance(found, str) and _NUMBER.fullmatch(found.strip()):
         found = float(found)
     if isinstance(found, (int, float, Decimal)) and not isinstance(found, bool):
@@ -233,10 +233,10 @@ def identifier(value: object, field: str) -> str:
     """An id, given as text or as a whole number, as text; 7, 7.0 and "7" are the same.
 
     Raises:
-        ValueError: if it is something else, empty, or a float so large that it may stand for several whole numbers.
+        ValueError: if it is something else, empty, or a float so large that it may represent several whole numbers.
     """
-    found = _plain(value)
-    if isinstance(found, float) and found.is_integer() and abs(found) < _EXACT:
+    found = _python_scalar(value)
+    if isinstance(found, float) and found.is_integer() and abs(found) < _EXACT_INTEGERS:
         found = int(found)  # Parquet and pandas turn whole numbers beside nulls into floats
     if isinstance(found, int) and not isinstance(found, bool):
         return text(found, field)
@@ -245,7 +245,7 @@ def identifier(value: object, field: str) -> str:
     raise ValueError(f"{column_shown(field)}: found {shown(value)}; an id as text or as a whole number is accepted")
 
 
-def shown(value: object, limit: int = _SHOWN) -> str:
+def shown(value: object, limit: int = _SHOWN_CHARACTERS) -> str:
     """How a found value stands in a message: its ``repr`` on one line, shortened to ``limit`` characters.
 
     However large or deep the value is, only its beginning is looked at.

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,15 +58,15 @@ def _rows_of(file: Path, name: str) -> Iterator[RawRow]:
     try:
         yield from _READERS[str(format_of(file))](file, name)
     except DAMAGED as error:
-        raise _damaged(name, error) from None
+        raise _damaged_error(name, error) from None
     except OSError as error:
-        if is_compressed(file) and error.errno is None:  # what gzip and bz2 say of content that is none of theirs
-            raise _damaged(name, error) from None
-        raise _unreadable(name, error) from None
+        if is_compressed(file) and error.errno is None:  # raised by gzip and bz2 for content in another format
+            raise _damaged_error(name, error) from None
+        raise _unreadable_error(name, error) from None
 
 
 def _warn_of_others(path: Path) -> None:
-    """Says which files of a folder look like data and are not read."""
+    """Logs which files of a folder look like data and are not read."""
     others = sorted(file.name for file in path.rglob("*") if is_other_data(file) and file.is_file()) if path.is_dir() else []
     if others:
         log.warning("%s: %d files of other formats are not read: %s; accepted are %s", path, len(others), shown(others, 200), ACCEPTED)
@@ -85,7 +86,7 @@ def data_files(path: str | Path) -> list[tuple[str, Path]]:
         return [(path.name, path)]
     if not path.is_dir():
         raise DataError(f"data.path: {path} does not exist; {accepted}")
-    # A link whose target is missing is taken for a file, so that it is not passed over but fails when it is read.
+    # A link whose target is missing counts as a file, so that reading it fails instead of skipping it.
     present = (file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
     found = ((file.relative_to(path), file) for file in present if format_of(file) is not None)
     # Hidden files and folders are caches and editor backups; their rows would come twice.
@@ -132,20 +133,20 @@ def _file_digest(file: Path, name: str) -> str:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(name, error) from None
+        raise _unreadable_error(name, error) from None
 
 
-def _damaged(name: str, error: Exception) -> DataError:
+def _damaged_error(name: str, error: Exception) -> DataError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return DataError(f"{name}: cannot be unpacked: {reason}; it is damaged or not whole, compress it again or give it uncompressed")
 
 
-def _unreadable(name: str, error: OSError) -> DataError:
+def _unreadable_error(name: str, error: OSError) -> DataError:
     return DataError(f"{name}: cannot be read: {error.strerror or type(error).__name__}; check the file, its rights and its disk")
 
 
 class _DuplicateKeyError(ValueError):
-    """A key stands twice in one object, so that nobody can say which value counts."""
+    """A key occurs twice in one object, so that its value is ambiguous."""
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -173,14 +174,14 @@ def _parse_line(line: bytes) -> object:
     try:
         data = _decode_line(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        return RowProblem(_why_no_json(line, error), line.decode("utf-8", errors="replace").rstrip("\r\n"))
+        return RowProblem(_json_problem(line, error), line.decode("utf-8", errors="replace").rstrip("\r\n"))
     if not isinstance(data, dict):
         text = line.decode("utf-8").rstrip("\r\n")
         return RowProblem(f"not an object: the line holds a {type(data).__name__}; each line must hold one JSON object", text)
     return data
 
 
-def _why_no_json(line: bytes, error: Exception) -> str:
+def _json_problem(line: bytes, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: byte {error.start} of the line; save the file as UTF-8"
     if isinstance(error, _DuplicateKeyError):
@@ -195,7 +196,7 @@ def _read_json(file: Path, name: str) -> Iterator[RawRow]:
         # Bytes that are no UTF-8 become lone surrogates, which no field accepts: only the rows that hold them are bad.
         with open_bytes(file) as stream:
             text = stream.read().removeprefix(BOM).decode("utf-8", errors="surrogateescape")
-        content = json.loads(text, object_pairs_hook=_object_or_problem, parse_int=_whole_number, parse_float=WrittenNumber)
+        content = json.loads(text, object_pairs_hook=_object_or_problem, parse_int=_int_or_infinity, parse_float=WrittenNumber)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not UTF-8 JSON: {error}; if it holds one object per line, name it .jsonl") from None
     if isinstance(content, dict):
@@ -213,7 +214,7 @@ def _read_json(file: Path, name: str) -> Iterator[RawRow]:
 
 
 def _object_or_problem(pairs: list[tuple[str, object]]) -> dict[str, object] | RowProblem:
-    """The object, or why it cannot be used, so that one of them does not end the file; a faulty one makes what holds it faulty."""
+    """The object, or why it cannot be used, so that one bad object does not end the file; an object that holds it is bad too."""
     inner = next((value for _, value in pairs if isinstance(value, RowProblem)), None)
     if inner is not None:
         return inner
@@ -223,26 +224,18 @@ def _object_or_problem(pairs: list[tuple[str, object]]) -> dict[str, object] | R
         return RowProblem(f"duplicate key: {error}; each key may stand once", shown(dict(pairs), 200))
 
 
-def _whole_number(digits: str) -> int | float:
+def _int_or_infinity(digits: str) -> int | float:
     try:
         return int(digits)
     except ValueError:  # thousands of digits, which Python refuses to read
         return -math.inf if digits.startswith("-") else math.inf
 
 
-def _read_table(file: Path, name: str, delimiter: str) -> Iterator[RawRow]:
+def _read_table(file: Path, name: str, *, delimiter: str) -> Iterator[RawRow]:
     # Bytes that are no UTF-8 become lone surrogates, so that only the rows that hold them are bad.
     with open_bytes(file) as content, io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         for line_number, data in read_delimited(stream, name, delimiter):
             yield RawRow(f"{name}:{line_number}", data)
-
-
-def _read_csv(file: Path, name: str) -> Iterator[RawRow]:
-    return _read_table(file, name, ",")
-
-
-def _read_tsv(file: Path, name: str) -> Iterator[RawRow]:
-    return _read_table(file, name, "\t")
 
 
 def _read_parquet(file: Path, name: str) -> Iterator[RawRow]:
@@ -267,13 +260,13 @@ def _read_parquet(file: Path, name: str) -> Iterator[RawRow]:
 def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, object]]:
     try:
         rows: list[dict[str, object]] = batch.to_pylist()
-    except Exception:  # text that is no UTF-8, a date after the year 9999, ...: each type of column has errors of its own
-        columns = {name: [_cell(value) for value in batch.column(name)] for name in batch.schema.names}
-        rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    except Exception:  # text that is no UTF-8, a date after the year 9999, ...: each type of column raises its own errors
+        columns = {name: [_value_or_unreadable(value) for value in batch.column(name)] for name in batch.schema.names}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return rows
 
 
-def _cell(value: pa.Scalar) -> object:
+def _value_or_unreadable(value: pa.Scalar) -> object:
     try:
         return value.as_py()
     except Exception as error:  # as above
@@ -284,7 +277,7 @@ _READERS: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".json": _read_json,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": partial(_read_table, delimiter=","),
+    ".tsv": partial(_read_table, delimiter="\t"),
     ".parquet": _read_parquet,
 }

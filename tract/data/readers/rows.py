@@ -14,8 +14,8 @@ class RawRow:
     """One row as its source yields it.
 
     Attributes:
-        place: where the row stands, for messages: "file.jsonl:17" is a line, "file.parquet[16]" a row that has none.
-        data: what stands there; the source that yielded the row knows its type.
+        place: where the row is, for messages: "file.jsonl:17" is a line, "file.parquet[16]" a row of a file without lines.
+        data: the content; the source that yielded the row knows its type.
     """
 
     place: str
@@ -31,11 +31,11 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """Stands in a ``RawRow`` for data that could not be read.
+    """In place of the data of a ``RawRow`` that could not be read.
 
     Attributes:
         reason: why, beginning with a short category and a colon; without the place.
-        text: the row as it stands in the file, as far as it is known.
+        text: the row as written in the file, as far as it is known.
     """
 
     reason: str
@@ -44,7 +44,7 @@ class RowProblem:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableCell:
-    """Stands for a value that could not be read, in a row that is sound otherwise; only who needs the value must refuse it."""
+    """In place of a value that could not be read, in a row that can be read otherwise; only a reader of this value refuses the row."""
 
     reason: str
 

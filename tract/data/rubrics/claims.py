@@ -59,7 +59,7 @@ def claimed_scales(around: str, within: str, scores: Sequence[float]) -> list[tu
     """((lowest, highest), words) of each sentence that names the scale of ``scores`` or another one.
 
     Args:
-        around: the lines around the scores. within: what stands in the line of a description, where only a request names a scale.
+        around: the lines around the scores. within: the text in the lines of descriptions, where only a request names a scale.
         scores: in points; they complete a sentence that names the highest score or how many there are.
     """
     found = []

@@ -57,7 +57,7 @@ def quoting(value: object) -> str:
 
 
 def repeated_key(text: str) -> str | None:
-    """A key that stands twice in one mapping of a YAML or JSON text, of which a reader would keep the last; 1 and 1.0 are the same."""
+    """A key that occurs twice in one mapping of a YAML or JSON text, of which a reader would keep the last; 1 and 1.0 are the same."""
     return _repeated(yaml.compose(text, Loader=yaml.SafeLoader))
 
 
@@ -80,7 +80,7 @@ def mapping_of(text: str) -> Mapping[Any, Any] | None:
     """What a text of JSON or YAML holds, or None where it is neither.
 
     Raises:
-        DataError: if it has the keys of a rubric and cannot be read, or one of them stands twice.
+        DataError: if it has the keys of a rubric and cannot be read, or one of them occurs twice.
     """
     if not _MAPPING.match(text) or "criteria" not in text.lower() or text.count("{") + text.count("[") > _MOST_NESTED:
         return None

@@ -1,4 +1,4 @@
-"""Where a text names scores: the marks that stand before descriptions ("Score 1:", "2 = ", "| 3 |"), as people write them. Pure."""
+"""Where a text names scores: the marks before descriptions ("Score 1:", "2 = ", "| 3 |"), as people write them. Pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _HEADING = re.compile(
 )
 _RULE = re.compile(r"[-:= ]+")
 _SEVERAL = re.compile(r"[0-9][ \t]*(?:,|/|&|\bor|\band)$", re.IGNORECASE)
-# What may stand before the first of several marks in one line; "section 4: Taxes" is none.
+# What may be before the first of several marks in one line; "section 4: Taxes" is none.
 _BOUNDS = ";,.?!:([{|/\n"
 
 
@@ -71,9 +71,9 @@ class Mark:
     """A score that a text names, or a range of scores.
 
     Attributes:
-        start, end: where the mark stands in the text; what deserves the score begins at ``end``.
+        start, end: span of the mark in the text; the description begins at ``end``.
         low: the score, as a judge writes it. high: the last one of a range, or None.
-        style: ``NAMED``, ``PLAIN`` or ``LISTED``. title: what stands beside the score in parentheses, or "".
+        style: ``NAMED``, ``PLAIN`` or ``LISTED``. title: the text in parentheses after the score, or "".
     """
 
     start: int
@@ -89,7 +89,7 @@ class Mark:
         return float(self.low)
 
 
-def ascii_signs(text: str) -> str:
+def normalize_signs(text: str) -> str:
     """The text with ASCII digits, colons, dashes and blanks for their other forms; as long as it was."""
     if text.isascii():
         return text
@@ -97,7 +97,7 @@ def ascii_signs(text: str) -> str:
 
 
 def line_marks(text: str, style: str) -> list[Mark]:
-    """The marks of a style that begin lines, in order; ``text`` is one of ``ascii_signs``."""
+    """The marks of a style that begin lines, in order; ``text`` is the result of ``normalize_signs``."""
     return _disjoint(mark for own, pattern in _LINE_MARKS if own == style for mark in _found(pattern, text, style))
 
 
@@ -135,7 +135,7 @@ def _tables(text: str) -> Iterator[tuple[int, int, list[list[str]]]]:
 def _scored_rows(rows: list[list[str]]) -> tuple[str, list[tuple[str, str | None, str]]] | None:
     """(heading, rows) by a column that holds numbers alone, perhaps below a heading."""
     for column in range(min(map(len, rows), default=0)):
-        cells = [_CELL.fullmatch(ascii_signs(row[column])) for row in rows]
+        cells = [_CELL.fullmatch(normalize_signs(row[column])) for row in rows]
         own = list(zip(cells[0 if cells[0] else 1 :], rows[0 if cells[0] else 1 :], strict=True))
         if len(own) > 1 and all(cell for cell, _ in own) and any(len(row) > 1 for row in rows):
             texts = [": ".join(cell for place, cell in enumerate(row) if place != column and cell) for _, row in own]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tract.data.readers.fields import shown
+from tract.text.score_words import NUMBER_WORDS
 
 _N = r"[+-]?[0-9]{1,4}"
 _RANGE = rf"(?<![\w.]){_N}[ \t]?(?:-|to|\.\.\.?|\u2026)[ \t]?[0-9]{{1,4}}(?![\w]|[.,][0-9])"
@@ -56,9 +57,7 @@ _WHEN = rf"{_QUOTE}[0-9]+{_QUOTE}[ \t](?:if|when|means?|being|is|for|indicates)\
 _GIVEN = rf"\b(?:give|assign|award|score|rate|an?|is)[ \t](?:it[ \t])?(?:an?[ \t])?{_QUOTE}[0-9]+{_QUOTE}[ \t]"
 _ENDING = r"[^\n]{1,200}(?:(?:[:=|,-]|\.{2,9}|\u2026)[ \t]?[0-9]{1,3}|[^\W\d_][\"'*_]{0,3}[ \t]?[(\[{<][0-9]{1,3}[)\]}>])[ \t.;,*_]{0,3}"
 # Numbers, in digits or words; a decimal point belongs to its number.
-COUNTS = {
-    word: place for place, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
-} | {"hundred": 100}
+COUNTS = {**NUMBER_WORDS, "hundred": 100}
 POINTS = rf"(?<![\w.])(?:[+-]?[0-9]{{1,4}}(?:\.[0-9]{{1,2}})?|{'|'.join(COUNTS)})(?![\w]|[.,]?[0-9])"
 UNTIL = r"[ \t-]?(?:-|to|through|thru|until|up to|~|\.\.\.?|\u2026)[ \t-]?"
 # A word for how good something is, and a number beside it.
@@ -86,7 +85,7 @@ _WORDS = "names scores by words"
 _ASKED_FOR = "asks for one of several numbers"
 _HIGHEST = "names the highest score, not the lowest"
 _MENTIONED = "may name scores"
-# What speaks of a scale that was not understood -> what is said of it.
+# Pattern of a text that speaks of a scale which was not understood -> the reason that a message gives.
 _SIGNS: tuple[tuple[str, str], ...] = (
     (rf"{_RATED}[^.?!\n]{{0,100}}{_RANGE}", _BARE),
     (rf"[(\[](?:{_RATED}[^)\n]{{0,30}})?{_RANGE}[^()\n]{{0,20}}[)\]][ \t]?(?::|[.?]?[ \t]?$)", _BARE),
@@ -191,7 +190,7 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (rf"\b(?:[0-9]+|{_COUNTED})[ ](?:stars?|points?|marks?)[ ]?(?:is|are|=|being|means?)[ ](?:the[ ])?{_QUALITY}\b", _MENTIONED),
     (r"\bhow many\b[^.?!\n]{0,40}\b(?:points|stars|marks)\b[^.?!\n]{0,40}\b(?:deserves?|earns?|merits?)\b", _MENTIONED),
 )
-_REFUSED = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), said) for pattern, said in _SIGNS)
+_REFUSED = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), reason) for pattern, reason in _SIGNS)
 
 _NUMBERS = re.compile(rf"({_N})[ \t]?(?:-|to|\.\.\.?|\u2026)[ \t]?([0-9]{{1,4}})", re.IGNORECASE)
 _ASKING_START = re.compile(_ASKING, re.IGNORECASE)
@@ -208,19 +207,19 @@ def asked_ranges(text: str) -> list[tuple[str, str]]:
 
 
 def sign_of_scale(text: str) -> str | None:
-    """What the text says of a scale, for a message, or None where nothing in it speaks of one."""
-    for pattern, said in _REFUSED:
+    """The reason to refuse the text since it speaks of a scale, for a message; None where nothing in it does."""
+    for pattern, reason in _REFUSED:
         for match in pattern.finditer(text):
-            if not _is_harmless(text, match, said):
-                return f"{said}: {shown(' '.join(match[0].split()), 80)}"
+            if not _is_harmless(text, match, reason):
+                return f"{reason}: {shown(' '.join(match[0].split()), 80)}"
     return None
 
 
-def _is_harmless(text: str, match: re.Match[str], said: str) -> bool:
+def _is_harmless(text: str, match: re.Match[str], reason: str) -> bool:
     """Whether a find is the result of a match ("3-1"), or words that a question asks for in the response ("Does it say yes or no?")."""
-    if said == _BARE:
+    if reason == _BARE:
         return not any(int(low) < int(high) for low, high in _NUMBERS.findall(match[0]))
-    if said not in (_ASKED_FOR, _MENTIONED) and (said != _WORDS or _ASKING_START.match(match[0]) is None):
+    if reason not in (_ASKED_FOR, _MENTIONED) and (reason != _WORDS or _ASKING_START.match(match[0]) is None):
         return False
     return in_question(text, match)
 

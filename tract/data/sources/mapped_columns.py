@@ -1,9 +1,9 @@
-"""A source of judge examples in a layout of the user's own: YAML says which column holds which field."""
+"""A source of judge examples in any layout: the configuration maps fields to columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from tract.common.errors import ConfigError, DataError
 from tract.common.near_names import near_names
@@ -17,7 +17,7 @@ from tract.data.splits import SPLITS
 from tract.text.schema import JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid, grid_of
 
-SOURCE_VERSION = 4  # raise it when rows are turned into other examples than before: cached examples are then built anew
+SOURCE_VERSION = 4  # raise it when rows give different examples than before: cached examples are then rebuilt
 COLUMN_FIELDS = (
     "instruction",
     "response",
@@ -36,15 +36,18 @@ COLUMN_FIELDS = (
 _NEEDED = ("prompt", "instruction", "response")
 _OF_RATERS = ("score", "cot", "rater")
 
+_T = TypeVar("_T")
+_Given = dict[str, tuple[object, str]]  # field -> (value, column)
+
 
 class MappedColumns:
-    """Own files in any layout: YAML says which column holds which field.
+    """Local files in any layout, by a mapping from field to column.
 
     Only ``instruction`` and ``response``, or ``prompt``, are needed in each row; of other fields a blank cell, null, NaN and a
     missing key all mean that the row has none. A score without a CoT is a rating: it counts for the target, the mean over all raters
     of a response; ``target_score`` wins where it is given. Without a ``rater``, equal rows are votes of different raters. Without a
     ``question_id`` the instruction (else the prompt) identifies the question. A mapped ``id`` tells items with the same text apart
-    (``tract.data.gathering``).
+    (``tract.data.grouping``).
 
     Args:
         path: a local file or folder.
@@ -67,6 +70,7 @@ class MappedColumns:
         self.path = path
         self.columns = {field: column for field, column in columns.items() if column is not None and field != "score_descriptions"}
         self.raters = RaterColumns.of(self.columns)
+        self._field_columns = {field: column for field, column in self.columns.items() if field not in _OF_RATERS}
         self.ids_tell_apart = "id" in self.columns
         self.rows_are_ratings = self.raters.rater is not None
         self.description_columns = _by_label(columns.get("score_descriptions"))
@@ -76,13 +80,13 @@ class MappedColumns:
         """The rows of the files.
 
         Raises:
-            DataError: if there is nothing that can be read at ``path``; behind the last row, if no row has a column that is mapped.
+            DataError: if there is nothing that can be read at ``path``; after the last row, if no row has a column that is mapped.
         """
         return self._with_columns_seen(read_rows(self.path))
 
     def _with_columns_seen(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
         """The rows; a column that none of them has is a mistake, while one that some lack has no value there."""
-        missing = {**self._plain_columns(), **self.raters.mapped()}
+        missing = {**self._field_columns, **self.raters.mapped()}
         missing |= {f"score_descriptions.{label}": name for label, name in self.description_columns.items()}
         found: dict[str, None] = {}  # the columns of all rows, as long as one is missing
         for row in rows:
@@ -96,10 +100,6 @@ class MappedColumns:
             )
             raise DataError(f"{named}; the file has {fields.shown(sorted(found), 300)}; name one of these, or null")
 
-    def _plain_columns(self) -> dict[str, str]:
-        """Field -> column, without those of ``raters``."""
-        return {field: column for field, column in self.columns.items() if field not in _OF_RATERS}
-
     def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
         """The example of one row.
 
@@ -108,23 +108,17 @@ class MappedColumns:
             ConfigError: if a score description belongs to no score of the grid.
         """
         columns = fields.columns_of(row.data)
-        plain = self._plain_columns()
-        needed = {field: fields.value_of(columns, plain[field]) for field in _NEEDED if field in plain}
-        values = {field: fields.optional_value(columns, column) for field, column in plain.items() if field not in _NEEDED}
-        prompt = fields.filled_text(needed["prompt"], self.columns["prompt"]) if "prompt" in needed else None
-        instruction = fields.filled_text(needed["instruction"], self.columns["instruction"]) if "instruction" in needed else ""
-        response = fields.text(needed["response"], self.columns["response"]) if "response" in needed else ""  # an empty one can be judged
-        reference = fields.optional_text(values.get("reference_answer"), self.columns.get("reference_answer", ""))
-        rubric = self._rubric(columns, values, grid)
+        given = self._given_values(columns)
+        prompt = _read(fields.filled_text, given, "prompt")
+        instruction = _read(fields.filled_text, given, "instruction") or ""
+        response = _read(fields.text, given, "response") or ""  # an empty one can be judged
+        reference = _read(fields.text, given, "reference_answer")
+        rubric = self._rubric(columns, given, grid)
         annotations, ratings = self.raters.judgements(columns, grid)
-        if values.get("question_id") is not None:
-            question_id = fields.identifier(values["question_id"], self.columns["question_id"])
-        else:
-            question_id = fields.short_hash(instruction or prompt, length=16)
-        own_id = values.get("id")
+        question_id = _read(fields.identifier, given, "question_id") or fields.short_hash(instruction or prompt, length=16)
         computed_id = fields.content_id(question_id, prompt, instruction, response, reference, rubric)
         return JudgeExample(
-            id=computed_id if own_id is None else fields.identifier(own_id, self.columns["id"]),
+            id=_read(fields.identifier, given, "id") or computed_id,
             question_id=question_id,
             instruction=instruction,
             response=response,
@@ -133,9 +127,20 @@ class MappedColumns:
             prompt=prompt,
             annotations=annotations,
             ratings=ratings,
-            target_score=self._target_score(values, grid),
-            split=self._split(values),
+            target_score=self._target_score(given, grid),
+            split=self._split(given),
         )
+
+    def _given_values(self, columns: Mapping[str, object]) -> _Given:
+        """The values of a row by field, without those of ``raters`` and of fields without a value, unless they are needed.
+
+        Raises:
+            ValueError: if the row lacks the column of a needed field.
+        """
+        names = self._field_columns
+        given = {field: (fields.value_of(columns, names[field]), names[field]) for field in _NEEDED if field in names}
+        optional = {field: (fields.optional_value(columns, name), name) for field, name in names.items() if field not in _NEEDED}
+        return given | {field: pair for field, pair in optional.items() if pair[0] is not None}
 
     def fingerprint(self) -> str:
         """Changes with the content of the files, the mapping of columns and the rubric."""
@@ -145,31 +150,35 @@ class MappedColumns:
         """The source in a few words."""
         return f"mapped columns of {self.path}"
 
-    def _rubric(self, columns: Mapping[str, object], values: Mapping[str, object], grid: ScoreGrid) -> Rubric | None:
+    def _rubric(self, columns: Mapping[str, object], given: _Given, grid: ScoreGrid) -> Rubric | None:
         labels = [*self.description_columns, *(label for label, _ in (self.rubric.descriptions if self.rubric else ()))]
         if strangers := [label for label in labels if label not in grid.labels]:
             raise ConfigError(
                 f"data.source: score descriptions are given for {', '.join(strangers)}, but grid.labels has {', '.join(grid.labels)}; "
                 f"{grid_of(labels, grid)}"
             )
-        if self.rubric is not None or values.get("criteria") is None:
+        criteria = None if self.rubric is not None else _read(fields.filled_text, given, "criteria")
+        if criteria is None:
             return self.rubric
-        criteria = fields.filled_text(values["criteria"], self.columns["criteria"])
         described = (
             (label, fields.optional_text(fields.optional_value(columns, name), name)) for label, name in self.description_columns.items()
         )
         return Rubric(criteria, tuple((label, description) for label, description in described if description is not None))
 
-    def _target_score(self, values: Mapping[str, object], grid: ScoreGrid) -> float | None:
-        column = self.columns.get("target_score", "")
-        target = fields.optional_number(values.get("target_score"), column)
-        return None if target is None else fields.within_grid(target, column, grid)
+    def _target_score(self, given: _Given, grid: ScoreGrid) -> float | None:
+        target = _read(fields.optional_number, given, "target_score")
+        return None if target is None else fields.within_grid(target, self.columns["target_score"], grid)
 
-    def _split(self, values: Mapping[str, object]) -> str | None:
-        split = fields.optional_text(values.get("split"), self.columns.get("split", ""))
+    def _split(self, given: _Given) -> str | None:
+        split = _read(fields.text, given, "split")
         if split is not None and split not in SPLITS:
             raise ValueError(f"{self.columns['split']}: found {fields.shown(split)}; {', '.join(SPLITS)} or null are accepted")
         return split
+
+
+def _read(reader: Callable[[object, str], _T], given: _Given, field: str) -> _T | None:
+    """The value of a field, read by a function of ``fields``; None where the row has none."""
+    return reader(*given[field]) if field in given else None
 
 
 def _column_problems(columns: Mapping[str, Any]) -> Iterator[str]:

@@ -40,7 +40,7 @@ _HEADERS = (
 )
 _LABELS = ("1", "2", "3", "4", "5")
 _BLANK_LINE = "\n\n"
-# Any label, so that a sixth score or a description with such a line of its own is noticed.
+# Any label, so that a sixth score or a description that contains such a line is noticed.
 _SCORE_LINE = re.compile(r"^Score ([^\s:]+):", re.MULTILINE)
 
 
@@ -99,7 +99,7 @@ def _rubric(text: str) -> Rubric | None:
     criteria = text[: marks[0].start()].removeprefix("[").removesuffix("]\n")
     if not criteria.strip():
         return None
-    # One character (a line break) stands before each mark, and one (a blank) after it; filling in again checks both.
+    # One character (a line break) comes before each mark, and one (a blank) after it; ``_fill`` checks both.
     ends = [mark.start() - 1 for mark in marks[1:]] + [len(text)]
     descriptions = [text[mark.end() + 1 : end] for mark, end in zip(marks, ends, strict=True)]
     return Rubric(criteria, tuple(zip(_LABELS, descriptions, strict=True)))

@@ -68,7 +68,7 @@ class RaterColumns:
                 annotations.append(Annotation(fields.filled_text(cot, cot_column), score, rater=rater))
         for cot_column, score_column in unscored.items():
             if cot_column not in scored:  # several raters may share the text of one column
-                fields.value_of(columns, score_column)  # says so if there is no such column
+                fields.value_of(columns, score_column)  # raises if there is no such column
                 raise ValueError(f"{score_column}: missing beside the CoT in {cot_column!r}; a row with a CoT needs its score")
         return tuple(annotations), tuple(ratings)
 

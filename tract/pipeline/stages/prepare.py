@@ -15,13 +15,16 @@ from hydra.utils import instantiate
 from tract.common import counts as in_words
 from tract.common.errors import ConfigError
 from tract.config.schema import Config, ModelConfig
-from tract.data.generated_cots.file import check_splits, cots_fingerprint, read_cots
+from tract.data.data_warnings import data_warnings
+from tract.data.generated_cots.checks import check_splits
+from tract.data.generated_cots.file import cots_fingerprint, read_cots
 from tract.data.generated_cots.filter import CotFilter, FilterResult, filter_cots
 from tract.data.generated_cots.items import with_cots
-from tract.data.hidden_fields import NO_RUBRIC, hidden_fields, lacks_rubric, warning_of
-from tract.data.rater_warnings import rater_warnings
 from tract.data.score_leak import check_score_leak
-from tract.data.sources.prometheus import Source
+
+# A configuration names them as text (``_target_``); imported here, their code is part of what a stage's product depends on.
+from tract.data.sources import feedback_collection, mapped_columns, prometheus_eval  # noqa: F401
+from tract.data.sources.source import Source
 from tract.data.splits import split_questions
 from tract.data.store import ExampleStore, build_store
 from tract.data.tokens import OVERLONG, OVERLONG_PROMPT, SHORTENED, TokenizeOptions, TokenStore, tokenize
@@ -173,17 +176,6 @@ def _warn(*run_and_text: object) -> None:
     log.warning("%s", run_and_text[-1])
 
 
-def _warn_of_hidden_fields(cfg: Config, store: ExampleStore, template: PromptTemplate) -> None:
-    """Says which fields of the data the prompt does not show, before a judge is trained without them."""
-    source = build_source(cfg)
-    if getattr(source, "instructions_hold_rubric", False):
-        return
-    if hidden := hidden_fields(store, template):
-        _warn_once(cfg, f"data: {warning_of(hidden, template, len(store))}")
-    if getattr(source, "takes_rubric", False) and lacks_rubric(store, template):
-        _warn_once(cfg, f"data: {NO_RUBRIC}")
-
-
 def _warn_of_long_cots(cfg: Config, tokens: TokenStore) -> None:
     """Says how many annotated CoTs are longer than the judge's own may be: it learns to write such, and is cut off."""
     lengths = tokens.cot_lengths()
@@ -272,9 +264,9 @@ def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
         DataError, ConfigError: if the data cannot be used, or CoTs are to be learned and there is none.
     """
     tokenizer, layout, template = base_layout(cfg)
-    store = examples_of(cfg, layout.grid)
-    _warn_of_hidden_fields(cfg, store, template)
-    for line in rater_warnings(store, gathered=cfg.data.group_annotations):
+    source = build_source(cfg)
+    store = store_of(source, cfg, layout.grid)
+    for line in data_warnings(source, store, template, grouped=cfg.data.group_annotations):
         _warn_once(cfg, f"data: {line}")
     lengths = Lengths.of(cfg, cfg.model, layout)
     trains_ratings = ratings and Objective(**vars(cfg.objective)).trains_ratings

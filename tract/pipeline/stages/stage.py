@@ -40,14 +40,9 @@ IGNORED_CODE = (
     "tract.inference.hf.exactness",
     "tract.inference.hf.paths",
     "tract.inference.hf.sequences",
-    "tract.data.hidden_fields",
-    "tract.data.rater_warnings",
+    "tract.data.data_warnings",
     # A rubric as text, and a base model by its path: what they were read as is part of the key.
-    "tract.data.rubrics.claims",
-    "tract.data.rubrics.mapping",
-    "tract.data.rubrics.marks",
-    "tract.data.rubrics.signs",
-    "tract.data.rubrics.text",
+    "tract.data.rubrics.*",
     "tract.artifacts.recorded_paths",
     # Where a judge lies: what was found there is part of the key, in its fingerprint.
     "tract.evaluation.calibration",

@@ -1,4 +1,4 @@
-"""The kinds of constraints: how a text is checked, and how a response is steered to meet or break one. Pure functions."""
+"""The kinds of constraints: how a text is checked, what it shows of one, and how a response is steered to meet or break one. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ LENGTH_MARGIN = 2
 
 Check = Callable[[str, str], bool]
 Steer = Callable[[ResponsePlan, str, bool, Random], None]
+Evidence = Callable[[str, str], str]
 
 _COLOUR = re.compile(rf"\b({'|'.join(texts.COLOURS)})\b", re.IGNORECASE)
+_QUOTATION = re.compile(r'"[^"]+"|“[^”]+”')
 _SENTENCE_END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
 _SENTENCE_COUNTS = {"one sentence": 1, "two sentences": 2}
 
@@ -29,6 +31,8 @@ class Kind:
         name: its key in ``texts.WORDINGS``.
         check: (text, value) -> whether the text meets it.
         steer: (plan, value, met, rng) -> None; changes the plan so that the text meets or breaks it.
+        evidence: (text, value) -> what the text shows of it, quoted from the text: a small model copies this more easily than it judges.
+            Whether texts are lower case shows in the first word: the writer's own texts begin with a capital or hold none.
         values: the parameters to draw from, as they are written in the task; ("",) if there is none.
         words: most words that a response needs so that this kind is met or broken.
         family: kinds of one family contradict each other; a task holds at most one of them.
@@ -38,6 +42,7 @@ class Kind:
     name: str
     check: Check
     steer: Steer
+    evidence: Evidence
     values: tuple[str, ...] = ("",)
     words: int = 0
     family: str = ""
@@ -67,6 +72,10 @@ class Constraint:
     def check(self, text: str) -> bool:
         """Whether the text meets the constraint, whoever wrote it."""
         return self.kind.check(text, self.value)
+
+    def evidence(self, text: str) -> str:
+        """What the text shows of the constraint, as a clause without its full stop, e.g. 'The last mark is "?"'."""
+        return self.kind.evidence(text, self.value)
 
     def steer(self, plan: ResponsePlan, met: bool, rng: Random) -> None:
         """Changes ``plan`` so that the text written from it meets the constraint, or breaks it."""
@@ -129,14 +138,55 @@ def _steer_sentences(plan: ResponsePlan, value: str, met: bool, rng: Random) -> 
     plan.sentences = count if met else 3 - count
 
 
+def _word_count(text: str, value: str) -> str:
+    return f"The number of words is {len(text.split())}"
+
+
+def _last_mark(text: str, value: str) -> str:
+    return f'The last mark is "{text.rstrip()[-1:]}"'
+
+
+def _first_word(text: str, value: str) -> str:
+    word = re.search(r"\w+", text)
+    return f'The first word is "{word[0]}"' if word else "There is no word"
+
+
+def _number(text: str, value: str) -> str:
+    found = re.search(r"\d+", text)
+    return f"The number is {found[0]}" if found else "There is no number"
+
+
+def _comma(text: str, value: str) -> str:
+    return "There is a comma" if "," in text else "There is no comma"
+
+
+def _sought_word(text: str, value: str) -> str:
+    return f'The word "{value}" is {"there" if _contains_word(text, value) else "not there"}'
+
+
+def _colour(text: str, value: str) -> str:
+    found = _COLOUR.search(text)
+    return f"The colour is {found[0].lower()}" if found else "There is no colour"
+
+
+def _quotation(text: str, value: str) -> str:
+    found = _QUOTATION.search(text)
+    return f"The quotation is {found[0]}" if found else "There is no quotation"
+
+
+def _sentence_count(text: str, value: str) -> str:
+    return f"The number of sentences is {len(_SENTENCE_END.findall(text))}"
+
+
 _LIMITS = ("16", "17", "18", "19", "20")
 
 KINDS: tuple[Kind, ...] = (
-    Kind("contains_word", _contains_word, _steer_word, values=tuple(texts.NOUNS), words=PHRASE_WORDS),
+    Kind("contains_word", _contains_word, _steer_word, _sought_word, values=tuple(texts.NOUNS), words=PHRASE_WORDS),
     Kind(
         "max_words",
         lambda text, value: len(text.split()) <= int(value),
         lambda plan, value, met, rng: _steer_length(plan, int(value), short=met),
+        _word_count,
         values=_LIMITS,
         family="length",
     ),
@@ -144,22 +194,29 @@ KINDS: tuple[Kind, ...] = (
         "min_words",
         lambda text, value: len(text.split()) >= int(value),
         lambda plan, value, met, rng: _steer_length(plan, int(value), short=not met),
+        _word_count,
         values=_LIMITS,
         family="length",
     ),
-    Kind("ends_question", lambda text, value: text.rstrip().endswith("?"), _steer_ending("?"), words=1, family="ending"),
-    Kind("ends_exclamation", lambda text, value: text.rstrip().endswith("!"), _steer_ending("!"), words=1, family="ending"),
-    Kind("has_number", lambda text, value: any(c.isdigit() for c in text), _steer_feature("number"), words=PHRASE_WORDS),
-    Kind("lower_case", lambda text, value: not any(c.isupper() for c in text), _steer_feature("lower")),
-    Kind("begins_with", _begins_with, _steer_opener, values=texts.OPENERS, words=1),
-    Kind("no_comma", lambda text, value: "," not in text, _steer_feature("comma", when_met=False), words=ASIDE_WORDS),
+    Kind("ends_question", lambda text, value: text.rstrip().endswith("?"), _steer_ending("?"), _last_mark, words=1, family="ending"),
+    Kind("ends_exclamation", lambda text, value: text.rstrip().endswith("!"), _steer_ending("!"), _last_mark, words=1, family="ending"),
+    Kind("has_number", lambda text, value: any(c.isdigit() for c in text), _steer_feature("number"), _number, words=PHRASE_WORDS),
+    Kind("lower_case", lambda text, value: not any(c.isupper() for c in text), _steer_feature("lower"), _first_word),
+    Kind("begins_with", _begins_with, _steer_opener, _first_word, values=texts.OPENERS, words=1),
+    Kind("no_comma", lambda text, value: "," not in text, _steer_feature("comma", when_met=False), _comma, words=ASIDE_WORDS),
     Kind(
-        "mentions_colour", lambda text, value: _COLOUR.search(text) is not None, _steer_feature("colour"), words=PHRASE_WORDS, held_out=True
+        "mentions_colour",
+        lambda text, value: _COLOUR.search(text) is not None,
+        _steer_feature("colour"),
+        _colour,
+        words=PHRASE_WORDS,
+        held_out=True,
     ),
     Kind(
         "quoted_phrase",
-        lambda text, value: re.search(r'"[^"]+"|“[^”]+”', text) is not None,
+        lambda text, value: _QUOTATION.search(text) is not None,
         _steer_feature("quote"),
+        _quotation,
         words=PHRASE_WORDS,
         held_out=True,
     ),
@@ -167,6 +224,7 @@ KINDS: tuple[Kind, ...] = (
         "sentence_count",
         lambda text, value: len(_SENTENCE_END.findall(text)) == _SENTENCE_COUNTS[value],
         _steer_sentences,
+        _sentence_count,
         values=tuple(_SENTENCE_COUNTS),
         words=TAIL_WORDS,
         held_out=True,
@@ -175,6 +233,7 @@ KINDS: tuple[Kind, ...] = (
         "avoids_word",
         lambda text, value: not _contains_word(text, value),
         lambda plan, value, met, rng: _steer_word(plan, value, not met, rng),
+        _sought_word,
         values=tuple(texts.NOUNS),
         words=PHRASE_WORDS,
         held_out=True,

@@ -1,4 +1,4 @@
-"""A response that meets given constraints, and what a response is worth. Pure functions."""
+"""A response that meets given constraints, and the true score of a response. Pure functions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def constraints_of(example: JudgeExample) -> tuple[Constraint, ...] | None:
 
 
 def true_score(constraints: Sequence[Constraint], response: str) -> int:
-    """What a response is worth, in points: 1 + the number of constraints that it meets."""
+    """The true score of a response, in points: 1 + the number of constraints that it meets."""
     return 1 + sum(constraint.check(response) for constraint in constraints)
 
 
@@ -71,11 +71,11 @@ def one_more_met(example: JudgeExample) -> JudgeExample | None:
 
 
 def rescored(example: JudgeExample, original: JudgeExample) -> JudgeExample:
-    """The changed example with the score that its response is worth, as far as that is a computed fact; else as it is."""
+    """The changed example with the true score of its response where that can be computed; else unchanged."""
     constraints = constraints_of(example)
     if constraints is None or example.response == original.response:
         return example
     score = true_score(constraints, example.response)
     target = original.target
-    moved = None if target is None else target + score - int(original.meta["true_score"])
-    return replace(example, target_score=moved, meta={**example.meta, "true_score": str(score)})
+    new_target = None if target is None else target + score - int(original.meta["true_score"])
+    return replace(example, target_score=new_target, meta={**example.meta, "true_score": str(score)})

@@ -18,10 +18,10 @@ from tract.text.schema import Annotation, JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid
 
 GENERATOR_VERSION = 2
-"""Raised with every change that changes what is generated, so that caches are made anew."""
+"""Raised with every change that changes what is generated, so that caches are rebuilt."""
 
 MOST_CONSTRAINTS = 7
-"""Nine in-domain kinds, of which two limit the length and two the ending: seven can stand together."""
+"""Nine in-domain kinds, of which two limit the length and two the ending: seven fit together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Task:
 class RubricCheck:
     """Judge tasks whose score is a computed fact: 1 + how many of the task's constraints a short text meets.
 
-    A question is the same whatever the number of questions, responses or annotations and whatever the noise.
+    A question does not depend on the number of questions, responses or annotations, nor on the noise.
 
     Attributes:
         n_questions: in-domain questions; their split is left to the seeded split.
@@ -59,7 +59,7 @@ class RubricCheck:
         n_ood_questions: questions with held-out kinds of constraints, all in split "ood", free of noise.
         annotations_per_response: differently worded CoTs of each response, each with its own noise.
         n_constraints: constraints of a task; the score grid is 1..n_constraints + 1.
-        cot_noise: probability that a verdict of an annotated CoT is flipped, each constraint by itself.
+        cot_noise: probability that a verdict of an annotated CoT is flipped, independently for each constraint.
         score_noise: probability that an annotated score is replaced by a neighbour on the grid.
         seed: of everything that is drawn.
         kinds: names of the in-domain kinds that tasks are made of, for an easier task; None for all of them.
@@ -218,10 +218,10 @@ class RubricCheck:
         rng = Random(f"{example_id}-a{index}-noise")
         verdicts = tuple(fact != (rng.random() < cot_noise) for fact in facts)
         score = 1 + sum(facts)
-        moved = rng.random() < score_noise
+        is_replaced = rng.random() < score_noise
         neighbour = rng.choice([other for other in (score - 1, score + 1) if 1 <= other <= self.n_constraints + 1])
         if self.wording == "plain":
             cot = phrasing.plain_chain_of_thought(task.constraints, text, verdicts)
         else:
             cot = phrasing.chain_of_thought(task.constraints, task.requirements, verdicts, style, Random(f"{example_id}-a{index}"))
-        return Annotation(cot=cot, score=float(neighbour if moved else score))
+        return Annotation(cot=cot, score=float(neighbour if is_replaced else score))

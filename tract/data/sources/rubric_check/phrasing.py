@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from tract.data.sources.rubric_check import texts
 from tract.data.sources.rubric_check.constraints import Constraint
-from tract.data.sources.rubric_check.evidence import evidence
 from tract.text.schema import Rubric
 
 WORDING_CHOICES = ("varied", "plain")
@@ -17,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class _First(Random):
-    """Takes the first of several wordings each time."""
+    """Draws the first of several wordings each time."""
 
     def choice(self, seq: Sequence[_T]) -> _T:  # type: ignore[override]
         return seq[0]
@@ -60,7 +59,7 @@ def chain_of_thought(
         constraints: what is judged.
         requirements: the constraints as the task words them.
         verdicts: whether each is judged as met; the findings and the count follow them.
-        style: which frame the verdicts stand in, modulo the number of frames.
+        style: index of the frame of the verdicts, modulo the number of frames.
         rng: where the other wordings come from.
     """
     frame = texts.VERDICT_LINES[style % len(texts.VERDICT_LINES)]
@@ -88,8 +87,7 @@ def plain_chain_of_thought(constraints: Sequence[Constraint], text: str, verdict
     count = 0
     for constraint, met in zip(constraints, verdicts, strict=True):
         count += met
-        shown = evidence(constraint.kind.name, text, constraint.value)
-        lines.append(texts.PLAIN_VERDICT_LINE.format(e=shown, verdict="met" if met else "not met", c=count))
+        lines.append(texts.PLAIN_VERDICT_LINE.format(e=constraint.evidence(text), verdict="met" if met else "not met", c=count))
     return " ".join(lines)
 
 

@@ -96,7 +96,7 @@ def _settle(plan: ResponsePlan, room: int, rng: Random) -> tuple[str, str, int, 
     if opener is None:
         free = [word for word in texts.OPENERS if word not in plan.barred]
         opener = rng.choice(free) if room > 0 and rng.random() < 0.4 else ""
-        # A comma that is asked for stands after the opener, which saves the words of the aside.
+        # A required comma comes after the opener, which saves the words of the aside.
         room += ASIDE_WORDS * bool(plan.comma and opener) - bool(opener)
     comma = plan.comma
     if comma is None:

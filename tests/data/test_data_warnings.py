@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tract.data.rater_warnings import rater_warnings
+from tract.data.data_warnings import rater_warnings
 from tract.data.sources.mapped_columns import MappedColumns
 from tract.data.store import build_store
 from tract.text.score_grid import ScoreGrid
@@ -19,11 +19,11 @@ COLUMNS = {"instruction": "q", "response": "a", "score": "s", "rater": "who"}
 
 @pytest.fixture
 def said(tmp_path: Path) -> Said:
-    def run(rows: list[tuple[str, str | None]], *, gathered: bool = True) -> list[str]:
+    def run(rows: list[tuple[str, str | None]], *, grouped: bool = True) -> list[str]:
         path = tmp_path / "in.jsonl"
         path.write_text("".join(json.dumps({"q": "Q?", "a": answer, "who": who, "s": 3}) + "\n" for answer, who in rows))
-        store = build_store(MappedColumns(str(path), COLUMNS), ScoreGrid(("1", "2", "3")), "raise", gathered, tmp_path / "cache", cue=None)
-        return list(rater_warnings(store, gathered=gathered))
+        store = build_store(MappedColumns(str(path), COLUMNS), ScoreGrid(("1", "2", "3")), "raise", grouped, tmp_path / "cache", cue=None)
+        return list(rater_warnings(store, grouped=grouped))
 
     return run
 
@@ -34,7 +34,7 @@ def test_raters_who_share_no_item_are_named_with_what_makes_items_one(said: Said
     assert line.startswith("2 raters are named, but no item has scores of two: ")
     assert "blanks" in line
     assert "question_id" in line
-    assert said(rows, gathered=False) == []
+    assert said(rows, grouped=False) == []
     assert said([*rows, ("A", "ann")]) == []
     assert said([("A", "ben"), ("B", "ben")]) == []  # one rater
     assert said([("A", None), ("B", None)]) == []

@@ -1,4 +1,4 @@
-"""The sources of judge examples. Each yields raw rows with their place and turns one into a ``JudgeExample`` or says why it cannot."""
+"""Rows in the schema of the Feedback Collection, from local files or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 
@@ -15,44 +15,13 @@ from tract.data.readers import fields
 from tract.data.readers.files import local_fingerprint, read_rows
 from tract.data.readers.formats import format_of
 from tract.data.readers.rows import RawRow
-from tract.data.sources.mapped_columns import MappedColumns
-from tract.data.sources.prometheus_layout import recover_parts
 from tract.text.cot_extraction import extract_cot
 from tract.text.schema import Annotation, JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid
 from tract.text.score_statement import number_of
 
-__all__ = ["FeedbackCollection", "MappedColumns", "PrometheusEval", "Source"]
-
-SOURCE_VERSION = 5  # raise it when rows are turned into other examples than before: cached examples are then built anew
-
-
-class Source(Protocol):
-    """Where judge examples come from. Hydra builds one from the ``data.source`` node.
-
-    A source may have an attribute ``equal_rows_are_votes``: whether rows that are equal come from different raters. Without it, they
-    are copies, of which one is kept. Others are ``instructions_hold_rubric``: whether the instructions name what is judged, so that a
-    prompt without the rubric hides nothing; ``takes_rubric``: whether it can be given a rubric for all rows; ``ids_tell_apart``:
-    whether the ids are the user's own, so that the same text under two of them is two items; and ``rows_are_ratings``: whether each row
-    names its rater, so that an id may be one rating's.
-    """
-
-    def rows(self) -> Iterator[RawRow]:
-        """The raw rows, one after the other. A row that cannot even be read carries a ``rows.RowProblem``."""
-
-    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
-        """The example of one row, with its CoTs as they were written: ``feedback.without_scores`` takes the statements of scores out.
-
-        Raises:
-            ValueError: if the row cannot be used. The reason begins with a short category and a colon, by which rejected
-                rows are counted; the caller adds the place. A ``TractError`` instead means that no row can be used.
-        """
-
-    def fingerprint(self) -> str:
-        """Text that changes whenever the examples would: content, own arguments and version."""
-
-    def describe(self) -> str:
-        """The source in a few words, for messages and reports."""
+# Raise it when rows give different examples than before: cached examples are then rebuilt. For ``PrometheusEval`` too.
+SOURCE_VERSION = 5
 
 
 class FeedbackCollection:
@@ -84,7 +53,7 @@ class FeedbackCollection:
         Raises:
             ValueError: if the row cannot be used.
         """
-        return _feedback_collection_example(fields.columns_of(row.data), grid)
+        return example_of_row(fields.columns_of(row.data), grid)
 
     def fingerprint(self) -> str:
         """Changes with the content of the files, or with the hub's data set."""
@@ -108,71 +77,15 @@ class FeedbackCollection:
             ) from error
 
 
-class PrometheusEval:
-    """Benchmark files of prometheus-eval: a finished prompt, and the scores and feedbacks that GPT-4 gave.
-
-    The prediction target is the mean of the scores. Human scores go to ``meta``, as JSON. The parts of the prompt are recovered
-    where its layout leaves no doubt (``prometheus_layout.recover_parts``); elsewhere the example has only the prompt.
+def example_of_row(columns: Mapping[str, object], grid: ScoreGrid) -> JudgeExample:
+    """The example of a row with ``orig_...`` columns, which rows of the Feedback Bench have too.
 
     Args:
-        path: a local file or folder, e.g. ``eval/benchmark/data/vicuna_eval.json`` of the prometheus-eval repository.
+        columns: column -> value. grid: the scores that are accepted.
+
+    Raises:
+        ValueError: if the row cannot be used; the message begins with the column.
     """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def rows(self) -> Iterator[RawRow]:
-        """The rows of the files.
-
-        Raises:
-            DataError: if there is nothing that can be read at ``path``.
-        """
-        return read_rows(self.path)
-
-    def to_example(self, row: RawRow, grid: ScoreGrid) -> JudgeExample:
-        """The example of one row; rows of the Feedback Bench, which have ``orig_...`` columns, are read by these.
-
-        Raises:
-            ValueError: if the row cannot be used.
-        """
-        columns = fields.columns_of(row.data)
-        if "orig_instruction" in columns:
-            return _feedback_collection_example(columns, grid)
-        prompt = fields.filled_text(fields.value_of(columns, "instruction"), "instruction")
-        scores = [fields.number(score, "gpt4_score") for score in _as_list(fields.value_of(columns, "gpt4_score"))]
-        if not scores:
-            raise ValueError("gpt4_score: the list is empty; at least one score is accepted")
-        scores = [fields.on_grid(score, "gpt4_score", grid) for score in scores]
-        # Without feedbacks there is nothing to learn a CoT from, but the mean remains a target for evaluation.
-        cots = [fields.filled_text(cot, "gpt4_feedback") for cot in _as_list(columns.get("gpt4_feedback"))]
-        if cots and len(cots) != len(scores):
-            raise ValueError(f"gpt4_feedback: {len(cots)} texts stand beside {len(scores)} scores; one text per score is accepted")
-        question_id = _question_id(columns, prompt)
-        parts = recover_parts(prompt)
-        return JudgeExample(
-            # Of the prompt alone, as is the question id, so that neither depends on what can be recovered.
-            id=fields.content_id(question_id, prompt, "", "", None, None),
-            question_id=question_id,
-            instruction=parts.instruction if parts else "",
-            response=parts.response if parts else "",
-            reference_answer=parts.reference_answer if parts else None,
-            rubric=parts.rubric if parts else None,
-            prompt=prompt,
-            annotations=tuple(Annotation(cot, score) for cot, score in zip(cots, scores, strict=False)),
-            target_score=sum(scores) / len(scores),
-            meta=_meta(columns),
-        )
-
-    def fingerprint(self) -> str:
-        """Changes with the content of the files."""
-        return local_fingerprint(self.path, type(self).__name__, SOURCE_VERSION)
-
-    def describe(self) -> str:
-        """The source in a few words."""
-        return f"prometheus-eval benchmark rows of {self.path}"
-
-
-def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid) -> JudgeExample:
     prompt = fields.filled_text(fields.value_of(columns, "instruction"), "instruction")
     instruction = fields.filled_text(fields.value_of(columns, "orig_instruction"), "orig_instruction")
     response = fields.text(fields.value_of(columns, "orig_response"), "orig_response")
@@ -184,7 +97,7 @@ def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid)
         descriptions=tuple((label, text) for label, text in described if text is not None),
     )
     score, cot = _score_and_feedback(columns, grid)
-    question_id = _question_id(columns, instruction)
+    question_id = question_id_of(columns, instruction)
     return JudgeExample(
         id=fields.content_id(question_id, prompt, instruction, response, reference, rubric),
         question_id=question_id,
@@ -195,7 +108,7 @@ def _feedback_collection_example(columns: Mapping[str, object], grid: ScoreGrid)
         prompt=prompt,
         annotations=() if cot is None else (Annotation(cot, score),),
         target_score=score if cot is None else None,
-        meta=_meta(columns),
+        meta=meta_of(columns),
     )
 
 
@@ -227,12 +140,22 @@ def _stated_score(output: str) -> float | None:
     return scores.pop() if scores else None
 
 
-def _question_id(columns: Mapping[str, object], text: str) -> str:
+def question_id_of(columns: Mapping[str, object], text: str) -> str:
+    """The question id of a row: its ``idx``, else a hash of ``text``.
+
+    Raises:
+        ValueError: if ``idx`` is no id.
+    """
     own = fields.optional_value(columns, "idx")
     return fields.short_hash(text, length=16) if own is None else fields.identifier(own, "idx")
 
 
-def _meta(columns: Mapping[str, object]) -> dict[str, str]:
+def meta_of(columns: Mapping[str, object]) -> dict[str, str]:
+    """What reports use of a row: ``category``, ``response_source`` and ``human_score`` (as JSON), as far as it has them.
+
+    Raises:
+        ValueError: if one of them cannot be read.
+    """
     texts = {name: fields.optional_text(columns.get(name), name) for name in ("category", "response_source")}
     named = {name: text for name, text in texts.items() if text is not None}
     human = fields.optional_value(columns, "human_score")
@@ -251,10 +174,3 @@ def _human_score(value: object) -> object:
 def _human_number(value: object) -> int | float:
     found = fields.number(value, "human_score")
     return value if isinstance(value, int) else found
-
-
-def _as_list(value: object) -> list[object]:
-    """Some benchmark files hold one score and feedback per row instead of a list of them."""
-    if fields.is_missing(value):
-        return []
-    return value if isinstance(value, list) else [value]

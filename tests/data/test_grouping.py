@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tract.data.gathering import AnnotationGrouper
+from tract.data.grouping import AnnotationGrouper
 from tract.text.schema import Annotation, JudgeExample, Rating
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tract.common.errors import DataError
+from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.data.sources.mapped_columns import MappedColumns
-from tract.data.sources.prometheus import FeedbackCollection, PrometheusEval, Source
+from tract.data.sources.prometheus_eval import PrometheusEval
+from tract.data.sources.source import Source
 from tract.data.store import ExampleStore, build_store
 from tract.text.score_grid import ScoreGrid
 

@@ -1,4 +1,4 @@
-"""Which rows belong to the same prompt: duplicates are dropped, ids kept unique. Holds digests only, so memory stays flat."""
+"""Groups rows of the same prompt: duplicates are dropped, ids kept unique. Only digests are held, so memory stays flat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 from array import array
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tract.data.readers.fields import shown
 from tract.text.schema import JudgeExample
@@ -16,26 +17,41 @@ from tract.text.schema import JudgeExample
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
-    """A judgement of a row: its place in the row, digests of it, of its content alone and of (prompt, rater), and its score."""
+    """A judgement of a row.
+
+    Attributes:
+        place: its index among the row's annotations and ratings. score: in points.
+        digest: of item, content and rater. content: digest of item, text and score.
+        item_and_rater: their digest; None without a rater.
+        is_vote: it equals one of an earlier row, and counts as that of another rater.
+    """
 
     place: int
     digest: bytes
     content: bytes
-    by: bytes | None = None
+    item_and_rater: bytes | None = None
     score: float = math.nan
     is_vote: bool = False
 
 
+class _FirstRow(NamedTuple):
+    """What the first row of an item says, which later ones must not contradict."""
+
+    group: int
+    target_score: float | None
+    split: str | None
+
+
 class AnnotationGrouper:
-    """Sees the examples one after the other and says what is new in each.
+    """Takes the examples one after the other and returns what is new in each.
 
     A rater judges a response once: the same rater with the same score and text again is a duplicate. Where no rater is named, the
     same score and text again is a duplicate too, or the vote of another rater (``equal_rows_are_votes``).
 
     Args:
-        group_annotations: rows with the same prompt shall become one example. If not, each stays an example of its own, and
+        group_annotations: whether rows with the same prompt become one example. If not, each remains an example, and
             from the second on their ids get a suffix made of their annotation.
-        equal_rows_are_votes: whether equal rows without a rater come from different raters. Rows that shall not become one example
+        equal_rows_are_votes: whether equal rows without a rater come from different raters. Rows that do not become one example
             are then kept whether they are equal or not, unless they also have the same id and ``ids_tell_apart``.
         ids_tell_apart: whether the ids are the user's own, so that rows with the same prompt and different ids are different examples.
         rows_are_ratings: whether each row names its rater. Rows of the same prompt are then taken for ratings of one response, each
@@ -58,14 +74,14 @@ class AnnotationGrouper:
         self._group_annotations = group_annotations
         self._equal_rows_are_votes = equal_rows_are_votes
         self._n_groups = 0
-        self._items: dict[bytes, tuple[int, float | None, str | None]] = {}  # see _item_of -> group, target score, split
+        self._items: dict[bytes, _FirstRow] = {}  # item, see _item_of -> its first row
         self._rows_are_ratings = rows_are_ratings
         self._same_prompts = _SamePrompts() if ids_tell_apart else None
         self._rows_of: Counter[bytes] = Counter()  # prompt -> its rows, where each of them stays apart
         self._prompt_of_id: dict[str, bytes] = {}
         self._judgements: set[bytes] = set()
         self._repeats: Counter[bytes] = Counter()  # judgement -> further rows that are equal to it
-        self._by_rater: dict[bytes, bytes] = {}  # item and rater -> score and judgement, see _said
+        self._by_rater: dict[bytes, bytes] = {}  # item and rater -> see _packed_judgement
 
     def admit(self, example: JudgeExample) -> JudgeExample | None:
         """The example with only its new annotations and ratings, or None if nothing in it is new.
@@ -91,9 +107,9 @@ class AnnotationGrouper:
             example = replace(example, id=self._unique_id(example.id, prompt, fresh[0].digest))
             group = self._n_groups
             self._n_groups += 1
-            self._items.setdefault(item, (group, example.target_score, example.split))
+            self._items.setdefault(item, _FirstRow(group, example.target_score, example.split))
         else:
-            group = known[0]
+            group = known.group
         self.groups.append(group)
         self.n_duplicates += n_judgements - len(fresh)
         self._keep(fresh)
@@ -117,7 +133,7 @@ class AnnotationGrouper:
         return array("q", (numbers.setdefault(joined.get(group, group), len(numbers)) for group in self.groups))
 
     def _item_of(self, example: JudgeExample, prompt: bytes) -> bytes:
-        """What a row must share with another one to be of the same example."""
+        """The digest of an item: rows that share it are of the same example."""
         if self._same_prompts is not None:
             return _digest([prompt.hex(), example.id])
         if self._group_annotations or not self._equal_rows_are_votes:
@@ -126,7 +142,7 @@ class AnnotationGrouper:
         return _digest([prompt.hex(), self._rows_of[prompt]])
 
     def _fresh(self, example: JudgeExample, item: bytes) -> list[_Judgement]:
-        """The judgements that are new; the target stands for an example that has none."""
+        """The judgements that are new; an example without any has its target as one."""
         annotated: list[tuple[str | None, float, str | None]] = [(one.cot, one.score, one.rater) for one in example.annotations]
         given = [*annotated, *((None, one.score, one.rater) for one in example.ratings)]
         if not given:
@@ -136,12 +152,12 @@ class AnnotationGrouper:
         for place, (cot, score, rater) in enumerate(given):
             content = _digest([item.hex(), cot, score])
             if rater is not None:
-                # Where rows stay apart, a rater may say something else in each.
-                by = _digest([item.hex(), "rater", rater, *([] if self._group_annotations else [content.hex()])])
-                if by in self._by_rater:
-                    _check_rater(rater, score, content, self._by_rater[by])
+                # Where rows stay apart, a rater may judge otherwise in each.
+                key = _digest([item.hex(), "rater", rater, *([] if self._group_annotations else [content.hex()])])
+                if key in self._by_rater:
+                    _check_rater(rater, score, content, self._by_rater[key])
                 else:
-                    found.setdefault(by, _Judgement(place, _digest([content.hex(), rater]), content, by, score))
+                    found.setdefault(key, _Judgement(place, _digest([content.hex(), rater]), content, key, score))
             elif content not in self._judgements:
                 found.setdefault(content, _Judgement(place, content, content))
             elif self._equal_rows_are_votes and (self._group_annotations or self._same_prompts is None):
@@ -151,8 +167,8 @@ class AnnotationGrouper:
 
     def _keep(self, fresh: list[_Judgement]) -> None:
         for judgement in fresh:
-            if judgement.by is not None:
-                self._by_rater[judgement.by] = _said(judgement.score, judgement.content)
+            if judgement.item_and_rater is not None:
+                self._by_rater[judgement.item_and_rater] = _packed_judgement(judgement.score, judgement.content)
             else:
                 self._judgements.add(judgement.digest)
             if judgement.is_vote:
@@ -161,7 +177,7 @@ class AnnotationGrouper:
 
     def _unique_id(self, own_id: str, prompt: bytes, judgement: bytes) -> str:
         unique = own_id
-        if self._prompt_of_id.get(own_id) == prompt:  # only where nothing is gathered
+        if self._prompt_of_id.get(own_id) == prompt:  # only where rows are not grouped
             unique = f"{own_id}-{judgement.hex()[:8]}"
         if unique in self._prompt_of_id:
             raise ValueError(f"id: {shown(unique)} stands for other content in an earlier row; an id must belong to one prompt alone")
@@ -170,7 +186,7 @@ class AnnotationGrouper:
 
 
 class _SamePrompts:
-    """Which examples of the same prompt, each with an id of its own, are in truth ratings of one response."""
+    """Finds examples of the same prompt, each with its own id, that are ratings of one response."""
 
     def __init__(self) -> None:
         self._splits: dict[bytes, str | None] = {}
@@ -191,7 +207,7 @@ class _SamePrompts:
             _check_split(example, self._splits[prompt])
 
     def add(self, example: JudgeExample, prompt: bytes, group: int) -> None:
-        """Takes note of a row with something new."""
+        """Records a row with something new."""
         self._splits.setdefault(prompt, example.split)
         groups = self._groups.setdefault(prompt, [])
         if not groups or group > groups[-1]:  # groups are numbered as they begin
@@ -206,18 +222,18 @@ class _SamePrompts:
             self._rated.add(group)
 
     def joined(self) -> dict[int, int]:
-        """Group -> the group that it belongs to, for the prompts whose ids are of ratings."""
+        """Group -> the group that it is part of, for the prompts whose ids are of ratings."""
         ratings = {prompt: groups for prompt, groups in self._groups.items() if prompt in self._named and prompt not in self._apart}
         return {group: groups[0] for groups in ratings.values() for group in groups}
 
 
-def _said(score: float, content: bytes) -> bytes:
-    """What a rater said, in few bytes: the score, and the beginning of the digest of score and text."""
+def _packed_judgement(score: float, content: bytes) -> bytes:
+    """A rater's judgement in 16 bytes: the score, and the beginning of the digest of score and text."""
     return struct.pack("<d", score) + content[:8]
 
 
 def _check_rater(rater: str, score: float, content: bytes, known: bytes) -> None:
-    if _said(score, content) != known:
+    if _packed_judgement(score, content) != known:
         earlier = float(struct.unpack("<d", known[:8])[0])
         other = f"{earlier:g}" if earlier != score else "the same score with other feedback"
         raise ValueError(
@@ -226,12 +242,11 @@ def _check_rater(rater: str, score: float, content: bytes, known: bytes) -> None
         )
 
 
-def _check_agreement(example: JudgeExample, known: tuple[int, float | None, str | None]) -> None:
-    _, target_score, split = known
-    if example.target_score != target_score:
-        here, there = ("no value" if each is None else each for each in (example.target_score, target_score))
+def _check_agreement(example: JudgeExample, known: _FirstRow) -> None:
+    if example.target_score != known.target_score:
+        here, there = ("no value" if each is None else each for each in (example.target_score, known.target_score))
         raise ValueError(f"target_score: {here} contradicts {there} of an earlier row with the same prompt")
-    _check_split(example, split)
+    _check_split(example, known.split)
 
 
 def _check_split(example: JudgeExample, split: str | None) -> None:

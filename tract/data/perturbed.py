@@ -1,4 +1,4 @@
-"""A source of changed examples: those of a benchmark under one perturbation, as far as it shows in their prompts."""
+"""A source of perturbed examples: those of a benchmark whose prompts show the perturbation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tract.text.score_grid import ScoreGrid
 
 
 class Perturbed:
-    """The examples of a benchmark with one thing changed; ids and questions stay, so that the two can be paired.
+    """The examples of a benchmark under one perturbation; ids and question ids stay, so that the two can be paired.
 
-    The true score moves with the response where it is a computed fact.
+    The true score changes with the response where it can be computed.
 
     Args:
         store: the benchmark's examples. rows: those to change.
