@@ -20,8 +20,9 @@ from tract.evaluation.meanings import METRIC_MEANINGS
 from tract.evaluation.plots import benchmark_png, data_uri
 from tract.evaluation.predictors import meanings_of
 from tract.evaluation.report import html, write_report
-from tract.evaluation.results import Bin, Estimate, Evaluation, Robustness, Shift
+from tract.evaluation.results import Bin, Evaluation, Robustness, Shift
 from tract.evaluation.robustness import CONSISTENCY_METRICS, SUMMARY_METRICS
+from tract.evaluation.scored import Estimate
 from tract.evaluation.tables import METRIC_LABELS, judges_on, markdown_table
 from tract.text.perturbations import PERTURBATIONS
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tract.evaluation.results import Array
+from tract.evaluation.scored import Array
 from tract.evaluation.weighted import SAME_SCORE, Indices, alpha_of_sums, weighted_pearson
 
 # Items that two raters must both have scored for a correlation between them; a correlation over all scores needs as many.

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 
 Row = TypeVar("Row", bound=Hashable)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 # In points, so they can exceed one and keep the zero before the decimal point.
 IN_POINTS = frozenset({"rmse", "mae", "true_change", "undue_shift", "undue_size", "spread", "length_slope", "attack_shift", "attack_size"})

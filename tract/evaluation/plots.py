@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from tract.evaluation.drawing import GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of, png_with
-from tract.evaluation.results import Array, BenchmarkReport, Robustness
+from tract.evaluation.results import BenchmarkReport, Robustness
+from tract.evaluation.scored import Array
 from tract.evaluation.tables import counts
 
 Judges = Sequence[tuple[str, BenchmarkReport]]

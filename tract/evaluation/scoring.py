@@ -10,7 +10,7 @@ import numpy as np
 from tract.common.errors import DataError
 from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.predictors import OF_COTS, PREDICTORS, Readout, predictor_of
-from tract.evaluation.results import Array, Scored
+from tract.evaluation.scored import Array, Scored
 from tract.inference.judgement import DIRECT, Judgement, no_distribution
 from tract.text.score_grid import ScoreGrid
 

@@ -9,7 +9,8 @@ import numpy as np
 from tract.common.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.metrics import METRIC_TABLE, METRICS, Cases
-from tract.evaluation.results import Array, BenchmarkReport, Bin, Estimate, Scored
+from tract.evaluation.results import BenchmarkReport, Bin
+from tract.evaluation.scored import Array, Estimate, Scored
 from tract.evaluation.weighted import deviations, line_residuals, weighted_mean
 
 # Those that a baseline has, which makes no judgements.

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines, markdown_of, printable, shortened
 from tract.evaluation.metrics import METRIC_TABLE
-from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation
+from tract.evaluation.results import BenchmarkReport, Evaluation
 from tract.evaluation.robustness_tables import robust_benchmarks, robustness_on, robustness_tables
+from tract.evaluation.scored import Estimate
 from tract.evaluation.verdict import Verdict, verdict_of
 
 # Metric -> heading, in the order of the columns.

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tract.evaluation.cells import cell, format_number
-from tract.evaluation.results import RUBRIC_ABSENT, RUBRIC_HIDDEN, RUBRIC_SHOWN, BenchmarkReport, Estimate
+from tract.evaluation.results import RUBRIC_ABSENT, RUBRIC_HIDDEN, RUBRIC_SHOWN, BenchmarkReport
+from tract.evaluation.scored import Estimate
 
 MIN_QUESTIONS = 10
 MANY_FAILURES = 0.1  # share of the draws

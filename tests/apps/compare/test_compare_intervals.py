@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from tract.apps.compare.intervals import NONE, QUESTIONS, SEEDS, Difference, mean_of, t_interval
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 from tract.evaluation.statistics import limits_of
 
 

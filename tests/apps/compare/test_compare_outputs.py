@@ -23,7 +23,7 @@ from tract.apps.compare.intervals import QUESTIONS, SEEDS, Difference, SeedMean
 from tract.apps.compare.tables import difference_cell, markdown, marked_label, mean_cell, order_of, short_metrics, tables_of, terminal
 from tract.artifacts.runs import find_runs
 from tract.evaluation.cells import printable
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 VARIANTS = [
     "ce_only",

@@ -20,7 +20,7 @@ from tract.apps.compare.results import Results
 from tract.artifacts.runs import find_runs
 from tract.common.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import resample_weights
-from tract.evaluation.results import Scored
+from tract.evaluation.scored import Scored
 from tract.evaluation.statistics import METRICS, metrics_of
 
 OPTIONS = CompareOptions(None, None, DEFAULT_METRICS, 0.95, 40)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tract.apps.grading.validation import Validation
     from tract.artifacts.judge_settings import JudgeSettings
     from tract.evaluation.calibration import Calibration
-    from tract.evaluation.results import Estimate
+    from tract.evaluation.scored import Estimate
     from tract.text.schema import Rubric
 
 _DESCRIPTION = """\

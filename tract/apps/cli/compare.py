@@ -17,7 +17,7 @@ from tract.pipeline.entry import say
 if TYPE_CHECKING:
     from tract.apps.grading.differences import Compared
     from tract.apps.grading.pairs import AnswerPairs, GradedFile
-    from tract.evaluation.results import Estimate
+    from tract.evaluation.scored import Estimate
 
 _DESCRIPTION = """\
 Graded files (see `tract grade`): each further file is compared with the first one, or with that of --baseline. Answers are paired by

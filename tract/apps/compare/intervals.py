@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 # What an interval covers.
 SEEDS, QUESTIONS, NONE = "seeds", "questions", ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tract.apps.compare.results import Measured, Metrics, Results
 from tract.artifacts.variants import Variant
 from tract.common.errors import DataError
-from tract.evaluation.results import Array, Scored
+from tract.evaluation.scored import Array, Scored
 from tract.evaluation.statistics import baseline_metrics, check_same_items, judge_metrics
 
 CONSTANT = "constant"  # in the place of a predictor: the baseline of that name

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from tract.artifacts.products import Product, open_product
 from tract.artifacts.runs import RecordedRun
 from tract.common.errors import DataError
-from tract.evaluation.results import METRICS_FILE, PREDICTIONS_TABLE, Array, Estimate, Scored
+from tract.evaluation.results import METRICS_FILE, PREDICTIONS_TABLE
+from tract.evaluation.scored import Array, Estimate, Scored
 from tract.evaluation.scoring import WITH_COT, WITHOUT_COT
 
 DIRECT = "no_cot"  # the predictor that reads the rows without a CoT, by RAIL

@@ -9,7 +9,7 @@ from tract.apps.compare.comparison import BenchmarkTable, RunComparison, Variant
 from tract.apps.compare.intervals import MIN_SEEDS, QUESTIONS, SEEDS, Difference, SeedMean
 from tract.apps.compare.readings import CONSTANT
 from tract.evaluation.cells import NOT_COMPUTED, Cell, Table, TextRow, aligned, cell, escaped, markdown_lines, markdown_of, printable
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 from tract.evaluation.tables import METRIC_LABELS, counted
 
 CONSTANT_LABEL = "constant baseline"

@@ -12,7 +12,7 @@ from tract.common.errors import DataError
 from tract.data.readers.fields import short_hash
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.calibration import LEAST_ITEMS, Calibration, fit_isotonic, fit_margin, fit_temperature
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 from tract.evaluation.weighted import weighted_mean
 from tract.judge.grades import CONFIDENCE, Grade, calibrated
 from tract.text.score_grid import ScoreGrid

@@ -8,7 +8,7 @@ import numpy as np
 
 from tract.apps.grading.pairs import AnswerPairs
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 from tract.evaluation.weighted import weighted_mean
 
 # A difference that rounding alone puts above the margin is a tie as well.

@@ -30,11 +30,10 @@ from tract.evaluation.results import (
     RUBRIC_HIDDEN,
     RUBRIC_SHOWN,
     BenchmarkReport,
-    Estimate,
     Evaluation,
     Robustness,
-    Scored,
 )
+from tract.evaluation.scored import Estimate, Scored
 from tract.evaluation.scoring import prediction_rows, score_items
 from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
