@@ -16,8 +16,9 @@ from example_evaluation import PREDICTORS, make_evaluation, make_report, make_sc
 from html_page import Page
 
 from tract.evaluation.cells import cell
+from tract.evaluation.html_page import data_uri
 from tract.evaluation.meanings import METRIC_MEANINGS
-from tract.evaluation.plots import benchmark_png, data_uri
+from tract.evaluation.plots import benchmark_png
 from tract.evaluation.predictors import meanings_of
 from tract.evaluation.report import html, write_report
 from tract.evaluation.results import Bin, Evaluation, Robustness, Shift

@@ -1,4 +1,4 @@
-"""How numbers and names stand in tables: cells, Markdown, aligned columns."""
+"""Numbers, names and tables as text: cells, counts, Markdown, aligned columns."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One row: texts as given, not escaped, then numbers."""
+    """One row: texts as given, not escaped, then numbers. ``failed``: they are mostly those of the declared score of failed draws."""
 
     texts: tuple[str, ...]
     cells: tuple[Cell, ...]
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,16 @@ class Table:
 def printable(text: object) -> str:
     """One line of printable characters: blanks, line ends and control characters become single blanks."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 item``, ``2 items``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def percent(share: float) -> str:
+    """A share as ``95 %``, with at most four digits."""
+    return f"{100 * share:.4g} %"
 
 
 def format_number(value: float, metric: str, *, signed: bool = False) -> str:
@@ -86,6 +97,24 @@ def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) ->
     return Cell(value, f"[{low}, {high}]", difference and excludes_zero)
 
 
+def estimate_text(estimate: Estimate, form: str, *, scale: float = 1.0, unit: str = "") -> str:
+    """``value [low, high]`` of an estimate that has a value; the value alone where it has no interval.
+
+    Args:
+        estimate: with a value. form: a format specification such as ``+.3f``. scale: what the numbers are multiplied by.
+        unit: text behind the value, such as `` %``.
+    """
+    numbers = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (None if number is None else format(number * scale, form) for number in numbers)
+    return f"{value}{unit}" if low is None or high is None else f"{value}{unit} [{low}, {high}]"
+
+
+def name_value_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A line ``name  value`` for each row, the values in one column; at least one row."""
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
 def escaped(text: object) -> str:
     """The text as one line of a Markdown table's cell."""
     # Backslash first of all: GitHub splits cells at a | unless an odd number of backslashes stands before it.
@@ -104,6 +133,12 @@ def markdown_of(table: Table) -> str:
     # An asterisk alone between blanks is no emphasis, so numbers need no escape.
     lines = [[*map(escaped, row.texts), *map(str, row.cells)] for row in table.rows]
     return markdown_lines([list(table.head), *lines], len(table.rows[0].texts))
+
+
+def text_table(table: Sequence[Sequence[str]], text_columns: int) -> list[str]:
+    """The lines of an aligned table for the terminal: the heading, which comes first, a rule, the rows."""
+    head, *body = ("  ".join(line) for line in aligned(table, text_columns))
+    return [head, "-" * len(head), *body]
 
 
 def aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:

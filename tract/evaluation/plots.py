@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from tract.evaluation.drawing import GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of, png_with
+from tract.evaluation.drawing import DASHED, GREY, colour_of, draw_legend, drawable, line_of, marker_of, new_figure, png_of, png_with
 from tract.evaluation.results import BenchmarkReport, Robustness
 from tract.evaluation.scored import Array
 from tract.evaluation.tables import counts
 
 Judges = Sequence[tuple[str, BenchmarkReport]]
-DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))  # a perfect judge, the best constant
+DOTTED = (0, (1, 2))  # the best constant
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> byte
 
 def _shifts_figure(judges: Sequence[tuple[str, Robustness]], predictor: str) -> Figure:
     names = [shift.perturbation for shift in judges[0][1].shifts]
-    figure = Figure(figsize=(11, 1.6 + 0.42 * len(names)), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    figure = new_figure(11, 1.6 + 0.42 * len(names))
     axes = figure.subplots()
-    axes.axvline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axvline(0.0, color=GREY, linewidth=1.2, linestyle=DASHED, zorder=1)
     for k, (_, found) in enumerate(judges):
         _draw_shifts(axes, found, predictor, names, k, len(judges))
     axes.set(yticks=range(len(names)), xlabel="undue shift (points)")
@@ -94,13 +92,8 @@ def _draw_shifts(axes: Axes, found: Robustness, predictor: str, names: Sequence[
             axes.plot([estimate.low, estimate.high], [height, height], color=colour_of(number), linewidth=1.6, zorder=2)
 
 
-def data_uri(png: bytes) -> str:
-    """The image as the value of an ``src`` attribute."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
 def _figure(judges: Judges, predictor: str, places: dict[int, Array]) -> Figure:
-    figure = Figure(figsize=(11, 8.8), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    figure = new_figure(11, 8.8)
     (scatter, reliability), (residuals, histogram) = figure.subplots(2, 2)
     places |= _draw_scores(scatter, judges, predictor)
     _draw_reliability(reliability, judges, predictor)
@@ -203,7 +196,7 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
 
 
 def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:
-    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=DASHED, zorder=1)
     axes.set_xscale("log")
     for k, report in _layers(judges):
         words = 1.0 + report.scored.response_words  # an empty response has a place on the log axis too

@@ -13,10 +13,9 @@ from tract.apps.compare.comparison import BenchmarkTable, RunComparison
 from tract.apps.compare.tables import marked_label, meanings, order_of, percent, size, tables_of, title_of
 from tract.artifacts.runs import REPORT_FILE, RecordedRun
 from tract.artifacts.variants import NAMES, Variant, differing_keys, setting
+from tract.evaluation.html_page import data_uri, page_template
 from tract.evaluation.meanings import METRIC_MEANINGS
-from tract.evaluation.plots import data_uri
 from tract.evaluation.predictors import meanings_of
-from tract.evaluation.report import page_template
 from tract.evaluation.tables import METRIC_LABELS
 
 TEMPLATE = Path(__file__).with_name("comparison.html.jinja")

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from tract.apps.compare.comparison import BenchmarkTable, VariantRow
 from tract.apps.compare.curves import Curve
 from tract.apps.compare.intervals import QUESTIONS, SEEDS, SeedMean
 from tract.apps.compare.readings import CONSTANT
-from tract.evaluation.drawing import COLOURS, GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of
+from tract.evaluation.drawing import COLOURS, DASHED, GREY, colour_of, draw_legend, drawable, line_of, marker_of, new_figure, png_of
 from tract.evaluation.tables import METRIC_LABELS
 
-_DASHED = (0, (4, 3))
 _MOST_TICKS = 8
 # Largest over smallest value from which on a logarithmic axis tells the points apart better.
 _LOG_FROM = 8.0
@@ -46,7 +44,7 @@ def curve_png(table: BenchmarkTable, curve: Curve, metrics: Sequence[str], inter
 def _panels(metrics: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
     columns = min(2, len(metrics))
     rows = math.ceil(len(metrics) / columns)
-    figure = Figure(figsize=(11, 1.2 + rows * height), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    figure = new_figure(11, 1.2 + rows * height)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[len(metrics) :]:
         unused.remove()
@@ -69,7 +67,7 @@ def _bars(table: BenchmarkTable, metrics: Sequence[str], interval: str) -> Figur
         for place, row in enumerate(rows):
             _draw_bar(axes, row, metric, place, COLOURS[1] if place == table.reference else COLOURS[0])
         if (constant := _constant(table, metric)) is not None:
-            axes.axvline(constant, color=GREY, linewidth=1.4, linestyle=_DASHED, zorder=4)
+            axes.axvline(constant, color=GREY, linewidth=1.4, linestyle=DASHED, zorder=4)
         axes.set(title=METRIC_LABELS[metric], ylim=(len(rows) - 0.5, -0.5))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.grid(visible=False, axis="y")
@@ -128,7 +126,7 @@ def _curve(table: BenchmarkTable, curve: Curve, lines: Sequence[_Points], metric
         for number, line in enumerate(lines):
             _draw_line(axes, line, metric, number)
         if (constant := _constant(table, metric)) is not None:
-            axes.axhline(constant, color=GREY, linewidth=1.4, linestyle=_DASHED, zorder=1)
+            axes.axhline(constant, color=GREY, linewidth=1.4, linestyle=DASHED, zorder=1)
         axes.set(title=METRIC_LABELS[metric])
         axes.set_xlabel(drawable(curve.key), parse_math=False)
     legend = _legend([row for line in lines for _, row in line.rows], interval)
