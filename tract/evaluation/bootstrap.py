@@ -50,6 +50,13 @@ def percentile_interval(values: Array, confidence: float) -> tuple[float, float]
     return float(low), float(high)
 
 
+def metric_estimates(
+    compute: Callable[[Array], Mapping[str, Array]], questions: Sequence[str], *, seed: int, resamples: int, confidence: float
+) -> dict[str, Estimate]:
+    """As ``estimates``, of a single row: ``compute`` gives metric -> [r] float64."""
+    return estimates(lambda weights: {"": compute(weights)}, questions, seed=seed, resamples=resamples, confidence=confidence)[""]
+
+
 def estimates(
     compute: Callable[[Array], Mapping[Row, Mapping[str, Array]]],
     questions: Sequence[str],

@@ -98,12 +98,14 @@ def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) ->
 
 
 def estimate_text(estimate: Estimate, form: str, *, scale: float = 1.0, unit: str = "") -> str:
-    """``value [low, high]`` of an estimate that has a value; the value alone where it has no interval.
+    """``value [low, high]`` of an estimate; the value alone where it has no interval, ``none`` where it has no value.
 
     Args:
-        estimate: with a value. form: a format specification such as ``+.3f``. scale: what the numbers are multiplied by.
+        estimate: of anything. form: a format specification such as ``+.3f``. scale: what the numbers are multiplied by.
         unit: text behind the value, such as `` %``.
     """
+    if estimate.value is None:
+        return "none"
     numbers = (estimate.value, estimate.low, estimate.high)
     value, low, high = (None if number is None else format(number * scale, form) for number in numbers)
     return f"{value}{unit}" if low is None or high is None else f"{value}{unit} [{low}, {high}]"

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from scipy.optimize import isotonic_regression
 
 from tract.evaluation.drawing import DASHED, GREY, colour_of, draw_legend, drawable, line_of, marker_of, new_figure, png_of, png_with
 from tract.evaluation.results import BenchmarkReport, Robustness
@@ -183,16 +184,10 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
     """Ascending places moved apart by the least squares that leave ``gap`` between them, within [low, high] as far as they fit there."""
     count = len(places)
     gap = min(gap, (high - low) / max(1, count))
-    # Less ``gap`` for each place before, they need only ascend: neighbours that do not share their mean.
-    blocks: list[tuple[float, int]] = []
-    for k, place in enumerate(places):
-        blocks.append((place - k * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (last, m), (mean, n) = blocks.pop(), blocks.pop()
-            blocks.append(((mean * n + last * m) / (n + m), n + m))
-    shared = [mean for mean, n in blocks for _ in range(n)]
+    # Less ``gap`` for each place before, they need only ascend.
+    ascending = isotonic_regression(np.asarray(places) - gap * np.arange(count)).x if count else []
     first, furthest = low + gap / 2, high - gap / 2 - (count - 1) * gap
-    return [min(max(mean, first), furthest) + k * gap for k, mean in enumerate(shared)]
+    return [float(min(max(place, first), furthest) + k * gap) for k, place in enumerate(ascending)]
 
 
 def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:

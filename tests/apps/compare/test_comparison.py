@@ -13,7 +13,6 @@ from scipy import stats
 
 from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow, compare
 from tract.apps.compare.differences import BOOTSTRAP_SEED
-from tract.apps.compare.intervals import NONE, QUESTIONS, SEEDS
 from tract.apps.compare.options import DEFAULT_METRICS, CompareOptions
 from tract.apps.compare.readings import CONSTANT
 from tract.apps.compare.results import RunResults
@@ -21,6 +20,7 @@ from tract.artifacts.runs import find_runs
 from tract.common.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import resample_weights
 from tract.evaluation.scored import Scored
+from tract.evaluation.seed_intervals import NONE, QUESTIONS, SEEDS
 from tract.evaluation.statistics import METRICS, metrics_of
 
 OPTIONS = CompareOptions(None, None, DEFAULT_METRICS, 0.95, 40)

@@ -11,7 +11,6 @@ from operator import attrgetter
 import numpy as np
 
 from tract.apps.compare.differences import differences_to
-from tract.apps.compare.intervals import MIN_SEEDS, Difference, SeedMean, mean_of
 from tract.apps.compare.options import DEFAULT_BASELINE, CompareOptions
 from tract.apps.compare.readings import CONSTANT, Evaluated, VariantResult, readings_of
 from tract.apps.compare.results import Metrics, RunResults
@@ -19,8 +18,9 @@ from tract.artifacts.best import Measure, choice
 from tract.artifacts.runs import Found, LeftOut, RecordedRun
 from tract.artifacts.variants import Variant, variants_of
 from tract.common.errors import ConfigError, DataError
-from tract.evaluation.bootstrap import estimates
+from tract.evaluation.bootstrap import metric_estimates
 from tract.evaluation.metrics import METRIC_TABLE, METRICS
+from tract.evaluation.seed_intervals import MIN_SEEDS, Difference, SeedMean, mean_of
 from tract.evaluation.statistics import limits_of
 
 
@@ -243,10 +243,9 @@ def _alone(reading: VariantResult, options: CompareOptions) -> Callable[[int], M
     def metrics(seed: int) -> Metrics:
         if reading.runs[seed].confidence == options.confidence:
             return reading.metrics(seed)
-        found = estimates(
-            lambda weights: {"": reading.weighted(seed, weights)},
+        return metric_estimates(
+            lambda weights: reading.weighted(seed, weights),
             reading.scored(seed).questions, seed=seed, resamples=options.resamples, confidence=options.confidence,
         )  # fmt: skip
-        return found[""]
 
     return metrics

@@ -12,9 +12,9 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from tract.apps.compare.comparison import BenchmarkTable, VariantRow
 from tract.apps.compare.curves import Curve
-from tract.apps.compare.intervals import QUESTIONS, SEEDS, SeedMean
 from tract.apps.compare.readings import CONSTANT
 from tract.evaluation.drawing import COLOURS, DASHED, GREY, colour_of, draw_legend, drawable, line_of, marker_of, new_figure, png_of
+from tract.evaluation.seed_intervals import QUESTIONS, SEEDS, SeedMean
 from tract.evaluation.tables import METRIC_LABELS
 
 _MOST_TICKS = 8

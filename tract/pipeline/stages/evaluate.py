@@ -93,9 +93,9 @@ class EvaluateStage:
         names = self._names()
         evaluation = self._evaluation(own, other, names)
         write_data(folder.working, own, evaluation)
-        (folder.working / TABLE_FILE).write_json_text(markdown_table(evaluation), encoding="utf-8")
+        (folder.working / TABLE_FILE).write_text(markdown_table(evaluation), encoding="utf-8")
         write_report(folder.working / REPORT_FILE, evaluation)
-        (folder.working / "short_table.txt").write_json_text(short_table(evaluation) + "\n", encoding="utf-8")
+        (folder.working / "short_table.txt").write_text(short_table(evaluation) + "\n", encoding="utf-8")
         return {"parents": {"predict": str(self.predicted.path), **({"compare_to": str(self.other.path)} if self.other else {})}}
 
     def _names(self) -> tuple[str, str | None]:
@@ -281,7 +281,7 @@ def _report_dict(report: BenchmarkReport) -> dict[str, Any]:
 
 def read_short_table(product: Product) -> str:
     """The table for the terminal."""
-    return (product.path / "short_table.txt").read_json_text(encoding="utf-8").rstrip()
+    return (product.path / "short_table.txt").read_text(encoding="utf-8").rstrip()
 
 
 def check_comparable(own: Product, other: Product) -> None:
