@@ -90,10 +90,10 @@ def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) ->
         return Cell(UNDEFINED)
     # The sign of a bound says on which side of 0 it lies; a value that is zero as it is printed has none.
     value = format_number(estimate.value, metric, signed=difference and not rounds_to_zero(estimate.value))
-    if estimate.low is None or estimate.high is None:
+    if estimate.interval is None:
         return Cell(value, f"[{UNDEFINED}]")
-    low, high = (format_number(bound, metric, signed=difference) for bound in (estimate.low, estimate.high))
-    excludes_zero = (estimate.low > 0 or estimate.high < 0) and not rounds_to_zero(estimate.value)
+    low, high = (format_number(bound, metric, signed=difference) for bound in estimate.interval)
+    excludes_zero = (estimate.interval[0] > 0 or estimate.interval[1] < 0) and not rounds_to_zero(estimate.value)
     return Cell(value, f"[{low}, {high}]", difference and excludes_zero)
 
 
@@ -106,9 +106,11 @@ def estimate_text(estimate: Estimate, form: str, *, scale: float = 1.0, unit: st
     """
     if estimate.value is None:
         return "none"
-    numbers = (estimate.value, estimate.low, estimate.high)
-    value, low, high = (None if number is None else format(number * scale, form) for number in numbers)
-    return f"{value}{unit}" if low is None or high is None else f"{value}{unit} [{low}, {high}]"
+    value = f"{estimate.value * scale:{form}}{unit}"
+    if estimate.interval is None:
+        return value
+    low, high = (f"{bound * scale:{form}}" for bound in estimate.interval)
+    return f"{value} [{low}, {high}]"
 
 
 def name_value_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -125,7 +127,7 @@ def escaped(text: object) -> str:
 
 def markdown_lines(table: Sequence[Sequence[str]], texts: int) -> str:
     """A Markdown table of cells that are escaped already: the heading first, text in the first ``texts`` columns, numbers after."""
-    head, *body = aligned(table, texts)
+    head, *body = _aligned(table, texts)
     rule = ["-" * len(text) if k < texts else "-" * (len(text) - 1) + ":" for k, text in enumerate(head)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
 
@@ -139,11 +141,11 @@ def markdown_of(table: Table) -> str:
 
 def text_table(table: Sequence[Sequence[str]], text_columns: int) -> list[str]:
     """The lines of an aligned table for the terminal: the heading, which comes first, a rule, the rows."""
-    head, *body = ("  ".join(line) for line in aligned(table, text_columns))
+    head, *body = ("  ".join(line) for line in _aligned(table, text_columns))
     return [head, "-" * len(head), *body]
 
 
-def aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:
+def _aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:
     """The cells padded to the longest of their column: texts to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [

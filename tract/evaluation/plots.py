@@ -53,11 +53,6 @@ def benchmark_plot(judges: Judges, predictor: str) -> BenchmarkPlot:
     return BenchmarkPlot(png, (width, height), {name: np.column_stack([at[:, 0], height - at[:, 1]]) for name, at in points.items()})
 
 
-def benchmark_png(judges: Judges, predictor: str) -> bytes:
-    """The image of ``benchmark_plot``."""
-    return benchmark_plot(judges, predictor).png
-
-
 def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> bytes:
     """PNG of the undue shift of each perturbation with its interval, one colour per judge.
 
@@ -89,8 +84,8 @@ def _draw_shifts(axes: Axes, found: Robustness, predictor: str, names: Sequence[
             continue
         height = names.index(shift.perturbation) + 0.5 * ((number + 0.5) / judges - 0.5)
         axes.plot([estimate.value], [height], color=colour_of(number), marker=marker_of(number), markersize=6, linestyle="", zorder=3)
-        if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [height, height], color=colour_of(number), linewidth=1.6, zorder=2)
+        if estimate.interval is not None:
+            axes.plot(estimate.interval, [height, height], color=colour_of(number), linewidth=1.6, zorder=2)
 
 
 def _figure(judges: Judges, predictor: str, places: dict[int, Array]) -> Figure:

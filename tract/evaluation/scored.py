@@ -43,6 +43,11 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high); None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     def to_dict(self) -> dict[str, float | None]:
         """For JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}

@@ -167,13 +167,11 @@ def draws_of(items: Sequence[BenchmarkItem], judgements: Iterable[Judgement], pr
     for judgement in judgements:
         if judgement.sample != DIRECT and judgement.row in by_row:
             by_row[judgement.row].append(judgement)
-    samples = max((len(found) for found in by_row.values()), default=0)
-    draws, read = np.full((len(items), samples), np.nan), predictor_of(predictor)
-    for place, item in enumerate(items):
-        for number, judgement in enumerate(sorted(by_row[item.row], key=lambda judgement: judgement.sample)):
-            score = read.read(_readout(judgement, grid, cue))
-            draws[place, number] = np.nan if score is None else score
-    return draws
+    ordered = (sorted(by_row[item.row], key=lambda judgement: judgement.sample) for item in items)
+    scores = [[score for score, _ in _draws(own, predictor, grid, cue)] for own in ordered]
+    samples = max(map(len, scores), default=0)
+    padded = [[*own, *[None] * (samples - len(own))] for own in scores]
+    return np.asarray(padded, dtype=np.float64).reshape(len(items), samples)  # None becomes NaN
 
 
 def prediction_rows(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tract.evaluation.cells import Cell, Table, TextRow, cell, counted, escaped, markdown_of, percent, printable, shortened, text_table
 from tract.evaluation.metrics import METRIC_TABLE
@@ -20,17 +19,6 @@ _SHORT_BENCHMARK, _SHORT_JUDGE = 18, 24
 _TERMINAL_COLUMNS = 96
 # From this failure rate on, most of a predictor's numbers are those of the declared score.
 MOSTLY_FAILED = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """One judge on one benchmark, read by the main predictor, beside the RMSE of the best constant."""
-
-    benchmark: str
-    judge: str
-    pearson_r: Cell
-    rmse: Cell
-    constant_rmse: Cell
 
 
 def judges_on(evaluation: Evaluation, report: BenchmarkReport) -> list[tuple[str, BenchmarkReport]]:
@@ -77,15 +65,15 @@ def verdicts(evaluation: Evaluation) -> list[Verdict]:
     return [verdict for verdict in found if verdict is not None]
 
 
-def summary_rows(evaluation: Evaluation) -> list[SummaryRow]:
-    """One row per benchmark and judge, for the main predictor."""
+def summary_rows(evaluation: Evaluation) -> list[TextRow]:
+    """Rows (benchmark, judge, Pearson r, RMSE, RMSE of the best constant) for the main predictor."""
     rows = []
     for report in evaluation.reports:
         constant = cell(report.baselines.get("constant", {}).get("rmse"), "rmse")
         for judge, judge_report in judges_on(evaluation, report):
             metrics = judge_report.metrics.get(evaluation.main_predictor, {})
-            pearson_r, rmse = (cell(metrics.get(metric), metric) for metric in ("pearson_r", "rmse"))
-            rows.append(SummaryRow(report.scored.benchmark, judge, pearson_r, rmse, constant))
+            own = [cell(metrics.get(metric), metric) for metric in ("pearson_r", "rmse")]
+            rows.append(TextRow((report.scored.benchmark, judge), (*own, constant)))
     return rows
 
 
@@ -147,8 +135,9 @@ def short_table(evaluation: Evaluation) -> str:
     """
     table = [["benchmark", "judge", "Pearson r", "RMSE", "constant RMSE"]]
     for row in summary_rows(evaluation):
-        names = [shortened(row.benchmark, _SHORT_BENCHMARK), shortened(row.judge, _SHORT_JUDGE)]
-        table.append([*names, str(row.pearson_r), str(row.rmse), row.constant_rmse.value])
+        (benchmark, judge), (pearson_r, rmse, constant) = row.texts, row.cells
+        names = [shortened(benchmark, _SHORT_BENCHMARK), shortened(judge, _SHORT_JUDGE)]
+        table.append([*names, str(pearson_r), str(rmse), constant.value])
     lines = [f"predictor {printable(evaluation.main_predictor)}; value [{interval_name(evaluation)}]", *text_table(table, 2)]
     for benchmark in robust_benchmarks(evaluation):
         for name, found in robustness_on(evaluation, benchmark):

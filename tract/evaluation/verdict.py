@@ -77,9 +77,15 @@ def _outcome(report: BenchmarkReport, predictor: str) -> str:
 
 def _side(difference: Estimate, questions: int) -> str:
     """Where a paired difference of RMSE lies: below 0 (better), above it (worse), on both sides, or nowhere for sure."""
-    if questions < MIN_QUESTIONS or difference.low is None or difference.high is None:
+    return _side_of(difference, 0.0) if questions >= MIN_QUESTIONS else UNDECIDED
+
+
+def _side_of(estimate: Estimate, border: float) -> str:
+    """Whether an interval lies below a border (better), above it (worse) or on both sides; undecided where there is none."""
+    if estimate.interval is None:
         return UNDECIDED
-    return BETTER if difference.high < 0 else WORSE if difference.low > 0 else NOT_DISTINGUISHED
+    low, high = estimate.interval
+    return BETTER if high < border else WORSE if low > border else NOT_DISTINGUISHED
 
 
 def _value(report: BenchmarkReport, predictor: str, metric: str) -> float:
@@ -137,10 +143,7 @@ def _conclusion(difference: Estimate, numbers: str, questions: int, baseline: st
 def _side_of_raters(report: BenchmarkReport, predictor: str) -> str:
     """Whether the judge is closer to the true scores than one rater is to the others: the interval of its RMSE decides."""
     rmse, agreement = report.metrics[predictor]["rmse"], report.agreement
-    if agreement is None or rmse.low is None or rmse.high is None or agreement.n_items < MIN_QUESTIONS:
-        return UNDECIDED
-    ceiling = agreement.others_rmse
-    return BETTER if rmse.high < ceiling else WORSE if rmse.low > ceiling else NOT_DISTINGUISHED
+    return UNDECIDED if agreement is None or agreement.n_items < MIN_QUESTIONS else _side_of(rmse, agreement.others_rmse)
 
 
 def _against_raters(report: BenchmarkReport, predictor: str) -> str:

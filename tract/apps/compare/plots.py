@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,20 +90,13 @@ def _draw_bar(axes: Axes, row: VariantRow, metric: str, place: int, colour: str)
     if len(row.seeds) > 1:
         values = [value for value in row.values[metric] if value is not None]
         axes.plot(values, [place + 0.18] * len(values), color="black", alpha=0.55, marker="o", markersize=3, linestyle="", zorder=5)
-    if (interval := _interval(row.means[metric])) is not None:
-        axes.plot(
-            interval, [place, place], color="black", marker="|", markersize=7, linewidth=1.3, linestyle=_line(row.means[metric]), zorder=4
-        )
+    if estimate.interval is not None:
+        axes.plot(estimate.interval, [place, place], color="black", marker="|", markersize=7, zorder=4, **_interval_look(row.means[metric]))
 
 
-def _interval(mean: SeedMean) -> tuple[float, float] | None:
-    low, high = mean.estimate.low, mean.estimate.high
-    return None if low is None or high is None else (low, high)
-
-
-def _line(mean: SeedMean) -> str:
-    """Intervals over questions are dotted."""
-    return ":" if mean.kind == QUESTIONS else "-"
+def _interval_look(mean: SeedMean) -> dict[str, Any]:
+    """How an interval is drawn: one over questions is dotted."""
+    return {"linestyle": ":" if mean.kind == QUESTIONS else "-", "linewidth": 1.3}
 
 
 def _points(table: BenchmarkTable, curve: Curve) -> list[_Points]:
@@ -144,8 +138,8 @@ def _draw_line(axes: Axes, line: _Points, metric: str, number: int) -> None:
     colour = colour_of(number)
     axes.plot(*zip(*points, strict=True), color=colour, marker=marker_of(number), linestyle=line_of(number), markersize=6, linewidth=1.5)
     for value, mean in shown:
-        if (interval := _interval(mean)) is not None:
-            axes.plot([value, value], interval, color=colour, marker="_", markersize=8, linewidth=1.3, linestyle=_line(mean))
+        if mean.estimate.interval is not None:
+            axes.plot([value, value], mean.estimate.interval, color=colour, marker="_", markersize=8, **_interval_look(mean))
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
