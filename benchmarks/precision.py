@@ -27,7 +27,7 @@ from workload import ROOT, device_of, report
 from tract.artifacts.judges import Judge, find_judge
 from tract.config.schema import Config
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 from tract.evaluation.weighted import TieGroups, weighted_mean, weighted_spearman
 from tract.inference.batching import batches_by_length
 from tract.inference.hf.judge import HFJudge

@@ -46,8 +46,7 @@ def compare(a: list[Grade], b: list[Grade], questions: list[str]) -> None:
     """Only answers that both have a score are compared: a failure is never a number."""
     import numpy as np
 
-    from tract.apps.grading.differences import compared
-    from tract.apps.grading.pairs import Pairs
+    from tract.evaluation.paired import compared
 
     both = [
         (x.score, y.score, question) for x, y, question in zip(a, b, questions, strict=True) if x.score is not None and y.score is not None
@@ -55,8 +54,9 @@ def compare(a: list[Grade], b: list[Grade], questions: list[str]) -> None:
     sys.stdout.write(f"{len(both)} of {len(questions)} questions have a score for both\n")
     if not both:
         return
-    pairs = Pairs(np.array([x for x, _, _ in both]), np.array([y for _, y, _ in both]), tuple(question for *_, question in both), {}, {})
-    found = compared(pairs, margin=0.1, seed=0, resamples=2000, confidence=0.95)
+    scores = np.array([[x, y] for x, y, _ in both])
+    of_questions = [question for *_, question in both]
+    found = compared(scores[:, 0], scores[:, 1], of_questions, margin=0.1, seed=0, resamples=2000, confidence=0.95)
     for name in ("first", "second", "difference", "wins", "ties", "losses"):
         estimate = getattr(found, name)
         interval = "no interval" if estimate.low is None else f"[{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -9,7 +9,7 @@ import pytest
 
 from tract.evaluation import bootstrap
 from tract.evaluation.bootstrap import estimates, percentile_interval, resample_weights
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 from tract.evaluation.weighted import weighted_mean, weighted_pearson
 
 QUESTIONS = ("b", "a", "b", "c", "a", "b")

@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 
 from tract.common.errors import ConfigError
 from tract.evaluation import predictors
+from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.predictors import OF_COTS, PREDICTORS, Predictor, Readout, meanings_of, predictor_of
 from tract.evaluation.report import html
-from tract.evaluation.scoring import Item, predictions, score_items
+from tract.evaluation.scoring import predictions, score_items
 from tract.inference.judgement import CUE, Judgement
 from tract.pipeline.validation import validate
 from tract.text.score_grid import ScoreGrid
@@ -56,7 +57,7 @@ def judgement(row: int, *probabilities: float) -> Judgement:
 
 
 def score(name: str, *judgements: Judgement) -> list[float]:
-    items = [Item(f"e{row}", row, "q", 2.0, 3, "ok", {}) for row in range(len(judgements))]
+    items = [BenchmarkItem(f"e{row}", row, "q", 2.0, 3, "ok", {}) for row in range(len(judgements))]
     scored = score_items("test", items, judgements, [name], GRID, " Score: ", 2.0)
     assert scored.failures[name].tolist() == [0.0 if found is not None else 1.0 for found in map(_read(name), judgements)]
     return scored.scores[name].tolist()

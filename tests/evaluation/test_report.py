@@ -16,12 +16,14 @@ from example_evaluation import PREDICTORS, make_evaluation, make_report, make_sc
 from html_page import Page
 
 from tract.evaluation.cells import cell
+from tract.evaluation.html_page import data_uri
 from tract.evaluation.meanings import METRIC_MEANINGS
-from tract.evaluation.plots import benchmark_png, data_uri
+from tract.evaluation.plots import benchmark_plot
 from tract.evaluation.predictors import meanings_of
 from tract.evaluation.report import html, write_report
-from tract.evaluation.results import Bin, Estimate, Evaluation, Robustness, Shift
+from tract.evaluation.results import Bin, Evaluation, Robustness, Shift
 from tract.evaluation.robustness import CONSISTENCY_METRICS, SUMMARY_METRICS
+from tract.evaluation.scored import Estimate
 from tract.evaluation.tables import METRIC_LABELS, judges_on, markdown_table
 from tract.text.perturbations import PERTURBATIONS
 
@@ -138,15 +140,15 @@ def png_size(png: bytes) -> tuple[int, int]:
 
 def test_figure_leaves_matplotlib_as_it_was_and_ignores_its_settings() -> None:
     judges = judges_on(*(lambda e: (e, e.reports[0]))(make_evaluation()))
-    plain = benchmark_png(judges, "rail")
+    plain = benchmark_plot(judges, "rail").png
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False}):
         before = dict(matplotlib.rcParams)
-        assert benchmark_png(judges, "rail") == plain
+        assert benchmark_plot(judges, "rail").png == plain
         assert dict(matplotlib.rcParams) == before
     assert min(png_size(plain)) > 1000
     assert b"Software" not in plain
-    assert benchmark_png(judges, "rail_normalized") != plain
-    assert benchmark_png(judges[:1], "rail") != plain
+    assert benchmark_plot(judges, "rail_normalized").png != plain
+    assert benchmark_plot(judges[:1], "rail").png != plain
 
 
 def test_data_uri_holds_the_image() -> None:
@@ -163,5 +165,5 @@ def test_figure_of_constant_scores_and_empty_responses(items: int) -> None:
     report = dataclasses.replace(make_report(scored), scored=same, reliability={"rail": (Bin(3.0, 3.5, items, 3.0, 3.0),)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png = benchmark_png([(name, report) for name in ("_hidden", "$\\frac{$", "名前", *"defgh")], "rail")
+        png = benchmark_plot([(name, report) for name in ("_hidden", "$\\frac{$", "名前", *"defgh")], "rail").png
     assert png_size(png)[0] > 1000

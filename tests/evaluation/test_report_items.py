@@ -15,11 +15,12 @@ from html_page import Page
 
 from tract.evaluation.agreement import rater_agreement
 from tract.evaluation.curves import Curves
+from tract.evaluation.html_page import script_hash
 from tract.evaluation.item_cards import COMMENT_CHARACTERS, MOST_COTS, MOST_RATERS, TEXT_CHARACTERS, shown_text
 from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.meanings import FINISH_MEANINGS
 from tract.evaluation.plots import benchmark_plot, spread_out
-from tract.evaluation.report import html, script_hash
+from tract.evaluation.report import html
 from tract.evaluation.results import Evaluation
 from tract.evaluation.tables import judges_on
 from tract.evaluation.worst_items import CotReading, WorstItem, WorstItems

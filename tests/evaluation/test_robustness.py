@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tract.common.errors import DataError
-from tract.evaluation.results import Scored
 from tract.evaluation.robustness import Readings, robustness_of
+from tract.evaluation.scored import Scored
 from tract.evaluation.weighted import krippendorff_alpha
 
 N = 40

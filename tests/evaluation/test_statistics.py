@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from tract.common.errors import DataError
-from tract.evaluation.results import Array, BenchmarkReport, Estimate, Scored
+from tract.evaluation.results import BenchmarkReport
+from tract.evaluation.scored import Array, Estimate, Scored
 from tract.evaluation.statistics import BASELINE_METRICS, METRICS, metrics_of, other_means, reliability_bins, report_of
 
 SETTINGS: dict[str, Any] = {"grid": (1.0, 5.0), "seed": 3, "resamples": 200, "confidence": 0.95, "bins": 4}

@@ -11,7 +11,8 @@ import pytest
 from example_evaluation import make_evaluation, make_report, make_scored
 
 from tract.evaluation.cells import cell, format_number
-from tract.evaluation.results import Estimate, Evaluation
+from tract.evaluation.results import Evaluation
+from tract.evaluation.scored import Estimate
 from tract.evaluation.statistics import METRICS
 from tract.evaluation.tables import METRIC_LABELS, counts, interval_name, markdown_table, short_table
 

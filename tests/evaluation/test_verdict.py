@@ -10,7 +10,8 @@ import pytest
 from example_evaluation import make_evaluation
 
 from tract.evaluation.agreement import rater_agreement
-from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation, Scored
+from tract.evaluation.results import BenchmarkReport, Evaluation
+from tract.evaluation.scored import Estimate, Scored
 from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
 from tract.evaluation.verdict import (

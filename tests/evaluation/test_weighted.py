@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from tract.evaluation import weighted
-from tract.evaluation.results import Array
+from tract.evaluation.scored import Array
 from tract.evaluation.weighted import TieGroups, line_residuals, weighted_kendall, weighted_mean, weighted_pearson, weighted_spearman
 
 N, R = 60, 12

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tract.evaluation.results import BenchmarkReport, Bin, Estimate, Evaluation, Scored
+from tract.evaluation.results import BenchmarkReport, Bin, Evaluation
+from tract.evaluation.scored import Estimate, Scored
 
 PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "decode_free", "no_cot")
 POINTS = ("rmse", "mae")

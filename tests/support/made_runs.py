@@ -15,7 +15,8 @@ from tract.artifacts.identity import StageIdentity
 from tract.artifacts.products import write_manifest
 from tract.artifacts.records import COMPLETE, RunRecord
 from tract.evaluation.items import BenchmarkItem
-from tract.evaluation.results import Evaluation, Scored
+from tract.evaluation.results import Evaluation
+from tract.evaluation.scored import Scored
 from tract.evaluation.scoring import score_items
 from tract.evaluation.statistics import report_of
 from tract.inference.judgement import DIRECT, Judgement

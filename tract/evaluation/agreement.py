@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tract.evaluation.results import Array
+from tract.evaluation.cells import counted
+from tract.evaluation.scored import Array
 from tract.evaluation.weighted import SAME_SCORE, Indices, alpha_of_sums, weighted_pearson
 
 # Items that two raters must both have scored for a correlation between them; a correlation over all scores needs as many.
@@ -53,11 +54,11 @@ class RaterAgreement:
     def sentence(self) -> str:
         """All of it as one sentence."""
         by = f" by {self.n_raters} named raters" if self.n_raters else ""
-        r = f", r {_shown(self.pairwise_r)} over {_number(self.n_rater_pairs, 'pair')} of raters" if self.pairwise_r is not None else ""
-        ceiling = f"RMSE {self.others_rmse:.2f}" if self.others_r is None else f"r {_shown(self.others_r)}, RMSE {self.others_rmse:.2f}"
-        alpha = "undefined" if self.alpha is None else _shown(self.alpha)
+        r = f", r {self.pairwise_r:z.2f} over {counted(self.n_rater_pairs, 'pair')} of raters" if self.pairwise_r is not None else ""
+        ceiling = f"RMSE {self.others_rmse:.2f}" if self.others_r is None else f"r {self.others_r:z.2f}, RMSE {self.others_rmse:.2f}"
+        alpha = "undefined" if self.alpha is None else f"{self.alpha:z.2f}"
         return (
-            f"{_number(self.n_items, 'item')} with two or more scores ({self.n_ratings} scores{by}): Krippendorff's alpha {alpha}{r}; "
+            f"{counted(self.n_items, 'item')} with two or more scores ({self.n_ratings} scores{by}): Krippendorff's alpha {alpha}{r}; "
             f"two scores differ by {self.pairwise_difference:.2f} points on average and are equal in {self.exact:.0%} of the pairs; "
             f"one score against the mean of the others: {ceiling}"
         )
@@ -130,11 +131,3 @@ def _pearson(x: Array, y: Array) -> float | None:
 def _defined(value: Array) -> float | None:
     """The one value of an array; None where it is not defined."""
     return float(value[0]) if np.isfinite(value[0]) else None
-
-
-def _shown(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" + "s" * (count != 1)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 
 Row = TypeVar("Row", bound=Hashable)
 
@@ -48,6 +48,13 @@ def percentile_interval(values: Array, confidence: float) -> tuple[float, float]
         return None
     low, high = np.quantile(values[~undefined], [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def metric_estimates(
+    compute: Callable[[Array], Mapping[str, Array]], questions: Sequence[str], *, seed: int, resamples: int, confidence: float
+) -> dict[str, Estimate]:
+    """As ``estimates``, of a single row: ``compute`` gives metric -> [r] float64."""
+    return estimates(lambda weights: {"": compute(weights)}, questions, seed=seed, resamples=resamples, confidence=confidence)[""]
 
 
 def estimates(

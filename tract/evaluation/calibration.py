@@ -92,12 +92,11 @@ class Calibration:
 
 def _tempered(p: Array, temperature: float) -> Array:
     """[..., K] probabilities raised to 1 / temperature and normalised over the last axis."""
+    from scipy.special import softmax
+
     with np.errstate(divide="ignore"):
-        logits = np.log(p) / temperature
-    logits -= logits.max(axis=-1, keepdims=True)
-    weights = np.exp(logits)
-    normalised: Array = weights / weights.sum(axis=-1, keepdims=True)
-    return normalised
+        tempered: Array = softmax(np.log(p) / temperature, axis=-1)
+    return tempered
 
 
 def fit_temperature(readings: Sequence[Sequence[Sequence[float]]], values: Sequence[float], targets: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""How numbers and names stand in tables: cells, Markdown, aligned columns."""
+"""Numbers, names and tables as text: cells, counts, Markdown, aligned columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 # In points, so they can exceed one and keep the zero before the decimal point.
 IN_POINTS = frozenset({"rmse", "mae", "true_change", "undue_shift", "undue_size", "spread", "length_slope", "attack_shift", "attack_size"})
@@ -30,10 +30,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One row: texts as given, not escaped, then numbers."""
+    """One row: texts as given, not escaped, then numbers. ``failed``: they are mostly those of the declared score of failed draws."""
 
     texts: tuple[str, ...]
     cells: tuple[Cell, ...]
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,16 @@ class Table:
 def printable(text: object) -> str:
     """One line of printable characters: blanks, line ends and control characters become single blanks."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 item``, ``2 items``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def percent(share: float) -> str:
+    """A share as ``95 %``, with at most four digits."""
+    return f"{100 * share:.4g} %"
 
 
 def format_number(value: float, metric: str, *, signed: bool = False) -> str:
@@ -79,11 +90,33 @@ def cell(estimate: Estimate | None, metric: str, *, difference: bool = False) ->
         return Cell(UNDEFINED)
     # The sign of a bound says on which side of 0 it lies; a value that is zero as it is printed has none.
     value = format_number(estimate.value, metric, signed=difference and not rounds_to_zero(estimate.value))
-    if estimate.low is None or estimate.high is None:
+    if estimate.interval is None:
         return Cell(value, f"[{UNDEFINED}]")
-    low, high = (format_number(bound, metric, signed=difference) for bound in (estimate.low, estimate.high))
-    excludes_zero = (estimate.low > 0 or estimate.high < 0) and not rounds_to_zero(estimate.value)
+    low, high = (format_number(bound, metric, signed=difference) for bound in estimate.interval)
+    excludes_zero = (estimate.interval[0] > 0 or estimate.interval[1] < 0) and not rounds_to_zero(estimate.value)
     return Cell(value, f"[{low}, {high}]", difference and excludes_zero)
+
+
+def estimate_text(estimate: Estimate, form: str, *, scale: float = 1.0, unit: str = "") -> str:
+    """``value [low, high]`` of an estimate; the value alone where it has no interval, ``none`` where it has no value.
+
+    Args:
+        estimate: of anything. form: a format specification such as ``+.3f``. scale: what the numbers are multiplied by.
+        unit: text behind the value, such as `` %``.
+    """
+    if estimate.value is None:
+        return "none"
+    value = f"{estimate.value * scale:{form}}{unit}"
+    if estimate.interval is None:
+        return value
+    low, high = (f"{bound * scale:{form}}" for bound in estimate.interval)
+    return f"{value} [{low}, {high}]"
+
+
+def name_value_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A line ``name  value`` for each row, the values in one column; at least one row."""
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
 def escaped(text: object) -> str:
@@ -94,7 +127,7 @@ def escaped(text: object) -> str:
 
 def markdown_lines(table: Sequence[Sequence[str]], texts: int) -> str:
     """A Markdown table of cells that are escaped already: the heading first, text in the first ``texts`` columns, numbers after."""
-    head, *body = aligned(table, texts)
+    head, *body = _aligned(table, texts)
     rule = ["-" * len(text) if k < texts else "-" * (len(text) - 1) + ":" for k, text in enumerate(head)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
 
@@ -106,7 +139,13 @@ def markdown_of(table: Table) -> str:
     return markdown_lines([list(table.head), *lines], len(table.rows[0].texts))
 
 
-def aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:
+def text_table(table: Sequence[Sequence[str]], text_columns: int) -> list[str]:
+    """The lines of an aligned table for the terminal: the heading, which comes first, a rule, the rows."""
+    head, *body = ("  ".join(line) for line in _aligned(table, text_columns))
+    return [head, "-" * len(head), *body]
+
+
+def _aligned(table: Sequence[Sequence[str]], text_columns: int) -> list[list[str]]:
     """The cells padded to the longest of their column: texts to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from tract.evaluation.drawing import GREY, colour_of, line_of, png_of
+from tract.evaluation.drawing import GREY, colour_of, line_of, new_figure, png_of
 
 Series = tuple[tuple[int, float], ...]  # (optimizer steps, value), ascending
 # Title of a panel -> metric -> what its line is called; the last of the third one is what RMSE has to come below.
@@ -52,7 +51,7 @@ def curves_png(curves: Sequence[Curves]) -> bytes:
 
 
 def _figure(shown: Sequence[Curves]) -> Figure:
-    figure = Figure(figsize=(14, 3.2 * len(shown)), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    figure = new_figure(14, 3.2 * len(shown), dpi=110, pad=0.1)
     for row, found in zip(figure.subplots(len(shown), len(PANELS), squeeze=False), shown, strict=True):
         for axes, (title, lines) in zip(row, PANELS.items(), strict=True):
             _draw(axes, found, title, lines)

@@ -9,16 +9,18 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tract.evaluation.cells import printable
+from tract.evaluation.cells import printable, shortened
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers and line styles repeat the difference.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", "-", "--")
 GREY = "#8c8c8c"
+DASHED = (0, (4, 3))  # what a judge is measured against
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -50,11 +52,19 @@ def png_with(make: Callable[[], Figure]) -> tuple[bytes, Figure]:
     return buffer.getvalue(), figure
 
 
+def new_figure(width: float, height: float, *, dpi: int = 130, pad: float = 0.12) -> Figure:
+    """An empty figure of this size in inches, whose panels are laid out so that no texts overlap.
+
+    Args:
+        width, height: in inches. dpi: pixels an inch. pad: around each panel to the left and the right, in inches.
+    """
+    return Figure(figsize=(width, height), dpi=dpi, layout=ConstrainedLayoutEngine(w_pad=pad, h_pad=0.1))
+
+
 def drawable(text: str) -> str:
     """The text in what the font has glyphs for, shortened."""
     # The font has no glyphs for most scripts; the full name stands in the tables.
-    line = printable(text).encode("latin-1", "replace").decode("latin-1")
-    return line if len(line) <= 48 else line[:45] + "..."
+    return shortened(printable(text).encode("latin-1", "replace").decode("latin-1"), 48)
 
 
 def draw_legend(figure: Figure, title: str, names: Sequence[str], *, truth: bool = False, lines: Sequence[tuple[Artist, str]] = ()) -> None:

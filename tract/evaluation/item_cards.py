@@ -9,7 +9,8 @@ from typing import Any
 from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.meanings import FINISH_MEANINGS, PROMPT_MEANINGS
 from tract.evaluation.plots import BenchmarkPlot
-from tract.evaluation.results import Array, Evaluation
+from tract.evaluation.results import Evaluation
+from tract.evaluation.scored import Array
 from tract.evaluation.worst_items import WorstItem, WorstItems
 
 TEXT_CHARACTERS = 3000  # of an instruction, a response, a reference or a prompt

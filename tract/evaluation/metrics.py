@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tract.evaluation.results import Array
+from tract.evaluation.scored import Array
 from tract.evaluation.weighted import TieGroups, weighted_kendall, weighted_mean, weighted_pearson, weighted_spearman
 
 HALF_A_POINT = 0.5 + 1e-9  # 4.4 - 3.9 is a little more than 0.5 in float64

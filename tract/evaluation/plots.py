@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from scipy.optimize import isotonic_regression
 
-from tract.evaluation.drawing import GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of, png_with
-from tract.evaluation.results import Array, BenchmarkReport, Robustness
+from tract.evaluation.drawing import DASHED, GREY, colour_of, draw_legend, drawable, line_of, marker_of, new_figure, png_of, png_with
+from tract.evaluation.results import BenchmarkReport, Robustness
+from tract.evaluation.scored import Array
 from tract.evaluation.tables import counts
 
 Judges = Sequence[tuple[str, BenchmarkReport]]
-DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))  # a perfect judge, the best constant
+DOTTED = (0, (1, 2))  # the best constant
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,6 @@ def benchmark_plot(judges: Judges, predictor: str) -> BenchmarkPlot:
     return BenchmarkPlot(png, (width, height), {name: np.column_stack([at[:, 0], height - at[:, 1]]) for name, at in points.items()})
 
 
-def benchmark_png(judges: Judges, predictor: str) -> bytes:
-    """The image of ``benchmark_plot``."""
-    return benchmark_plot(judges, predictor).png
-
-
 def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> bytes:
     """PNG of the undue shift of each perturbation with its interval, one colour per judge.
 
@@ -69,9 +64,9 @@ def shifts_png(judges: Sequence[tuple[str, Robustness]], predictor: str) -> byte
 
 def _shifts_figure(judges: Sequence[tuple[str, Robustness]], predictor: str) -> Figure:
     names = [shift.perturbation for shift in judges[0][1].shifts]
-    figure = Figure(figsize=(11, 1.6 + 0.42 * len(names)), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    figure = new_figure(11, 1.6 + 0.42 * len(names))
     axes = figure.subplots()
-    axes.axvline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axvline(0.0, color=GREY, linewidth=1.2, linestyle=DASHED, zorder=1)
     for k, (_, found) in enumerate(judges):
         _draw_shifts(axes, found, predictor, names, k, len(judges))
     axes.set(yticks=range(len(names)), xlabel="undue shift (points)")
@@ -89,17 +84,12 @@ def _draw_shifts(axes: Axes, found: Robustness, predictor: str, names: Sequence[
             continue
         height = names.index(shift.perturbation) + 0.5 * ((number + 0.5) / judges - 0.5)
         axes.plot([estimate.value], [height], color=colour_of(number), marker=marker_of(number), markersize=6, linestyle="", zorder=3)
-        if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [height, height], color=colour_of(number), linewidth=1.6, zorder=2)
-
-
-def data_uri(png: bytes) -> str:
-    """The image as the value of an ``src`` attribute."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+        if estimate.interval is not None:
+            axes.plot(estimate.interval, [height, height], color=colour_of(number), linewidth=1.6, zorder=2)
 
 
 def _figure(judges: Judges, predictor: str, places: dict[int, Array]) -> Figure:
-    figure = Figure(figsize=(11, 8.8), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    figure = new_figure(11, 8.8)
     (scatter, reliability), (residuals, histogram) = figure.subplots(2, 2)
     places |= _draw_scores(scatter, judges, predictor)
     _draw_reliability(reliability, judges, predictor)
@@ -189,20 +179,14 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
     """Ascending places moved apart by the least squares that leave ``gap`` between them, within [low, high] as far as they fit there."""
     count = len(places)
     gap = min(gap, (high - low) / max(1, count))
-    # Less ``gap`` for each place before, they need only ascend: neighbours that do not share their mean.
-    blocks: list[tuple[float, int]] = []
-    for k, place in enumerate(places):
-        blocks.append((place - k * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (last, m), (mean, n) = blocks.pop(), blocks.pop()
-            blocks.append(((mean * n + last * m) / (n + m), n + m))
-    shared = [mean for mean, n in blocks for _ in range(n)]
+    # Less ``gap`` for each place before, they need only ascend.
+    ascending = isotonic_regression(np.asarray(places) - gap * np.arange(count)).x if count else []
     first, furthest = low + gap / 2, high - gap / 2 - (count - 1) * gap
-    return [min(max(mean, first), furthest) + k * gap for k, mean in enumerate(shared)]
+    return [float(min(max(place, first), furthest) + k * gap) for k, place in enumerate(ascending)]
 
 
 def _draw_residuals(axes: Axes, judges: Judges, predictor: str) -> None:
-    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=DASHED, zorder=1)
     axes.set_xscale("log")
     for k, report in _layers(judges):
         words = 1.0 + report.scored.response_words  # an empty response has a place on the log axis too

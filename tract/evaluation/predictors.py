@@ -18,7 +18,7 @@ from tract.common.near_names import did_you_mean
 from tract.text.score_grid import ScoreGrid
 
 if TYPE_CHECKING:
-    from tract.evaluation.results import Array
+    from tract.evaluation.scored import Array
 
 # A score mass below this cannot be normalised by: what is left is rounding.
 _LEAST_MASS = 1e-30

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from tract.evaluation.cells import format_number
 from tract.evaluation.curves import curves_png
+from tract.evaluation.html_page import data_uri, page_template, script_hash
 from tract.evaluation.item_cards import cards_of, links_of
 from tract.evaluation.meanings import (
     BASELINE_MEANINGS,
@@ -22,7 +20,7 @@ from tract.evaluation.meanings import (
     METRIC_MEANINGS,
     PROMPT_MEANINGS,
 )
-from tract.evaluation.plots import benchmark_plot, data_uri, shifts_png
+from tract.evaluation.plots import benchmark_plot, shifts_png
 from tract.evaluation.predictors import meanings_of
 from tract.evaluation.results import BenchmarkReport, Evaluation
 from tract.evaluation.robustness_tables import MEANINGS, robust_benchmarks, robustness_on, robustness_tables
@@ -84,11 +82,6 @@ def html(evaluation: Evaluation) -> str:
     )
 
 
-def script_hash(script: str) -> str:
-    """How a content security policy names an inline script: ``sha256-...``."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-
-
 def _title(evaluation: Evaluation) -> str:
     """Run, judge and model, as far as they are known."""
     run = f"{evaluation.run}: evaluation" if evaluation.run else "Evaluation"
@@ -118,14 +111,6 @@ def _failures(evaluation: Evaluation, report: BenchmarkReport) -> Iterator[str]:
                 yield f"{judge}, {predictor}: {format_number(rate, 'failure_rate')} of its draws failed ({reason})"
 
 
-def page_template(path: Path) -> Template:
-    """The template of a page, with ``page.html.jinja`` at hand; all that it shows is escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATE.parent)
-    )
-    return environment.from_string(path.read_text(encoding="utf-8"))
-
-
 def _robustness_section(evaluation: Evaluation, benchmark: str) -> dict[str, Any]:
     """What the template shows of the robustness on one benchmark."""
     judges = robustness_on(evaluation, benchmark)
@@ -149,7 +134,7 @@ def _section(evaluation: Evaluation, report: BenchmarkReport) -> dict[str, Any]:
         "failures": list(_failures(evaluation, report)),
         "groups": metric_rows(evaluation, report),
         "absent": absent_on(evaluation, report),
-        "differences": difference_rows(evaluation, report),
+        "differences": difference_rows(report),
         "compared_to": report.compared_to,
         "image": data_uri(plot.png) if plot else None,
         "size": plot.size if plot else None,

@@ -6,58 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from tract.evaluation.scored import Estimate, Scored
 
 if TYPE_CHECKING:
     from tract.evaluation.agreement import RaterAgreement
     from tract.evaluation.curves import Curves
     from tract.evaluation.worst_items import WorstItems
 
-Array = NDArray[np.float64]
-
 # Whether the judge's prompts show what raters judge by.
 RUBRIC_SHOWN, RUBRIC_HIDDEN, RUBRIC_ABSENT = "shown", "hidden", "absent"
 
 # The files of an evaluation that others read: numbers, and a row for each judgement as JSON lines and as a table.
 METRICS_FILE, PREDICTIONS_FILE, PREDICTIONS_TABLE = "metrics.json", "predictions.jsonl", "predictions.parquet"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one judge says about the n items of one benchmark, in the benchmark's order; the same rows for every predictor.
-
-    Attributes:
-        benchmark: its name.
-        ids: [n] item ids. questions: [n] question ids; intervals are clustered by them.
-        targets: [n] true scores, in points.
-        response_words: [n] words of the response, for the length baseline.
-        scores: predictor -> [n] points, finite; an item's failed draws count with the declared fallback.
-        failures: predictor -> [n] share of the item's draws that failed, in [0, 1].
-        score_mass: predictor -> [n] probability of the whole grid where the predictor reads it, mean over the item's draws.
-    """
-
-    benchmark: str
-    ids: tuple[str, ...]
-    questions: tuple[str, ...]
-    targets: Array
-    response_words: Array
-    scores: Mapping[str, Array]
-    failures: Mapping[str, Array]
-    score_mass: Mapping[str, Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its interval; None where it is not defined (a correlation with constant predictions, say)."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, slots=True)

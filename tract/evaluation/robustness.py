@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tract.common.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.metrics import HALF_A_POINT
-from tract.evaluation.results import Array, Estimate, Robustness, Scored, Shift
+from tract.evaluation.results import Robustness, Shift
+from tract.evaluation.scored import Array, Estimate, Scored
 from tract.evaluation.statistics import check_scored
 from tract.evaluation.weighted import krippendorff_alpha, line_residuals, weighted_mean, weighted_pearson
 from tract.text.perturbations import ATTACK, PERTURBATIONS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,16 @@ import numpy as np
 from tract.common.errors import DataError
 from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.predictors import OF_COTS, PREDICTORS, Readout, predictor_of
-from tract.evaluation.results import Array, Scored
+from tract.evaluation.scored import Array, Scored
 from tract.inference.judgement import DIRECT, Judgement, no_distribution
 from tract.text.score_grid import ScoreGrid
 
 # What a row of the predictions files is a reading of: the score behind a CoT, or right behind the prompt.
 WITH_COT, WITHOUT_COT = "cot", "no_cot"
+# Columns of these files that scores are made of, beside those of the predictors.
+SCORED_COLUMNS = ("id", "question_id", "target", "reading", "score_mass")
+
+Draw = tuple[float | None, float]  # (score in points, or None where it failed; score mass) of one reading
 
 
 def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, float | None]:
@@ -23,17 +27,17 @@ def predictions(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[str, fl
 
     One that reads freely written text is left out where nothing was written.
     """
-    reading = _reading(judgement, grid, cue)
-    read = {name: PREDICTORS[name] for name in OF_COTS if reading.text is not None or not PREDICTORS[name].needs_text}
-    return {name: predictor.read(reading) for name, predictor in read.items()}
+    readout = _readout(judgement, grid, cue)
+    read = {name: PREDICTORS[name] for name in OF_COTS if readout.text is not None or not PREDICTORS[name].needs_text}
+    return {name: predictor.read(readout) for name, predictor in read.items()}
 
 
 def score_of(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) -> float | None:
     """The score in points that one predictor reads from a judgement; None where it failed."""
-    return predictor_of(predictor).read(_reading(judgement, grid, cue))
+    return predictor_of(predictor).read(_readout(judgement, grid, cue))
 
 
-def _reading(judgement: Judgement, grid: ScoreGrid, cue: str) -> Readout:
+def _readout(judgement: Judgement, grid: ScoreGrid, cue: str) -> Readout:
     probabilities = np.asarray(judgement.probabilities, dtype=np.float64)
     return Readout(probabilities, np.asarray(grid.values), judgement.forced, judgement.free_text, grid, cue)
 
@@ -45,7 +49,7 @@ def score_items(
     predictors: Sequence[str],
     grid: ScoreGrid,
     cue: str,
-    fallback: float,
+    failed_score: float,
 ) -> Scored:
     """The scores of all items under all predictors.
 
@@ -53,27 +57,94 @@ def score_items(
         benchmark: its name. items: all of them, judged or not. judgements: in any order.
         predictors: names, see ``predictor_of``; those that read CoTs are means over the item's CoTs.
         grid: the scores. cue: the answer cue.
-        fallback: points that a failed draw counts with; an item that could not be judged is one failed draw.
+        failed_score: points that a failed draw counts with; an item that could not be judged is one failed draw.
 
     Raises:
         DataError: if the probabilities of a judgement are none; what is not finite is no failed draw.
     """
     by_row = _by_row(benchmark, judgements)
-    columns: dict[str, dict[str, Array]] = {kind: {} for kind in ("scores", "failures", "mass")}
-    for predictor in predictors:
-        cells = [_cell(by_row.get(item.row, []), predictor, grid, cue, fallback) for item in items]
-        for place, kind in enumerate(columns):
-            columns[kind][predictor] = np.asarray([cell[place] for cell in cells], dtype=np.float64)
+    draws = {predictor: [list(_draws(by_row.get(item.row, []), predictor, grid, cue)) for item in items] for predictor in predictors}
+    words = np.asarray([item.words for item in items], dtype=np.float64)
+    return _scored(benchmark, [(item.id, item.question_id, item.target) for item in items], words, draws, failed_score)
+
+
+def score_rows(benchmark: str, rows: Iterable[Mapping[str, Any]], predictors: Sequence[str], failed_score: float) -> Scored:
+    """The same scores from the rows that ``prediction_rows`` made; they lack the words of the responses, which are zeros here.
+
+    Args:
+        benchmark: its name. rows: of that benchmark, with the columns ``SCORED_COLUMNS`` and those of the predictors.
+        predictors, failed_score: as in ``score_items``.
+    """
+    by_item: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_item.setdefault(row["id"], []).append(row)
+    draws = {predictor: [list(_draws_in_rows(own, predictor)) for own in by_item.values()] for predictor in predictors}
+    about = [(own[0]["id"], own[0]["question_id"], own[0]["target"]) for own in by_item.values()]
+    return _scored(benchmark, about, np.zeros(len(about)), draws, failed_score)
+
+
+def _scored(
+    benchmark: str,
+    about: Sequence[tuple[str, str, float]],
+    words: Array,
+    draws: Mapping[str, Sequence[Sequence[Draw]]],
+    failed_score: float,
+) -> Scored:
+    """Scores of items from their draws.
+
+    Args:
+        about: (id, question, target) of each item. words: [n] of each response. draws: predictor -> of each item.
+    """
+    pooled = {
+        name: np.ascontiguousarray(np.reshape([_pooled(own, failed_score) for own in of_items], (-1, 3)).T, dtype=np.float64)
+        for name, of_items in draws.items()
+    }  # predictor -> [3, n]
     return Scored(
         benchmark=benchmark,
-        ids=tuple(item.id for item in items),
-        questions=tuple(item.question_id for item in items),
-        targets=np.asarray([item.target for item in items], dtype=np.float64),
-        response_words=np.asarray([item.words for item in items], dtype=np.float64),
-        scores=columns["scores"],
-        failures=columns["failures"],
-        score_mass=columns["mass"],
+        ids=tuple(item for item, _, _ in about),
+        questions=tuple(question for _, question, _ in about),
+        targets=np.asarray([target for _, _, target in about], dtype=np.float64),
+        response_words=words,
+        scores={name: columns[0] for name, columns in pooled.items()},
+        failures={name: columns[1] for name, columns in pooled.items()},
+        score_mass={name: columns[2] for name, columns in pooled.items()},
     )
+
+
+def _pooled(draws: Sequence[Draw], failed_score: float) -> tuple[float, float, float]:
+    """(mean score in points, share of failed draws, mean score mass) of an item; one that was not judged is a failed draw."""
+    if not draws:
+        return failed_score, 1.0, 0.0
+    scores = [failed_score if score is None else score for score, _ in draws]
+    failed = sum(score is None for score, _ in draws)
+    return float(np.mean(scores)), failed / len(draws), float(np.mean([mass for _, mass in draws]))
+
+
+def _draws(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue: str) -> Iterator[Draw]:
+    """The draws of an item that a predictor reads."""
+    read = predictor_of(predictor)
+    for judgement in judgements:
+        if (judgement.sample == DIRECT) == read.without_cot:
+            yield read.read(_readout(judgement, grid, cue)), sum(judgement.probabilities)
+
+
+def _draws_in_rows(rows: Sequence[Mapping[str, Any]], predictor: str) -> Iterator[Draw]:
+    """The same from the rows of an item: what is read without a CoT is RAIL's column of the row without one."""
+    known = PREDICTORS.get(predictor)  # a user's own may not be installed here, and reads CoTs
+    column, reading = ("rail", WITHOUT_COT) if known is not None and known.without_cot else (predictor, WITH_COT)
+    for row in rows:
+        if row["reading"] == reading:
+            yield row[column], row["score_mass"] or 0.0
+
+
+def failed_score_of(labels: Sequence[str], name: str) -> float:
+    """The declared score of a failed draw, in points.
+
+    Args:
+        labels: of the judge's grid, ascending. name: "lowest", "middle" or "highest".
+    """
+    low, high = float(labels[0]), float(labels[-1])
+    return {"lowest": low, "middle": (low + high) / 2, "highest": high}[name]
 
 
 def _by_row(benchmark: str, judgements: Iterable[Judgement]) -> dict[int, list[Judgement]]:
@@ -86,18 +157,6 @@ def _by_row(benchmark: str, judgements: Iterable[Judgement]) -> dict[int, list[J
     return found
 
 
-def _cell(judgements: Sequence[Judgement], predictor: str, grid: ScoreGrid, cue: str, fallback: float) -> tuple[float, float, float]:
-    """(score in points, share of failed draws, score mass) of one item under one predictor."""
-    read = predictor_of(predictor)
-    chosen = [judgement for judgement in judgements if (judgement.sample == DIRECT) == read.without_cot]
-    if not chosen:
-        return fallback, 1.0, 0.0
-    draws = [read.read(_reading(judgement, grid, cue)) for judgement in chosen]
-    mass = float(np.mean([sum(judgement.probabilities) for judgement in chosen]))
-    failed = sum(draw is None for draw in draws)
-    return float(np.mean([fallback if draw is None else draw for draw in draws])), failed / len(draws), mass
-
-
 def draws_of(items: Sequence[BenchmarkItem], judgements: Iterable[Judgement], predictor: str, grid: ScoreGrid, cue: str) -> Array:
     """[n, S] points: the score of each item's CoTs by themselves; NaN where a draw failed or there is no such CoT.
 
@@ -108,13 +167,11 @@ def draws_of(items: Sequence[BenchmarkItem], judgements: Iterable[Judgement], pr
     for judgement in judgements:
         if judgement.sample != DIRECT and judgement.row in by_row:
             by_row[judgement.row].append(judgement)
-    samples = max((len(found) for found in by_row.values()), default=0)
-    draws, read = np.full((len(items), samples), np.nan), predictor_of(predictor)
-    for place, item in enumerate(items):
-        for number, judgement in enumerate(sorted(by_row[item.row], key=lambda judgement: judgement.sample)):
-            score = read.read(_reading(judgement, grid, cue))
-            draws[place, number] = np.nan if score is None else score
-    return draws
+    ordered = (sorted(by_row[item.row], key=lambda judgement: judgement.sample) for item in items)
+    scores = [[score for score, _ in _draws(own, predictor, grid, cue)] for own in ordered]
+    samples = max(map(len, scores), default=0)
+    padded = [[*own, *[None] * (samples - len(own))] for own in scores]
+    return np.asarray(padded, dtype=np.float64).reshape(len(items), samples)  # None becomes NaN
 
 
 def prediction_rows(

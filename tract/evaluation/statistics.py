@@ -9,7 +9,8 @@ import numpy as np
 from tract.common.errors import DataError
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.metrics import METRIC_TABLE, METRICS, Cases
-from tract.evaluation.results import Array, BenchmarkReport, Bin, Estimate, Scored
+from tract.evaluation.results import BenchmarkReport, Bin
+from tract.evaluation.scored import Array, Estimate, Scored
 from tract.evaluation.weighted import deviations, line_residuals, weighted_mean
 
 # Those that a baseline has, which makes no judgements.
@@ -81,8 +82,11 @@ def report_of(
 
     def compute(weights: Array) -> Table:
         table: Table = {("metrics", predictor): judge_metrics(scored, predictor, weights) for predictor in predictors}
-        table |= {("baselines", name): values for name, values in baseline_metrics(scored, weights).items()}
-        table |= {("over_baselines", predictor): _over_baselines(scored, predictor, weights) for predictor in predictors}
+        baselines = baseline_metrics(scored, weights)
+        table |= {("baselines", name): values for name, values in baselines.items()}
+        for predictor in predictors:
+            own = table["metrics", predictor]
+            table["over_baselines", predictor] = _over_baselines(scored, predictor, own, baselines, weights)
         if other is not None:
             for predictor in shared:
                 this, that = table["metrics", predictor], judge_metrics(other, predictor, weights)
@@ -203,21 +207,12 @@ def other_means(targets: Array, questions: Sequence[str]) -> Array:
     return means
 
 
-def _over_baselines(scored: Scored, predictor: str, weights: Array) -> Metrics:
+def _over_baselines(scored: Scored, predictor: str, own: Metrics, baselines: dict[str, Metrics], weights: Array) -> Metrics:
     """Baseline -> [R]: RMSE of the predictor minus that of the baseline, on the items for which the baseline is known."""
-    residuals = scored.scores[predictor] - scored.targets
-    constant, _ = deviations(weights, scored.targets)
-    line = line_residuals(weights, np.log1p(scored.response_words), scored.targets)
-    own = _rmse(weights, residuals)
-    found = {"constant": own - _rmse(weights, constant), "length": own - _rmse(weights, line)}
-    means = other_means(scored.targets, scored.questions)
-    if (known := ~np.isnan(means)).any():
+    found = {name: own["rmse"] - baselines[name]["rmse"] for name in ("constant", "length")}
+    if "question_mean" in baselines:
+        known = ~np.isnan(other_means(scored.targets, scored.questions))
+        residuals = (scored.scores[predictor] - scored.targets)[known]
         with np.errstate(invalid="ignore", divide="ignore"):
-            part = weights[:, known]
-            found["question_mean"] = _rmse(part, residuals[known]) - _rmse(part, (means - scored.targets)[known])
+            found["question_mean"] = np.sqrt(weighted_mean(weights[:, known], residuals**2)) - baselines["question_mean"]["rmse"]
     return found
-
-
-def _rmse(weights: Array, residuals: Array) -> Array:
-    root: Array = np.sqrt(weighted_mean(weights, residuals**2))
-    return root

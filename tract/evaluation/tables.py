@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from tract.evaluation.cells import Cell, aligned, cell, escaped, markdown_lines, markdown_of, printable, shortened
+from tract.evaluation.cells import Cell, Table, TextRow, cell, counted, escaped, markdown_of, percent, printable, shortened, text_table
 from tract.evaluation.metrics import METRIC_TABLE
-from tract.evaluation.results import BenchmarkReport, Estimate, Evaluation
+from tract.evaluation.results import BenchmarkReport, Evaluation
 from tract.evaluation.robustness_tables import robust_benchmarks, robustness_on, robustness_tables
+from tract.evaluation.scored import Estimate
 from tract.evaluation.verdict import Verdict, verdict_of
 
 # Metric -> heading, in the order of the columns.
@@ -19,30 +19,6 @@ _SHORT_BENCHMARK, _SHORT_JUDGE = 18, 24
 _TERMINAL_COLUMNS = 96
 # From this failure rate on, most of a predictor's numbers are those of the declared score.
 MOSTLY_FAILED = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """One judge read by one predictor; ``cells`` in the order of ``METRIC_LABELS``. Texts are as given, not escaped.
-
-    ``failed``: more than half of the draws failed, so that the numbers are mostly those of the declared score.
-    """
-
-    judge: str
-    predictor: str
-    cells: tuple[Cell, ...]
-    failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """One judge on one benchmark, read by the main predictor, beside the RMSE of the best constant."""
-
-    benchmark: str
-    judge: str
-    pearson_r: Cell
-    rmse: Cell
-    constant_rmse: Cell
 
 
 def judges_on(evaluation: Evaluation, report: BenchmarkReport) -> list[tuple[str, BenchmarkReport]]:
@@ -58,27 +34,23 @@ def absent_on(evaluation: Evaluation, report: BenchmarkReport) -> list[str]:
     return [name for name, reports in evaluation.others if benchmark not in {other.scored.benchmark for other in reports}]
 
 
-def metric_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[list[TableRow]]:
-    """Rows of one benchmark in groups: one for each judge, then the baselines."""
-    groups = [_rows(name, judge_report.metrics) for name, judge_report in judges_on(evaluation, report)]
-    return [group for group in (*groups, _rows("baseline", report.baselines)) if group]
-
-
-def difference_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[TableRow]:
-    """Paired differences on one benchmark, this judge minus the other one; empty without another judge."""
-    return _rows(f"{evaluation.judge} minus {report.compared_to}", report.differences, difference=True)
-
-
-def _rows(judge: str, numbers: Mapping[str, Mapping[str, Estimate]], *, difference: bool = False) -> list[TableRow]:
-    return [
-        TableRow(
-            judge,
-            predictor,
-            tuple(cell(metrics.get(metric), metric, difference=difference) for metric in METRIC_LABELS),
-            failed=not difference and mostly_failed(metrics),
-        )
-        for predictor, metrics in numbers.items()
+def metric_rows(evaluation: Evaluation, report: BenchmarkReport) -> list[list[TextRow]]:
+    """Rows (judge, predictor, ``METRIC_LABELS``) of one benchmark in groups: one for each judge, then the baselines."""
+    numbers = [(name, judge_report.metrics) for name, judge_report in judges_on(evaluation, report)]
+    groups = [
+        [TextRow((judge, predictor), _metric_cells(metrics), mostly_failed(metrics)) for predictor, metrics in of_predictors.items()]
+        for judge, of_predictors in [*numbers, ("baseline", report.baselines)]
     ]
+    return [group for group in groups if group]
+
+
+def difference_rows(report: BenchmarkReport) -> list[TextRow]:
+    """Rows (predictor, ``METRIC_LABELS``) of the paired differences, this judge minus the other one; empty without another judge."""
+    return [TextRow((predictor,), _metric_cells(metrics, difference=True)) for predictor, metrics in report.differences.items()]
+
+
+def _metric_cells(metrics: Mapping[str, Estimate], *, difference: bool = False) -> tuple[Cell, ...]:
+    return tuple(cell(metrics.get(metric), metric, difference=difference) for metric in METRIC_LABELS)
 
 
 def mostly_failed(metrics: Mapping[str, Estimate]) -> bool:
@@ -93,15 +65,15 @@ def verdicts(evaluation: Evaluation) -> list[Verdict]:
     return [verdict for verdict in found if verdict is not None]
 
 
-def summary_rows(evaluation: Evaluation) -> list[SummaryRow]:
-    """One row per benchmark and judge, for the main predictor."""
+def summary_rows(evaluation: Evaluation) -> list[TextRow]:
+    """Rows (benchmark, judge, Pearson r, RMSE, RMSE of the best constant) for the main predictor."""
     rows = []
     for report in evaluation.reports:
         constant = cell(report.baselines.get("constant", {}).get("rmse"), "rmse")
         for judge, judge_report in judges_on(evaluation, report):
             metrics = judge_report.metrics.get(evaluation.main_predictor, {})
-            pearson_r, rmse = (cell(metrics.get(metric), metric) for metric in ("pearson_r", "rmse"))
-            rows.append(SummaryRow(report.scored.benchmark, judge, pearson_r, rmse, constant))
+            own = [cell(metrics.get(metric), metric) for metric in ("pearson_r", "rmse")]
+            rows.append(TextRow((report.scored.benchmark, judge), (*own, constant)))
     return rows
 
 
@@ -110,15 +82,10 @@ def counts(report: BenchmarkReport) -> str:
     return f"{counted(len(report.scored.ids), 'item')}, {counted(len(set(report.scored.questions)), 'question')}"
 
 
-def counted(number: int, word: str) -> str:
-    """``1 item``, ``2 items``."""
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
 def interval_name(evaluation: Evaluation) -> str:
     """``95 % interval`` where the facts hold the confidence as a share, ``interval`` where they do not."""
     confidence = dict(evaluation.facts).get("confidence")
-    return f"{100 * confidence:.4g} % interval" if isinstance(confidence, float) else "interval"
+    return f"{percent(confidence)} interval" if isinstance(confidence, float) else "interval"
 
 
 def markdown_table(evaluation: Evaluation) -> str:
@@ -130,15 +97,16 @@ def markdown_table(evaluation: Evaluation) -> str:
     blocks.append(f"Each cell is `value [low, high]`: the {interval_name(evaluation)}, bootstrapped over questions.")
     for report in evaluation.reports:
         blocks.append(f"## {escaped(report.scored.benchmark)} ({counts(report)})")
-        blocks.append(_markdown((row for group in metric_rows(evaluation, report) for row in group), with_judge=True))
+        rows = tuple(row for group in metric_rows(evaluation, report) for row in group)
+        blocks.append(markdown_of(Table("", ("judge", "predictor", *METRIC_LABELS.values()), rows)))
         if report.agreement is not None:
             blocks.append(f"Raters: {escaped(report.agreement.sentence())}.")
         if absent := absent_on(evaluation, report):
             blocks.append(f"Without a report on this benchmark: {', '.join(map(escaped, absent))}.")
-        if differences := difference_rows(evaluation, report):
+        if differences := difference_rows(report):
             title = f"{escaped(evaluation.judge)} minus {escaped(report.compared_to)}"
             blocks.append(f"{title}, paired; \\* marks an interval that excludes 0:")
-            blocks.append(_markdown(differences, with_judge=False))
+            blocks.append(markdown_of(Table("", ("predictor", *METRIC_LABELS.values()), tuple(differences))))
     blocks += robustness_blocks(evaluation)
     return "\n\n".join(blocks) + "\n"
 
@@ -148,14 +116,6 @@ def _verdict_blocks(verdict: Verdict, predictor: str) -> list[str]:
     advice = [f"- {escaped(text)}" for text in verdict.advice]
     title = f"## In words: {escaped(verdict.benchmark)}, predictor {escaped(predictor)}"
     return [title, "\n".join(sentences), *(["What to do next:", "\n".join(advice)] if advice else [])]
-
-
-def _markdown(rows: Iterable[TableRow], *, with_judge: bool) -> str:
-    texts = 2 if with_judge else 1
-    table = [["judge", "predictor", *METRIC_LABELS.values()]]
-    # An asterisk alone between blanks is no emphasis, so cells need no escape.
-    table += [[escaped(row.judge), escaped(row.predictor), *map(str, row.cells)] for row in rows]
-    return markdown_lines([line[2 - texts :] for line in table], texts)
 
 
 def robustness_blocks(evaluation: Evaluation) -> list[str]:
@@ -175,11 +135,10 @@ def short_table(evaluation: Evaluation) -> str:
     """
     table = [["benchmark", "judge", "Pearson r", "RMSE", "constant RMSE"]]
     for row in summary_rows(evaluation):
-        names = [shortened(row.benchmark, _SHORT_BENCHMARK), shortened(row.judge, _SHORT_JUDGE)]
-        table.append([*names, str(row.pearson_r), str(row.rmse), row.constant_rmse.value])
-    head, *body = ("  ".join(line) for line in aligned(table, 2))
-    title = f"predictor {printable(evaluation.main_predictor)}; value [{interval_name(evaluation)}]"
-    lines = [title, head, "-" * len(head), *body]
+        (benchmark, judge), (pearson_r, rmse, constant) = row.texts, row.cells
+        names = [shortened(benchmark, _SHORT_BENCHMARK), shortened(judge, _SHORT_JUDGE)]
+        table.append([*names, str(pearson_r), str(rmse), constant.value])
+    lines = [f"predictor {printable(evaluation.main_predictor)}; value [{interval_name(evaluation)}]", *text_table(table, 2)]
     for benchmark in robust_benchmarks(evaluation):
         for name, found in robustness_on(evaluation, benchmark):
             shift = cell(found.summary[evaluation.main_predictor]["attack_shift"], "attack_shift", difference=True)

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tract.evaluation.cells import cell, format_number
-from tract.evaluation.results import RUBRIC_ABSENT, RUBRIC_HIDDEN, RUBRIC_SHOWN, BenchmarkReport, Estimate
+from tract.evaluation.cells import cell, counted, format_number
+from tract.evaluation.results import RUBRIC_ABSENT, RUBRIC_HIDDEN, RUBRIC_SHOWN, BenchmarkReport
+from tract.evaluation.scored import Estimate
 
 MIN_QUESTIONS = 10
 MANY_FAILURES = 0.1  # share of the draws
@@ -57,9 +58,11 @@ def verdict_of(report: BenchmarkReport, predictor: str) -> Verdict | None:
     if predictor not in report.metrics or "constant" not in report.over_baselines.get(predictor, {}):
         return None
     outcome = _outcome(report, predictor)
-    sentences = [_against_constant(report, predictor), _against_question(report, predictor), _against_raters(report, predictor)]
-    if _length_tells(report, predictor):
-        sentences.insert(1, _against_length(report, predictor))
+    sentences = [_against_baseline(report, predictor, "constant", "the best constant (the mean true score)")]
+    if _length_is_informative(report, predictor):
+        description = "the length of the response alone (a line fitted to these very items)"
+        sentences.append(_against_baseline(report, predictor, "length", description))
+    sentences += [_against_question(report, predictor), _against_raters(report, predictor)]
     return Verdict(report.scored.benchmark, outcome, tuple(sentences), tuple(_advice(report, predictor, outcome)))
 
 
@@ -69,14 +72,20 @@ def _outcome(report: BenchmarkReport, predictor: str) -> str:
         return side
     if _value(report, predictor, "failure_rate") > MANY_FAILURES:
         return FAILURES
-    return AT_RATERS if _beside_raters(report, predictor) == BETTER else BETTER
+    return AT_RATERS if _side_of_raters(report, predictor) == BETTER else BETTER
 
 
 def _side(difference: Estimate, questions: int) -> str:
     """Where a paired difference of RMSE lies: below 0 (better), above it (worse), on both sides, or nowhere for sure."""
-    if questions < MIN_QUESTIONS or difference.low is None or difference.high is None:
+    return _side_of(difference, 0.0) if questions >= MIN_QUESTIONS else UNDECIDED
+
+
+def _side_of(estimate: Estimate, border: float) -> str:
+    """Whether an interval lies below a border (better), above it (worse) or on both sides; undecided where there is none."""
+    if estimate.interval is None:
         return UNDECIDED
-    return BETTER if difference.high < 0 else WORSE if difference.low > 0 else NOT_DISTINGUISHED
+    low, high = estimate.interval
+    return BETTER if high < border else WORSE if low > border else NOT_DISTINGUISHED
 
 
 def _value(report: BenchmarkReport, predictor: str, metric: str) -> float:
@@ -94,27 +103,20 @@ def _unmarked(difference: Estimate) -> str:
     return f"{shown.value} {shown.interval}".rstrip()
 
 
-def _against_constant(report: BenchmarkReport, predictor: str) -> str:
-    rmse, constant = report.metrics[predictor]["rmse"].value, report.baselines["constant"]["rmse"].value
-    difference = report.over_baselines[predictor]["constant"]
-    numbers = f"RMSE {_points(rmse)} against {_points(constant)}, difference {_unmarked(difference)}"
-    return _said(difference, numbers, len(set(report.scored.questions)), "the best constant (the mean true score)")
+def _against_baseline(report: BenchmarkReport, predictor: str, baseline: str, description: str) -> str:
+    """The sentence about a baseline that is known for all items."""
+    rmse, its_rmse = report.metrics[predictor]["rmse"].value, report.baselines[baseline]["rmse"].value
+    difference = report.over_baselines[predictor][baseline]
+    numbers = f"RMSE {_points(rmse)} against {_points(its_rmse)}, difference {_unmarked(difference)}"
+    return _conclusion(difference, numbers, len(set(report.scored.questions)), description)
 
 
-def _length_tells(report: BenchmarkReport, predictor: str) -> bool:
+def _length_is_informative(report: BenchmarkReport, predictor: str) -> bool:
     """Whether the line fitted to the words of a response is closer to the true scores than the best constant, as tables show both."""
     if "length" not in report.over_baselines[predictor]:  # a report of before this difference
         return False
     length, constant = (_points(report.baselines[name]["rmse"].value) for name in ("length", "constant"))
     return length != constant  # a fitted line is never farther than the constant
-
-
-def _against_length(report: BenchmarkReport, predictor: str) -> str:
-    rmse, length = report.metrics[predictor]["rmse"].value, report.baselines["length"]["rmse"].value
-    difference = report.over_baselines[predictor]["length"]
-    numbers = f"RMSE {_points(rmse)} against {_points(length)}, difference {_unmarked(difference)}"
-    baseline = "the length of the response alone (a line fitted to these very items)"
-    return _said(difference, numbers, len(set(report.scored.questions)), baseline)
 
 
 def _against_question(report: BenchmarkReport, predictor: str) -> str:
@@ -124,26 +126,24 @@ def _against_question(report: BenchmarkReport, predictor: str) -> str:
     sizes = Counter(report.scored.questions)
     several = [size for size in sizes.values() if size > 1]
     numbers = f"RMSE differs by {_unmarked(difference)} on the {sum(several)} items of {len(several)} questions"
-    return _said(difference, numbers, len(several), "the mean true score of the question's other responses")
+    return _conclusion(difference, numbers, len(several), "the mean true score of the question's other responses")
 
 
-def _said(difference: Estimate, numbers: str, questions: int, baseline: str) -> str:
+def _conclusion(difference: Estimate, numbers: str, questions: int, baseline: str) -> str:
+    """What a paired difference of RMSE says about a baseline, with the numbers behind it."""
     side = _side(difference, questions)
     if side == UNDECIDED:
         few = questions < MIN_QUESTIONS
-        why = f"{questions} question{'s' * (questions != 1)}, at least {MIN_QUESTIONS} are needed" if few else "there is no interval"
+        why = f"{counted(questions, 'question')}, at least {MIN_QUESTIONS} are needed" if few else "there is no interval"
         return f"Nothing can be concluded about {baseline} ({why}): {numbers}."
     verdict = {BETTER: "Better than", WORSE: "Worse than", NOT_DISTINGUISHED: "Not distinguishable from"}[side]
     return f"{verdict} {baseline}: {numbers}."
 
 
-def _beside_raters(report: BenchmarkReport, predictor: str) -> str:
+def _side_of_raters(report: BenchmarkReport, predictor: str) -> str:
     """Whether the judge is closer to the true scores than one rater is to the others: the interval of its RMSE decides."""
     rmse, agreement = report.metrics[predictor]["rmse"], report.agreement
-    if agreement is None or rmse.low is None or rmse.high is None or agreement.n_items < MIN_QUESTIONS:
-        return UNDECIDED
-    ceiling = agreement.others_rmse
-    return BETTER if rmse.high < ceiling else WORSE if rmse.low > ceiling else NOT_DISTINGUISHED
+    return UNDECIDED if agreement is None or agreement.n_items < MIN_QUESTIONS else _side_of(rmse, agreement.others_rmse)
 
 
 def _against_raters(report: BenchmarkReport, predictor: str) -> str:
@@ -158,7 +158,7 @@ def _against_raters(report: BenchmarkReport, predictor: str) -> str:
         WORSE: "Farther from the true scores than one rater is from the others",
         NOT_DISTINGUISHED: "Not distinguishable from one rater against the others",
         UNDECIDED: "Beside one rater against the others nothing can be concluded",
-    }[_beside_raters(report, predictor)]
+    }[_side_of_raters(report, predictor)]
     return f"{verdict}: judge {judge}; a rater {raters}."
 
 
@@ -210,7 +210,7 @@ def _or_read_by(report: BenchmarkReport, predictor: str, other: str) -> str:
 
 def _advice_when_better(report: BenchmarkReport, predictor: str) -> Iterator[str]:
     over_length = report.over_baselines[predictor].get("length")
-    if over_length is not None and _length_tells(report, predictor) and _side(over_length, MIN_QUESTIONS) != BETTER:
+    if over_length is not None and _length_is_informative(report, predictor) and _side(over_length, MIN_QUESTIONS) != BETTER:
         yield "it may say little more than how long a response is: look for long responses with low true scores among the worst items"
     over_question = report.over_baselines[predictor].get("question_mean")
     if over_question is not None and _side(over_question, MIN_QUESTIONS) != BETTER:

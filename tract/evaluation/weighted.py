@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tract.evaluation.results import Array
+from tract.evaluation.scored import Array
 
 Indices = NDArray[np.int64]
 

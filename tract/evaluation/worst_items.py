@@ -9,7 +9,7 @@ import numpy as np
 
 from tract.evaluation.items import BenchmarkItem
 from tract.evaluation.predictors import predictor_of
-from tract.evaluation.results import Scored
+from tract.evaluation.scored import Scored
 from tract.evaluation.scoring import score_of
 from tract.inference.judgement import DIRECT, Judgement
 from tract.text.score_grid import ScoreGrid

@@ -16,7 +16,7 @@ from made_settings import made_settings
 from tract.apps.grading import calibrating
 from tract.artifacts.judge_settings import read_settings
 from tract.artifacts.trained_on import response_hash, write_trained_on
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 from tract.text.schema import Rubric
 
 Command = Callable[..., tuple[int, str, str]]

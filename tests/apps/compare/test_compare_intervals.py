@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tract.apps.compare.intervals import NONE, QUESTIONS, SEEDS, Difference, mean_of, t_interval
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
+from tract.evaluation.seed_intervals import NONE, QUESTIONS, SEEDS, Difference, mean_of, t_interval
 from tract.evaluation.statistics import limits_of
 
 

@@ -19,11 +19,11 @@ from made_runs import HOSTILE, make_run
 from tract.apps.compare.comparison import RunComparison, compare
 from tract.apps.compare.csv_table import COLUMNS, csv_text
 from tract.apps.compare.files import files_of
-from tract.apps.compare.intervals import QUESTIONS, SEEDS, Difference, SeedMean
 from tract.apps.compare.tables import difference_cell, markdown, marked_label, mean_cell, order_of, short_metrics, tables_of, terminal
 from tract.artifacts.runs import find_runs
 from tract.evaluation.cells import printable
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
+from tract.evaluation.seed_intervals import QUESTIONS, SEEDS, Difference, SeedMean
 
 VARIANTS = [
     "ce_only",

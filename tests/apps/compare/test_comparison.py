@@ -13,14 +13,14 @@ from scipy import stats
 
 from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow, compare
 from tract.apps.compare.differences import BOOTSTRAP_SEED
-from tract.apps.compare.intervals import NONE, QUESTIONS, SEEDS
 from tract.apps.compare.options import DEFAULT_METRICS, CompareOptions
 from tract.apps.compare.readings import CONSTANT
-from tract.apps.compare.results import Results
+from tract.apps.compare.results import RunResults
 from tract.artifacts.runs import find_runs
 from tract.common.errors import ConfigError, DataError
 from tract.evaluation.bootstrap import resample_weights
-from tract.evaluation.results import Scored
+from tract.evaluation.scored import Scored
+from tract.evaluation.seed_intervals import NONE, QUESTIONS, SEEDS
 from tract.evaluation.statistics import METRICS, metrics_of
 
 OPTIONS = CompareOptions(None, None, DEFAULT_METRICS, 0.95, 40)
@@ -55,7 +55,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def test_scores_are_those_that_the_metrics_were_computed_from(predictor: str, tmp_path: Path) -> None:
     """Failed draws, an item without a judgement and several CoTs included."""
     made = make_run(tmp_path, 0.5)
-    results = Results.of(find_runs([tmp_path]).runs[0])
+    results = RunResults.of(find_runs([tmp_path]).runs[0])
     found, expected = results.scored["test"], made.scored["test"]
     assert (found.ids, found.questions) == (expected.ids, expected.questions)
     np.testing.assert_array_equal(found.targets, expected.targets)
@@ -118,7 +118,8 @@ def test_one_seed_has_the_interval_of_its_own_report(tmp_path: Path) -> None:
     (table,) = compare(found, OPTIONS).tables
     mean = row(table, "tract").means["rmse"]
     assert mean.kind == QUESTIONS
-    assert mean.estimate == next(Results.of(run) for run in found.runs if run.name == "tract").benchmarks["test"].predictors["rail"]["rmse"]
+    results = next(RunResults.of(run) for run in found.runs if run.name == "tract")
+    assert mean.estimate == results.benchmarks["test"].predictors["rail"]["rmse"]
     difference = row(table, "other").differences["rmse"]
     assert difference.over_seeds.low is None
     assert difference.over_questions.low is not None

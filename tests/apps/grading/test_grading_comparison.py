@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tract.apps.grading.differences import compared
 from tract.apps.grading.pairs import AnswerPairs, key_of, pairs_of, read_graded
 from tract.common.errors import DataError
+from tract.evaluation.paired import compared
+from tract.evaluation.scored import Array
 
 
 def graded(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -20,12 +21,16 @@ def graded(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def scores_of(found: AnswerPairs) -> tuple[Array, Array, tuple[str, ...]]:
+    return found.first, found.second, found.questions
+
+
 def pairs(first: list[float], second: list[float], questions: list[str] | None = None) -> AnswerPairs:
     return AnswerPairs(np.asarray(first), np.asarray(second), tuple(questions or map(str, range(len(first)))), {}, {})
 
 
 def test_means_difference_and_shares_by_hand() -> None:
-    found = compared(pairs([1.0, 2.0, 3.0, 4.0], [2.0, 2.25, 3.0, 2.0]), margin=0.25, seed=0, resamples=50, confidence=0.9)
+    found = compared(*scores_of(pairs([1.0, 2.0, 3.0, 4.0], [2.0, 2.25, 3.0, 2.0])), margin=0.25, seed=0, resamples=50, confidence=0.9)
     assert (found.first.value, found.second.value) == (2.5, 2.3125)
     assert found.difference.value == pytest.approx(-0.1875)
     assert (found.wins.value, found.ties.value, found.losses.value) == (0.25, 0.5, 0.25)  # +1, +0.25, 0, -2
@@ -34,15 +39,17 @@ def test_means_difference_and_shares_by_hand() -> None:
 
 @pytest.mark.parametrize(("margin", "ties"), [(0.0, 0.0), (0.1, 1.0), (0.0999, 0.0)])
 def test_a_difference_of_the_margin_is_a_tie_whatever_rounding_does(margin: float, ties: float) -> None:
-    assert compared(pairs([0.3], [0.2]), margin=margin, seed=0, resamples=0, confidence=0.9).ties.value == ties  # 0.09999999999999998
+    assert (
+        compared(*scores_of(pairs([0.3], [0.2])), margin=margin, seed=0, resamples=0, confidence=0.9).ties.value == ties
+    )  # 0.09999999999999998
 
 
 def test_swapping_the_files_swaps_everything() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.uniform(1, 5, 30).tolist(), rng.uniform(1, 5, 30).tolist()
     questions = [str(k % 10) for k in range(30)]
-    there = compared(pairs(one, two, questions), margin=0.5, seed=0, resamples=200, confidence=0.9)
-    back = compared(pairs(two, one, questions), margin=0.5, seed=0, resamples=200, confidence=0.9)
+    there = compared(*scores_of(pairs(one, two, questions)), margin=0.5, seed=0, resamples=200, confidence=0.9)
+    back = compared(*scores_of(pairs(two, one, questions)), margin=0.5, seed=0, resamples=200, confidence=0.9)
     assert (there.first, there.second, there.wins, there.ties, there.losses) == (back.second, back.first, back.losses, back.ties, back.wins)
     low, high = there.difference.low, there.difference.high
     assert low is not None
@@ -53,7 +60,7 @@ def test_swapping_the_files_swaps_everything() -> None:
 
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
     """Paired: however much the questions differ, the difference does not."""
-    found = compared(pairs([1.0, 2.0, 5.0], [1.5, 2.5, 5.5]), margin=0.0, seed=0, resamples=100, confidence=0.95)
+    found = compared(*scores_of(pairs([1.0, 2.0, 5.0], [1.5, 2.5, 5.5])), margin=0.0, seed=0, resamples=100, confidence=0.95)
     assert (found.difference.low, found.difference.high) == (0.5, 0.5)
     assert found.first.low is not None
     assert found.first.high is not None
@@ -63,15 +70,15 @@ def test_a_constant_difference_has_an_interval_of_no_width() -> None:
 def test_answers_to_one_question_are_drawn_together() -> None:
     """Of two questions, a resample holds one, both or the other: the interval reaches to the means of each."""
     first, second = [0.0] * 20, [1.0] * 10 + [3.0] * 10
-    clustered = compared(pairs(first, second, ["a"] * 10 + ["b"] * 10), margin=0.0, seed=0, resamples=400, confidence=0.9)
+    clustered = compared(*scores_of(pairs(first, second, ["a"] * 10 + ["b"] * 10)), margin=0.0, seed=0, resamples=400, confidence=0.9)
     assert (clustered.difference.low, clustered.difference.high) == (1.0, 3.0)
-    alone = compared(pairs(first, second), margin=0.0, seed=0, resamples=400, confidence=0.9)
+    alone = compared(*scores_of(pairs(first, second)), margin=0.0, seed=0, resamples=400, confidence=0.9)
     assert alone.difference.low is not None
     assert alone.difference.low > 1.5
 
 
 def test_one_question_has_no_interval() -> None:
-    found = compared(pairs([1.0, 2.0], [2.0, 3.0], ["a", "a"]), margin=0.0, seed=0, resamples=100, confidence=0.9)
+    found = compared(*scores_of(pairs([1.0, 2.0], [2.0, 3.0], ["a", "a"])), margin=0.0, seed=0, resamples=100, confidence=0.9)
     assert (found.difference.value, found.difference.low) == (1.0, None)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tract.apps.grading.calibrating import Effect
 from tract.apps.grading.coverage import interval_lines, likely_share
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 
 def effect(before: float | None, after: float | None, questions: int) -> Effect:

@@ -9,9 +9,9 @@ import pytest
 from graders import GRID, grade_for
 
 from tract.apps.grading.graded import columns_of, refused
-from tract.apps.grading.histogram import Histogram
 from tract.apps.grading.summary import RunningMean, Summary
 from tract.common.counts import GRADES
+from tract.evaluation.text_histogram import Histogram
 from tract.judge.requests import GradeRequest
 
 

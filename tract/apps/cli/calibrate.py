@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tract.apps.grading.validation import Validation
     from tract.artifacts.judge_settings import JudgeSettings
     from tract.evaluation.calibration import Calibration
-    from tract.evaluation.results import Estimate
     from tract.text.schema import Rubric
 
 _DESCRIPTION = """\
@@ -89,7 +88,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     method = _method(arguments.method, settings)
     found, facts = _validation(arguments, settings, method)
     examples, grid = found.examples, settings.grid
-    say(_about(arguments.data, found))
+    say(_examples_line(arguments.data, found))
     after = held_out(examples, grid, settings.predictor, method, arguments.folds, arguments.fold_seed)
     gain = effect(
         examples,
@@ -100,7 +99,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         confidence=arguments.confidence,
     )  # fmt: skip
     calibration = fitted(examples, grid, settings.predictor, method, _facts(arguments, facts, found, gain))
-    say("\n".join([*_table(calibration, gain, arguments.confidence), *interval_lines(gain), _about_training(folder, found)]))
+    say("\n".join([*_effect_lines(calibration, gain, arguments.confidence), *interval_lines(gain), _training_line(folder, found)]))
     if arguments.dry_run:
         say("nothing was written (--dry-run)")
         return
@@ -175,7 +174,7 @@ def _graded_now(
         return graded_now(arguments.data, columns, arguments.target, rubric, judge, advance)
 
 
-def _about(path: Path, found: Validation) -> str:
+def _examples_line(path: Path, found: Validation) -> str:
     left_out = ", ".join(f"{reason}: {count}" for reason, count in found.left_out.items())
     questions = len({example.question for example in found.examples})
     head = f"{path}: {len(found.examples)} examples with a score and a target, {questions} questions"
@@ -189,7 +188,7 @@ def _about(path: Path, found: Validation) -> str:
     return "\n".join([f"{head}; left out: {left_out}" if left_out else head, *explained, *failures])
 
 
-def _about_training(folder: Path, found: Validation) -> str:
+def _training_line(folder: Path, found: Validation) -> str:
     """Whether the judge was trained on what it is calibrated on, as far as that can be told."""
     from tract.artifacts.trained_on import TRAINED_ON_FILE, read_trained_on
 
@@ -218,19 +217,20 @@ def _facts(arguments: argparse.Namespace, facts: FileFacts, found: Validation, g
     }
 
 
-def _table(calibration: Calibration, gain: Effect, confidence: float) -> list[str]:
+def _effect_lines(calibration: Calibration, gain: Effect, confidence: float) -> list[str]:
+    from tract.evaluation.cells import estimate_text, name_value_lines
+
     fitted = f"temperature {calibration.temperature:.4g}" if calibration.temperature else f"a map with {len(calibration.raw)} knots"
-    rows: Mapping[str, str] = {
-        "RMSE before": _cell(gain.rmse_before),
-        f"RMSE after, on held-out questions ({gain.folds} folds)": _cell(gain.rmse_after),
-        "after minus before": _cell(gain.difference, "+.3f"),
-        "90 % intervals that hold the target, before": _cell(gain.coverage_before),
-        "90 % intervals that hold the target, after": _cell(gain.coverage_after),
-    }
-    width = max(map(len, rows))
+    rows = [
+        ("RMSE before", estimate_text(gain.rmse_before, ".3f")),
+        (f"RMSE after, on held-out questions ({gain.folds} folds)", estimate_text(gain.rmse_after, ".3f")),
+        ("after minus before", estimate_text(gain.difference, "+.3f")),
+        ("90 % intervals that hold the target, before", estimate_text(gain.coverage_before, ".3f")),
+        ("90 % intervals that hold the target, after", estimate_text(gain.coverage_after, ".3f")),
+    ]
     wider = f"intervals of grades wider by {calibration.margin:.3g} on both sides"
     table = [f"{calibration.method}: {fitted}, {wider}; below {100 * confidence:g} % intervals, clustered by question"]
-    table += [f"{name:<{width}}  {value}" for name, value in rows.items()]
+    table += name_value_lines(rows)
     if _raises_error(gain):
         table.append("the calibration raises the error on questions that it was not fitted on")
     elif gain.difference.high is None or gain.difference.high >= 0:
@@ -241,9 +241,3 @@ def _table(calibration: Calibration, gain: Effect, confidence: float) -> list[st
 def _raises_error(gain: Effect) -> bool:
     """Whether the interval of the paired difference lies above 0."""
     return gain.difference.low is not None and gain.difference.low > 0
-
-
-def _cell(estimate: Estimate, form: str = ".3f") -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "none" if estimate.value is None else format(estimate.value, form)
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"

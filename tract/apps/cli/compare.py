@@ -15,9 +15,8 @@ from tract.common.errors import ConfigError, DataError
 from tract.pipeline.entry import say
 
 if TYPE_CHECKING:
-    from tract.apps.grading.differences import Compared
     from tract.apps.grading.pairs import AnswerPairs, GradedFile
-    from tract.evaluation.results import Estimate
+    from tract.evaluation.paired import PairedComparison
 
 _DESCRIPTION = """\
 Graded files (see `tract grade`): each further file is compared with the first one, or with that of --baseline. Answers are paired by
@@ -73,8 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _compare_files(files: list[Path], arguments: argparse.Namespace) -> None:
     from tract.apps.grading.columns import parse_columns
-    from tract.apps.grading.differences import compared
     from tract.apps.grading.pairs import key_of, pairs_of, read_graded
+    from tract.evaluation.paired import compared
     from tract.judge.relative import TIE_MARGIN
 
     if arguments.predictor is not None:
@@ -86,19 +85,22 @@ def _compare_files(files: list[Path], arguments: argparse.Namespace) -> None:
     files = _with_baseline_first(files, arguments.baseline)
     given = parse_columns(arguments.columns or [])
     key = arguments.by or key_of(files, given)
-    names = _names(files)
+    names = _file_names(files)
     baseline = read_graded(files[0], key, given)
-    say(_about(names[0], baseline))
+    say(_file_line(names[0], baseline))
     content = []
     for path, name in zip(files[1:], names[1:], strict=True):
         other = read_graded(path, key, given)
         pairs = pairs_of(baseline, other, (names[0], name), key, normalize=bool(arguments.normalize))
-        say(f"{_about(name, other)}\n\n{_pairing(pairs, key)}")
+        say(f"{_file_line(name, other)}\n\n{_pairs_line(pairs, key)}")
         if not len(pairs.first):
             raise DataError(f"tract compare: no answer of {names[0]} and {name} pairs up by {key}; give --by, or --columns {key}=COLUMN")
-        found = compared(pairs, margin=margin, seed=arguments.seed or 0, resamples=options.resamples, confidence=options.confidence)
-        say("\n".join(_table(found, (names[0], name), options.confidence)))
-        say("\n".join(_histogram(pairs, (names[0], name))) + "\n")
+        found = compared(
+            pairs.first, pairs.second, pairs.questions, margin=margin, seed=arguments.seed or 0,
+            resamples=options.resamples, confidence=options.confidence, normalized=pairs.normalized,
+        )  # fmt: skip
+        say("\n".join(_comparison_lines(found, (names[0], name), options.confidence)))
+        say("\n".join(_difference_histogram(pairs, (names[0], name))) + "\n")
         content.append({"first_file": names[0], "second_file": name, "by": key, **asdict(found), "confidence": options.confidence,
                         "left_out": dict(pairs.left_out), "not_ok": dict(pairs.not_ok),
                         "first_scales": pairs.scales[0], "second_scales": pairs.scales[1]})  # fmt: skip
@@ -117,73 +119,60 @@ def _with_baseline_first(files: list[Path], baseline: str | None) -> list[Path]:
     return [found[0], *(path for path in files if path != found[0])]
 
 
-def _names(files: Sequence[Path]) -> list[str]:
+def _file_names(files: Sequence[Path]) -> list[str]:
     """The names of the files, or their paths where names are the same."""
     names = [path.name for path in files]
     return names if len(set(names)) == len(names) else [str(path) for path in files]
 
 
-def _about(name: str, file: GradedFile) -> str:
+def _file_line(name: str, file: GradedFile) -> str:
     from tract.apps.grading.scales import shown_scales
 
     scales = f" ({shown_scales(file.scales)})" if file.scales else ""
     repeats = f"; {file.repeats} rows repeat an answer and its grade, which count once" if file.repeats else ""
-    return f"{name}: {file.rows} rows, {file.scored} answers with a score{scales}{repeats}{_reasons(file.left_out, '; rows ')}"
+    return f"{name}: {file.rows} rows, {file.scored} answers with a score{scales}{repeats}{_reason_counts(file.left_out, '; rows ')}"
 
 
-def _pairing(pairs: AnswerPairs, key: str) -> str:
-    not_ok = _reasons(pairs.not_ok, "; of the paired scores with another status than ok: ")
-    return f"{len(pairs.first)} pairs by {key}, {len(set(pairs.questions))} questions{_reasons(pairs.left_out, '; left out: ')}{not_ok}"
+def _pairs_line(pairs: AnswerPairs, key: str) -> str:
+    not_ok = _reason_counts(pairs.not_ok, "; of the paired scores with another status than ok: ")
+    return (
+        f"{len(pairs.first)} pairs by {key}, {len(set(pairs.questions))} questions{_reason_counts(pairs.left_out, '; left out: ')}{not_ok}"
+    )
 
 
-def _reasons(counts: Mapping[str, int], head: str) -> str:
+def _reason_counts(counts: Mapping[str, int], head: str) -> str:
     return head + ", ".join(f"{reason}: {count}" for reason, count in counts.items()) if counts else ""
 
 
-def _table(found: Compared, names: tuple[str, str], confidence: float) -> list[str]:
+def _comparison_lines(found: PairedComparison, names: tuple[str, str], confidence: float) -> list[str]:
+    from tract.evaluation.cells import estimate_text, name_value_lines
+
     first, second = names
     rows = [
-        (f"mean score of {first}", _points(found.first)),
-        (f"mean score of {second}", _points(found.second)),
-        (f"difference, {second} minus {first}", _points(found.difference, sign="+")),
-        (f"{second} wins", _share(found.wins)),
-        ("ties", _share(found.ties)),
-        (f"{second} loses", _share(found.losses)),
+        (f"mean score of {first}", estimate_text(found.first, ".3f")),
+        (f"mean score of {second}", estimate_text(found.second, ".3f")),
+        (f"difference, {second} minus {first}", estimate_text(found.difference, "+.3f")),
     ]
-    width = max(len(name) for name, _ in rows)
+    shares = ((f"{second} wins", found.wins), ("ties", found.ties), (f"{second} loses", found.losses))
+    rows += [(name, estimate_text(share, ".1f", scale=100.0, unit=" %")) for name, share in shares]
     margin = f"ties: differences of at most {found.margin:g} {'of the normalized scores' if found.normalized else 'points'}"
     head = (
         f"{100 * confidence:g} % intervals, clustered by question; {margin}" if found.first.low is not None else f"no intervals; {margin}"
     )
-    lines = [head, *(f"{name:<{width}}  {value}" for name, value in rows)]
+    lines = [head, *name_value_lines(rows)]
     note = "scores are normalized: (score - lowest) / (highest - lowest) of each one's own scale, from 0 to 1"
     return [note, *lines] if found.normalized else lines
 
 
-def _points(estimate: Estimate, sign: str = "") -> str:
-    return _cell(estimate, f"{sign}.3f", 1.0, "")
-
-
-def _share(estimate: Estimate) -> str:
-    return _cell(estimate, ".1f", 100.0, " %")
-
-
-def _cell(estimate: Estimate, form: str, times: float, unit: str) -> str:
-    value, low, high = (None if each is None else format(each * times, form) for each in (estimate.value, estimate.low, estimate.high))
-    return f"{value}{unit}" if low is None else f"{value}{unit} [{low}, {high}]"
-
-
-def _histogram(pairs: AnswerPairs, names: tuple[str, str]) -> list[str]:
+def _difference_histogram(pairs: AnswerPairs, names: tuple[str, str]) -> list[str]:
     """Of the differences, in stretches of equal width around zero."""
-    from tract.apps.grading.histogram import Histogram
+    from tract.evaluation.text_histogram import Histogram
 
     differences: Any = pairs.second - pairs.first
     most = float(abs(differences).max())
     if most == 0:
         return ["", "all differences are 0"]
-    width = 2 * most / _STRETCHES
-    edges = [-most + width * k for k in range(_STRETCHES + 1)]
-    histogram = Histogram([f"{low:+.2f} to {high:+.2f}" for low, high in zip(edges, edges[1:], strict=False)], edges[1:-1])
+    histogram = Histogram.between(-most, most, _STRETCHES, "+.2f")
     for value in differences:
         histogram.add(float(value))
     return ["", f"differences, {names[1]} minus {names[0]}", *histogram.lines()]

@@ -11,16 +11,16 @@ from operator import attrgetter
 import numpy as np
 
 from tract.apps.compare.differences import differences_to
-from tract.apps.compare.intervals import MIN_SEEDS, Difference, SeedMean, mean_of
 from tract.apps.compare.options import DEFAULT_BASELINE, CompareOptions
 from tract.apps.compare.readings import CONSTANT, Evaluated, VariantResult, readings_of
-from tract.apps.compare.results import Metrics, Results
+from tract.apps.compare.results import Metrics, RunResults
 from tract.artifacts.best import Measure, choice
 from tract.artifacts.runs import Found, LeftOut, RecordedRun
 from tract.artifacts.variants import Variant, variants_of
 from tract.common.errors import ConfigError, DataError
-from tract.evaluation.bootstrap import estimates
+from tract.evaluation.bootstrap import metric_estimates
 from tract.evaluation.metrics import METRIC_TABLE, METRICS
+from tract.evaluation.seed_intervals import MIN_SEEDS, Difference, SeedMean, mean_of
 from tract.evaluation.statistics import limits_of
 
 
@@ -93,12 +93,12 @@ def compare(found: Found, options: CompareOptions) -> RunComparison:
         raise DataError(f"no run to compare: {'; '.join(f'{out.what}: {out.why}' for out in found.left_out[:3])}")
     variants, replaced = variants_of(found.runs)
     baseline = _baseline(variants, options.baseline)
-    known: dict[str, Results] = {}
+    known: dict[str, RunResults] = {}
 
-    def results(run: RecordedRun) -> Results:
+    def results(run: RecordedRun) -> RunResults:
         place = os.path.realpath(run.product)  # runs may share it
         if place not in known:
-            known[place] = Results.of(run)
+            known[place] = RunResults.of(run)
         return known[place]
 
     evaluated = [(variant, {seed: results(run) for seed, run in variant.runs.items()}) for variant in variants]
@@ -123,7 +123,7 @@ def _baseline(variants: Sequence[Variant], wanted: str | None) -> Variant:
     raise ConfigError(f"--baseline: {problem}; there are {', '.join(repr(variant.label) for variant in variants)}")
 
 
-def _check_predictors(results: Sequence[Results], wanted: Sequence[str] | None) -> None:
+def _check_predictors(results: Sequence[RunResults], wanted: Sequence[str] | None) -> None:
     known = list(dict.fromkeys(name for found in results for measured in found.benchmarks.values() for name in measured.predictors))
     if unknown := [name for name in wanted or () if name not in known]:
         raise ConfigError(f"--predictor: no run was read by {unknown[0]!r}; there are {', '.join(known)}, and all")
@@ -243,10 +243,9 @@ def _alone(reading: VariantResult, options: CompareOptions) -> Callable[[int], M
     def metrics(seed: int) -> Metrics:
         if reading.runs[seed].confidence == options.confidence:
             return reading.metrics(seed)
-        found = estimates(
-            lambda weights: {"": reading.weighted(seed, weights)},
+        return metric_estimates(
+            lambda weights: reading.weighted(seed, weights),
             reading.scored(seed).questions, seed=seed, resamples=options.resamples, confidence=options.confidence,
         )  # fmt: skip
-        return found[""]
 
     return metrics

@@ -11,7 +11,7 @@ from typing import Any
 from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow
 from tract.apps.compare.tables import row_label
 from tract.artifacts.variants import differing_keys
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 COLUMNS = (
     "benchmark", "variant", "predictor", "metric", "runs", "seeds", "mean", "low", "high", "interval",

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tract.apps.compare.intervals import Difference, t_interval
 from tract.apps.compare.options import CompareOptions
 from tract.apps.compare.readings import CONSTANT, SeedPairs, VariantResult, items_problem, pairs_of
 from tract.evaluation.bootstrap import estimates
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
+from tract.evaluation.seed_intervals import Difference, t_interval
 
 BOOTSTRAP_SEED = 0
 

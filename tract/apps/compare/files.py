@@ -12,7 +12,7 @@ from tract.apps.compare.curves import curves_of
 from tract.apps.compare.page import Image, page
 from tract.apps.compare.plots import bars_png, curve_png
 from tract.apps.compare.readings import CONSTANT
-from tract.apps.compare.tables import markdown, percent
+from tract.apps.compare.tables import confidence_text, markdown
 
 # Key -> how the files of its curve begin.
 _CURVE_NAMES = {"objective.lambda": "lambda", "evaluation.n_cot": "n_cot"}
@@ -38,7 +38,7 @@ def files_of(comparison: RunComparison, folders: Sequence[str], place: Path) -> 
 def _images(comparison: RunComparison, table: BenchmarkTable, name: str) -> list[Image]:
     if all(row.predictor == CONSTANT for row in table.rows):
         return []
-    metrics, interval = comparison.options.metrics, percent(comparison)
+    metrics, interval = comparison.options.metrics, confidence_text(comparison)
     bars = bars_png(table, metrics, interval)
     known = any(mean.kind for row in table.rows if row.predictor != CONSTANT for mean in row.means.values())
     shown = "means with their intervals" if known else "means, of too few seeds for intervals"

@@ -10,13 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 from tract.apps.compare.comparison import BenchmarkTable, RunComparison
-from tract.apps.compare.tables import marked_label, meanings, order_of, percent, size, tables_of, title_of
+from tract.apps.compare.tables import confidence_text, marked_label, meanings, order_of, size, tables_of, title_of
 from tract.artifacts.runs import REPORT_FILE, RecordedRun
 from tract.artifacts.variants import NAMES, Variant, differing_keys, setting
+from tract.evaluation.html_page import data_uri, page_template
 from tract.evaluation.meanings import METRIC_MEANINGS
-from tract.evaluation.plots import data_uri
 from tract.evaluation.predictors import meanings_of
-from tract.evaluation.report import page_template
 from tract.evaluation.tables import METRIC_LABELS
 
 TEMPLATE = Path(__file__).with_name("comparison.html.jinja")
@@ -62,7 +61,7 @@ def _facts(comparison: RunComparison, folders: Sequence[str]) -> list[tuple[str,
         ("compared", ", ".join(folders)),
         ("runs", f"{runs} in {len(comparison.variants)} variants; {len(comparison.left_out)} left out"),
         ("baseline", comparison.baseline),
-        ("confidence", percent(comparison)),
+        ("confidence", confidence_text(comparison)),
         ("bootstrap resamples", comparison.options.resamples),
     ]
 

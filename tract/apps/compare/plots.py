@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from tract.apps.compare.comparison import BenchmarkTable, VariantRow
 from tract.apps.compare.curves import Curve
-from tract.apps.compare.intervals import QUESTIONS, SEEDS, SeedMean
 from tract.apps.compare.readings import CONSTANT
-from tract.evaluation.drawing import COLOURS, GREY, colour_of, draw_legend, drawable, line_of, marker_of, png_of
+from tract.evaluation.drawing import COLOURS, DASHED, GREY, colour_of, draw_legend, drawable, line_of, marker_of, new_figure, png_of
+from tract.evaluation.seed_intervals import QUESTIONS, SEEDS, SeedMean
 from tract.evaluation.tables import METRIC_LABELS
 
-_DASHED = (0, (4, 3))
 _MOST_TICKS = 8
 # Largest over smallest value from which on a logarithmic axis tells the points apart better.
 _LOG_FROM = 8.0
@@ -46,7 +45,7 @@ def curve_png(table: BenchmarkTable, curve: Curve, metrics: Sequence[str], inter
 def _panels(metrics: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
     columns = min(2, len(metrics))
     rows = math.ceil(len(metrics) / columns)
-    figure = Figure(figsize=(11, 1.2 + rows * height), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    figure = new_figure(11, 1.2 + rows * height)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[len(metrics) :]:
         unused.remove()
@@ -69,7 +68,7 @@ def _bars(table: BenchmarkTable, metrics: Sequence[str], interval: str) -> Figur
         for place, row in enumerate(rows):
             _draw_bar(axes, row, metric, place, COLOURS[1] if place == table.reference else COLOURS[0])
         if (constant := _constant(table, metric)) is not None:
-            axes.axvline(constant, color=GREY, linewidth=1.4, linestyle=_DASHED, zorder=4)
+            axes.axvline(constant, color=GREY, linewidth=1.4, linestyle=DASHED, zorder=4)
         axes.set(title=METRIC_LABELS[metric], ylim=(len(rows) - 0.5, -0.5))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.grid(visible=False, axis="y")
@@ -91,20 +90,13 @@ def _draw_bar(axes: Axes, row: VariantRow, metric: str, place: int, colour: str)
     if len(row.seeds) > 1:
         values = [value for value in row.values[metric] if value is not None]
         axes.plot(values, [place + 0.18] * len(values), color="black", alpha=0.55, marker="o", markersize=3, linestyle="", zorder=5)
-    if (interval := _interval(row.means[metric])) is not None:
-        axes.plot(
-            interval, [place, place], color="black", marker="|", markersize=7, linewidth=1.3, linestyle=_line(row.means[metric]), zorder=4
-        )
+    if estimate.interval is not None:
+        axes.plot(estimate.interval, [place, place], color="black", marker="|", markersize=7, zorder=4, **_interval_look(row.means[metric]))
 
 
-def _interval(mean: SeedMean) -> tuple[float, float] | None:
-    low, high = mean.estimate.low, mean.estimate.high
-    return None if low is None or high is None else (low, high)
-
-
-def _line(mean: SeedMean) -> str:
-    """Intervals over questions are dotted."""
-    return ":" if mean.kind == QUESTIONS else "-"
+def _interval_look(mean: SeedMean) -> dict[str, Any]:
+    """How an interval is drawn: one over questions is dotted."""
+    return {"linestyle": ":" if mean.kind == QUESTIONS else "-", "linewidth": 1.3}
 
 
 def _points(table: BenchmarkTable, curve: Curve) -> list[_Points]:
@@ -128,7 +120,7 @@ def _curve(table: BenchmarkTable, curve: Curve, lines: Sequence[_Points], metric
         for number, line in enumerate(lines):
             _draw_line(axes, line, metric, number)
         if (constant := _constant(table, metric)) is not None:
-            axes.axhline(constant, color=GREY, linewidth=1.4, linestyle=_DASHED, zorder=1)
+            axes.axhline(constant, color=GREY, linewidth=1.4, linestyle=DASHED, zorder=1)
         axes.set(title=METRIC_LABELS[metric])
         axes.set_xlabel(drawable(curve.key), parse_math=False)
     legend = _legend([row for line in lines for _, row in line.rows], interval)
@@ -146,8 +138,8 @@ def _draw_line(axes: Axes, line: _Points, metric: str, number: int) -> None:
     colour = colour_of(number)
     axes.plot(*zip(*points, strict=True), color=colour, marker=marker_of(number), linestyle=line_of(number), markersize=6, linewidth=1.5)
     for value, mean in shown:
-        if (interval := _interval(mean)) is not None:
-            axes.plot([value, value], interval, color=colour, marker="_", markersize=8, linewidth=1.3, linestyle=_line(mean))
+        if mean.estimate.interval is not None:
+            axes.plot([value, value], mean.estimate.interval, color=colour, marker="_", markersize=8, **_interval_look(mean))
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tract.apps.compare.results import Measured, Metrics, Results
+from tract.apps.compare.results import BenchmarkNumbers, Metrics, RunResults
 from tract.artifacts.variants import Variant
 from tract.common.errors import DataError
-from tract.evaluation.results import Array, Scored
+from tract.evaluation.scored import Array, Scored
 from tract.evaluation.statistics import baseline_metrics, check_same_items, judge_metrics
 
 CONSTANT = "constant"  # in the place of a predictor: the baseline of that name
 
-Evaluated = Sequence[tuple[Variant, Mapping[int, Results]]]  # variants, each with the evaluations of its seeds
+Evaluated = Sequence[tuple[Variant, Mapping[int, RunResults]]]  # variants, each with the evaluations of its seeds
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class VariantResult:
     label: str
     predictor: str
     benchmark: str
-    runs: Mapping[int, Results]
+    runs: Mapping[int, RunResults]
 
-    def measured(self, seed: int) -> Measured:
+    def measured(self, seed: int) -> BenchmarkNumbers:
         """The benchmark's numbers in the run of a seed."""
         return self.runs[seed].benchmarks[self.benchmark]
 

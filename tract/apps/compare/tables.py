@@ -6,11 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tract.apps.compare.comparison import BenchmarkTable, RunComparison, VariantRow
-from tract.apps.compare.intervals import MIN_SEEDS, QUESTIONS, SEEDS, Difference, SeedMean
 from tract.apps.compare.readings import CONSTANT
-from tract.evaluation.cells import NOT_COMPUTED, Cell, Table, TextRow, aligned, cell, escaped, markdown_lines, markdown_of, printable
-from tract.evaluation.results import Estimate
-from tract.evaluation.tables import METRIC_LABELS, counted
+from tract.evaluation.cells import (
+    NOT_COMPUTED,
+    Cell,
+    Table,
+    TextRow,
+    cell,
+    counted,
+    escaped,
+    markdown_lines,
+    markdown_of,
+    percent,
+    printable,
+    text_table,
+)  # fmt: skip
+from tract.evaluation.scored import Estimate
+from tract.evaluation.seed_intervals import MIN_SEEDS, QUESTIONS, SEEDS, Difference, SeedMean
+from tract.evaluation.tables import METRIC_LABELS
 
 CONSTANT_LABEL = "constant baseline"
 BASELINE_CELL = Cell("baseline")
@@ -20,9 +33,9 @@ _SHORT_LABEL, _SHORT_NAME, _SHORT_WIDTH, _SHORT_LEFT_OUT = 46, 16, 112, 10
 _TITLE_NAMES = 3
 
 
-def percent(comparison: RunComparison) -> str:
+def confidence_text(comparison: RunComparison) -> str:
     """The confidence, such as ``95 %``."""
-    return f"{100 * comparison.options.confidence:.4g} %"
+    return percent(comparison.options.confidence)
 
 
 def row_label(row: VariantRow) -> str:
@@ -82,27 +95,23 @@ def size(table: BenchmarkTable) -> str:
 
 def mean_cell(mean: SeedMean, metric: str) -> Cell:
     """``.796 [.664, .885]``; a q behind the interval says that it covers questions, not seeds."""
-    shown = cell(mean.estimate, metric)
-    if mean.estimate.value is not None and not mean.kind:
-        shown = Cell(shown.value)
-    some = _seeds(mean.seeds, mean.runs, has_interval=bool(mean.kind))
-    return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (mean.kind == QUESTIONS), some))))
-
-
-def _seeds(count: int, all_of_them: int, *, has_interval: bool) -> str:
-    """How many seeds a mean is over, where not all have a number; and where they are too few for an interval, that there is none."""
-    seeds = f"{count}/{all_of_them} seeds" if 0 < count < all_of_them else ""
-    none = "no interval" if 1 < count < MIN_SEEDS and not has_interval else ""
-    return ": ".join(filter(None, (seeds, none)))
+    return _cell_over_seeds(mean.estimate, metric, mean.kind, mean.seeds, mean.runs)
 
 
 def difference_cell(estimate: Estimate, difference: Difference, metric: str, kind: str) -> Cell:
     """``+.051 [+.010, +.092] *``; marked if the interval excludes 0."""
-    shown = cell(estimate, metric, difference=True)
+    return _cell_over_seeds(estimate, metric, kind, difference.seeds, difference.pairs, difference=True)
+
+
+def _cell_over_seeds(estimate: Estimate, metric: str, kind: str, seeds: int, runs: int, *, difference: bool = False) -> Cell:
+    """The cell of a mean over ``seeds`` of ``runs``; says how many if not all have a number, and if they are too few for an interval."""
+    shown = cell(estimate, metric, difference=difference)
     if estimate.value is not None and estimate.low is None:
         shown = Cell(shown.value)
-    some = _seeds(difference.seeds, difference.pairs, has_interval=estimate.low is not None)
-    return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (kind == QUESTIONS), some))))
+    some = f"{seeds}/{runs} seeds" if 0 < seeds < runs else ""
+    none = "no interval" if 1 < seeds < MIN_SEEDS and estimate.low is None else ""
+    notes = ": ".join(filter(None, (some, none)))
+    return replace(shown, interval=" ".join(filter(None, (shown.interval + "q" * (kind == QUESTIONS), notes))))
 
 
 def tables_of(comparison: RunComparison, table: BenchmarkTable) -> list[Table]:
@@ -111,11 +120,11 @@ def tables_of(comparison: RunComparison, table: BenchmarkTable) -> list[Table]:
     head = ("variant", "predictor", "seeds", *(METRIC_LABELS[metric] for metric in metrics))
     labels = [marked_label(comparison, table, place, metrics) for place in range(len(table.rows))]
     means = [_text_row(row, label, [_mean_cell(row, metric) for metric in metrics]) for row, label in zip(table.rows, labels, strict=True)]
-    shown = [Table(f"Mean over seeds, with its {percent(comparison)} interval", head, tuple(means))]
+    shown = [Table(f"Mean over seeds, with its {confidence_text(comparison)} interval", head, tuple(means))]
     differences = [difference for row in table.rows for difference in row.differences.values()]
     if table.reference is None or not differences:
         return shown
-    title = f"Paired difference to {reference_label(table)}, {percent(comparison)} interval over"
+    title = f"Paired difference to {reference_label(table)}, {confidence_text(comparison)} interval over"
     if any(difference.over_seeds.low is not None for difference in differences):
         shown.append(
             Table(f"{title} seeds: the randomness of training and sampling", head, _difference_rows(table, labels, metrics, SEEDS))
@@ -153,7 +162,7 @@ def _text_row(row: VariantRow, label: str, cells: Sequence[Cell], seeds: int | N
 
 def meanings(comparison: RunComparison) -> list[str]:
     """What intervals, marks and names say, one sentence or two each."""
-    share = percent(comparison)
+    share = confidence_text(comparison)
     return [
         f"Over seeds: mean over the runs of a variant, which differ in their seed alone, with Student's t-interval ({share}, seeds - 1 "
         f"degrees of freedom). It covers the randomness of training and sampling, on these very test items. It needs {MIN_SEEDS} seeds: "
@@ -212,8 +221,7 @@ def _short_table(comparison: RunComparison, table: BenchmarkTable, metrics: Sequ
 
 def _text_lines(comparison: RunComparison, table: BenchmarkTable, metrics: Sequence[str]) -> list[str]:
     lines = _short_lines(comparison, table, metrics)
-    head, *body = ("  ".join(line) for line in aligned(lines, lines[0].index("seeds")))
-    return [head, "-" * len(head), *body]
+    return text_table(lines, lines[0].index("seeds"))
 
 
 def short_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -268,8 +276,8 @@ def _legend(comparison: RunComparison) -> str:
     kinds |= {difference.shown[1] for table in comparison.tables for row in table.rows for difference in row.differences.values()}
     parts = [f"best first, by {METRIC_LABELS[comparison.options.metrics[0]]}"]
     parts += [f"best {comparison.chosen_by}: chosen by that, as at the end of the sweep"] if comparison.chosen_by else []
-    parts += [f"[{percent(comparison)} interval over seeds]"] if SEEDS in kinds else []
-    parts += [f"[{percent(comparison)} interval over questions]q"] if QUESTIONS in kinds else []
+    parts += [f"[{confidence_text(comparison)} interval over seeds]"] if SEEDS in kinds else []
+    parts += [f"[{confidence_text(comparison)} interval over questions]q"] if QUESTIONS in kinds else []
     if references := dict.fromkeys(reference_label(table) for table in comparison.tables if table.reference is not None):
         parts.append(f"difference: paired, minus {' or '.join(map(printable, references))}; * its interval excludes 0")
     if more := [METRIC_LABELS[name] for name in comparison.options.metrics if name not in short_metrics(comparison.options.metrics)]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from tract.common.errors import DataError
 from tract.data.readers.fields import short_hash
-from tract.evaluation.bootstrap import estimates
+from tract.evaluation.bootstrap import metric_estimates
 from tract.evaluation.calibration import LEAST_ITEMS, Calibration, fit_isotonic, fit_margin, fit_temperature
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.scored import Array, Estimate
 from tract.evaluation.weighted import weighted_mean
 from tract.judge.grades import CONFIDENCE, Grade, calibrated
 from tract.text.score_grid import ScoreGrid
@@ -133,12 +133,12 @@ def effect(examples: Sequence[Example], after: Sequence[Grade], *, folds: int, s
     covered = {"before": _covered(before, targets), "after": _covered(after, targets)}
     questions = [example.question for example in examples]
 
-    def compute(weights: Array) -> dict[str, dict[str, Array]]:
+    def compute(weights: Array) -> dict[str, Array]:
         rmse = {name: np.sqrt(weighted_mean(weights, values)) for name, values in squares.items()}
         shares = {f"coverage_{name}": weighted_mean(weights, values) for name, values in covered.items()}
-        return {"": {"rmse_before": rmse["before"], "rmse_after": rmse["after"], "difference": rmse["after"] - rmse["before"], **shares}}
+        return {"rmse_before": rmse["before"], "rmse_after": rmse["after"], "difference": rmse["after"] - rmse["before"], **shares}
 
-    found = estimates(compute, questions, seed=seed, resamples=resamples, confidence=confidence)[""]
+    found = metric_estimates(compute, questions, seed=seed, resamples=resamples, confidence=confidence)
     return Effect(**found, items=len(examples), questions=len(set(questions)), folds=folds)
 
 

@@ -18,7 +18,7 @@ from tract.common.errors import DataError
 from tract.data.readers import fields
 from tract.data.readers.files import read_rows
 from tract.data.readers.rows import RawRow, RowProblem
-from tract.evaluation.results import Array
+from tract.evaluation.scored import Array
 from tract.judge.grades import OK
 
 KEYS = ("id", "instruction")

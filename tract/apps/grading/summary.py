@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from tract.apps.grading.failures import Failures
-from tract.apps.grading.histogram import Histogram
 from tract.apps.grading.scales import Scale, normalized, scale_of, shown_scale
 from tract.common.counts import GRADES
+from tract.evaluation.cells import name_value_lines
+from tract.evaluation.text_histogram import Histogram
 from tract.judge.grades import STATUSES
 from tract.text.score_grid import ScoreGrid
 
@@ -125,8 +126,7 @@ class Summary:
         if self.unreadable:
             rows.append(("unreadable cells in the input", f"{self.unreadable}, null in the output"))
         rows += [("" if number else "errors", line) for number, line in enumerate(self.failures.lines())]
-        width = max(len(name) for name, _ in rows)
-        table = [f"{name:<{width}}  {value}" for name, value in rows]
+        table = name_value_lines(rows)
         for scale, own in self._shown():
             on = f" of {shown_scale(scale)}" if len(self.scales) > 1 else ""
             table += ["", f"scores{on}, each counted at the nearest of the grid", *own.histogram.lines()]

@@ -12,7 +12,7 @@ from tract.apps.grading.columns import Columns
 from tract.apps.grading.failures import Failures
 from tract.apps.grading.files import Grader
 from tract.apps.grading.graded import GradedColumns, reading_of
-from tract.apps.grading.scales import Scale, scale_of, shown_scale
+from tract.apps.grading.scales import scale_of, shown_scale
 from tract.artifacts.trained_on import response_hash
 from tract.common.errors import DataError
 from tract.data.readers import fields
@@ -168,17 +168,15 @@ def graded_already(path: Path, columns: Columns, target: str, grid: ScoreGrid, m
             targets.of(row)  # which counts it
             continue
         cells = fields.columns_of(row.data)
-        scale = _scale(cells)
+        reading, problem = _reading_or_problem(cells)
+        scale = None if reading is None or reading.score is None else scale_of(reading.distribution)
         if scale is not None and scale != grid.values:  # so that its target would be on that scale too
             targets.left_out[_other_scale("graded", scale, grid)] += 1
             continue
         if (true := targets.of(row)) is None:
             continue
-        try:
-            reading = reading_of(cells)
-            _check(reading, grid, method)
-        except ValueError as error:
-            raise DataError(f"{row.place}: {error}") from None
+        if reading is None or (problem := _unusable(reading, grid, method)):
+            raise DataError(f"{row.place}: {problem}")
         if reading.score is None:
             targets.left_out[f"no score ({reading.status})"] += 1
             continue
@@ -187,12 +185,12 @@ def graded_already(path: Path, columns: Columns, target: str, grid: ScoreGrid, m
         except ValueError:
             targets.left_out["fields that cannot be used"] += 1
             continue
-        response = _response(cells, columns, reading) or row.place
+        response = _response_key(cells, columns, reading) or row.place
         if ratings.add(response, true, cells):
             question = fields.short_hash(asked, length=16)
             answer = fields.optional_value(cells, columns.of.get("response"))
             content = response_hash(asked, answer) if isinstance(answer, str) else ""
-            graded.append((_grade(reading), response, question, content))
+            graded.append((_grade_of(reading), response, question, content))
     return _validation(graded, ratings, targets, columns)
 
 
@@ -204,7 +202,7 @@ def _validation(graded: list[_Graded], ratings: _Ratings, targets: _Targets, col
     return Validation(examples, dict(targets.left_out), ratings_used, RATER in columns.of, targets.failures)
 
 
-def _response(cells: Mapping[str, object], columns: Columns, reading: GradedColumns) -> str | None:
+def _response_key(cells: Mapping[str, object], columns: Columns, reading: GradedColumns) -> str | None:
     """A hash of what was graded and of its score; None where the file does not hold the response."""
     if "response" not in columns.of:
         return None
@@ -213,35 +211,32 @@ def _response(cells: Mapping[str, object], columns: Columns, reading: GradedColu
     return fields.short_hash(*values, reading.raw_score, length=32)
 
 
-def _scale(cells: Mapping[str, object]) -> Scale | None:
-    """Of a grade with a score; None where that is not known."""
+def _reading_or_problem(cells: Mapping[str, object]) -> tuple[GradedColumns | None, str]:
+    """(what the graded columns of a row say, "") or (None, why they cannot be used)."""
     try:
-        reading = reading_of(cells)
-    except ValueError:  # which is said of rows with a target
-        return None
-    return None if reading.score is None else scale_of(reading.distribution)
+        return reading_of(cells), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _other_scale(what: str, scale: Sequence[float], grid: ScoreGrid) -> str:
     return f"{what} on the scale {shown_scale(scale)}, not the judge's {shown_scale(grid.values)}"
 
 
-def _check(reading: GradedColumns, grid: ScoreGrid, method: str) -> None:
+def _unusable(reading: GradedColumns, grid: ScoreGrid, method: str) -> str:
+    """Why a grade cannot be calibrated on; empty if it can, or has no score."""
     if reading.score is None:
-        return
+        return ""
     if reading.raw_score != reading.score:
-        raise ValueError("judge_score: is calibrated already (judge_raw_score differs); grade without --calibrated")
+        return "judge_score: is calibrated already (judge_raw_score differs); grade without --calibrated"
     if set(reading.distribution) != set(grid.labels):
-        raise ValueError(
-            f"judge_distribution: holds the scores {', '.join(reading.distribution)}; the judge's are {', '.join(grid.labels)}"
-        )
+        return f"judge_distribution: holds the scores {', '.join(reading.distribution)}; the judge's are {', '.join(grid.labels)}"
     if method == "temperature" and reading.feedbacks > 1:
-        raise ValueError(
-            "judge_distribution: is the mean over several feedbacks, a temperature acts on each; give the file before it was graded"
-        )
+        return "judge_distribution: is the mean over several feedbacks, a temperature acts on each; give the file before it was graded"
+    return ""
 
 
-def _grade(reading: GradedColumns) -> Grade:
+def _grade_of(reading: GradedColumns) -> Grade:
     """The grade as far as a file keeps it, as if of one CoT."""
     cot = CotGrade("", reading.score, reading.status, reading.distribution)
     return Grade(

@@ -30,12 +30,11 @@ from tract.evaluation.results import (
     RUBRIC_HIDDEN,
     RUBRIC_SHOWN,
     BenchmarkReport,
-    Estimate,
     Evaluation,
     Robustness,
-    Scored,
 )
-from tract.evaluation.scoring import prediction_rows, score_items
+from tract.evaluation.scored import Estimate, Scored
+from tract.evaluation.scoring import failed_score_of, prediction_rows, score_items
 from tract.evaluation.statistics import report_of
 from tract.evaluation.tables import markdown_table, short_table
 from tract.evaluation.worst_items import WorstItems, worst_items
@@ -149,9 +148,9 @@ class EvaluateStage:
 
     def _scored(self, found: Predictions) -> dict[str, Scored]:
         evaluation = self.cfg.evaluation
-        fallback = _fallback(found.grid, evaluation.failed_score)
+        failed_score = failed_score_of(found.grid.labels, evaluation.failed_score)
         return {
-            name: score_items(name, items, judgements, evaluation.predictors, found.grid, found.cue, fallback)
+            name: score_items(name, items, judgements, evaluation.predictors, found.grid, found.cue, failed_score)
             for name, (items, judgements) in found.of.items()
         }
 
@@ -206,7 +205,7 @@ def agreement_of(items: Sequence[BenchmarkItem]) -> RaterAgreement | None:
 def write_data(folder: Path, found: Predictions, evaluation: Evaluation) -> None:
     """Writes what other programs read: every prediction, and the metrics."""
     _write_predictions(folder, found)
-    write_json(folder / METRICS_FILE, _to_dict(evaluation))
+    write_json(folder / METRICS_FILE, _evaluation_dict(evaluation))
 
 
 def _write_predictions(folder: Path, found: Predictions) -> None:
@@ -215,23 +214,18 @@ def _write_predictions(folder: Path, found: Predictions) -> None:
     ]
     with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json_line(row, f"{PREDICTIONS_FILE}, {row['id']}") for row in rows)
-    flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _text(row["probabilities"])} for row in rows]
+    flat = [{**row, "meta": json.dumps(row["meta"]), "probabilities": _json_text(row["probabilities"])} for row in rows]
     # Said, since a column of raters or comments that are all missing has no type of its own.
     inferred = pa.Table.from_pylist(flat).schema
     schema = inferred.set(inferred.get_field_index("raters"), pa.field("raters", _RATERS))
     pq.write_table(pa.Table.from_pylist(flat, schema=schema), folder / PREDICTIONS_TABLE)
 
 
-def _text(value: Any) -> str | None:
+def _json_text(value: Any) -> str | None:
     return None if value is None else json.dumps(value)
 
 
-def _fallback(grid: ScoreGrid, name: str) -> float:
-    """The declared score of a failed draw, in points."""
-    return {"lowest": grid.lowest, "middle": (grid.lowest + grid.highest) / 2, "highest": grid.highest}[name]
-
-
-def _to_dict(evaluation: Evaluation) -> dict[str, Any]:
+def _evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation for ``metrics.json``."""
     return {
         "judge": evaluation.judge,
@@ -246,7 +240,7 @@ def _to_dict(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _plain(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+def _estimate_dicts(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
     return {name: {metric: estimate.to_dict() for metric, estimate in row.items()} for name, row in table.items()}
 
 
@@ -259,13 +253,13 @@ def _robustness_dict(found: Robustness) -> dict[str, Any]:
                 "unchanged": shift.unchanged,
                 "true_change": shift.true_change.to_dict(),
                 "pairs_with_a_failed_draw": dict(shift.failed),
-                "predictors": _plain(shift.metrics),
+                "predictors": _estimate_dicts(shift.metrics),
             }
             for shift in found.shifts
         },
-        "consistency": _plain(found.consistency),
-        "summary": _plain(found.summary),
-        **({"differences": _plain(found.differences)} if found.differences else {}),
+        "consistency": _estimate_dicts(found.consistency),
+        "summary": _estimate_dicts(found.summary),
+        **({"differences": _estimate_dicts(found.differences)} if found.differences else {}),
     }
 
 
@@ -273,15 +267,15 @@ def _report_dict(report: BenchmarkReport) -> dict[str, Any]:
     return {
         "items": len(report.scored.ids),
         "questions": len(set(report.scored.questions)),
-        "predictors": _plain(report.metrics),
-        "baselines": _plain(report.baselines),
-        "rmse_minus_baseline": _plain(report.over_baselines),
+        "predictors": _estimate_dicts(report.metrics),
+        "baselines": _estimate_dicts(report.baselines),
+        "rmse_minus_baseline": _estimate_dicts(report.over_baselines),
         "agreement": None if report.agreement is None else report.agreement.to_dict(),
         "reliability": {
             name: [{"low": b.low, "high": b.high, "count": b.count, "predicted": b.predicted, "true": b.true} for b in bins]
             for name, bins in report.reliability.items()
         },
-        **({"compared_to": report.compared_to, "differences": _plain(report.differences)} if report.compared_to else {}),
+        **({"compared_to": report.compared_to, "differences": _estimate_dicts(report.differences)} if report.compared_to else {}),
     }
 
 

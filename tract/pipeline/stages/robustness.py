@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from tract.artifacts.products import Product
 from tract.config.schema import Config
-from tract.evaluation.results import Robustness, Scored
+from tract.evaluation.results import Robustness
 from tract.evaluation.robustness import Readings, robustness_of
+from tract.evaluation.scored import Scored
 from tract.evaluation.scoring import draws_of
 from tract.pipeline.stages.predict import Predictions
 

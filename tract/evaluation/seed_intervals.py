@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from tract.evaluation.results import Estimate
+from tract.evaluation.scored import Estimate
 
 # What an interval covers.
 SEEDS, QUESTIONS, NONE = "seeds", "questions", ""
@@ -83,6 +83,6 @@ def mean_of(
         estimate = of_one(defined[0])
         return SeedMean(estimate, NONE if estimate.low is None else QUESTIONS, 1, len(values))
     estimate = t_interval([value for value in values if value is not None], confidence)
-    if limits is not None and estimate.low is not None and estimate.high is not None:
-        estimate = Estimate(estimate.value, max(estimate.low, limits[0]), min(estimate.high, limits[1]))
+    if limits is not None and estimate.interval is not None:
+        estimate = Estimate(estimate.value, max(estimate.interval[0], limits[0]), min(estimate.interval[1], limits[1]))
     return SeedMean(estimate, NONE if estimate.low is None else SEEDS, len(defined), len(values))

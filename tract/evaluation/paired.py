@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tract.apps.grading.pairs import AnswerPairs
-from tract.evaluation.bootstrap import estimates
-from tract.evaluation.results import Array, Estimate
+from tract.evaluation.bootstrap import metric_estimates
+from tract.evaluation.scored import Array, Estimate
 from tract.evaluation.weighted import weighted_mean
 
 # A difference that rounding alone puts above the margin is a tie as well.
@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Compared:
+class PairedComparison:
     """Two models on the answers that pair up.
 
     Attributes:
@@ -37,26 +37,37 @@ class Compared:
     normalized: bool = False
 
 
-def compared(pairs: AnswerPairs, *, margin: float, seed: int, resamples: int, confidence: float) -> Compared:
+def compared(
+    first: Array,
+    second: Array,
+    questions: Sequence[str],
+    *,
+    margin: float,
+    seed: int,
+    resamples: int,
+    confidence: float,
+    normalized: bool = False,
+) -> PairedComparison:
     """The comparison of at least one pair.
 
     Args:
+        first, second: [n] float64, scores in points. questions: [n] ids; intervals are clustered by them. normalized: as in the result.
         margin: differences of no more are ties, in points. seed: of the resamples. resamples: of the questions; 0 for no intervals.
         confidence: of the intervals, in (0, 1).
     """
-    difference = pairs.second - pairs.first
+    difference = second - first
     better, worse = difference > margin + _ROUNDING, difference < -margin - _ROUNDING
     columns: dict[str, Array] = {
-        "first": pairs.first,
-        "second": pairs.second,
+        "first": first,
+        "second": second,
         "difference": difference,
         "wins": better.astype(np.float64),
         "ties": (~better & ~worse).astype(np.float64),
         "losses": worse.astype(np.float64),
     }
 
-    def compute(weights: Array) -> dict[str, dict[str, Array]]:
-        return {"": {name: weighted_mean(weights, values) for name, values in columns.items()}}
+    def means(weights: Array) -> dict[str, Array]:
+        return {name: weighted_mean(weights, values) for name, values in columns.items()}
 
-    found = estimates(compute, pairs.questions, seed=seed, resamples=resamples, confidence=confidence)[""]
-    return Compared(**found, pairs=len(difference), questions=len(set(pairs.questions)), margin=margin, normalized=pairs.normalized)
+    found = metric_estimates(means, questions, seed=seed, resamples=resamples, confidence=confidence)
+    return PairedComparison(**found, pairs=len(difference), questions=len(set(questions)), margin=margin, normalized=normalized)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 BAR_CHARS = 40
 # A grid with more scores is shown in stretches.
@@ -32,10 +33,15 @@ class Histogram:
     def over(cls, labels: Sequence[str], values: Sequence[float]) -> Histogram:
         """One over a score grid: each number belongs to the score that is nearest, or to a tenth of the range."""
         if len(labels) <= MOST_BARS:
-            return cls(labels, [(low + high) / 2 for low, high in zip(values, values[1:], strict=False)])
-        width = (values[-1] - values[0]) / STRETCHES
-        edges = [values[0] + width * k for k in range(STRETCHES + 1)]
-        return cls([f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)], edges[1:-1])
+            return cls(labels, [(low + high) / 2 for low, high in pairwise(values)])
+        return cls.between(values[0], values[-1], STRETCHES, "g")
+
+    @classmethod
+    def between(cls, low: float, high: float, stretches: int, form: str) -> Histogram:
+        """One over ``stretches`` equal stretches of [low, high]; ``form`` is the format specification of their ends."""
+        width = (high - low) / stretches
+        edges = [low + width * k for k in range(stretches + 1)]
+        return cls([f"{start:{form}} to {end:{form}}" for start, end in pairwise(edges)], edges[1:-1])
 
     def add(self, value: float) -> None:
         """Counts a number."""
@@ -43,14 +49,9 @@ class Histogram:
 
     def lines(self) -> list[str]:
         """A line for each bar; the longest has ``BAR_CHARS``, and no number is no bar."""
-        return bars(zip(self.labels, self.counts, strict=True))
-
-
-def bars(counts: Iterable[tuple[str, int]]) -> list[str]:
-    """A line for each (label, count): the label, a bar, the count."""
-    counts = list(counts)
-    width, most = max(len(label) for label, _ in counts), max(count for _, count in counts)
-    lengths = [max(1, round(BAR_CHARS * count / most)) if count else 0 for _, count in counts]
-    return [
-        f"{label:>{width}} | {'#' * length}{' ' if length else ''}{count}" for (label, count), length in zip(counts, lengths, strict=True)
-    ]
+        width, most = max(map(len, self.labels)), max(self.counts)
+        lines = []
+        for label, count in zip(self.labels, self.counts, strict=True):
+            bar = "#" * max(1, round(BAR_CHARS * count / most)) + " " if count else ""
+            lines.append(f"{label:>{width}} | {bar}{count}")
+        return lines
