@@ -228,7 +228,7 @@ def test_sums_go_on_where_a_run_is_resumed() -> None:
     first, second = Throughput(), Throughput()
     first._totals += 7
     second.load_state_dict(first.state_dict())
-    assert second._axes() == {TOKENS_AXIS: 7, EXAMPLES_AXIS: 7}
+    assert second._axis_values() == {TOKENS_AXIS: 7, EXAMPLES_AXIS: 7}
 
 
 def expanded(command: str) -> list[Path]:
