@@ -226,9 +226,9 @@ def test_what_cannot_be_is_refused(override: str, message: str, compose_config: 
 
 def test_sums_go_on_where_a_run_is_resumed() -> None:
     first, second = Throughput(), Throughput()
-    first._so_far += 7
+    first._totals += 7
     second.load_state_dict(first.state_dict())
-    assert second._axes() == {TOKENS_AXIS: 7, EXAMPLES_AXIS: 7}
+    assert second._axis_values() == {TOKENS_AXIS: 7, EXAMPLES_AXIS: 7}
 
 
 def expanded(command: str) -> list[Path]:

@@ -18,9 +18,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from tract.common.errors import DataError
-from tract.training import strategies
 from tract.training.callbacks.best_weights import BestWeights
 from tract.training.callbacks.checkpoints import newest_checkpoint
+from tract.training.strategies import safe_unpickling
 from tract.training.strategies.safe_unpickling import SafeReader, only_weights
 from tract.training.strategies.zero import _check_tags, _deepspeed_classes
 
@@ -140,7 +140,7 @@ def test_what_was_saved_is_read(sharded: Path) -> None:
     assert torch.equal(found["weights"], torch.ones(3))
     assert found["optimizer"]["lr"] == 1.1
     assert found["optimizer"]["betas"] == (0.9, 0.99)
-    assert strategies._FORCED not in os.environ
+    assert safe_unpickling._FORCED not in os.environ
 
 
 @pytest.mark.parametrize("evil", [Evil, Indirect])
@@ -222,10 +222,10 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 
 def test_the_variable_of_the_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(strategies._FORCED, "0")
+    monkeypatch.setenv(safe_unpickling._FORCED, "0")
     with only_weights(tmp_path):
-        assert os.environ[strategies._FORCED] == "1"
-    assert os.environ[strategies._FORCED] == "0"
+        assert os.environ[safe_unpickling._FORCED] == "1"
+    assert os.environ[safe_unpickling._FORCED] == "0"
 
 
 @pytest.mark.parametrize("name", ["latest", "latest_universal"])
