@@ -24,13 +24,13 @@ from talking import CUE, TALKING
 
 from tract import Grade, GradeRequest, Judge, Rubric
 from tract.artifacts import exported_judge
+from tract.artifacts.standalone_judges import hosted_judge, open_judge_files
 from tract.common.errors import ConfigError, DataError, GenerationError
 from tract.evaluation.calibration import Calibration
 from tract.inference.hf.judge import HFJudge
 from tract.inference.hf.live import LiveCache
 from tract.inference.judgement import Prompt
 from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
-from tract.judge.loading import hosted_judge, open_judge_files
 
 
 def close(found: Grade, expected: Grade, atol: float = 1e-4) -> None:

@@ -31,7 +31,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from tract.common.durable import sync_folder, sync_tree
-from tract.common.errors import ConfigError
+from tract.common.errors import ConfigError, PadTokenError
 from tract.common.finite import listed, not_finite
 from tract.common.masking import masked
 from tract.common.model_name import model_name
@@ -302,7 +302,8 @@ def _load_tokenizer(cfg: ModelConfig) -> Any:
         tokenizer.pad_token = cfg.pad_token
     if tokenizer.pad_token_id is None:
         found = f"the tokenizer of {cfg.name_or_path!r} has no pad token"
-        raise ConfigError(f"model.pad_token: {found}; set model.pad_token to {_pad_candidates(tokenizer)}")
+        message = f"model.pad_token: {found}; set model.pad_token to {_pad_candidates(tokenizer)}"
+        raise PadTokenError(message, tokenizer.eos_token or tokenizer.unk_token)
     return tokenizer
 
 

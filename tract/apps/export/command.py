@@ -84,7 +84,7 @@ def _export(arguments: argparse.Namespace, options: ExportOptions) -> None:
     from tract.apps.export.exporting import check_options, export, licence_hint
     from tract.apps.export.hub import check_push, push
     from tract.artifacts.judge_choice import Choice
-    from tract.judge.loading import cache_folder
+    from tract.artifacts.standalone_judges import cache_folder
 
     choice = Choice(arguments.stage, arguments.variant, arguments.best)
     check_options(options)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tract.artifacts.identity import StageIdentity
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judge_settings import JudgeSettings
 from tract.artifacts.products import open_product, read_manifest
 from tract.common.errors import DataError
 from tract.evaluation.results import METRICS_FILE
-from tract.judge.runs import RunJudge
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CONSTANT = "constant"
 
 
-def metrics_of(run: RunJudge) -> dict[str, Any]:
+def metrics_of(run: JudgeFiles) -> dict[str, Any]:
     """Benchmark -> predictor -> metric -> {value, low, high}, with facts of the benchmark beside; empty if nothing was measured.
 
     The evaluation is found by what it was made from, so it is this very judge's. Of several, one with CoTs as the judge draws them
@@ -47,7 +47,7 @@ def metrics_of(run: RunJudge) -> dict[str, Any]:
     return _read(path, prediction, manifest["identity"]["config"]["evaluation"]["confidence"])
 
 
-def _products(run: RunJudge, stage: str) -> Iterator[tuple[Path, dict[str, Any], StageIdentity]]:
+def _products(run: JudgeFiles, stage: str) -> Iterator[tuple[Path, dict[str, Any], StageIdentity]]:
     for path in run.stage.beside(stage):
         try:
             manifest, identity = read_manifest(path)

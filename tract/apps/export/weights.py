@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judge_settings import BaseModel
 from tract.common.errors import ConfigError
 from tract.inference.sampling import Sampling
-from tract.judge.runs import RunJudge
 from tract.models.modeling import check_finite, from_source, in_folder, load_config, load_judge, locate, lora_config, save_here, stored_in
 from tract.text.layout import SequenceLayout
 
@@ -26,7 +26,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
 
 
-def write_whole(run: RunJudge, dtype: str | None, folder: Path) -> str:
+def write_whole(run: JudgeFiles, dtype: str | None, folder: Path) -> str:
     """Writes whole weights as safetensors with their configuration; returns their dtype.
 
     Args:
@@ -48,7 +48,7 @@ def write_whole(run: RunJudge, dtype: str | None, folder: Path) -> str:
     return wanted
 
 
-def _warn_of_four_bit(run: RunJudge) -> None:
+def _warn_of_four_bit(run: JudgeFiles) -> None:
     if run.four_bit:
         log.warning("%s: trained on a quantised base model (QLoRA); on the whole one its scores may differ a little", run.settings.name)
 
@@ -60,7 +60,7 @@ def _check_fits(model: Any, dtype: str) -> None:
         raise ConfigError(f"--dtype: the weights do not fit {dtype}; use float32 or bfloat16 ({error})") from error
 
 
-def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
+def write_adapter(run: JudgeFiles, base: str | None, folder: Path) -> BaseModel:
     """Writes the adapter with the base model that it names; returns that.
 
     Args:
@@ -72,10 +72,10 @@ def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
     if not run.settings.adapter:
         raise ConfigError("--adapter: all weights of this judge were trained, there is no adapter; leave --adapter out")
     named = _base(run, base)
-    lora_config(run.weights)
+    lora_config(run.stage.path)
     _warn_of_four_bit(run)
     for name in ADAPTER_FILES:
-        shutil.copyfile(run.weights / name, folder / name)
+        shutil.copyfile(run.stage.path / name, folder / name)
     path = folder / ADAPTER_FILES[0]
     content = json.loads(path.read_text(encoding="utf-8"))
     content |= {"base_model_name_or_path": named.name_or_path, "revision": named.revision, "inference_mode": True}
@@ -84,7 +84,7 @@ def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
     return named
 
 
-def _base(run: RunJudge, base: str | None) -> BaseModel:
+def _base(run: JudgeFiles, base: str | None) -> BaseModel:
     """The base model as ``from_pretrained`` takes it."""
     model = run.model
     if base is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
+from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judge_loader import trained_judge
 from tract.artifacts.judge_location import HUB, locate_judge
 from tract.artifacts.judge_settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
-from tract.artifacts.judges import Judge, trained_judge
 from tract.artifacts.products import read_manifest
 from tract.artifacts.recorded_paths import places_of
+from tract.artifacts.template_recovery import Recovered, recover_template
 from tract.common.errors import ConfigError, DataError
 from tract.common.masking import masked
 from tract.config.schema import ModelConfig, with_added_keys
 from tract.data.training_rows import training_rows
 from tract.evaluation.predictors import OF_COTS
 from tract.inference.sampling import Sampling
-from tract.judge.template_recovery import Recovered, recover_template
 from tract.models.modeling import context_of
-from tract.text.layout import SequenceLayout
 
 log = logging.getLogger(__name__)
 
@@ -37,31 +37,7 @@ _OBJECTIVE = ("ce_weight", "score_loss", "lambda", "ce_on_score", "use_cot", "tr
 _TRAINING = ("optimizer_steps", "trained_parameters", "processes", "exported", "final_metrics")
 
 
-@dataclass(frozen=True)
-class RunJudge:
-    """A run's judge, not loaded yet.
-
-    Attributes:
-        settings: how it works; without metrics, see ``tract.apps.export.eval_metrics``.
-        model: the base model. weights: folder with the trained adapter or weights. four_bit: whether the base model was quantised (QLoRA).
-        seed: of the base model's weights where they are made at random, and of the run.
-        tokenizer, layout: what it was trained with. fingerprint: changes when weights, tokenizer or layout do.
-        stage: where it was found. named: what the run calls its base model, see ``tract.artifacts.judges.Judge``.
-    """
-
-    settings: JudgeSettings
-    model: ModelConfig
-    weights: Path
-    four_bit: bool
-    seed: int
-    tokenizer: Any
-    layout: SequenceLayout
-    fingerprint: str
-    stage: FitFolder
-    named: str | None = None
-
-
-def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any) -> RunJudge:
+def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any) -> JudgeFiles:
     """The judge of a fit stage's folder, or of a run's folder.
 
     Args:
@@ -86,7 +62,7 @@ def judge_of_stage(
     data: Path | None = None,
     name: str | None = None,
     base_model: str | None = None,
-) -> RunJudge:
+) -> JudgeFiles:
     """The judge of a fit stage.
 
     A judge that was trained on finished prompts gets the template that fills them in, where its training data is at hand.
@@ -102,8 +78,7 @@ def judge_of_stage(
         ConfigError, DataError: if its files are damaged, or it needs code that may not run.
     """
     unpacked = None if cache is None else str(cache)
-    judge = trained_judge(stage.path, trust_remote_code=trust_remote_code, unpacked=unpacked, base_model=base_model)
-    assert judge.weights is not None, "a fit stage leaves weights"
+    judge = trained_judge(stage, trust_remote_code=trust_remote_code, unpacked=unpacked, base_model=base_model)
     manifest, _ = read_manifest(stage.path)
     try:
         config = _config(stage.path)
@@ -117,21 +92,12 @@ def judge_of_stage(
         place = partial(places_of, folder=stage.path, manifest=manifest)
         rows = training_rows(config, fingerprint, judge.layout.grid, caches=caches, data=data, places=place)
         settings = _worded(settings, recover_template(judge.template, rows, judge.layout.grid))
-    return RunJudge(
-        settings,
-        judge.model,
-        judge.weights,
-        judge.four_bit,
-        judge.seed,
-        judge.tokenizer,
-        judge.layout,
-        judge.fingerprint,
-        stage,
-        judge.named,
-    )
+    return replace(judge, own_settings=settings)
 
 
-def _settings(stage: FitFolder, judge: Judge, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None) -> JudgeSettings:
+def _settings(
+    stage: FitFolder, judge: JudgeFiles, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None
+) -> JudgeSettings:
     """How the judge of a stage works, as its run was configured.
 
     Raises:
