@@ -152,13 +152,13 @@ def test_requests_with_other_counts_and_grids_are_judged_together(talking_folder
 
 
 def test_any_number_of_grids_takes_no_more_memory(talking_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tract.judge.judge.MOST_READINGS", 3)
+    monkeypatch.setattr("tract.judge.readouts.MOST_READINGS", 3)
     with Judge.from_pretrained(talking_folder, **{**TALKING, "max_cot_tokens": 4}) as judge:
         for high in range(2, 9):
             found = judge.grade("Name a colour.", "Blue.", Rubric("Is it good?", {1: "no", high: "yes"}))
             assert tuple(found.distribution) == ("1", str(high))
         gc.collect()
-        assert len(judge._readings) == 3
+        assert len(judge._readouts._kept) == 3
         assert len(judge._worker._judges) <= 4  # type: ignore[attr-defined]
 
 

@@ -140,7 +140,7 @@ def test_vllm_is_started_for_the_longest_sequence_of_the_judge(talking_folder: s
         Judge.from_pretrained(talking_folder, "vllm", **{**GREEDY, "max_length": 1234})
     # A model that states no limit, as one with ALiBi, and no limit of the user's.
     monkeypatch.setattr("tract.models.engine_files.stated_context", lambda config: None)
-    monkeypatch.setattr("tract.artifacts.standalone_judges.context_of", lambda model: None)
+    monkeypatch.setattr("tract.artifacts.judge_options.context_of", lambda model: None)
     monkeypatch.setattr(
         "tract.artifacts.standalone_judges.chat_settings", lambda base: dataclasses.replace(chat_settings(base), max_length=None)
     )

@@ -8,34 +8,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tract.artifacts.chat_models import chat_settings, template_of
+from tract.artifacts.chat_models import chat_settings
 from tract.artifacts.exported_judge import NO_BASE, ExportedJudge
 from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
 from tract.artifacts.judge_files import JudgeFiles, joint_digest
 from tract.artifacts.judge_loader import NOT_WEIGHTS, JudgeLoader
 from tract.artifacts.judge_location import BASE, JudgeLocation, locate_judge
+from tract.artifacts.judge_options import JudgeOptions
 from tract.artifacts.judge_settings import SETTINGS_FILE, BaseModel, JudgeSettings
 from tract.artifacts.run_judges import judge_of_stage
 from tract.common.errors import ConfigError
 from tract.common.user_paths import expanded
 from tract.config.schema import ModelConfig
 from tract.inference.chat.requests import check_extra
-from tract.inference.sampling import Sampling
 from tract.models.engine_files import adapter_digest
-from tract.models.modeling import context_of, load_config, load_tokenizer, locate, model_fingerprint
-from tract.text.layout import TEMPLATE_DATE, SequenceLayout
-from tract.text.score_grid import ScoreGrid
+from tract.models.modeling import load_config, load_tokenizer, locate, model_fingerprint
+from tract.text.layout import TEMPLATE_DATE
 
-DEFAULT_GRID = ("1", "2", "3", "4", "5")
 # Raise it when an answer of a hosted chat model can be read as another score or feedback than before.
 _CHAT_RULES = 2
-_SAMPLING_OPTIONS = ("temperature", "top_p", "repetition_penalty", "max_cot_tokens")
-_SETTING_OPTIONS = ("name", "predictor", "n_cot", "seed", "max_length", "overlong", "least_score_mass", "dtype")
 # Settings that move no score; what the date moves is part of the layout.
 _IMMATERIAL_SETTINGS = ("name", "training", "metrics", "calibration", "template_date")
 
@@ -80,7 +76,7 @@ def open_judge_files(
     found = locate_judge(spec, Choice(stage, variant, best))
     if found.kind == BASE:
         raise ConfigError("judge: 'seed' is the base model of a configuration, which evaluate.py knows; give its folder or hub id")
-    return _StandaloneLoader(model, _Given(grid, prompt, chat_template_kwargs or {}, changed), revision, base).open(found)
+    return _StandaloneLoader(model, JudgeOptions(grid, prompt, chat_template_kwargs or {}, changed), revision, base).open(found)
 
 
 def hosted_judge(
@@ -106,7 +102,7 @@ def hosted_judge(
     settings = chat_settings(BaseModel(_judge_name(model)))
     # The protocol has no repetition penalty, and the length of prompts is the host's to limit.
     settings = replace(settings, sampling=replace(settings.sampling, repetition_penalty=1.0), max_length=None)
-    loader = _StandaloneLoader(_model_like(cache_folder(cache_dir), trust_remote_code=False), _Given(grid, prompt, {}, changed))
+    loader = _StandaloneLoader(_model_like(cache_folder(cache_dir), trust_remote_code=False), JudgeOptions(grid, prompt, {}, changed))
     # Its tokens are not known; these are never sent.
     stand_in = loader.model(BaseModel("assets/tiny", package="tract"))
     files = loader.completed(settings, stand_in, hosted=True)
@@ -164,27 +160,12 @@ def _model_like(cache: Path, trust_remote_code: bool) -> ModelConfig:
     )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What the user said about how a judge works, see ``open_judge_files``."""
-
-    grid: Sequence[Any] | None = None
-    prompt: str | Path | Mapping[str, Any] | None = None
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    changed: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        accepted = (*_SETTING_OPTIONS, *_SAMPLING_OPTIONS)
-        if unknown := [name for name in self.changed if name not in accepted]:
-            raise ConfigError(f"{unknown[0]}: unknown option of a judge; accepted are {', '.join(accepted)}")
-
-
 class _StandaloneLoader(JudgeLoader):
     """Judges by themselves: what was not trained as one is asked as chat models are."""
 
-    def __init__(self, like: ModelConfig, given: _Given, revision: str | None = None, base_model: str | None = None) -> None:
+    def __init__(self, like: ModelConfig, options: JudgeOptions, revision: str | None = None, base_model: str | None = None) -> None:
         super().__init__(like, pad_with_end=True, revision=revision, base_model=base_model)  # nothing is ever padded here
-        self._given = given
+        self._options = options
 
     def of_run(self, stage: FitFolder) -> JudgeFiles:
         cache = Path(str(self.like.unpacked))
@@ -249,17 +230,9 @@ class _StandaloneLoader(JudgeLoader):
         Raises:
             ConfigError: if a setting cannot be used.
         """
-        given = self._given
-        worded = saved if given.prompt is None else replace(saved, prompt=template_of(given.prompt))
         # That of the LLM, also where an adapter lies beside a copy: fingerprints of graded files hold it.
         tokenizer = load_tokenizer(model)
-        layout = _layout(worded, tokenizer, given)
-        length = saved.max_length if hosted else _length(saved, model, given.changed.get("max_length"))
-        fixed = worded.fixed_grid or given.grid is not None
-        settings = _changed(replace(worded, layout=layout.to_dict(), fixed_grid=fixed, max_length=length), given.changed)
-        other = _other_scores(saved, settings)
-        if other is not None:
-            settings = replace(settings, calibration=None)
+        settings, layout, uncalibrated_by = self._options.applied(saved, model, tokenizer, hosted=hosted)
         model = replace(model, dtype=settings.dtype)
         seed = 0 if run is None else run.seed
         moved = {name: value for name, value in settings.to_dict().items() if name not in _IMMATERIAL_SETTINGS}
@@ -280,82 +253,8 @@ class _StandaloneLoader(JudgeLoader):
             folder=weights,
             own_stage=None if run is None else run.own_stage,
             own_settings=settings,
-            uncalibrated_by=other,
+            uncalibrated_by=uncalibrated_by,
         )
-
-
-def _other_scores(saved: JudgeSettings, settings: JudgeSettings) -> str | None:
-    """The option that makes scores others than those that the judge's calibration was fitted on; None if there is none."""
-    if saved.calibration is None:
-        return None
-    changed = {
-        "prompt": saved.prompt != settings.prompt,
-        "grid": list(saved.layout["grid"]) != list(settings.layout["grid"]),
-        "predictor": saved.predictor != settings.predictor,
-    }
-    return next((name for name, is_other in changed.items() if is_other), None)
-
-
-def _length(saved: JudgeSettings, model: ModelConfig, asked: object) -> int | None:
-    """The longest sequence: the settings', as far as the model is made for it; None for any.
-
-    Raises:
-        ConfigError: if the user wants longer ones.
-    """
-    positions = context_of(model)
-    if positions and isinstance(asked, int) and asked > positions:
-        raise ConfigError(f"max_length: {asked} tokens are more than {model.name_or_path} is made for ({positions}); give fewer")
-    return min((length for length in (saved.max_length, positions) if length is not None), default=None)
-
-
-def _layout(settings: JudgeSettings, tokenizer: Any, given: _Given) -> SequenceLayout:
-    """The saved layout, or a new one where wording or grid are the user's."""
-    grid = None if given.grid is None else _labels(given.grid)
-    if settings.layout and given.prompt is None:
-        layout = SequenceLayout.from_dict(tokenizer, dict(settings.layout))
-        return layout if grid is None else with_grid(layout, grid)
-    return SequenceLayout.build(
-        tokenizer,
-        system=bool(settings.prompt.system),
-        cue=settings.prompt.cue,
-        grid=ScoreGrid(grid if grid is not None else tuple(settings.layout.get("grid", DEFAULT_GRID))),
-        chat_template_kwargs=dict(given.chat_template_kwargs),
-        template_date=settings.template_date,
-    )
-
-
-def with_grid(layout: SequenceLayout, labels: tuple[str, ...]) -> SequenceLayout:
-    """The same layout for other scores.
-
-    Raises:
-        ConfigError: if the labels are no grid, or the tokenizer cannot tell them apart.
-    """
-    return SequenceLayout(layout.tokenizer, layout.scaffold, layout.end_id, layout.cue, ScoreGrid(labels))
-
-
-def _labels(grid: Sequence[Any]) -> tuple[str, ...]:
-    if isinstance(grid, str) or not isinstance(grid, (Sequence, range)):
-        raise ConfigError(f"grid: found {grid!r}; a list of scores is accepted, e.g. [1, 2, 3]")
-    return tuple(str(label) for label in grid)
-
-
-def _changed(settings: JudgeSettings, changed: Mapping[str, Any]) -> JudgeSettings:
-    given = {name: value for name, value in changed.items() if value is not None}
-    sampling = sampling_with(settings.sampling, {name: given[name] for name in _SAMPLING_OPTIONS if name in given})
-    return replace(settings, sampling=sampling, **{name: given[name] for name in _SETTING_OPTIONS if name in given})
-
-
-def sampling_with(sampling: Sampling, changed: Mapping[str, Any]) -> Sampling:
-    """The sampling with some of it changed.
-
-    Raises:
-        ConfigError: if a value is no number, or none that can be used.
-    """
-    for name, value in changed.items():
-        whole = name == "max_cot_tokens"
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise ConfigError(f"{name}: {value!r} is not a {'whole ' if whole else ''}number")
-    return replace(sampling, **changed)
 
 
 def cache_folder(given: str | Path | None) -> Path:

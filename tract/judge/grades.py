@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from tract.common.errors import TractError
+from tract.common.masking import masked_text
 from tract.evaluation.calibration import Calibration
 from tract.evaluation.scoring import predictions
 from tract.inference.judgement import DIRECT, END, LENGTH, Judgement
 from tract.text.score_grid import ScoreGrid
+
+log = logging.getLogger(__name__)
 
 # Statuses of a grade and of each CoT, the worst last.
 OK = "ok"
@@ -94,6 +99,14 @@ def failed(request_id: str, status: str, error: str) -> Grade:
         status: ``OVER_LENGTH`` or ``ERROR``. error: what went wrong, one line.
     """
     return Grade(None, status, {}, "", (), None, None, None, (), False, False, None, request_id, error)
+
+
+def failed_by(request_id: str, error: BaseException) -> Grade:
+    """The grade of a request that an error ended, with that as one line; an error of ours is logged in detail, as every row may have it."""
+    if not isinstance(error, TractError):
+        log.debug("grading %s failed", request_id, exc_info=error)
+    line = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
+    return failed(request_id, ERROR, masked_text(" ".join(line.split()))[:500])
 
 
 def grade_of(

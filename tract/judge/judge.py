@@ -15,15 +15,15 @@ from types import TracebackType
 from typing import Any
 
 from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judge_options import sampling_with
 from tract.artifacts.judge_settings import JudgeSettings
-from tract.artifacts.standalone_judges import cache_folder, hosted_judge, open_judge_files, sampling_with
-from tract.common.errors import ConfigError, DataError, TractError
-from tract.common.masking import masked_text
+from tract.artifacts.standalone_judges import cache_folder, hosted_judge, open_judge_files
+from tract.common.errors import ConfigError, DataError
 from tract.data.readers.fields import is_missing
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling
 from tract.judge.backends import BackendOptions, start_worker
-from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
+from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, failed_by, grade_of
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.readouts import Readouts
 from tract.judge.relative import Comparison, compared, in_one_order
@@ -258,7 +258,7 @@ class Judge(PrometheusMethods):
         except ClosedError:
             raise
         except Exception as error:
-            result.set_result(failed(request.shown_id, ERROR, _error_line(request, error)))
+            result.set_result(failed_by(request.shown_id, error))
             return result
         self._count(1)
         inner.add_done_callback(lambda done: self._finish(request, done, result, rubric_grid, cut))
@@ -315,7 +315,7 @@ class Judge(PrometheusMethods):
                 return
             except Exception as own:
                 error = own
-        settle(result, failed(request.shown_id, ERROR, _error_line(request, error)))
+        settle(result, failed_by(request.shown_id, error))
 
     def _grade(self, request: GradeRequest, judgements: Sequence[Judgement], grid: ScoreGrid, cut: bool) -> Grade:
         settings = self.settings
@@ -339,14 +339,6 @@ class Judge(PrometheusMethods):
 
     def _sampling_with(self, changed: Mapping[str, Any]) -> Sampling | None:
         return sampling_with(self.settings.sampling, changed) if changed else None
-
-
-def _error_line(request: GradeRequest, error: BaseException) -> str:
-    """The error as one line; where a fault of ours comes from is for the log in detail, as every row may have it."""
-    if not isinstance(error, TractError):
-        log.debug("grading %s failed", request.shown_id, exc_info=error)
-    line = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
-    return masked_text(" ".join(line.split()))[:500]
 
 
 def _request(

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from tract.artifacts.judge_files import JudgeFiles
-from tract.artifacts.standalone_judges import with_grid
+from tract.artifacts.judge_options import with_grid
 from tract.inference.sampling import Sampling
 from tract.judge.rendering import labels_for
 from tract.judge.worker import MOST_READINGS, ReadoutConfig

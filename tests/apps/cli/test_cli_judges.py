@@ -212,5 +212,5 @@ def test_the_files_are_read_twice_and_the_tokenizer_once(
     arguments = [rows(tmp_path), "-o", tmp_path / "out.jsonl", "--judge", TINY, "--rubric", rubric_of(tmp_path, 1, 5)]
     assert tract("grade", *arguments)[0] == 0
     once = len(read)
-    standalone_judges.open_judge_files(TINY)
+    open_judge_files(TINY)
     assert len(read) == once

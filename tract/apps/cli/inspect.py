@@ -124,7 +124,7 @@ def _row(arguments: argparse.Namespace, rubric: Any) -> tuple[str, GradeRequest]
 
 
 def _layout(files: JudgeFiles, request: GradeRequest) -> SequenceLayout:
-    from tract.artifacts.standalone_judges import with_grid
+    from tract.artifacts.judge_options import with_grid
     from tract.judge.rendering import labels_for
 
     labels = labels_for(request.rubric, files.layout.grid, fixed=files.settings.fixed_grid)

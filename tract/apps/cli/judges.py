@@ -41,7 +41,7 @@ def check_rubric(path: str, options: dict[str, Any], rubric: Rubric, file: Path,
     Raises:
         ConfigError, DataError: if it does not, or there is no such judge.
     """
-    from tract.artifacts.standalone_judges import with_grid
+    from tract.artifacts.judge_options import with_grid
     from tract.judge.rendering import labels_for
 
     files = _files(path, options)
