@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tract.artifacts.judge_choice import Choice, chosen_judge, described
-from tract.artifacts.judge_location import ADAPTER, EXPORTED, FIT, HUB, IN_PACKAGE, MODEL, SEED, locate_judge
+from tract.artifacts.judge_location import ADAPTER, BASE, EXPORTED, FIT, HUB, IN_PACKAGE, MODEL, locate_judge
 from tract.artifacts.records import FAILED, RunRecord
 from tract.common.errors import ConfigError, DataError
 
@@ -274,7 +274,7 @@ def test_a_folder_is_told_by_what_is_in_it(file: str, kind: str, tmp_path: Path)
 
 
 def test_what_is_no_folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert locate_judge("base").kind == SEED
+    assert locate_judge("base").kind == BASE
     assert locate_judge("package:a/*.gguf").kind == IN_PACKAGE
     assert locate_judge("org/model").kind == HUB
     made.pipeline("one/seed0")

@@ -64,7 +64,7 @@ class JudgeOptions:
 
     def _layout(self, settings: JudgeSettings, tokenizer: Any) -> SequenceLayout:
         """The saved layout, or a new one where wording or grid are the user's."""
-        grid = None if self.grid is None else _labels(self.grid)
+        grid = None if self.grid is None else _grid_labels(self.grid)
         if settings.layout and self.prompt is None:
             layout = SequenceLayout.from_dict(tokenizer, dict(settings.layout))
             return layout if grid is None else with_grid(layout, grid)
@@ -116,7 +116,7 @@ def with_grid(layout: SequenceLayout, labels: tuple[str, ...]) -> SequenceLayout
     return SequenceLayout(layout.tokenizer, layout.scaffold, layout.end_id, layout.cue, ScoreGrid(labels))
 
 
-def _labels(grid: Sequence[Any]) -> tuple[str, ...]:
+def _grid_labels(grid: Sequence[Any]) -> tuple[str, ...]:
     if isinstance(grid, str) or not isinstance(grid, (Sequence, range)):
         raise ConfigError(f"grid: found {grid!r}; a list of scores is accepted, e.g. [1, 2, 3]")
     return tuple(str(label) for label in grid)

@@ -41,7 +41,7 @@ def write_whole(run: JudgeFiles, dtype: str | None, folder: Path) -> str:
     model: Any = load_judge(replace(run.model, dtype=own), run.weights, four_bit=False, seed=run.seed)
     if (wanted := dtype or own) != own:
         model = stored_in(model, getattr(torch, wanted))
-        _check_fits(model, wanted)
+        _check_dtype_holds(model, wanted)
     model.generation_config = generation_config(run.layout, run.settings.sampling, model.generation_config)
     model.config.use_cache = True  # training turned it off, and users generate
     save_here(model, folder)
@@ -53,7 +53,7 @@ def _warn_of_four_bit(run: JudgeFiles) -> None:
         log.warning("%s: trained on a quantised base model (QLoRA); on the whole one its scores may differ a little", run.settings.name)
 
 
-def _check_fits(model: Any, dtype: str) -> None:
+def _check_dtype_holds(model: Any, dtype: str) -> None:
     try:
         check_finite(model)
     except ConfigError as error:
@@ -71,7 +71,7 @@ def write_adapter(run: JudgeFiles, base: str | None, folder: Path) -> BaseModel:
     """
     if not run.settings.adapter:
         raise ConfigError("--adapter: all weights of this judge were trained, there is no adapter; leave --adapter out")
-    named = _base(run, base)
+    named = _base_model_for_peft(run, base)
     lora_config(run.stage.path)
     _warn_of_four_bit(run)
     for name in ADAPTER_FILES:
@@ -84,7 +84,7 @@ def write_adapter(run: JudgeFiles, base: str | None, folder: Path) -> BaseModel:
     return named
 
 
-def _base(run: JudgeFiles, base: str | None) -> BaseModel:
+def _base_model_for_peft(run: JudgeFiles, base: str | None) -> BaseModel:
     """The base model as ``from_pretrained`` takes it."""
     model = run.model
     if base is None:
