@@ -181,8 +181,8 @@ study: setup  ## the ablations in small: a base model made for it, all variants,
 	done; \
 	for pid in $${pids[@]}; do wait $$pid || failed=$$?; done; \
 	runs=$${TRACT_RUNS:-runs}; \
-	$(PY) -m tract.apps.compare $$runs/study --predictor rail,decode_free,no_cot || failed=$$?; \
-	for sweep in lambda n_cot; do $(PY) -m tract.apps.compare $$runs/study_$$sweep || failed=$$?; done; exit $$failed
+	$(PY) -m tract compare $$runs/study --predictor rail,decode_free,no_cot || failed=$$?; \
+	for sweep in lambda n_cot; do $(PY) -m tract compare $$runs/study_$$sweep || failed=$$?; done; exit $$failed
 
 # Keeps the hand-made part of constraints.txt and resolves the rest anew, newest versions first, in an environment of its
 # own. Local build tags (+cpu) and the CUDA packages of torch's GPU build are left out: they depend on the machine.

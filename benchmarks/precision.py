@@ -24,7 +24,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from workload import ROOT, device_of, report
 
-from tract.artifacts.judges import Judge, find_judge
+from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judges import find_judge
 from tract.config.schema import Config
 from tract.evaluation.bootstrap import estimates
 from tract.evaluation.scored import Array, Estimate
@@ -61,7 +62,7 @@ PAIRS = (
 CONFIDENCE, RESAMPLES = 0.95, 2000
 
 
-def given_items(options: argparse.Namespace) -> tuple[Config, Judge, list[Prompt], dict[int, tuple[int, ...]], list[str]]:
+def given_items(options: argparse.Namespace) -> tuple[Config, JudgeFiles, list[Prompt], dict[int, tuple[int, ...]], list[str]]:
     """(configuration, judge, prompts, row -> token ids of the CoT, question of each prompt)."""
     source = ["grid=one_to_five", "prompt=finished", f"evaluation.benchmarks=[{options.data}]", "evaluation.prompt=finished"]
     given = [
@@ -82,7 +83,7 @@ def given_items(options: argparse.Namespace) -> tuple[Config, Judge, list[Prompt
     return cfg, judge, prompts_at(tokens, rows), cots, [benchmark.store.example(row).question_id for row in rows]
 
 
-def judge_in(way: str, judge: Judge, cfg: Config) -> HFJudge:
+def judge_in(way: str, judge: JudgeFiles, cfg: Config) -> HFJudge:
     """The judge at work in one of ``WAYS``."""
     if way == ROUNDED:
         model = load_judge(judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)

@@ -52,7 +52,7 @@ class Measured:
 @contextmanager
 def server(folder: Path, options: Sequence[object]) -> Iterator[str]:
     """The URL of a server with the model in a folder; it must end with status 0."""
-    command = [sys.executable, "-m", "tract.apps.server", "--judge", str(folder), "--port", "0", *map(str, options)]
+    command = [sys.executable, "-m", "tract", "serve", "--judge", str(folder), "--port", "0", *map(str, options)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

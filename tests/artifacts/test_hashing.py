@@ -14,7 +14,7 @@ import pytest
 from tiny_pipeline import SMALL, Tiny, made, reused
 
 import tract.pipeline.launching.job
-from tract.artifacts import judges, products
+from tract.artifacts import judge_loader, judges, products
 from tract.artifacts.judges import find_judge
 from tract.common.errors import DataError
 from tract.models.locating import model_fingerprint
@@ -77,7 +77,7 @@ def test_each_file_is_hashed_once_in_a_command(hashed: Hashed, tmp_path: Path) -
     assert set(hashed.values()) == {1}
     assert hashed.written == len(hashed)  # as it was written
     hashed.clear()
-    products._known.clear()  # another command, in a process of its own
+    products._verified.clear()  # another command, in a process of its own
     _, lines = tiny.run()
     assert len(reused(lines)) == STAGES
     assert set(hashed) == files_of(tiny)
@@ -115,7 +115,8 @@ def test_the_fingerprint_of_a_judge_is_read_when_it_is_asked_for(whole: Any, mon
         read.append(arguments)
         return model_fingerprint(*arguments, **named)
 
-    monkeypatch.setattr(judges, "model_fingerprint", noted)
+    for module in (judges, judge_loader):
+        monkeypatch.setattr(module, "model_fingerprint", noted)
     cfg = validate(whole.tiny.compose())
     for spec in ("base", str(whole.products["stage1"].path)):
         judge = find_judge(spec, cfg)

@@ -19,10 +19,10 @@ from tract.artifacts.judge_settings import BaseModel, read_settings
 from tract.artifacts.judges import find_judge
 from tract.artifacts.products import write_manifest
 from tract.artifacts.recorded_paths import found_base, places_of, whereabouts
+from tract.artifacts.run_judges import run_judge
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
-from tract.judge.loading import open_judge_files
-from tract.judge.runs import run_judge
 from tract.models.locating import locate, model_fingerprint
 from tract.pipeline.validation import validate
 

@@ -13,11 +13,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from tract.artifacts.chat_models import template_of
+from tract.artifacts.standalone_judges import cache_folder, hosted_judge
 from tract.common.errors import ConfigError
 from tract.common.user_paths import expanded, given_path
-from tract.judge.chat_models import template_of
 from tract.judge.judge import Judge
-from tract.judge.loading import cache_folder, hosted_judge
 from tract.pipeline import entry
 from tract.pipeline.validation import validate
 

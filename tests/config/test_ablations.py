@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_overrides import TINY
 from tracked_files import tracked
 
-from tract.artifacts.judges import Judge, find_judge
+from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judges import find_judge
 from tract.artifacts.products import Product
 from tract.pipeline.backend_choice import decided
 from tract.pipeline.pipeline import stage_config
@@ -61,7 +62,7 @@ def keys(resolved: DictConfig) -> dict[str, str]:
     if "stage1" in cfg.pipeline:
         found["stage1"] = stage1
     if "generate" in cfg.pipeline:
-        judge: Judge = dataclasses.replace(seed, name="stage1", fingerprinted=lambda: stage1)
+        judge: JudgeFiles = dataclasses.replace(seed, name="stage1", fingerprinted=lambda: stage1)
         found["generate"] = GenerateStage(cfg, stage_config(resolved, "generate"), judge).identity().key
         changed = stage_config(resolved, "stage2")
         start = Product(Path("stage1"), {}, stage1) if cfg.stage2.init_from == "stage1" else None

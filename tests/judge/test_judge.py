@@ -24,13 +24,13 @@ from talking import CUE, TALKING
 
 from tract import Grade, GradeRequest, Judge, Rubric
 from tract.artifacts import exported_judge
+from tract.artifacts.standalone_judges import hosted_judge, open_judge_files
 from tract.common.errors import ConfigError, DataError, GenerationError
 from tract.evaluation.calibration import Calibration
 from tract.inference.hf.judge import HFJudge
 from tract.inference.hf.live import LiveCache
 from tract.inference.judgement import Prompt
 from tract.judge.grades import ERROR, NO_CUE, OK, OVER_LENGTH, TRUNCATED_COT
-from tract.judge.loading import hosted_judge, open_judge_files
 
 
 def close(found: Grade, expected: Grade, atol: float = 1e-4) -> None:
@@ -152,13 +152,13 @@ def test_requests_with_other_counts_and_grids_are_judged_together(talking_folder
 
 
 def test_any_number_of_grids_takes_no_more_memory(talking_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tract.judge.judge.MOST_READINGS", 3)
+    monkeypatch.setattr("tract.judge.readouts.MOST_READINGS", 3)
     with Judge.from_pretrained(talking_folder, **{**TALKING, "max_cot_tokens": 4}) as judge:
         for high in range(2, 9):
             found = judge.grade("Name a colour.", "Blue.", Rubric("Is it good?", {1: "no", high: "yes"}))
             assert tuple(found.distribution) == ("1", str(high))
         gc.collect()
-        assert len(judge._readings) == 3
+        assert len(judge._readouts._kept) == 3
         assert len(judge._worker._judges) <= 4  # type: ignore[attr-defined]
 
 

@@ -13,11 +13,11 @@ from plain_engine import PlainEngine, served
 from talking import TALKING
 
 from tract import Grade, GradeRequest, Judge
+from tract.artifacts.chat_models import chat_settings
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError, GenerationError
 from tract.inference.engines.engine import Ask, Reply
-from tract.judge.chat_models import chat_settings
 from tract.judge.engine_worker import EngineWorker
-from tract.judge.loading import open_judge_files
 
 GREEDY = {**TALKING, "temperature": 0.0, "n_cot": 2}
 
@@ -140,7 +140,9 @@ def test_vllm_is_started_for_the_longest_sequence_of_the_judge(talking_folder: s
         Judge.from_pretrained(talking_folder, "vllm", **{**GREEDY, "max_length": 1234})
     # A model that states no limit, as one with ALiBi, and no limit of the user's.
     monkeypatch.setattr("tract.models.engine_files.stated_context", lambda config: None)
-    monkeypatch.setattr("tract.judge.loading.context_of", lambda model: None)
-    monkeypatch.setattr("tract.judge.loading.chat_settings", lambda base: dataclasses.replace(chat_settings(base), max_length=None))
+    monkeypatch.setattr("tract.artifacts.judge_options.context_of", lambda model: None)
+    monkeypatch.setattr(
+        "tract.artifacts.standalone_judges.chat_settings", lambda base: dataclasses.replace(chat_settings(base), max_length=None)
+    )
     with pytest.raises(ConfigError, match="max_length: vllm needs one, and .* states none; give max_length=4096"):
         Judge.from_pretrained(talking_folder, "vllm", **{**GREEDY, "max_length": None})

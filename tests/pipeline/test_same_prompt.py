@@ -20,12 +20,13 @@ from tiny_pipeline import SMALL, captured
 from tract.apps.export.exporting import export
 from tract.apps.export.options import ExportOptions
 from tract.artifacts.identity import StageIdentity
-from tract.artifacts.judges import Judge, find_judge
+from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judges import find_judge
 from tract.artifacts.products import write_manifest
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.data.generated_cots.file import COTS_FILE, write_cots
-from tract.judge.loading import open_judge_files
 from tract.judge.rendering import asked
 from tract.judge.requests import GradeRequest
 from tract.models.locating import locate
@@ -68,7 +69,7 @@ class Place:
         resolved = composed([*small, *[each for each in own if each.partition("=")[0] not in changed], *overrides])
         return validate(resolved), resolved
 
-    def found_judge(self, *overrides: str) -> tuple[Config, DictConfig, Judge]:
+    def found_judge(self, *overrides: str) -> tuple[Config, DictConfig, JudgeFiles]:
         cfg, resolved = self.compose(*overrides)
         return cfg, resolved, find_judge(self.judge, cfg)
 
@@ -158,7 +159,7 @@ class Stages:
     predict: dict[str, Prompts]
     whole: Prompts
     counts: dict[str, dict[str, int]]
-    judge: Judge
+    judge: JudgeFiles
     lines: list[str]
 
 

@@ -23,8 +23,8 @@ from tract.apps.export.options import ExportOptions
 from tract.artifacts.identity import StageIdentity, differences
 from tract.artifacts.judges import find_judge
 from tract.artifacts.products import write_manifest
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
-from tract.judge.loading import open_judge_files
 from tract.pipeline.stages.fit import FitStage
 from tract.pipeline.stages.generate import GenerateStage
 from tract.pipeline.validation import validate

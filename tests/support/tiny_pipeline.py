@@ -13,7 +13,7 @@ from typing import Any
 from composing import composed
 from omegaconf import DictConfig
 
-from tract.artifacts.judges import Judge
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.products import Product
 from tract.config.schema import Config
 from tract.pipeline.pipeline import run_pipeline
@@ -106,7 +106,7 @@ def metrics(product: Product) -> dict[str, Any]:
     return content
 
 
-def prompts_of(judge: Judge, cfg: Config) -> dict[str, list[int]]:
+def prompts_of(judge: JudgeFiles, cfg: Config) -> dict[str, list[int]]:
     """Id -> token ids of the prompt of each example, worded and encoded anew."""
     store = examples_of(cfg, judge.layout.grid)
     examples = (store.example(row) for row in range(len(store)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +29,6 @@ class ExportedJudge:
     model: BaseModel
     adapter: Path | None
 
-    @property
-    def trained(self) -> str:
-        """What tells its adapter from others; empty for none."""
-        return "" if self.adapter is None else adapter_digest(self.adapter)
-
 
 def exported_judge(found: JudgeLocation, *, revision: str | None = None, base_model: str | None = None) -> ExportedJudge | None:
     """The exported judge of a folder or a hub id; None where nothing is exported.
@@ -58,14 +52,6 @@ def exported_judge(found: JudgeLocation, *, revision: str | None = None, base_mo
     weights = adapter if found.kind == EXPORTED else _adapter_from_hub(found.spec, revision)
     base = _base_of(settings, found.path) if base_model is None else BaseModel(base_model)
     return ExportedJudge(settings, base, weights)
-
-
-def adapter_digest(folder: Path) -> str:
-    """What tells trained adapters from each other: SHA-256 (hex) over their files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("adapter_*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _base_of(settings: JudgeSettings, folder: Path) -> BaseModel:

@@ -96,7 +96,7 @@ class FitFolder:
         """Dotted key -> value of all that may train another judge."""
         own = {key: value for key, value in self.config.items() if key not in _NOT_TRAINED}
         run = own.pop("run", None)
-        return _flat(own) | {"run.ablation": run.get("ablation") if isinstance(run, Mapping) else None}
+        return _by_dotted_key(own) | {"run.ablation": run.get("ablation") if isinstance(run, Mapping) else None}
 
     @cached_property
     def made_by(self) -> str:
@@ -135,10 +135,10 @@ class FitFolder:
 
         CoTs of equal weights are made once, so they may be those of another stage 1 with the same fingerprint.
         """
-        generated = _parent(self.manifest, "generate")
+        generated = _parent_folder_name(self.manifest, "generate")
         for folder in (Path(os.path.realpath(self.path)).parent, self.path.parent) if generated else ():
             if (folder / str(generated) / MANIFEST).is_file():
-                name = _parent(manifest_in(folder / str(generated)), "judge")
+                name = _parent_folder_name(manifest_in(folder / str(generated)), "judge")
                 first = folder / str(name)
                 return FitFolder(first, None).marks if name and (first / MANIFEST).is_file() else {str(name)}
         return None
@@ -245,14 +245,14 @@ def manifest_in(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _parent(manifest: Mapping[str, Any], role: str) -> str | None:
+def _parent_folder_name(manifest: Mapping[str, Any], role: str) -> str | None:
     """The name of a parent's folder."""
     parents = manifest.get("parents")
     return Path(str(parents[role])).name if isinstance(parents, Mapping) and role in parents else None
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _by_dotted_key(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        found |= _by_dotted_key(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found

@@ -34,7 +34,7 @@ class StageIdentity:
     @property
     def key(self) -> str:
         """10 hex characters of the SHA-256 over all of it."""
-        return hashlib.sha256(_text(self.to_dict()).encode()).hexdigest()[:10]
+        return hashlib.sha256(_canonical_json(self.to_dict()).encode()).hexdigest()[:10]
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -50,7 +50,7 @@ class StageIdentity:
         return cls(str(content["stage"]), dict(content["config"]), dict(content["parents"]), dict(content["code"]))
 
 
-def _text(value: Any) -> str:
+def _canonical_json(value: Any) -> str:
     """Canonical JSON: in sections without types, 1 and 1.0 are the same."""
     return json.dumps(canonical(value), sort_keys=True)
 
@@ -66,39 +66,39 @@ def differences(old: StageIdentity, new: StageIdentity, at_most: int | None = 5)
 def _differences(old: StageIdentity, new: StageIdentity) -> Iterator[str]:
     if old.stage != new.stage:
         yield f"stage: {old.stage} -> {new.stage}"
-    before, after = dict(_leaves(old.config)), dict(_leaves(new.config))
+    before, after = dict(_values_by_path(old.config)), dict(_values_by_path(new.config))
     for path in sorted({*before, *after}):
         was, now = before.get(path, _ABSENT), after.get(path, _ABSENT)
-        if was is _ABSENT or now is _ABSENT or _text(was) != _text(now):
-            shown = _shown_beside(was, now)
+        if was is _ABSENT or now is _ABSENT or _canonical_json(was) != _canonical_json(now):
+            shown = _shown_pair(was, now)
             yield f"{'.'.join(path)}: " + ("changed" if shown[0] == shown[1] else " -> ".join(shown))
-    yield from (f"parent {role} {how}" for role, how in _changes(old.parents, new.parents))
-    yield from (f"code of {module} {how}" for module, how in _changes(old.code, new.code))
+    yield from (f"parent {role} {how}" for role, how in _changed_names(old.parents, new.parents))
+    yield from (f"code of {module} {how}" for module, how in _changed_names(old.code, new.code))
 
 
-def _leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _values_by_path(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in node.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, (*path, str(name)))
+            yield from _values_by_path(value, (*path, str(name)))
         else:
             yield (*path, str(name)), value
 
 
-def _shown_beside(was: Any, now: Any) -> tuple[str, str]:
+def _shown_pair(was: Any, now: Any) -> tuple[str, str]:
     """Both values for a line; of long texts that begin alike, e.g. prompt scaffolds, what stands around the first difference."""
-    shown = _shown(was), _shown(now)
+    shown = _shown_value(was), _shown_value(now)
     if shown[0] != shown[1] or not (isinstance(was, str) and isinstance(now, str)):
         return shown
     start = max(0, len(os.path.commonprefix([was, now])) - _SHOWN_CHARACTERS // 4)
-    return _shown("..." + was[start:]), _shown("..." + now[start:])
+    return _shown_value("..." + was[start:]), _shown_value("..." + now[start:])
 
 
-def _shown(value: Any) -> str:
+def _shown_value(value: Any) -> str:
     text = "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def _changes(old: dict[str, str], new: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _changed_names(old: dict[str, str], new: dict[str, str]) -> Iterator[tuple[str, str]]:
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             yield name, "added" if name not in old else "removed" if name not in new else "changed"

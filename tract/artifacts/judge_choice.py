@@ -59,27 +59,27 @@ def chosen_judge(folder: Path, choice: Choice) -> FitFolder:
     Raises:
         ConfigError: if there is none, or more than one; these are listed, and how to choose.
     """
-    _check(choice)
-    found = _judges(folder, every=choice.stage is not None)
+    _check_choice(choice)
+    found = _judges_below(folder, every=choice.stage is not None)
     if not found:
-        raise ConfigError(_none(folder))
+        raise ConfigError(_no_judge_message(folder))
     variants = _variants(found)
     if choice.stage is not None:
         found = [stage for stage in found if choice.stage in (stage.stage, stage.key, stage.path.name)]
-        _check_left(found, "stage", choice.stage, folder, _judges(folder, every=True), variants)
+        _check_any_left(found, "stage", choice.stage, folder, _judges_below(folder, every=True), variants)
     if choice.variant is not None:
         left = [stage for stage in found if variants[stage.path] == choice.variant]
-        _check_left(left, "variant", choice.variant, folder, found, variants)
+        _check_any_left(left, "variant", choice.variant, folder, found, variants)
         found = left
     if choice.best is not None:
-        return _best(found, choice.best, variants)
-    if len(_apart(found)) > 1:
-        raise ConfigError(_several(folder, _apart(found), variants))
-    _tell_older(found[0])
+        return _best_by(found, choice.best, variants)
+    if len(_each_once(found)) > 1:
+        raise ConfigError(_several_judges_message(folder, _each_once(found), variants))
+    _log_older(found[0])
     return found[0]
 
 
-def _tell_older(stage: FitFolder) -> None:
+def _log_older(stage: FitFolder) -> None:
     """Says which stages of the same configuration a judge stands for."""
     beside = fit_stages_of(stage.run) if stage.run is not None and stage.run.is_dir() else []
     older = [other.path.name for other in beside if other.made_by == stage.made_by and other.key != stage.key]
@@ -93,21 +93,21 @@ def described(stage: FitFolder) -> str:
     return ", ".join(filter(None, (*parts, f"{stage.stage}-{stage.key}")))
 
 
-def _check(choice: Choice) -> None:
+def _check_choice(choice: Choice) -> None:
     for name, value in choice.given.items():
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{name}: {value!r} names no {name}; give text, or leave it out")
-    if choice.best is not None and choice.best not in _metrics():
-        near = near_names(choice.best, _metrics(), most=1)
+    if choice.best is not None and choice.best not in _accepted_metrics():
+        near = near_names(choice.best, _accepted_metrics(), most=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"best: {choice.best!r} is no metric of training; {hint}accepted are {', '.join(_metrics())}")
+        raise ConfigError(f"best: {choice.best!r} is no metric of training; {hint}accepted are {', '.join(_accepted_metrics())}")
 
 
-def _metrics() -> list[str]:
+def _accepted_metrics() -> list[str]:
     return [f"{_SPLIT}/{name}" for name in LESS_IS_BETTER]
 
 
-def _judges(folder: Path, *, every: bool) -> list[FitFolder]:
+def _judges_below(folder: Path, *, every: bool) -> list[FitFolder]:
     """The judges below a folder, each with its run: those that runs end with, or all."""
     runs = run_folders(folder)
     if not runs and (jobs := fit_stages_of_jobs(folder)):
@@ -116,7 +116,7 @@ def _judges(folder: Path, *, every: bool) -> list[FitFolder]:
     return [stage for stages in found for stage in (stages if every else final_stages(stages))]
 
 
-def _apart(stages: Sequence[FitFolder]) -> list[FitFolder]:
+def _each_once(stages: Sequence[FitFolder]) -> list[FitFolder]:
     """Each judge once, in whichever run it is found first."""
     return list({os.path.realpath(stage.path): stage for stage in reversed(stages)}.values())[::-1]
 
@@ -133,7 +133,7 @@ def _variants(stages: Sequence[FitFolder]) -> Mapping[Path, str | None]:
     return names
 
 
-def _check_left(left: Sequence[FitFolder], name: str, wanted: str, folder: Path, among: Sequence[FitFolder], variants: Any) -> None:
+def _check_any_left(left: Sequence[FitFolder], name: str, wanted: str, folder: Path, among: Sequence[FitFolder], variants: Any) -> None:
     """Refuses a choice that nothing answers to."""
     if left:
         return
@@ -146,31 +146,31 @@ def _check_left(left: Sequence[FitFolder], name: str, wanted: str, folder: Path,
     raise ConfigError(f"{name}: {folder} holds no judge of {name} {wanted!r}; {hint}accepted are {', '.join(accepted) or 'none'}")
 
 
-def _best(stages: Sequence[FitFolder], metric: str, variants: Mapping[Path, str | None]) -> FitFolder:
+def _best_by(stages: Sequence[FitFolder], metric: str, variants: Mapping[Path, str | None]) -> FitFolder:
     """The judge with the best of a metric; the first one of equals.
 
     Raises:
         ConfigError: if that of one is not known, or they were validated on CoTs that cannot be compared.
     """
     if not_comparable([stage.validated_on for stage in stages]):
-        raise ConfigError(_validated_apart(stages, metric, variants))
+        raise ConfigError(_not_comparable_message(stages, metric, variants))
     values = {stage.path: stage.metrics.get(metric) for stage in stages}
     if unknown := [stage for stage in stages if values[stage.path] is None]:
-        common = sorted(name for name in _metrics() if all(stage.metrics.get(name) is not None for stage in stages))
+        common = sorted(name for name in _accepted_metrics() if all(stage.metrics.get(name) is not None for stage in stages))
         others = f" (nor that of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         accepted = f"known of all: {', '.join(common)}" if common else "give the folder of one judge"
         raise ConfigError(
-            f"best: {metric} of {_line(unknown[0], variants)} is not known{others}: weights that were the best of a training are kept with "
-            f"the metric that says so, train.monitor, and no other; {accepted}"
+            f"best: {metric} of {_line_about(unknown[0], variants)} is not known{others}: weights that were the best of a training "
+            f"are kept with the metric that says so, train.monitor, and no other; {accepted}"
         )
     sign = 1 if LESS_IS_BETTER[metric.rpartition("/")[2]] else -1
     return min(stages, key=lambda stage: sign * float(values[stage.path] or 0.0))
 
 
-def _validated_apart(stages: Sequence[FitFolder], metric: str, variants: Mapping[Path, str | None]) -> str:
+def _not_comparable_message(stages: Sequence[FitFolder], metric: str, variants: Mapping[Path, str | None]) -> str:
     """Why a validation metric does not choose between judges, with one of each kind, and what does."""
     of_kinds = {stage.validated_on: stage for stage in reversed(stages)}
-    each = "; ".join(f"{_line(stage, variants)} on {kind}" for kind, stage in sorted(of_kinds.items()))
+    each = "; ".join(f"{_line_about(stage, variants)} on {kind}" for kind, stage in sorted(of_kinds.items()))
     return (
         f"best: {metric} cannot be compared, since training validated some of these judges on annotated CoTs, which can give a score away, "
         f"and others without: {each}; leave some out (--variant, --stage), or repeat their command with "
@@ -178,9 +178,9 @@ def _validated_apart(stages: Sequence[FitFolder], metric: str, variants: Mapping
     )
 
 
-def _several(folder: Path, stages: Sequence[FitFolder], variants: Mapping[Path, str | None]) -> str:
-    apart = _told_apart(stages, variants)
-    shown = [_line(stage, variants, apart[stage.path]) for stage in stages[:_SHOWN]]
+def _several_judges_message(folder: Path, stages: Sequence[FitFolder], variants: Mapping[Path, str | None]) -> str:
+    apart = _distinguishing_settings(stages, variants)
+    shown = [_line_about(stage, variants, apart[stage.path]) for stage in stages[:_SHOWN]]
     more = f"; and {len(stages) - _SHOWN} more" if len(stages) > _SHOWN else ""
     return (
         f"judge: {folder} holds {len(stages)} judges: {'; '.join(shown)}{more}; give one of these folders; the commands of tract choose by "
@@ -188,7 +188,7 @@ def _several(folder: Path, stages: Sequence[FitFolder], variants: Mapping[Path, 
     )
 
 
-def _told_apart(stages: Sequence[FitFolder], variants: Mapping[Path, str | None]) -> dict[Path, str]:
+def _distinguishing_settings(stages: Sequence[FitFolder], variants: Mapping[Path, str | None]) -> dict[Path, str]:
     """Path -> the settings that tell a judge from others of the same variant, seed and stage; empty where there are none."""
     alike: dict[tuple[object, ...], list[FitFolder]] = {}
     for stage in stages:
@@ -202,7 +202,7 @@ def _told_apart(stages: Sequence[FitFolder], variants: Mapping[Path, str | None]
     return found
 
 
-def _line(stage: FitFolder, variants: Mapping[Path, str | None], apart: str = "") -> str:
+def _line_about(stage: FitFolder, variants: Mapping[Path, str | None], apart: str = "") -> str:
     """The folder to give for a judge, and what is known of it."""
     variant, rmse = variants.get(stage.path), stage.metrics.get(f"{_SPLIT}/rmse")
     known = [
@@ -212,20 +212,20 @@ def _line(stage: FitFolder, variants: Mapping[Path, str | None], apart: str = ""
         f"{stage.stage}-{stage.key}",
         f"val/rmse {rmse:.4g}" if rmse is not None else "",
     ]
-    return f"{_place(stage)} ({', '.join(filter(None, known))})"
+    return f"{_shortest_folder(stage)} ({', '.join(filter(None, known))})"
 
 
-def _place(stage: FitFolder) -> Path:
+def _shortest_folder(stage: FitFolder) -> Path:
     """The shortest folder that names this judge alone: its run's, where that holds no other, else its own."""
     run = stage.run
-    if run is not None and run.is_dir() and len(_apart(final_stages(fit_stages_of(run)))) == 1:
+    if run is not None and run.is_dir() and len(_each_once(final_stages(fit_stages_of(run)))) == 1:
         alone = final_stages(fit_stages_of(run))[0]
         if os.path.realpath(alone.path) == os.path.realpath(stage.path):
             return run
     return stage.path
 
 
-def _none(folder: Path) -> str:
+def _no_judge_message(folder: Path) -> str:
     """Why a folder holds no judge: what was found in it, and what is accepted."""
     broken = [link for run in run_folders(folder) for link in broken_links(run)]
     if broken:
@@ -234,7 +234,7 @@ def _none(folder: Path) -> str:
             f"judge: {folder} holds no complete fit stage, but links that lead nowhere ({broken[0].name} -> {where}); its products are "
             "in the folder of all runs (runs/stages): move or mount that along, or give the folder of a stage"
         )
-    return f"judge: {folder} holds no complete fit stage{_content(folder)}; {ACCEPTED}"
+    return f"judge: {folder} holds no complete fit stage{_holds(folder)}; {ACCEPTED}"
 
 
 ACCEPTED = (
@@ -243,7 +243,7 @@ ACCEPTED = (
 )
 
 
-def _content(folder: Path) -> str:
+def _holds(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if not names:
         return ", it is empty"

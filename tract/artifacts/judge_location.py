@@ -56,7 +56,7 @@ def locate_judge(spec: str, choice: Choice = _NOTHING) -> JudgeLocation:
     Raises:
         ConfigError: if it is none of these, or holds several judges; the line lists them.
     """
-    found = _located(spec, choice)
+    found = _location_of(spec, choice)
     if choice.given and (found.fit is None or not _is_from_run(Path(spec))):
         name = next(iter(choice.given))
         raise ConfigError(f"{name}: has no effect, since {spec} is one judge and not a folder of runs; leave it out")
@@ -69,7 +69,7 @@ def _is_from_run(folder: Path) -> bool:
     return not (folder / MANIFEST).is_file()
 
 
-def _located(spec: str, choice: Choice) -> JudgeLocation:
+def _location_of(spec: str, choice: Choice) -> JudgeLocation:
     if spec == BASE:
         return JudgeLocation(BASE, spec)
     if spec.startswith(PACKAGE):
@@ -99,12 +99,12 @@ def _fit_stage(folder: Path) -> FitFolder:
     manifest = manifest_in(folder)
     if (stage := stage_of(folder, manifest)) in FIT_STAGES:
         return FitFolder(folder, None)
-    asked = _asked_judge(folder, stage)
+    asked = _judge_that_was_asked(folder, stage)
     its = f"; its judge is {asked}, give that" if asked is not None else f"; {ACCEPTED}"
     raise ConfigError(f"judge: {folder} is the product of the stage {stage!r}, which trains no judge{its}")
 
 
-def _asked_judge(folder: Path, stage: str) -> Path | None:
+def _judge_that_was_asked(folder: Path, stage: str) -> Path | None:
     """The fit stage whose judge a predict, generate or evaluate stage asked, where it is there."""
     store = Path(os.path.realpath(folder)).parent
     manifest = manifest_in(folder)
@@ -112,7 +112,7 @@ def _asked_judge(folder: Path, stage: str) -> Path | None:
     own = parents if isinstance(parents, dict) else {}
     if stage == "evaluate":
         predicted = store / Path(str(own.get("predict", ""))).name
-        return _asked_judge(predicted, "predict") if (predicted / MANIFEST).is_file() and predicted != store else None
+        return _judge_that_was_asked(predicted, "predict") if (predicted / MANIFEST).is_file() and predicted != store else None
     judge = manifest.get("judge")
     name = judge.get("weights") if stage == "predict" and isinstance(judge, dict) else own.get("judge")
     found = folder.parent / Path(str(name or "")).name
@@ -130,12 +130,12 @@ def _no_folder(spec: str) -> JudgeLocation:
             return JudgeLocation(MODEL, spec)
         raise ConfigError(f"judge: {spec} is a file; {ACCEPTED}")
     if spec.startswith((".", "/", "~", "runs/")) or folder.parent.is_dir() and spec.count("/") > 1:
-        near = _near(folder)
+        near = _nearby_runs(folder)
         raise ConfigError(f"judge: there is no folder {spec!r}{near}; {ACCEPTED}")
     return JudgeLocation(HUB, spec)
 
 
-def _near(folder: Path) -> str:
+def _nearby_runs(folder: Path) -> str:
     """The runs of the innermost folder above that is there."""
     above = next((place for place in folder.parents if place.is_dir()), None)
     if above is None or str(above) in (".", "/") or not (runs := run_folders(above)):

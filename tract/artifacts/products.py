@@ -33,9 +33,9 @@ IMMATERIAL_FILES = (
     f"{JOURNAL}*", f"{MANIFEST}*",
 )  # fmt: skip
 # Those of them that are read all the same.
-_READ = ("config.yaml", MANIFEST)
+_READ_ALL_THE_SAME = ("config.yaml", MANIFEST)
 # Folder -> manifest's fingerprint, and size and time of change of each file, of products whose contents this process knows to be right.
-_known: dict[Path, tuple[str, list[tuple[int, int]]]] = {}
+_verified: dict[Path, tuple[str, list[tuple[int, int]]]] = {}
 _leader_checks = False  # in a process of a stage: who started it has checked what it reads
 
 
@@ -99,7 +99,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], StageIdentity]:
         if agrees:
             return manifest, identity
         problem = "the manifest was changed, key or fingerprint do not fit the rest"
-    raise DataError(f"{path / MANIFEST}: {problem}; rebuild it with force={_stage(path)}, or remove the folder")
+    raise DataError(f"{path / MANIFEST}: {problem}; rebuild it with force={_stage_name(path)}, or remove the folder")
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def open_product(path: Path, *, just_made: bool = False) -> Product:
         DataError: if a file is missing or not as it was finished, the manifest cannot be used, or something leads out of the folder.
     """
     if not (path / MANIFEST).is_file():
-        raise ConfigError(f"no complete stage at {path} (it holds no {MANIFEST}); run {_stage(path)} first, or correct the path")
+        raise ConfigError(f"no complete stage at {path} (it holds no {MANIFEST}); run {_stage_name(path)} first, or correct the path")
     _check_links(path)
     manifest, identity = read_manifest(path)
     for name in manifest["files"]:  # whoever changes the manifest can make key and fingerprint fit, so these say nothing of it
@@ -137,19 +137,19 @@ def open_product(path: Path, *, just_made: bool = False) -> Product:
     _check_files(product, identity.stage, _size_problem)
     if _leader_checks:
         return product
-    place, state = path.resolve(), _state(product)  # before the contents are read: what is written meanwhile is another state
-    if not just_made and _known.get(place) != state:
+    place, state = path.resolve(), _file_state(product)  # before the contents are read: what is written meanwhile is another state
+    if not just_made and _verified.get(place) != state:
         _check_files(product, identity.stage, _content_problem)
-    _known[place] = state
+    _verified[place] = state
     return product
 
 
 def remember(product: Product) -> None:
     """Notes that this process has hashed the product's files as they are now."""
-    _known[product.path.resolve()] = _state(product)
+    _verified[product.path.resolve()] = _file_state(product)
 
 
-def _state(product: Product) -> tuple[str, list[tuple[int, int]]]:
+def _file_state(product: Product) -> tuple[str, list[tuple[int, int]]]:
     stats = [(product.path / name).stat() for name in product.manifest["files"]]
     return product.fingerprint, [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
@@ -163,7 +163,7 @@ def _check_files(product: Product, stage: str, check: Callable[[Path, list[Any]]
 def _check_links(folder: Path) -> None:
     """Refuses links out of the folder, also of files that the manifest does not name: libraries read what they find."""
     for top in folder.iterdir():
-        if top.name not in _READ and any(fnmatchcase(top.name, pattern) for pattern in IMMATERIAL_FILES):
+        if top.name not in _READ_ALL_THE_SAME and any(fnmatchcase(top.name, pattern) for pattern in IMMATERIAL_FILES):
             continue
         for path in (top, *(top.rglob("*") if top.is_dir() and not top.is_symlink() else ())):
             if path.is_symlink():
@@ -182,7 +182,7 @@ def _content_problem(file: Path, expected: list[Any]) -> str | None:
         return None if hashlib.file_digest(stream, "sha256").hexdigest() == expected[1] else "the content is not what was written"
 
 
-def _stage(path: Path) -> str:
+def _stage_name(path: Path) -> str:
     """The stage that a folder's name says."""
     return path.name.rpartition("-")[0] or path.name
 

@@ -61,14 +61,14 @@ class StageFolder:
     @property
     def working(self) -> Path:
         """The folder while the stage is being made."""
-        return self._beside(".partial")
+        return self._sibling(".partial")
 
     @property
     def is_complete(self) -> bool:
         """Whether the product is there; ``open_product`` tells whether it is whole."""
         return (self.path / MANIFEST).is_file()
 
-    def _beside(self, suffix: str) -> Path:
+    def _sibling(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
     @contextmanager
@@ -84,7 +84,7 @@ class StageFolder:
             ConfigError: if another process works on the folder and ``wait`` is False.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._beside(".lock"))
+        lock = FileLock(self._sibling(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -93,10 +93,10 @@ class StageFolder:
                 raise ConfigError(f"run.when_locked=refuse: {message}") from None
             self._wait(lock)
         try:
-            write_json(self._beside(".holder"), {"pid": os.getpid(), "host": socket.gethostname()})
+            write_json(self._sibling(".holder"), {"pid": os.getpid(), "host": socket.gethostname()})
             yield
         finally:
-            self._beside(".holder").unlink(missing_ok=True)
+            self._sibling(".holder").unlink(missing_ok=True)
             lock.release()
 
     def _wait(self, lock: Any) -> None:
@@ -111,7 +111,7 @@ class StageFolder:
     def _holder(self) -> str:
         """Who holds the lock, as far as is known: the file is written just after the lock is taken."""
         try:
-            holder = json.loads(self._beside(".holder").read_text(encoding="utf-8"))
+            holder = json.loads(self._sibling(".holder").read_text(encoding="utf-8"))
             return f"process {holder['pid']} on {holder['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
@@ -125,7 +125,9 @@ class StageFolder:
         Raises:
             ConfigError: if something that is no finished stage stands in the place of the product, or no folder in that of the work.
         """
-        assert self.path.name == _name(self.identity), "a product of other code is only read; find it with on_code_change=redo to make it"
+        assert self.path.name == _folder_name(self.identity), (
+            "a product of other code is only read; find it with on_code_change=redo to make it"
+        )
         if overwrite:
             self._discard()
         elif os.path.lexists(self.path):  # a link to nowhere too: after hours of work it would still be in the way
@@ -139,7 +141,7 @@ class StageFolder:
             raise ConfigError(f"paths.runs: {self.working} is no folder; remove it, or set force={self.identity.stage}") from None
 
     def _discard(self) -> None:
-        discarded = self._beside(".discarded")
+        discarded = self._sibling(".discarded")
         for old in (discarded, self.path, self.working):
             if not os.path.lexists(old):
                 continue
@@ -197,10 +199,10 @@ def find(runs: Path, identity: StageIdentity, on_code_change: str, on_version_ch
     """
     if on_code_change not in ("redo", "reuse"):
         raise ConfigError(f"run.on_code_change: found {on_code_change!r}; redo or reuse is accepted")
-    own = StageFolder(runs / STORE / _name(identity), identity)
+    own = StageFolder(runs / STORE / _folder_name(identity), identity)
     if own.is_complete or on_code_change == "redo":
         return own
-    equal = [(path, old) for path, old in _complete(runs, identity.stage) if replace(old, code=identity.code).key == identity.key]
+    equal = [(path, old) for path, old in _complete_products(runs, identity.stage) if replace(old, code=identity.code).key == identity.key]
     if on_version_change == "redo":
         equal = [(path, old) for path, old in equal if not version_changes(read_manifest(path)[0])]
     if not equal:
@@ -220,8 +222,8 @@ def reason(runs: Path, identity: StageIdentity, run: Path, *, judge: str | None 
         judge: of a predict stage, whose judge's name the product must have to be compared: predictions of another judge are no
             earlier version of these.
     """
-    comparable = [found for found in _manifests(runs, identity.stage) if judge is None or _judge_of(found[1]) == judge]
-    own = [found for found in comparable if _is_of(run.relative_to(runs), found[1]) or os.path.lexists(run / found[0].name)]
+    comparable = [found for found in _manifests(runs, identity.stage) if judge is None or _judge_name(found[1]) == judge]
+    own = [found for found in comparable if _was_made_by(run.relative_to(runs), found[1]) or os.path.lexists(run / found[0].name)]
     if not own:
         return "making it (nothing to reuse)"
     # The newest of equally similar ones.
@@ -232,27 +234,27 @@ def reason(runs: Path, identity: StageIdentity, run: Path, *, judge: str | None 
     return f"rebuilding, since {lines} (was {path.name})"
 
 
-def _judge_of(manifest: Mapping[str, Any]) -> str | None:
+def _judge_name(manifest: Mapping[str, Any]) -> str | None:
     judge = manifest.get("judge")
     return str(judge.get("name")) if isinstance(judge, Mapping) else None
 
 
-def _is_of(run: Path, manifest: Mapping[str, Any]) -> bool:
+def _was_made_by(run: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether a product was made by the run of a folder, given relative to that of all runs."""
     return Path(str(manifest.get("run")), str(manifest.get("variant") or ""), f"seed{manifest.get('seed')}") == run
 
 
-def _name(identity: StageIdentity) -> str:
+def _folder_name(identity: StageIdentity) -> str:
     return f"{identity.stage}-{identity.key}"
 
 
-def _complete(runs: Path, stage: str) -> list[tuple[Path, StageIdentity]]:
+def _complete_products(runs: Path, stage: str) -> list[tuple[Path, StageIdentity]]:
     """The complete products of a stage, oldest first; one that cannot be read is left out with a line."""
     return [(path, identity) for path, _, identity in _manifests(runs, stage)]
 
 
 def _manifests(runs: Path, stage: str) -> list[tuple[Path, dict[str, Any], StageIdentity]]:
-    """As ``_complete``, with what the manifest says."""
+    """As ``_complete_products``, with what the manifest says."""
     found = []
     for path in (runs / STORE).glob(f"{stage}-*"):
         if path.suffix or not (path / MANIFEST).is_file():  # .partial and .discarded may hold a manifest

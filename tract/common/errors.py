@@ -11,6 +11,18 @@ class ConfigError(TractError, ValueError):
     """A configuration value is missing, unknown or contradicts another one."""
 
 
+class PadTokenError(ConfigError):
+    """A tokenizer has no pad token, and the configuration names none.
+
+    Attributes:
+        end_token: the token that ends its turns, else that of unknown text; None where it has neither.
+    """
+
+    def __init__(self, message: str, end_token: str | None = None) -> None:
+        super().__init__(message)
+        self.end_token = end_token
+
+
 class DataError(TractError, ValueError):
     """A data file or one of its rows cannot be used."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tract.artifacts.judge_files import JudgeFiles
 from tract.common.command_line import install_command
 from tract.common.errors import ConfigError
 from tract.config.devices import vllm_is_missing
@@ -19,7 +20,6 @@ from tract.inference.hf.packed_linear import pack_linears
 from tract.inference.hf.sequences import load_on, path_of, settle
 from tract.judge.arguments import APIS
 from tract.judge.engine_worker import EngineWorker, by_text
-from tract.judge.loading import JudgeFiles
 from tract.judge.local_worker import LocalWorker
 from tract.judge.worker import Worker
 
@@ -88,7 +88,7 @@ def _chosen(files: JudgeFiles) -> str:
 
 def _local(files: JudgeFiles, options: BackendOptions) -> LocalWorker:
     device = _device(options.device)
-    model = load_on(device, files.model, files.weights, four_bit=files.four_bit, seed=files.model_seed)
+    model = load_on(device, files.model, files.weights, four_bit=files.four_bit, seed=files.seed)
     pack_linears(model)
     settle(model, path_of(files.model))
     return LocalWorker(model, seed=files.settings.seed, autocast=None, rows=options.batch_size)
@@ -114,7 +114,7 @@ def _vllm(files: JudgeFiles, options: BackendOptions) -> EngineWorker:
     if files.four_bit:
         raise ConfigError("backend: vllm does not serve a judge on 4-bit weights (QLoRA); use backend='hf', or export it merged")
     settings, gpu = files.settings, torch.cuda.is_available()
-    served = serving_files(files.model, files.weights, merge=settings.dtype == "float32", seed=files.model_seed, cache=options.cache)
+    served = serving_files(files.model, files.weights, merge=settings.dtype == "float32", seed=files.seed, cache=options.cache)
     longest = settings.max_length or served.max_positions
     if longest is None:
         raise ConfigError(f"max_length: vllm needs one, and {settings.name} states none; give max_length=4096, or what its prompts need")

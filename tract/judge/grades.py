@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from tract.common.errors import TractError
+from tract.common.masking import masked_text
 from tract.evaluation.calibration import Calibration
 from tract.evaluation.scoring import predictions
 from tract.inference.judgement import DIRECT, END, LENGTH, Judgement
 from tract.text.score_grid import ScoreGrid
+
+log = logging.getLogger(__name__)
 
 # Statuses of a grade and of each CoT, the worst last.
 OK = "ok"
@@ -96,6 +101,14 @@ def failed(request_id: str, status: str, error: str) -> Grade:
     return Grade(None, status, {}, "", (), None, None, None, (), False, False, None, request_id, error)
 
 
+def failed_by(request_id: str, error: BaseException) -> Grade:
+    """The grade of a request that an error ended, with that as one line; an error of ours is logged in detail, as every row may have it."""
+    if not isinstance(error, TractError):
+        log.debug("grading %s failed", request_id, exc_info=error)
+    line = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
+    return failed(request_id, ERROR, masked_text(" ".join(line.split()))[:500])
+
+
 def grade_of(
     judgements: Sequence[Judgement],
     grid: ScoreGrid,
@@ -114,7 +127,7 @@ def grade_of(
         predictor: how each is read. least_score_mass: below it a reading is none. calibration: to be applied, None for none.
     """
     ordered = sorted(judgements, key=lambda judgement: judgement.sample)
-    cots = tuple(_read(judgement, grid, cue, predictor, least_score_mass) for judgement in ordered)
+    cots = tuple(_cot_grade(judgement, grid, cue, predictor, least_score_mass) for judgement in ordered)
     scores = [cot.score for cot in cots if cot.score is not None]
     feedbacks = tuple(judgement.cot for judgement in ordered if judgement.sample != DIRECT)
     grade = Grade(
@@ -141,7 +154,7 @@ def calibrated(grade: Grade, grid: ScoreGrid, predictor: str, calibration: Calib
     Args:
         grade: one that was not calibrated; without a score it stays as it is, but for the mark. grid, predictor: of the judge.
     """
-    cots = tuple(_tempered(cot, grid, predictor, calibration) for cot in grade.cots)
+    cots = tuple(_calibrated_cot(cot, grid, predictor, calibration) for cot in grade.cots)
     scores = [cot.score for cot in cots if cot.score is not None]
     mean = _mean(scores)
     score = None if mean is None else calibration.score(mean)
@@ -156,10 +169,10 @@ def calibrated(grade: Grade, grid: ScoreGrid, predictor: str, calibration: Calib
     )
 
 
-def _read(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> CotGrade:
+def _cot_grade(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> CotGrade:
     score = _raw_score(judgement, grid, cue, predictor, least_score_mass)
     distribution = dict(zip(grid.labels, judgement.probabilities, strict=True)) if _was_read(judgement) else {}
-    return CotGrade(judgement.cot, score, _status(judgement, score, least_score_mass), distribution, judgement.thoughts)
+    return CotGrade(judgement.cot, score, _cot_status(judgement, score, least_score_mass), distribution, judgement.thoughts)
 
 
 def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, least_score_mass: float) -> float | None:
@@ -170,7 +183,7 @@ def _raw_score(judgement: Judgement, grid: ScoreGrid, cue: str, predictor: str, 
     return predictions(judgement, grid, cue).get(predictor)
 
 
-def _tempered(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calibration) -> CotGrade:
+def _calibrated_cot(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calibration) -> CotGrade:
     """A CoT's grade under a temperature, which acts on the distribution, whose expectation then is the score."""
     if cot.score is None or calibration.temperature is None or not any(cot.distribution.values()):
         return cot
@@ -185,7 +198,7 @@ def _was_read(judgement: Judgement) -> bool:
     return judgement.forced is not None or any(judgement.probabilities)
 
 
-def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
+def _cot_status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:
     # Where there is no distribution at all, that says why there is none, not how likely scores were.
     if _was_read(judgement) and math.fsum(judgement.probabilities) < least_score_mass:
         return LOW_SCORE_MASS

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
@@ -14,20 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judge_options import sampling_with
 from tract.artifacts.judge_settings import JudgeSettings
-from tract.common.errors import ConfigError, DataError, TractError
-from tract.common.masking import masked_text
+from tract.artifacts.standalone_judges import cache_folder, hosted_judge, open_judge_files
+from tract.common.errors import ConfigError, DataError
 from tract.data.readers.fields import is_missing
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling
 from tract.judge.backends import BackendOptions, start_worker
-from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
-from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, sampling_with, with_grid
+from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, failed_by, grade_of
 from tract.judge.prometheus import PrometheusMethods
+from tract.judge.readouts import Readouts
 from tract.judge.relative import Comparison, compared, in_one_order
-from tract.judge.rendering import asked, ignored, labels_for
+from tract.judge.rendering import asked, ignored
 from tract.judge.requests import GradeRequest, whole_number_as_text
-from tract.judge.worker import MOST_READINGS, ClosedError, ReadoutConfig, Work, Worker, settle
+from tract.judge.worker import ClosedError, Work, Worker, settle
 from tract.text.schema import Rubric
 from tract.text.score_grid import ScoreGrid
 
@@ -49,17 +51,16 @@ class Judge(PrometheusMethods):
     """
 
     def __init__(self, files: JudgeFiles, worker: Worker, *, batch_size: int, calibrated: bool) -> None:
-        _check_calibration(files, calibrated)
+        if calibrated:
+            files.check_calibrated()
         self._files = files
         self._worker = worker
         self._batch_size = batch_size
         self._calibration = files.settings.calibration if calibrated else None
-        self._free = files.settings.predictor == "decode_free"
         self._lock = threading.Lock()
         self._pending = 0
         self._warned: set[str] = set()
-        # By grid and sampling. Bounded: behind a server, rubrics with other scores may come without end.
-        self._readings: OrderedDict[tuple[tuple[str, ...], Sampling], ReadoutConfig] = OrderedDict()
+        self._readouts = Readouts(files)
 
     @classmethod
     def from_pretrained(
@@ -120,7 +121,8 @@ class Judge(PrometheusMethods):
             vllm=vllm or {},
             cache=cache_folder(options.get("cache_dir")),
         )
-        _check_calibration(files, calibrated)  # before weights are loaded
+        if calibrated:
+            files.check_calibrated()  # before weights are loaded
         return cls(files, start_worker(backend, files, how), batch_size=batch_size, calibrated=calibrated)
 
     @property
@@ -256,7 +258,7 @@ class Judge(PrometheusMethods):
         except ClosedError:
             raise
         except Exception as error:
-            result.set_result(failed(request.shown_id, ERROR, _told(request, error)))
+            result.set_result(failed_by(request.shown_id, error))
             return result
         self._count(1)
         inner.add_done_callback(lambda done: self._finish(request, done, result, rubric_grid, cut))
@@ -286,7 +288,7 @@ class Judge(PrometheusMethods):
     def _work(self, request: GradeRequest, sampling: Sampling | None) -> tuple[Work | Grade, ScoreGrid, bool]:
         """(what the worker is asked, or the grade of what does not fit; the grid; whether the prompt was shortened)."""
         settings = self.settings
-        reading = self._reading(request.rubric, sampling or settings.sampling)
+        reading = self._readouts.of(request.rubric, sampling or settings.sampling)
         layout = reading.layout
         found = asked(request, layout, settings, reading.sampling)
         if found.refusal is not None:
@@ -295,24 +297,6 @@ class Judge(PrometheusMethods):
         # Draws belong to what the judge is shown: what its prompt has no place for moves nothing.
         prompt = Prompt(hashlib.sha256(repr(list(found.ids)).encode()).hexdigest()[:16], 0, found.ids)
         return Work(prompt, found.prompt, n_cot, reading), layout.grid, found.shortened
-
-    def _reading(self, rubric: Rubric | None, sampling: Sampling) -> ReadoutConfig:
-        """How a request is read: with the judge's layout, or that of the rubric's own scores where the judge was trained on none.
-
-        Raises:
-            DataError: if the rubric describes scores that the judge does not give.
-        """
-        own = self._files.layout
-        labels = labels_for(rubric, self.grid, fixed=self.settings.fixed_grid)
-        with self._lock:
-            reading = self._readings.get((labels, sampling))
-            if reading is None:
-                layout = own if labels == own.grid.labels else with_grid(own, labels)
-                reading = self._readings[labels, sampling] = ReadoutConfig(layout, sampling, self._free)
-                if len(self._readings) > MOST_READINGS:
-                    self._readings.popitem(last=False)
-            self._readings.move_to_end((labels, sampling))
-            return reading
 
     def _count(self, by: int) -> None:
         with self._lock:
@@ -331,7 +315,7 @@ class Judge(PrometheusMethods):
                 return
             except Exception as own:
                 error = own
-        settle(result, failed(request.shown_id, ERROR, _told(request, error)))
+        settle(result, failed_by(request.shown_id, error))
 
     def _grade(self, request: GradeRequest, judgements: Sequence[Judgement], grid: ScoreGrid, cut: bool) -> Grade:
         settings = self.settings
@@ -355,25 +339,6 @@ class Judge(PrometheusMethods):
 
     def _sampling_with(self, changed: Mapping[str, Any]) -> Sampling | None:
         return sampling_with(self.settings.sampling, changed) if changed else None
-
-
-def _check_calibration(files: JudgeFiles, calibrated: bool) -> None:
-    if not calibrated or files.settings.calibration is not None:
-        return
-    if files.uncalibrated_by is not None:
-        raise ConfigError(
-            f"calibrated: the calibration of {files.settings.name} was fitted with its own {files.uncalibrated_by}, another than "
-            "the one that is given; leave that as it is, or load without calibrated"
-        )
-    raise ConfigError(f"calibrated: the judge {files.settings.name} has no calibration; fit one with `tract calibrate`")
-
-
-def _told(request: GradeRequest, error: BaseException) -> str:
-    """The error as one line; where a fault of ours comes from is for the log in detail, as every row may have it."""
-    if not isinstance(error, TractError):
-        log.debug("grading %s failed", request.shown_id, exc_info=error)
-    told = str(error) if isinstance(error, TractError) else f"{type(error).__name__}: {error}"
-    return masked_text(" ".join(told.split()))[:500]
 
 
 def _request(

@@ -49,6 +49,14 @@ class ServingFiles:
     max_positions: int | None
 
 
+def adapter_digest(folder: Path) -> str:
+    """What tells trained adapters from each other: SHA-256 (hex) over their files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("adapter_*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: int, cache: Path) -> ServingFiles:
     """A judge as files; written to the cache, once, where there are none in this form: GGUF, random and merged weights.
 
@@ -61,7 +69,7 @@ def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: 
     adapter = weights if weights is not None and (weights / "adapter_config.json").is_file() else None
     if adapter is not None and merge:
         with from_source("judge", Checkpoint(str(adapter), None)):
-            digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(adapter.glob("adapter_*")))).hexdigest()
+            digest = adapter_digest(adapter)
         cfg, adapter = in_folder(cfg, _written(cfg, adapter, seed, cache / f"merged-{digest[:16]}")), None
     elif weights is not None and adapter is None:
         cfg = in_folder(cfg, weights)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from tract.common.errors import ConfigError
+from tract.common.errors import ConfigError, PadTokenError
 from tract.config.schema import ModelConfig
 from tract.models.locating import Checkpoint, from_source, locate, unpacked, warn_of_code
 
@@ -48,7 +48,8 @@ def _load_tokenizer(cfg: ModelConfig) -> Any:
         tokenizer.pad_token = cfg.pad_token
     if tokenizer.pad_token_id is None:
         found = f"the tokenizer of {cfg.name_or_path!r} has no pad token"
-        raise ConfigError(f"model.pad_token: {found}; set model.pad_token to {_pad_candidates(tokenizer)}")
+        message = f"model.pad_token: {found}; set model.pad_token to {_pad_candidates(tokenizer)}"
+        raise PadTokenError(message, tokenizer.eos_token or tokenizer.unk_token)
     return tokenizer
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tract.artifacts.judges import Judge
+from tract.artifacts.judge_files import JudgeFiles
 from tract.common.distributed import rank_info
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
@@ -58,13 +58,13 @@ def immaterial_keys(cfg: Config) -> tuple[str, ...]:
     return (*(section for backend, section in _SECTIONS.items() if backend != cfg.generation.backend), *_IMMATERIAL)
 
 
-def way_of(judge: Judge, cfg: Config) -> dict[str, bool]:
+def way_of(judge: JudgeFiles, cfg: Config) -> dict[str, bool]:
     """What the key says of how a judge of this process works: whether each sequence is a row, should that ever be decided anew."""
     return {"by_rows": judges_by_rows(judge.model)} if cfg.generation.backend == "hf" else {}
 
 
 @contextmanager
-def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
+def at_work(judge: JudgeFiles, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
     """The judge, loaded or served, for as long as it is wanted.
 
     Args:
@@ -80,7 +80,7 @@ def at_work(judge: Judge, cfg: Config, longest: int) -> Iterator[JudgeBackend]:
         backend.close()
 
 
-def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
+def hf_judge(judge: JudgeFiles, cfg: Config, longest: int = 0) -> HFJudge:
     """The judge in this process, loaded to the configured device; its cache grows with what it is asked, whatever ``longest`` says."""
     precision = _precision(cfg)
     model = load_on(_device(cfg), judge.model, judge.weights, four_bit=judge.four_bit, seed=judge.seed)
@@ -94,7 +94,7 @@ def hf_judge(judge: Judge, cfg: Config, longest: int = 0) -> HFJudge:
     return hf_judge_of(model)(model, judge.layout, sampling_of(cfg.generation), cfg.seed, autocast=autocast)
 
 
-def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
+def _vllm(judge: JudgeFiles, cfg: Config, longest: int) -> JudgeBackend:
     from tract.inference.engines.engine import EngineJudge
     from tract.inference.engines.vllm import VLLMSettings, start_vllm
 
@@ -127,7 +127,7 @@ def _vllm(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
     return EngineJudge(start, judge.layout, sampling_of(cfg.generation), cfg.seed, ranks_per_judge=given.tensor_parallel_size)
 
 
-def _openai_server(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
+def _openai_server(judge: JudgeFiles, cfg: Config, longest: int) -> JudgeBackend:
     from tract.inference.engines.engine import EngineJudge
     from tract.inference.engines.server import EndpointSettings, connect
 
@@ -146,7 +146,7 @@ def _openai_server(judge: Judge, cfg: Config, longest: int) -> JudgeBackend:
     return EngineJudge(partial(connect, settings), layout, sampling_of(cfg.generation), cfg.seed)
 
 
-_BACKENDS: dict[str, Callable[[Judge, Config, int], JudgeBackend]] = {"hf": hf_judge, "vllm": _vllm, "openai_server": _openai_server}
+_BACKENDS: dict[str, Callable[[JudgeFiles, Config, int], JudgeBackend]] = {"hf": hf_judge, "vllm": _vllm, "openai_server": _openai_server}
 
 
 def _precision(cfg: Config) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tract.judge.loading import open_judge_files
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.text.layout import SequenceLayout
 
 Command = Callable[..., tuple[int, str, str]]

@@ -14,11 +14,11 @@ import pytest
 from graders import StandIn
 
 from tract.apps.cli.main import Parser
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
-from tract.judge import backends, loading
+from tract.judge import backends
 from tract.judge.arguments import VLLM_KEYS, add_judge_arguments, options_of
 from tract.judge.judge import Judge
-from tract.judge.loading import open_judge_files
 
 Command = Callable[..., tuple[int, str, str]]
 # A tokenizer and a configuration; there are no weights in it, and it was trained on no scores.
@@ -212,5 +212,5 @@ def test_the_files_are_read_twice_and_the_tokenizer_once(
     arguments = [rows(tmp_path), "-o", tmp_path / "out.jsonl", "--judge", TINY, "--rubric", rubric_of(tmp_path, 1, 5)]
     assert tract("grade", *arguments)[0] == 0
     once = len(read)
-    loading.open_judge_files(TINY)
+    open_judge_files(TINY)
     assert len(read) == once

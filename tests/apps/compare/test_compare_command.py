@@ -1,4 +1,4 @@
-"""``python -m tract.apps.compare``: what is written, errors as one line, and a start that loads nothing heavy."""
+"""``tract compare``: what is written, errors as one line, and a start that loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_help_loads_no_numbers() -> None:
         "assert not {'numpy', 'scipy', 'pyarrow', 'matplotlib', 'torch'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
-    assert "python -m tract.apps.compare runs/tract_quickstart" in done.stdout
+    assert "tract compare runs/tract_quickstart" in done.stdout
 
 
 def test_mistakes_are_one_line(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

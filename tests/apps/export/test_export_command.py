@@ -284,5 +284,5 @@ def test_help_loads_nothing_heavy_and_the_module_runs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    done = subprocess.run([sys.executable, "-m", "tract.apps.export", "no/run", "no/out"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-m", "tract", "export", "no/run", "no/out"], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr.splitlines()[-1][:34]) == (2, "error: judge: there is no folder '")

@@ -16,8 +16,8 @@ from tract.apps.export.eval_metrics import metrics_of
 from tract.apps.export.exporting import Exported
 from tract.artifacts.judges import find_judge
 from tract.artifacts.products import Product
+from tract.artifacts.run_judges import run_judge
 from tract.common.errors import ConfigError
-from tract.judge.runs import run_judge
 
 # Another prompt and other scores than the judge was trained with, which are the judge's to say.
 OTHER = ("run.name=other", "prompt=short", "compare_to=null")

@@ -14,10 +14,10 @@ from exported_runs import FEEDBACK, Runs
 from tract import Grade, GradeRequest, Judge, Rubric
 from tract.apps.export.exporting import Exported, export
 from tract.apps.export.options import ExportOptions
+from tract.artifacts.run_judges import run_judge
+from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
 from tract.data.sources.feedback_collection import FeedbackCollection
-from tract.judge.loading import open_judge_files
-from tract.judge.runs import run_judge
 
 RUBRIC = Rubric("Is the answer right and complete?", {1: "Wrong throughout.", 5: "Right and complete."})
 REQUESTS = [
@@ -71,7 +71,9 @@ def test_other_weights_of_the_same_sizes_are_another_judge(runs: Runs, adapter: 
     assert open_judge_files(folder).fingerprint != known
     run = run_judge(runs.whole)
     first = open_judge_files(runs.whole).fingerprint
-    monkeypatch.setattr("tract.judge.runs.judge_of_stage", lambda *_, **__: replace(run, fingerprint="of other weights"))
+    monkeypatch.setattr(
+        "tract.artifacts.standalone_judges.judge_of_stage", lambda *_, **__: replace(run, fingerprinted=lambda: "of other weights")
+    )
     assert open_judge_files(runs.whole).fingerprint != first
 
 

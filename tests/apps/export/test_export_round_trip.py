@@ -25,10 +25,10 @@ from tract.apps.export.weights import generation_config, write_whole
 from tract.artifacts.judge_settings import read_settings
 from tract.artifacts.judges import find_judge
 from tract.artifacts.products import read_manifest, write_manifest
+from tract.artifacts.run_judges import run_judge
 from tract.common.errors import ConfigError
 from tract.inference.hf.judge import HFJudge
 from tract.inference.sampling import Sampling
-from tract.judge.runs import run_judge
 from tract.models.loading import load_judge
 from tract.pipeline.stages.predict import read_predictions
 

@@ -16,8 +16,8 @@ from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
 from tract.artifacts.judge_settings import BaseModel
 from tract.artifacts.products import read_manifest, write_manifest
+from tract.artifacts.run_judges import run_judge, shown_name
 from tract.common.errors import ConfigError, DataError
-from tract.judge.runs import run_judge, shown_name
 
 
 def copied(stage: Path, folder: Path) -> Path:

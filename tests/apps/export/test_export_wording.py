@@ -13,12 +13,12 @@ import pytest
 from exported_runs import FEEDBACK, Runs, run_on_finished_prompts
 from tiny_pipeline import Tiny
 
+from tract.artifacts.run_judges import run_judge
+from tract.artifacts.template_recovery import recover_template
 from tract.common.errors import DataError
 from tract.data.sources.feedback_collection import FeedbackCollection
 from tract.data.sources.prometheus_eval import PrometheusEval
 from tract.data.sources.source import Source
-from tract.judge.runs import run_judge
-from tract.judge.template_recovery import recover_template
 from tract.text.prompts import PromptTemplate
 from tract.text.schema import JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid

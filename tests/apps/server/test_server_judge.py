@@ -1,4 +1,4 @@
-"""A real judge behind the application, and behind ``python -m tract.apps.server``."""
+"""A real judge behind the application, and behind ``tract serve``."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _DESCRIPTION = """\
 Graded files (see `tract grade`): each further file is compared with the first one, or with that of --baseline. Answers are paired by
 id, else by instruction; a pair counts if both have a score, and all others are counted with their reasons. Intervals are percentile
 bootstraps over questions. Scores on different scales are refused unless --normalize is given. Folders: compares runs of the training
-pipeline, as `python -m tract.apps.compare` does."""
+pipeline."""
 _EPILOG = """\
 examples:
   tract compare graded_a.jsonl graded_b.jsonl --tie-margin 0.25

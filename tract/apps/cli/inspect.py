@@ -19,7 +19,7 @@ from tract.config.schema import with_added_keys
 from tract.judge.arguments import add_judge_arguments, options_of, positive
 
 if TYPE_CHECKING:
-    from tract.judge.loading import JudgeFiles
+    from tract.artifacts.judge_files import JudgeFiles
     from tract.judge.rendering import RenderedPrompt
     from tract.judge.requests import GradeRequest
     from tract.method.objective import Objective
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         TractError: for a mistake of the user's.
     """
-    from tract.judge.loading import open_judge_files
+    from tract.artifacts.standalone_judges import open_judge_files
     from tract.judge.rendering import asked
 
     options = options_of(arguments)
@@ -124,7 +124,7 @@ def _row(arguments: argparse.Namespace, rubric: Any) -> tuple[str, GradeRequest]
 
 
 def _layout(files: JudgeFiles, request: GradeRequest) -> SequenceLayout:
-    from tract.judge.loading import with_grid
+    from tract.artifacts.judge_options import with_grid
     from tract.judge.rendering import labels_for
 
     labels = labels_for(request.rubric, files.layout.grid, fixed=files.settings.fixed_grid)

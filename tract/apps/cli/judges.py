@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tract.apps.grading.columns import Columns
+    from tract.artifacts.judge_files import JudgeFiles
     from tract.judge.judge import Judge
-    from tract.judge.loading import JudgeFiles
     from tract.text.schema import Rubric
 
 # Options of ``Judge.from_pretrained`` that say how a judge is run, not what it is.
@@ -41,7 +41,7 @@ def check_rubric(path: str, options: dict[str, Any], rubric: Rubric, file: Path,
     Raises:
         ConfigError, DataError: if it does not, or there is no such judge.
     """
-    from tract.judge.loading import with_grid
+    from tract.artifacts.judge_options import with_grid
     from tract.judge.rendering import labels_for
 
     files = _files(path, options)
@@ -67,7 +67,7 @@ def note_unused_columns(file: Path, columns: Columns) -> None:
 
 
 def _files(path: str, options: dict[str, Any]) -> JudgeFiles:
-    from tract.judge.loading import hosted_judge, open_judge_files
+    from tract.artifacts.standalone_judges import hosted_judge, open_judge_files
 
     what = {name: value for name, value in options.items() if name not in _RUNNING}
     return hosted_judge(path, **what) if options.get("api") == "chat" else open_judge_files(path, **what)

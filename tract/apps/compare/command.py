@@ -1,4 +1,4 @@
-"""The command line of ``python -m tract.apps.compare``. Nothing heavy is loaded before the arguments are read."""
+"""The command line of ``tract compare``. Nothing heavy is loaded before the arguments are read."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tract.pipeline.entry import guarded, say
 _DESCRIPTION = "Compares runs: means and intervals over seeds, paired differences to a baseline, tables, plots and a page."
 _EPILOG = """\
 examples:
-  python -m tract.apps.compare runs/tract_quickstart                        a run's seeds
-  python -m tract.apps.compare runs/tract_quickstart/multirun               all jobs of a sweep
-  python -m tract.apps.compare runs/tract_quickstart runs/ce_only_quickstart --predictor rail,decode_free
-  python -m tract.apps.compare runs --baseline stage1_only --metrics pearson_r,rmse --out comparison
+  tract compare runs/tract_quickstart                        a run's seeds
+  tract compare runs/tract_quickstart/multirun               all jobs of a sweep
+  tract compare runs/tract_quickstart runs/ce_only_quickstart --predictor rail,decode_free
+  tract compare runs --baseline stage1_only --metrics pearson_r,rmse --out comparison
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compares what the command line names; an error of the user's ends as one line and exit status 2."""
-    parser = argparse.ArgumentParser("python -m tract.apps.compare", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("tract compare", formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     guarded(run)(parser.parse_args(arguments))
 

@@ -49,14 +49,14 @@ class CardFacts:
 def model_card(settings: JudgeSettings, facts: CardFacts) -> str:
     """The text of README.md, with the front matter that the hub reads."""
     sections = [
-        f"# {_line(settings.name)}",
-        _what(settings, facts),
-        f"## Use\n\n{_use(settings)}",
-        f"## How it judges\n\n{_table([('', ''), *_judging(settings)])}\n\n{_prompt(settings)}",
-        f"## Measured\n\n{_measured(settings)}",
-        f"## Training\n\n{_table([('', ''), *_training(settings, facts)])}",
-        f"## Limits\n\n{_list(_limits(settings, facts))}",
-        f"## Licences\n\n{_list(_licences(facts))}",
+        f"# {_one_line(settings.name)}",
+        _summary(settings, facts),
+        f"## Use\n\n{_usage(settings)}",
+        f"## How it judges\n\n{_table([('', ''), *_settings_rows(settings)])}\n\n{_prompt_section(settings)}",
+        f"## Measured\n\n{_metrics_section(settings)}",
+        f"## Training\n\n{_table([('', ''), *_training_rows(settings, facts)])}",
+        f"## Limits\n\n{_bullets(_limitations(settings, facts))}",
+        f"## Licences\n\n{_bullets(_licences(facts))}",
     ]
     return f"---\n{_front_matter(settings, facts)}---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -75,7 +75,7 @@ def _front_matter(settings: JudgeSettings, facts: CardFacts) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _what(settings: JudgeSettings, facts: CardFacts) -> str:
+def _summary(settings: JudgeSettings, facts: CardFacts) -> str:
     scores = ", ".join(settings.grid.labels)
     first = "writes feedback, then a score" if settings.use_cot else "gives a score right behind the prompt"
     form = "This folder holds a LoRA adapter, to be loaded on its base model." if settings.adapter else f"Whole weights, {facts.dtype}."
@@ -85,7 +85,7 @@ def _what(settings: JudgeSettings, facts: CardFacts) -> str:
     )
 
 
-def _use(settings: JudgeSettings) -> str:
+def _usage(settings: JudgeSettings) -> str:
     low, high = settings.grid.labels[0], settings.grid.labels[-1]
     own = (
         "from peft import AutoPeftModelForCausalLM  # AutoPeftModelForCausalLM.from_pretrained(folder): the bare model"
@@ -108,7 +108,7 @@ print(grade.score, grade.status, grade.interval, grade.feedback)
 ```"""
 
 
-def _judging(settings: JudgeSettings) -> Iterator[tuple[str, str]]:
+def _settings_rows(settings: JudgeSettings) -> Iterator[tuple[str, str]]:
     sampling = settings.sampling
     yield "scores", ", ".join(settings.grid.labels)
     yield "answer cue", f"`{settings.layout['cue']}`"
@@ -125,7 +125,7 @@ def _judging(settings: JudgeSettings) -> Iterator[tuple[str, str]]:
     yield "seed", str(settings.seed)
 
 
-def _prompt(settings: JudgeSettings) -> str:
+def _prompt_section(settings: JudgeSettings) -> str:
     if settings.prompt.source == "finished":
         return "It was trained on finished prompts, whose template is not in this folder: only such prompts can be graded."
     system = f"The system turn:\n\n{_fenced(settings.prompt.system)}\n\n" if settings.prompt.system else ""
@@ -139,7 +139,7 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _measured(settings: JudgeSettings) -> str:
+def _metrics_section(settings: JudgeSettings) -> str:
     if not settings.metrics:
         return "Nothing: this judge was exported without an evaluation. Measure it on labelled data of your own before you trust a score."
     parts = []
@@ -156,7 +156,7 @@ def _measured(settings: JudgeSettings) -> str:
             f"{content['n']} items, {content['questions']} questions, {cots}; intervals hold {100 * content['confidence']:g} % "
             "(bootstrap, clustered by question)."
         )
-        parts.append(f"### {_line(benchmark)}\n\n{about} The judge's own reading is bold.\n\n{_table(rows)}")
+        parts.append(f"### {_one_line(benchmark)}\n\n{about} The judge's own reading is bold.\n\n{_table(rows)}")
     return "\n\n".join(parts)
 
 
@@ -168,7 +168,7 @@ def _estimate(found: Mapping[str, float | None] | None) -> str:
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
-def _training(settings: JudgeSettings, facts: CardFacts) -> Iterator[tuple[str, str]]:
+def _training_rows(settings: JudgeSettings, facts: CardFacts) -> Iterator[tuple[str, str]]:
     training = settings.training
     data = training.get("data", {})
     counts = data.get("counts", {})
@@ -196,7 +196,7 @@ def _counts(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items()) or "none"
 
 
-def _limits(settings: JudgeSettings, facts: CardFacts) -> Iterator[str]:
+def _limitations(settings: JudgeSettings, facts: CardFacts) -> Iterator[str]:
     yield "A score is an estimate: look at its interval and status, and let no decision about people rest on it alone."
     yield "It was trained on the prompts, rubrics, language and scores above; elsewhere nothing says how well it judges."
     yield "Judges can prefer long answers, or those of models like themselves; a response may try to talk to the judge."
@@ -216,16 +216,16 @@ def _licences(facts: CardFacts) -> Iterator[str]:
     yield f"Training data: {facts.data_licence}."
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _list(lines: Iterator[str]) -> str:
+def _bullets(lines: Iterator[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """A Markdown table; the first row is its head."""
-    cells = [[_line(cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [[_one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     head, *body = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([head, "|" + "---|" * len(cells[0]), *body])

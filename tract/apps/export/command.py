@@ -1,4 +1,4 @@
-"""The command line of ``python -m tract.apps.export``. Nothing heavy is loaded before the arguments are read."""
+"""The command line of ``tract export``. Nothing heavy is loaded before the arguments are read."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tract.pipeline.entry import guarded
 DESCRIPTION = "Writes the judge of a run as a standard Hugging Face folder, with its settings and a model card."
 EPILOG = """\
 examples:
-  python -m tract.apps.export runs/tract_quickstart/seed0 my-judge                    merged weights
-  python -m tract.apps.export runs/tract_quickstart my-judge --best val/rmse          the best judge of a sweep
-  python -m tract.apps.export runs/tract_mistral/seed0/stage2-KEY my-judge --adapter  the LoRA adapter alone
-  python -m tract.apps.export runs/tract_mistral/seed0 my-judge --dtype bfloat16 --push me/my-judge --private
+  tract export runs/tract_quickstart/seed0 my-judge                    merged weights
+  tract export runs/tract_quickstart my-judge --best val/rmse          the best judge of a sweep
+  tract export runs/tract_mistral/seed0/stage2-KEY my-judge --adapter  the LoRA adapter alone
+  tract export runs/tract_mistral/seed0 my-judge --dtype bfloat16 --push me/my-judge --private
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exports what the command line names; an error of the user's ends as one line and exit status 2."""
     parser = argparse.ArgumentParser(
-        "python -m tract.apps.export", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "tract export", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
     guarded(run)(parser.parse_args(arguments))
@@ -84,7 +84,7 @@ def _export(arguments: argparse.Namespace, options: ExportOptions) -> None:
     from tract.apps.export.exporting import check_options, export, licence_hint
     from tract.apps.export.hub import check_push, push
     from tract.artifacts.judge_choice import Choice
-    from tract.judge.loading import cache_folder
+    from tract.artifacts.standalone_judges import cache_folder
 
     choice = Choice(arguments.stage, arguments.variant, arguments.best)
     check_options(options)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tract.artifacts.identity import StageIdentity
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judge_settings import JudgeSettings
 from tract.artifacts.products import open_product, read_manifest
 from tract.common.errors import DataError
 from tract.evaluation.results import METRICS_FILE
-from tract.judge.runs import RunJudge
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CONSTANT = "constant"
 
 
-def metrics_of(run: RunJudge) -> dict[str, Any]:
+def metrics_of(run: JudgeFiles) -> dict[str, Any]:
     """Benchmark -> predictor -> metric -> {value, low, high}, with facts of the benchmark beside; empty if nothing was measured.
 
     The evaluation is found by what it was made from, so it is this very judge's. Of several, one with CoTs as the judge draws them
@@ -32,22 +32,24 @@ def metrics_of(run: RunJudge) -> dict[str, Any]:
     """
     predicted = {
         str(manifest["fingerprint"]): (path, identity)
-        for path, manifest, identity in _products(run, "predict")
+        for path, manifest, identity in _readable_products(run, "predict")
         if identity.parents.get("judge") == run.fingerprint
     }
     found = [
         (path, manifest, predicted[identity.parents["predict"]][1])
-        for path, manifest, identity in _products(run, "evaluate")
+        for path, manifest, identity in _readable_products(run, "evaluate")
         if identity.parents.get("predict") in predicted
     ]
     if not found:
         return {}
-    path, manifest, prediction = max(found, key=lambda entry: (_as_it_draws(entry[2], run.settings), str(entry[1].get("finished"))))
+    path, manifest, prediction = max(
+        found, key=lambda entry: (_sampled_as_the_judge_does(entry[2], run.settings), str(entry[1].get("finished")))
+    )
     log.info("metrics: those of %s", path.name)
-    return _read(path, prediction, manifest["identity"]["config"]["evaluation"]["confidence"])
+    return _benchmarks_in(path, prediction, manifest["identity"]["config"]["evaluation"]["confidence"])
 
 
-def _products(run: RunJudge, stage: str) -> Iterator[tuple[Path, dict[str, Any], StageIdentity]]:
+def _readable_products(run: JudgeFiles, stage: str) -> Iterator[tuple[Path, dict[str, Any], StageIdentity]]:
     for path in run.stage.beside(stage):
         try:
             manifest, identity = read_manifest(path)
@@ -57,14 +59,14 @@ def _products(run: RunJudge, stage: str) -> Iterator[tuple[Path, dict[str, Any],
         yield path, manifest, identity
 
 
-def _as_it_draws(prediction: StageIdentity, settings: JudgeSettings) -> bool:
+def _sampled_as_the_judge_does(prediction: StageIdentity, settings: JudgeSettings) -> bool:
     """Whether the judgements are of so many CoTs as the judge writes, drawn as it draws them."""
     evaluation, generation = prediction.config["evaluation"], prediction.config["generation"]
     equal = all(float(generation[name]) == float(value) for name, value in vars(settings.sampling).items())
     return evaluation["cots"] == "sampled" and evaluation["n_cot"] == settings.n_cot and equal
 
 
-def _read(path: Path, prediction: StageIdentity, confidence: float) -> dict[str, Any]:
+def _benchmarks_in(path: Path, prediction: StageIdentity, confidence: float) -> dict[str, Any]:
     open_product(path)
     try:
         benchmarks = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))["benchmarks"]

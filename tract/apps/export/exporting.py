@@ -13,11 +13,12 @@ from tract.apps.export.options import DTYPES, ExportOptions
 from tract.apps.export.target import check_target, new_folder
 from tract.apps.export.weights import write_adapter, write_whole
 from tract.artifacts.judge_choice import Choice, described
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judge_settings import JudgeSettings
+from tract.artifacts.run_judges import run_judge
 from tract.artifacts.trained_on import training_hashes, write_trained_on
 from tract.common.errors import ConfigError
 from tract.common.masking import masked
-from tract.judge.runs import RunJudge, run_judge
 
 CARD_FILE = "README.md"
 _NO_CHOICE = Choice()
@@ -67,7 +68,7 @@ def export(
     check_options(options)
     check_target(out, overwrite=options.overwrite)
     run = run_judge(folder, choice=choice, trust_remote_code=trust_remote_code, cache=cache, data=data, name=options.name)
-    with new_folder(out, sources=(run.weights,), overwrite=options.overwrite) as working:
+    with new_folder(out, sources=(run.stage.path,), overwrite=options.overwrite) as working:
         settings, dtype = _write_model(run, options, working, to_hub=to_hub)
         licence = options.licence or model_licence(run.model)
         facts = CardFacts(
@@ -86,7 +87,7 @@ def export(
             write_trained_on(working, hashes)
         (working / CARD_FILE).write_text(model_card(settings, facts), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return Exported(out, settings, dtype, size, run.weights, described(run.stage), licence)
+    return Exported(out, settings, dtype, size, run.stage.path, described(run.stage), licence)
 
 
 def check_options(options: ExportOptions) -> None:
@@ -105,7 +106,7 @@ def check_options(options: ExportOptions) -> None:
         raise ConfigError(f"--license: {options.licence!r} is no identifier of a licence on the hub, such as apache-2.0 or other")
 
 
-def _write_model(run: RunJudge, options: ExportOptions, folder: Path, *, to_hub: bool) -> tuple[JudgeSettings, str]:
+def _write_model(run: JudgeFiles, options: ExportOptions, folder: Path, *, to_hub: bool) -> tuple[JudgeSettings, str]:
     """Weights and tokenizer; returns the settings that belong to them, and the dtype of the weights."""
     run.tokenizer.save_pretrained(folder)
     metrics = masked(metrics_of(run))
@@ -118,7 +119,7 @@ def _write_model(run: RunJudge, options: ExportOptions, folder: Path, *, to_hub:
     return replace(run.settings, adapter=False, dtype=dtype, metrics=metrics), dtype
 
 
-def _base_name(run: RunJudge) -> str:
+def _base_name(run: JudgeFiles) -> str:
     """The base model for people: where it can be found, or what it is."""
     base = run.settings.base_model
     known = hub_id(run.model)

@@ -22,7 +22,7 @@ def check_push(repo: str, api: Any = None) -> str:
     """
     from huggingface_hub.utils._validators import validate_repo_id
 
-    with _told(repo):
+    with _hub_errors_in_one_line(repo):
         validate_repo_id(repo)
         return str((api or _api()).whoami()["name"])
 
@@ -37,7 +37,7 @@ def push(folder: Path, repo: str, *, private: bool, api: Any = None) -> str:
         ConfigError: if the upload fails, or the repository is there already and public where ``private`` was asked for.
     """
     hub = api or _api()
-    with _told(repo, folder):
+    with _hub_errors_in_one_line(repo, folder):
         made = hub.create_repo(repo_id=repo, private=private, exist_ok=True, repo_type="model")
         full = str(made.repo_id)
         if private and not hub.repo_info(repo_id=full, repo_type="model").private:
@@ -53,7 +53,7 @@ def _api() -> Any:
 
 
 @contextmanager
-def _told(repo: str, folder: Path | None = None) -> Iterator[None]:
+def _hub_errors_in_one_line(repo: str, folder: Path | None = None) -> Iterator[None]:
     """Turns the errors of the hub's client into one line."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -63,7 +63,7 @@ def _told(repo: str, folder: Path | None = None) -> Iterator[None]:
     except ConfigError:
         raise
     except HFValidationError as error:
-        raise ConfigError(f"--push: {repo!r} is no name of a repository: {_short(error)}; give NAME or OWNER/NAME") from error
+        raise ConfigError(f"--push: {repo!r} is no name of a repository: {_first_characters(error)}; give NAME or OWNER/NAME") from error
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"--push: no token of the hub is at hand; run `hf auth login`, or set HF_TOKEN{kept}") from error
     except OfflineModeIsEnabled as error:
@@ -76,14 +76,16 @@ def _told(repo: str, folder: Path | None = None) -> Iterator[None]:
             raise ConfigError(
                 f"--push: the token may not write to {repo!r}; use one with the right to write, or another OWNER{kept}"
             ) from error
-        raise ConfigError(f"--push: the hub refused {repo!r}: {_short(error)}{kept}") from error
+        raise ConfigError(f"--push: the hub refused {repo!r}: {_first_characters(error)}{kept}") from error
     except Exception as error:
         # The client's transport has errors of its own, which are no OSError.
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
             raise
         where = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        raise ConfigError(f"--push: the hub at {where} cannot be reached ({type(error).__name__}: {_short(error)}){kept}") from error
+        raise ConfigError(
+            f"--push: the hub at {where} cannot be reached ({type(error).__name__}: {_first_characters(error)}){kept}"
+        ) from error
 
 
-def _short(error: BaseException) -> str:
+def _first_characters(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judge_settings import BaseModel
 from tract.common.errors import ConfigError
 from tract.inference.sampling import Sampling
-from tract.judge.runs import RunJudge
 from tract.models.adapters import lora_config
 from tract.models.loading import check_finite, load_judge, stored_in
 from tract.models.locating import from_source, in_folder, load_config, locate
@@ -29,7 +29,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
 
 
-def write_whole(run: RunJudge, dtype: str | None, folder: Path) -> str:
+def write_whole(run: JudgeFiles, dtype: str | None, folder: Path) -> str:
     """Writes whole weights as safetensors with their configuration; returns their dtype.
 
     Args:
@@ -44,26 +44,26 @@ def write_whole(run: RunJudge, dtype: str | None, folder: Path) -> str:
     model: Any = load_judge(replace(run.model, dtype=own), run.weights, four_bit=False, seed=run.seed)
     if (wanted := dtype or own) != own:
         model = stored_in(model, getattr(torch, wanted))
-        _check_fits(model, wanted)
+        _check_dtype_holds(model, wanted)
     model.generation_config = generation_config(run.layout, run.settings.sampling, model.generation_config)
     model.config.use_cache = True  # training turned it off, and users generate
     save_here(model, folder)
     return wanted
 
 
-def _warn_of_four_bit(run: RunJudge) -> None:
+def _warn_of_four_bit(run: JudgeFiles) -> None:
     if run.four_bit:
         log.warning("%s: trained on a quantised base model (QLoRA); on the whole one its scores may differ a little", run.settings.name)
 
 
-def _check_fits(model: Any, dtype: str) -> None:
+def _check_dtype_holds(model: Any, dtype: str) -> None:
     try:
         check_finite(model)
     except ConfigError as error:
         raise ConfigError(f"--dtype: the weights do not fit {dtype}; use float32 or bfloat16 ({error})") from error
 
 
-def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
+def write_adapter(run: JudgeFiles, base: str | None, folder: Path) -> BaseModel:
     """Writes the adapter with the base model that it names; returns that.
 
     Args:
@@ -74,11 +74,11 @@ def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
     """
     if not run.settings.adapter:
         raise ConfigError("--adapter: all weights of this judge were trained, there is no adapter; leave --adapter out")
-    named = _base(run, base)
-    lora_config(run.weights)
+    named = _base_model_for_peft(run, base)
+    lora_config(run.stage.path)
     _warn_of_four_bit(run)
     for name in ADAPTER_FILES:
-        shutil.copyfile(run.weights / name, folder / name)
+        shutil.copyfile(run.stage.path / name, folder / name)
     path = folder / ADAPTER_FILES[0]
     content = json.loads(path.read_text(encoding="utf-8"))
     content |= {"base_model_name_or_path": named.name_or_path, "revision": named.revision, "inference_mode": True}
@@ -87,7 +87,7 @@ def write_adapter(run: RunJudge, base: str | None, folder: Path) -> BaseModel:
     return named
 
 
-def _base(run: RunJudge, base: str | None) -> BaseModel:
+def _base_model_for_peft(run: JudgeFiles, base: str | None) -> BaseModel:
     """The base model as ``from_pretrained`` takes it."""
     model = run.model
     if base is None:

@@ -37,7 +37,7 @@ _LIMITS = ServerSettings()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves what the command line names; an error of the user's ends as one line and exit status 2."""
-    parser = argparse.ArgumentParser("python -m tract.apps.server", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("tract serve", formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     guarded(run)(parser.parse_args(arguments))
 

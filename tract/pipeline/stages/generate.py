@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from tract.artifacts.identity import StageIdentity
-from tract.artifacts.judges import Judge
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.products import JOURNAL, write_config
 from tract.artifacts.run_folder import StageFolder
 from tract.common import counts as in_words
@@ -52,7 +52,7 @@ class GenerateStage:
 
     cfg: Config
     resolved: DictConfig
-    judge: Judge
+    judge: JudgeFiles
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from tract.artifacts.identity import StageIdentity
-from tract.artifacts.judges import Judge
+from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.products import JOURNAL, Product, open_product, write_config
 from tract.artifacts.run_folder import StageFolder
 from tract.common.distributed import rank_info
@@ -92,7 +92,7 @@ class PredictStage:
 
     cfg: Config
     resolved: DictConfig
-    judge: Judge
+    judge: JudgeFiles
     compared: bool = False
 
     @property

@@ -51,7 +51,7 @@ def chat_settings(base: BaseModel) -> JudgeSettings:
 
 @lru_cache(maxsize=1)
 def _chat_template() -> PromptTemplate:
-    return _from_mapping(yaml.safe_load(resources.files("tract.judge").joinpath("chat_prompt.yaml").read_text(encoding="utf-8")))
+    return _from_mapping(yaml.safe_load(resources.files("tract.artifacts").joinpath("chat_prompt.yaml").read_text(encoding="utf-8")))
 
 
 def _from_mapping(content: Mapping[str, Any]) -> PromptTemplate:

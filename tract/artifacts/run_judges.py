@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,54 +14,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tract.artifacts.fit_stages import FitFolder
 from tract.artifacts.judge_choice import Choice
+from tract.artifacts.judge_files import JudgeFiles
+from tract.artifacts.judge_loader import trained_judge
 from tract.artifacts.judge_location import HUB, locate_judge
 from tract.artifacts.judge_settings import LEAST_SCORE_MASS, BaseModel, JudgeSettings
-from tract.artifacts.judges import Judge, trained_judge
 from tract.artifacts.products import read_manifest
 from tract.artifacts.recorded_paths import places_of
+from tract.artifacts.template_recovery import Recovered, recover_template
 from tract.common.errors import ConfigError, DataError
 from tract.common.masking import masked
 from tract.config.schema import ModelConfig, with_added_keys
 from tract.data.training_rows import training_rows
 from tract.evaluation.predictors import OF_COTS
 from tract.inference.sampling import Sampling
-from tract.judge.template_recovery import Recovered, recover_template
 from tract.models.locating import context_of
-from tract.text.layout import SequenceLayout
 
 log = logging.getLogger(__name__)
 
 RAIL = "rail"
 _NO_CHOICE = Choice()
-_OBJECTIVE = ("ce_weight", "score_loss", "lambda", "ce_on_score", "use_cot", "train_on_ratings", "normalize", "score_loss_scaling")
-_TRAINING = ("optimizer_steps", "trained_parameters", "processes", "exported", "final_metrics")
+_OBJECTIVE_FACTS = ("ce_weight", "score_loss", "lambda", "ce_on_score", "use_cot", "train_on_ratings", "normalize", "score_loss_scaling")
+_TRAINING_FACTS = ("optimizer_steps", "trained_parameters", "processes", "exported", "final_metrics")
 
 
-@dataclass(frozen=True)
-class RunJudge:
-    """A run's judge, not loaded yet.
-
-    Attributes:
-        settings: how it works; without metrics, see ``tract.apps.export.eval_metrics``.
-        model: the base model. weights: folder with the trained adapter or weights. four_bit: whether the base model was quantised (QLoRA).
-        seed: of the base model's weights where they are made at random, and of the run.
-        tokenizer, layout: what it was trained with. fingerprint: changes when weights, tokenizer or layout do.
-        stage: where it was found. named: what the run calls its base model, see ``tract.artifacts.judges.Judge``.
-    """
-
-    settings: JudgeSettings
-    model: ModelConfig
-    weights: Path
-    four_bit: bool
-    seed: int
-    tokenizer: Any
-    layout: SequenceLayout
-    fingerprint: str
-    stage: FitFolder
-    named: str | None = None
-
-
-def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any) -> RunJudge:
+def run_judge(folder: Path | str, *, choice: Choice = _NO_CHOICE, **options: Any) -> JudgeFiles:
     """The judge of a fit stage's folder, or of a run's folder.
 
     Args:
@@ -86,7 +62,7 @@ def judge_of_stage(
     data: Path | None = None,
     name: str | None = None,
     base_model: str | None = None,
-) -> RunJudge:
+) -> JudgeFiles:
     """The judge of a fit stage.
 
     A judge that was trained on finished prompts gets the template that fills them in, where its training data is at hand.
@@ -102,36 +78,26 @@ def judge_of_stage(
         ConfigError, DataError: if its files are damaged, or it needs code that may not run.
     """
     unpacked = None if cache is None else str(cache)
-    judge = trained_judge(stage.path, trust_remote_code=trust_remote_code, unpacked=unpacked, base_model=base_model)
-    assert judge.weights is not None, "a fit stage leaves weights"
+    judge = trained_judge(stage, trust_remote_code=trust_remote_code, unpacked=unpacked, base_model=base_model)
     manifest, _ = read_manifest(stage.path)
     try:
-        config = _config(stage.path)
+        config = _run_config(stage.path)
         settings = _settings(stage, judge, manifest, config, name)
         fingerprint = str(manifest["data"]["source"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{stage.path}: {_reason(error)}; its config.yaml or manifest.json is not that of a fit stage") from error
+        raise DataError(f"{stage.path}: {_one_line_reason(error)}; its config.yaml or manifest.json is not that of a fit stage") from error
     if judge.template.source == "finished":
         kept = (config.get("paths") or {}).get("cache")
         caches = [*([cache] if cache else []), *(places_of(str(kept), stage.path, manifest) if kept else [])]
         place = partial(places_of, folder=stage.path, manifest=manifest)
         rows = training_rows(config, fingerprint, judge.layout.grid, caches=caches, data=data, places=place)
-        settings = _worded(settings, recover_template(judge.template, rows, judge.layout.grid))
-    return RunJudge(
-        settings,
-        judge.model,
-        judge.weights,
-        judge.four_bit,
-        judge.seed,
-        judge.tokenizer,
-        judge.layout,
-        judge.fingerprint,
-        stage,
-        judge.named,
-    )
+        settings = _with_template(settings, recover_template(judge.template, rows, judge.layout.grid))
+    return replace(judge, own_settings=settings)
 
 
-def _settings(stage: FitFolder, judge: Judge, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None) -> JudgeSettings:
+def _settings(
+    stage: FitFolder, judge: JudgeFiles, manifest: Mapping[str, Any], config: Mapping[str, Any], name: str | None
+) -> JudgeSettings:
     """How the judge of a stage works, as its run was configured.
 
     Raises:
@@ -143,7 +109,7 @@ def _settings(stage: FitFolder, judge: Judge, manifest: Mapping[str, Any], confi
         prompt=judge.template,
         layout=judge.layout.to_dict(),
         use_cot=judge.use_cot,
-        predictor=_predictor(str(config["evaluation"]["main_predictor"])),
+        predictor=_grading_predictor(str(config["evaluation"]["main_predictor"])),
         # 0 leaves nothing but the reading without a CoT, which is one.
         n_cot=max(1, int(config["evaluation"]["n_cot"])),
         sampling=_sampling(config["generation"]),
@@ -156,7 +122,7 @@ def _settings(stage: FitFolder, judge: Judge, manifest: Mapping[str, Any], confi
         dtype=judge.model.dtype,
         adapter=(judge.weights / "adapter_config.json").is_file(),
         base_model=base_model_of(judge.model),
-        training=_training(manifest, config),
+        training=_training_facts(manifest, config),
         template_date=judge.model.template_date,
     )
 
@@ -173,22 +139,22 @@ def shown_name(name: str) -> str:
     return str(masked(path.name if is_path else name))
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _run_config(folder: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
     except (OSError, OmegaConfBaseException) as error:
-        raise ConfigError(f"config.yaml: {_reason(error)}") from error
+        raise ConfigError(f"config.yaml: {_one_line_reason(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError("config.yaml: no configuration")
     return {str(key): value for key, value in content.items()}
 
 
-def _reason(error: Exception) -> str:
+def _one_line_reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"the key {text} is missing" if isinstance(error, KeyError) else text
 
 
-def _predictor(name: str) -> str:
+def _grading_predictor(name: str) -> str:
     """The predictor that the run was evaluated by, if a grade can be read so."""
     return name if name in OF_COTS else RAIL
 
@@ -202,7 +168,7 @@ def _sampling(generation: Mapping[str, Any]) -> Sampling:
     )
 
 
-def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _training_facts(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Facts for people, without secrets and without paths of this machine."""
     source = config["data"]["source"]
     kind = str(source["_target_"]).rpartition(".")[2]
@@ -221,9 +187,9 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
         },
         "prompts": config["prompt"]["source"],
         "self_generated_cots": "generate" in manifest.get("parents", {}),
-        "objective": {key: objective[key] for key in _OBJECTIVE if key in objective},
+        "objective": {key: objective[key] for key in _OBJECTIVE_FACTS if key in objective},
         "adapter": config["adapter"]["kind"],
-        **{key: manifest["training"][key] for key in _TRAINING if key in manifest["training"]},
+        **{key: manifest["training"][key] for key in _TRAINING_FACTS if key in manifest["training"]},
         "product": manifest.get("fingerprint"),
         "commit": manifest.get("commit"),
         "versions": manifest.get("versions"),
@@ -232,7 +198,7 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     return shown
 
 
-def _worded(settings: JudgeSettings, found: Recovered) -> JudgeSettings:
+def _with_template(settings: JudgeSettings, found: Recovered) -> JudgeSettings:
     """The settings with the template behind the finished prompts, if it was found."""
     facts = {**settings.training, "wording": {"rows": found.rows, "equal": found.equal, "recovered": found.template is not None}}
     if found.template is None:
