@@ -270,7 +270,7 @@ def _trained(where: _Where, base_model: str | None, choice: Choice) -> _Found | 
     """The judge of an exported folder, on this disk or on the hub, or of a run; None where there are no settings of one."""
     location = locate_judge(where.spec, choice)
     if location.kind == BASE:
-        raise ConfigError("judge: 'seed' is the base model of a configuration, which evaluate.py knows; give its folder or hub id")
+        raise ConfigError("judge: 'base' is the base model of a configuration, which evaluate.py knows; give its folder or hub id")
     if location.fit is not None:
         return _of_run(location.fit, where, base_model)
     if location.kind == ADAPTER:
