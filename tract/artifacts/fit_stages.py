@@ -16,6 +16,7 @@ import yaml
 from tract.artifacts.products import MANIFEST, STORE
 from tract.artifacts.records import COMPLETE, FOLDER, RunRecord, names_of_run, records_below
 from tract.common.errors import DataError
+from tract.config.renames import upgraded_config
 from tract.config.vocabulary import FIT_STAGES
 
 ANNOTATED = "annotated CoTs"
@@ -89,7 +90,7 @@ class FitFolder:
             content = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             return {}
-        return content if isinstance(content, dict) else {}
+        return upgraded_config(content) if isinstance(content, dict) else {}
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:

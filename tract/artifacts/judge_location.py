@@ -51,7 +51,7 @@ def locate_judge(spec: str, choice: Choice = _NOTHING) -> JudgeLocation:
 
     Args:
         spec: the folder of a run, of a multirun or above them, of a fit stage (also a link to it), an exported judge, an adapter of PEFT, a
-            model's folder or hub id, package:NAME, or "seed". choice: which one is meant, of a folder that holds several.
+            model's folder or hub id, package:NAME, or "base". choice: which one is meant, of a folder that holds several.
 
     Raises:
         ConfigError: if it is none of these, or holds several judges; the line lists them.

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tract.common.durable import write_atomically
 from tract.common.errors import DataError
 from tract.common.masking import masked
+from tract.config.renames import upgraded_config, upgraded_overrides
 
 FOLDER = "records"
 COMPLETE, FAILED, RUNNING = "complete", "failed", "running"
@@ -67,14 +68,16 @@ class RunRecord:
 
 
 def read_record(path: Path) -> RunRecord:
-    """The record in a file.
+    """The record in a file, with the current names of its configuration (``tract.config.renames``).
 
     Raises:
         DataError: if it is none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return RunRecord(**{**content, "overrides": tuple(content["overrides"])})
+        overrides, _ = upgraded_overrides(content["overrides"])
+        config = upgraded_config(content["config"]) if isinstance(content["config"], Mapping) else content["config"]
+        return RunRecord(**{**content, "config": config, "overrides": tuple(overrides)})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: no record of a run ({type(error).__name__}: {' '.join(str(error).split())}); remove it") from error
 

@@ -23,6 +23,7 @@ from tract.artifacts.recorded_paths import places_of
 from tract.artifacts.template_recovery import Recovered, recover_template
 from tract.common.errors import ConfigError, DataError
 from tract.common.masking import masked
+from tract.config.renames import upgraded_config
 from tract.config.schema import ModelConfig, with_added_keys
 from tract.data.training_rows import training_rows
 from tract.evaluation.predictors import OF_COTS
@@ -146,7 +147,7 @@ def _run_config(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"config.yaml: {_one_line_reason(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError("config.yaml: no configuration")
-    return {str(key): value for key, value in content.items()}
+    return upgraded_config({str(key): value for key, value in content.items()})
 
 
 def _one_line_reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from tract.artifacts.fit_stages import FitFolder, manifest_in
 from tract.artifacts.products import MANIFEST, STORE, read_manifest
 from tract.artifacts.records import COMPLETE, FOLDER, RUNNING, RunRecord, names_of_run, records_below
 from tract.common.errors import DataError
+from tract.config.renames import upgraded_config
 from tract.config.schema import without_added_keys
 from tract.config.vocabulary import FIT_STAGES
 from tract.evaluation.results import METRICS_FILE
@@ -197,8 +198,8 @@ def _run_in(product: Path, number: int) -> RecordedRun:
     path = product / CONFIG_FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = without_added_keys(flat(content))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        config = without_added_keys(flat(upgraded_config(content)))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: no configuration of a run ({type(error).__name__}); evaluate it anew with force=[evaluate]") from error
     config = _with_seed(config, path)
     parent = Path(os.path.abspath(product)).parent

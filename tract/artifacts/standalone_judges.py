@@ -76,7 +76,7 @@ def open_judge_files(
     base = None if base_model is None else expanded(str(base_model), "base_model")
     found = locate_judge(spec, Choice(stage, variant, best))
     if found.kind == BASE:
-        raise ConfigError("judge: 'seed' is the base model of a configuration, which evaluate.py knows; give its folder or hub id")
+        raise ConfigError("judge: 'base' is the base model of a configuration, which evaluate.py knows; give its folder or hub id")
     return _StandaloneLoader(model, JudgeOptions(grid, prompt, chat_template_kwargs or {}, changed), revision, base).open(found)
 
 

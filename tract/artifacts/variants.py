@@ -57,7 +57,7 @@ class Variant:
     def is_untrained(self) -> bool:
         """Whether its judge is a base model as it is."""
         judge, stages = self.settings.get("judge"), self.settings.get("pipeline") or ()
-        return judge in ("base", "seed") or (judge is None and not {"stage1", "stage2"} & set(stages))
+        return judge == "base" or (judge is None and not {"stage1", "stage2"} & set(stages))
 
 
 def variants_of(runs: Sequence[RecordedRun]) -> tuple[tuple[Variant, ...], tuple[LeftOut, ...]]:

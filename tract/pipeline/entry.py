@@ -28,6 +28,7 @@ from tract.common.masking import masked_text
 from tract.common.near_names import did_you_mean, near_names
 from tract.common.user_paths import expanded
 from tract.config import help as config_help
+from tract.pipeline import old_names
 from tract.pipeline.sweeps import multirun
 
 Result = TypeVar("Result")
@@ -78,6 +79,7 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
     _check_conf()
     multirun.findable()
     guarded(_expand_home)()
+    guarded(old_names.upgrade_command_line)()
     if config_help.wanted(sys.argv[1:]):
         _show_help(config_name)
         return
@@ -90,6 +92,7 @@ def launch(task: Callable[[DictConfig], float | None], config_name: str) -> None
         sys.argv[1:] = map(masked_text, sys.argv[1:])  # it was read, and W&B keeps it
         # Guarded here, inside Hydra's job: outside, Hydra has printed lines of its own before.
         guarded(multirun.check_launcher)()
+        cfg = guarded(old_names.upgraded_job)(cfg)
         return multirun.run_job(guarded(task), cfg) if multirun.is_job() else guarded(task)(cfg)
 
     # submitit has handlers of its own: it starts jobs again that were out of time.

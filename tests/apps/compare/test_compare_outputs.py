@@ -227,7 +227,7 @@ def test_links_lead_from_the_page_to_each_run(study: Path, comparison: RunCompar
 def test_the_best_and_what_nobody_trained_are_marked_in_every_table(tmp_path: Path, comparison: RunComparison) -> None:
     make_run(tmp_path, 0.5)
     make_run(tmp_path, 0.9, run__name="plain", pipeline=["predict", "evaluate"])
-    make_run(tmp_path, 0.7, run__name="given", judge="seed")
+    make_run(tmp_path, 0.7, run__name="given", judge="base")
     options = replace(comparison.options, predictors=None, metrics=("rmse",), resamples=0)
     own = compare(find_runs([tmp_path / "runs"]), options)
     page = str(files_of(own, [], tmp_path)["index.html"])

@@ -115,7 +115,7 @@ def test_the_stage_of_a_run_is_chosen_in_python(runs: Runs) -> None:
         Judge.from_pretrained(runs.folder, variant="ce_both")
     with pytest.raises(ConfigError, match="stage: has no effect, since .* is one judge and not a folder of runs; leave it out"):
         Judge.from_pretrained(runs.whole, stage="stage1")
-    with pytest.raises(ConfigError, match="judge: 'seed' is the base model of a configuration, which evaluate.py knows"):
+    with pytest.raises(ConfigError, match="judge: 'base' is the base model of a configuration, which evaluate.py knows"):
         Judge.from_pretrained("base")
 
 

@@ -29,6 +29,7 @@ from tract.common.command_line import tract_command
 from tract.common.errors import ConfigError, DataError, ReportedExit
 from tract.common.masking import masked_text, secret_keys
 from tract.common.signals import Interrupted
+from tract.pipeline.old_names import upgrade_sweep
 from tract.pipeline.sweeps import job_variant
 from tract.pipeline.sweeps.job_log import one_line_each
 
@@ -81,6 +82,7 @@ class SweepStart(Callback):
         Raises:
             SystemExit: if there is a secret; Hydra would only warn of an error of another kind.
         """
+        upgrade_sweep(config)
         os.environ[SWEEP] = f"{time.time_ns():x}-{os.getpid()}"
         os.environ[job_variant.FIXED_KEYS] = job_variant.fixed_keys(config.hydra.overrides.task)
         if (runs := str(config.paths.runs)).startswith("~"):  # what is given in other ways is expanded before Hydra reads it
