@@ -16,8 +16,8 @@ from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import DIRECT, Prompt
 from tract.models.modeling import load_judge, load_tokenizer, save_judge
 from tract.pipeline.backends import hf_judge
+from tract.pipeline.stages.examples import examples_of
 from tract.pipeline.stages.predict import read_predictions
-from tract.pipeline.stages.prepare import examples_of
 
 
 @pytest.fixture(scope="session")
