@@ -264,5 +264,5 @@ def test_a_place_that_cannot_be_made_is_one_line(key: str, refused: Refused, tmp
 @pytest.mark.parametrize("key", ["paths.runs", "paths.cache"])
 def test_a_place_that_is_not_the_user_s_is_one_line(key: str, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "others"
-    monkeypatch.setattr("tract.pipeline.pipeline.os.access", lambda path, mode: str(path) != str(place))
+    monkeypatch.setattr("tract.pipeline.checks.os.access", lambda path, mode: str(path) != str(place))
     assert refused(f"{key}={place}").startswith(f"{key}: cannot write to '{place}' (Permission denied); ")

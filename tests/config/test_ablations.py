@@ -17,7 +17,7 @@ from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judges import find_judge
 from tract.artifacts.products import Product
 from tract.pipeline.backend_choice import decided
-from tract.pipeline.pipeline import stage_config
+from tract.pipeline.stage_tasks import stage_config
 from tract.pipeline.stages.fit import FitStage
 from tract.pipeline.stages.generate import GenerateStage
 from tract.pipeline.stages.predict import PredictStage

@@ -20,7 +20,7 @@ from tracked_files import tracked
 
 from tract.common.masking import masked
 from tract.config.schema import YAML_NAMES, Config
-from tract.pipeline.pipeline import stage_config
+from tract.pipeline.stage_tasks import stage_config
 from tract.pipeline.stages.fit import build
 from tract.pipeline.stages.prepare import prepare
 from tract.pipeline.validation import validate

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
-from tract.pipeline.benchmarks import check_benchmarks, find_benchmarks, target_of, worded_for
+from tract.pipeline.stages.benchmarks import check_benchmarks, find_benchmarks, target_of, worded_for
 from tract.pipeline.validation import validate
 from tract.text.prompts import PromptTemplate
 from tract.text.schema import Annotation, JudgeExample

@@ -13,8 +13,8 @@ from tiny_pipeline import Tiny, captured
 from tract.artifacts.judges import find_judge
 from tract.common.errors import DataError
 from tract.data.generated_cots.file import attached_score
+from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.pipeline.stages.generate import GenerateStage
-from tract.pipeline.stages.prepare import examples_of, splits_of
 from tract.pipeline.tracking.tracker import Tracker
 from tract.pipeline.validation import validate
 

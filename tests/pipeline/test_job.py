@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 import tract.pipeline.launching.job
 from tract.common.errors import DataError
 from tract.pipeline.identity.loaded_code import hashes
-from tract.pipeline.pipeline import PRODUCT_FILE, StageTask, _run_apart
+from tract.pipeline.pipeline import _run_in_subprocess
+from tract.pipeline.stage_tasks import PRODUCT_FILE, StageTask
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = {"stage": "predict", "inputs": {"judge": "base"}, "force": False, "compared": False}
@@ -112,7 +113,7 @@ def test_the_status_passes_through_the_pipeline(
 ) -> None:
     fake_job(monkeypatch, tmp_path, program)
     with pytest.raises(SystemExit) as ended:
-        _run_apart(StageTask(**PREDICT), compose_config("model=tiny"))
+        _run_in_subprocess(StageTask(**PREDICT), compose_config("model=tiny"))
     assert ended.value.code == status
 
 
@@ -121,7 +122,7 @@ def test_a_killed_job_is_told_apart(
 ) -> None:
     fake_job(monkeypatch, tmp_path, "import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(SystemExit) as ended:
-        _run_apart(StageTask(**PREDICT), compose_config("model=tiny"))
+        _run_in_subprocess(StageTask(**PREDICT), compose_config("model=tiny"))
     assert ended.value.code == 128 + 9
     assert "predict: its process was ended by signal 9; memory may have run out; run the same command again" in caplog.text
 
@@ -139,7 +140,7 @@ def test_the_job_gets_its_folder_and_the_package_and_says_where_its_product_is(
     )
     fake_job(monkeypatch, tmp_path, program)
     monkeypatch.setattr("tract.pipeline.pipeline.open_product", lambda path, *, just_made: path)
-    assert _run_apart(StageTask(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
+    assert _run_in_subprocess(StageTask(**PREDICT), compose_config("model=tiny")) == Path("predict-abc")
     arguments, task, has_config, path = json.loads(kept.read_text())
     assert arguments[:3] == ["-P", "-m", "tract.pipeline.launching.job"]
     code, import_path = task.pop("code"), task.pop("import_path")

@@ -15,7 +15,7 @@ from tract.artifacts.judges import find_judge
 from tract.artifacts.products import Product
 from tract.common.errors import ConfigError, DataError
 from tract.inference.prompt_budget import tokens_behind
-from tract.pipeline.stages import prepare
+from tract.pipeline.stages import examples, prepare
 from tract.pipeline.stages.predict import read_predictions
 from tract.pipeline.validation import validate
 
@@ -81,7 +81,7 @@ def test_max_items_takes_the_same_items_whatever_their_number(whole: Any) -> Non
 
 def test_a_file_is_judged_without_the_configured_data(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """So nothing of the judge's experiment has to be given: here the configured data and grid are others than the judge's."""
-    monkeypatch.setattr(prepare, "build_source", lambda cfg: pytest.fail("the configured data were read"))
+    monkeypatch.setattr(examples, "build_source", lambda cfg: pytest.fail("the configured data were read"))
     others = ["data.source.n_constraints=3", "grid=one_to_four", f"judge={whole.products['stage2'].path}"]
     benchmark = [f"evaluation.benchmarks=[{FIXTURES / 'benchmark.json'}]", "evaluation.prompt=finished"]
     products, _ = whole.tiny.run(*others, *benchmark, config="evaluate")

@@ -20,8 +20,9 @@ from tract.config.schema import Config
 from tract.models.base_layout import base_layout
 from tract.pipeline.dry_run.fit_plan import plan_of
 from tract.pipeline.pipeline import run_pipeline
+from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.pipeline.stages.fit import build, fit
-from tract.pipeline.stages.prepare import examples_of, prepare, sampling_tokens, splits_of
+from tract.pipeline.stages.prepare import prepare, sampling_tokens
 
 TinyConfig = Callable[..., tuple[Config, Any]]
 COLUMNS = {"question_id": "qid", "instruction": "question", "response": "answer", "score": "points", "cot": "comment"}

@@ -31,10 +31,11 @@ from tract.judge.rendering import asked
 from tract.judge.requests import GradeRequest
 from tract.models.locating import locate
 from tract.pipeline.stages import generate, predict
+from tract.pipeline.stages.examples import examples_of
 from tract.pipeline.stages.fit import FitStage
 from tract.pipeline.stages.generate import GenerateStage
 from tract.pipeline.stages.predict import PredictStage
-from tract.pipeline.stages.prepare import Prepared, examples_of, prepare, prepare_generated
+from tract.pipeline.stages.prepare import Prepared, prepare, prepare_generated
 from tract.pipeline.validation import validate
 
 MAX_LENGTH, MAX_COT = 3000, 1024

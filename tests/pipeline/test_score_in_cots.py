@@ -14,7 +14,7 @@ import pytest
 from tract.common.errors import DataError
 from tract.config.schema import Config
 from tract.models.base_layout import base_layout
-from tract.pipeline.benchmarks import find_benchmarks, worded_for
+from tract.pipeline.stages.benchmarks import find_benchmarks, worded_for
 from tract.pipeline.stages.fit import fit
 from tract.pipeline.stages.prepare import prepare
 from tract.pipeline.validation import validate

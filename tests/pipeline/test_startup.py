@@ -60,8 +60,8 @@ _STAGE = """
 import sys
 from omegaconf import OmegaConf
 import tract.pipeline.launching.job
-from tract.pipeline.pipeline import Task, build_stage
-build_stage(Task(sys.argv[1], {"judge": "base"}, False), OmegaConf.load(sys.argv[2])).identity()
+from tract.pipeline.stage_tasks import StageTask, build_stage
+build_stage(StageTask(sys.argv[1], {"judge": "base"}, False), OmegaConf.load(sys.argv[2])).identity()
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 

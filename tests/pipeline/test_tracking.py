@@ -21,7 +21,8 @@ from wandb_file import RunFile, run_files
 from tract.common.progress import EXAMPLES_AXIS, STEP_AXIS, TOKENS_AXIS
 from tract.config.schema import Config
 from tract.pipeline.tracking import tracker as tracking
-from tract.pipeline.tracking.tracker import Tracker, offline_runs, sync_command, tracked, wandb_mode
+from tract.pipeline.tracking.offline_runs import offline_runs, sync_command
+from tract.pipeline.tracking.tracker import Tracker, tracked, wandb_mode
 from tract.pipeline.validation import validate
 from tract.training.callbacks.throughput import Throughput
 

@@ -18,7 +18,7 @@ from tiny_pipeline import SMALL
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.pipeline.identity.keys import key_fields, named_code
-from tract.pipeline.pipeline import stage_config
+from tract.pipeline.stage_tasks import stage_config
 from tract.pipeline.stages.fit import fit
 from tract.pipeline.validation import typed, validate
 

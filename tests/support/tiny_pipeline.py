@@ -17,7 +17,7 @@ from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.products import Product
 from tract.config.schema import Config
 from tract.pipeline.pipeline import run_pipeline
-from tract.pipeline.stages.prepare import examples_of
+from tract.pipeline.stages.examples import examples_of
 
 # 24 questions: 48 items, of which 6 are validation, 6 test, and 4 ood.
 SMALL = (

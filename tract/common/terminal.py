@@ -44,3 +44,13 @@ class FoldingFormatter(MaskedFormatter):
         """The line, or lines, of a record."""
         text = super().format(record)
         return folded(text) if folds() else text
+
+
+def say(text: str) -> None:
+    """Writes lines to stdout at once; who reads no further (``| head``) does not stop what is at work."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,6 +26,7 @@ from tract.common.command_line import SUBCOMMANDS, given_command, given_program,
 from tract.common.errors import ReportedExit, TractError
 from tract.common.masking import masked_text
 from tract.common.near_names import did_you_mean, near_names
+from tract.common.terminal import say
 from tract.common.user_paths import expanded
 from tract.config import help as config_help
 from tract.pipeline import old_names
@@ -188,16 +189,6 @@ def guarded(task: Callable[..., Result]) -> Callable[..., Result]:
             raise
 
     return run
-
-
-def say(text: str) -> None:
-    """Writes lines to stdout at once; who reads no further (``| head``) does not stop what is at work."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def disk_full(error: BaseException) -> str | None:

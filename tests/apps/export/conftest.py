@@ -18,8 +18,8 @@ from tract.models.loading import load_judge
 from tract.models.saving import save_judge
 from tract.models.tokenizers import load_tokenizer
 from tract.pipeline.backends import hf_judge
+from tract.pipeline.stages.examples import examples_of
 from tract.pipeline.stages.predict import read_predictions
-from tract.pipeline.stages.prepare import examples_of
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from exported_runs import Runs
 from tract.apps.export.exporting import Exported
 from tract.artifacts.trained_on import TRAINED_ON_FILE, read_trained_on, response_hash, training_hashes, write_trained_on
 from tract.data.store import ExampleStore
-from tract.pipeline.stages.prepare import examples_of, splits_of
+from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.text.score_grid import ScoreGrid
 
 

@@ -14,9 +14,9 @@ from tract.apps.cli.output import interrupt_message, progress
 from tract.common import signals
 from tract.common.counts import GRADES
 from tract.common.errors import ConfigError, DataError
+from tract.common.terminal import say
 from tract.common.user_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive, share
-from tract.pipeline.entry import say
 
 if TYPE_CHECKING:
     from tract.apps.grading.calibrating import Effect

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tract.apps.compare import command as runs
 from tract.common.errors import ConfigError, DataError
-from tract.pipeline.entry import say
+from tract.common.terminal import say
 
 if TYPE_CHECKING:
     from tract.apps.grading.pairs import AnswerPairs, GradedFile

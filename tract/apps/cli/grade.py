@@ -11,9 +11,9 @@ from tract.apps.cli.judges import add_data_arguments, check_rubric, note_unused_
 from tract.apps.cli.output import interrupt_message, note, progress
 from tract.common import signals
 from tract.common.errors import ConfigError
+from tract.common.terminal import say
 from tract.common.user_paths import given_path
 from tract.judge.arguments import add_judge_arguments, options_of, positive
-from tract.pipeline.entry import say
 
 if TYPE_CHECKING:
     from tract.apps.grading.files import GradingPlan

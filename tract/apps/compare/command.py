@@ -9,8 +9,9 @@ from pathlib import Path
 from tract.apps.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, CompareOptions
 from tract.common.durable import write_atomically
 from tract.common.errors import ConfigError
+from tract.common.terminal import say
 from tract.common.user_paths import given_path
-from tract.pipeline.entry import guarded, say
+from tract.pipeline.entry import guarded
 
 _DESCRIPTION = "Compares runs: means and intervals over seeds, paired differences to a baseline, tables, plots and a page."
 _EPILOG = """\

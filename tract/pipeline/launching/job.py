@@ -68,7 +68,7 @@ def _run(task: dict[str, Any], config: DictConfig, folder: Path) -> None:
     # Heavy imports, after the process is tied to its parent.
     from tract.artifacts.products import checked_by_leader
     from tract.pipeline.identity.loaded_code import check_unchanged
-    from tract.pipeline.pipeline import PRODUCT_FILE, StageTask, build_stage, check_code, stage_modules
+    from tract.pipeline.stage_tasks import PRODUCT_FILE, StageTask, build_stage, check_code, stage_modules
     from tract.pipeline.stages.stage import follow_stage, run_stage
     from tract.pipeline.validation import typed
 

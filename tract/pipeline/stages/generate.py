@@ -29,8 +29,9 @@ from tract.inference.prompt_budget import tokens_behind
 from tract.method.predictors import expected_score
 from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
 from tract.pipeline.identity.keys import code_digests, key_fields
+from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.pipeline.stages.judging import sample_judgements
-from tract.pipeline.stages.prepare import Lengths, examples_of, limited, limits_that_matter, sampling_tokens, splits_of
+from tract.pipeline.stages.prepare import Lengths, limited, limits_that_matter, sampling_tokens
 from tract.pipeline.stages.rank_logs import RankLogs
 from tract.pipeline.stages.stage import IGNORED_CODE, REPORTED_CODE
 from tract.pipeline.tracking.tracker import Tracker

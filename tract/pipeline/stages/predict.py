@@ -33,8 +33,8 @@ from tract.inference.judgement import Judgement
 from tract.inference.prompt_budget import tokens_behind
 from tract.models.locating import context_of
 from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
-from tract.pipeline.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.pipeline.identity.keys import code_digests, key_fields
+from tract.pipeline.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.pipeline.stages.generate import prompts_at
 from tract.pipeline.stages.judging import read_judgements, sample_judgements
 from tract.pipeline.stages.prepare import Lengths, sampling_tokens

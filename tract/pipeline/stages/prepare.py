@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 
 from tract.common import counts as in_words
 from tract.common.errors import ConfigError
@@ -21,21 +18,16 @@ from tract.data.generated_cots.file import cots_fingerprint, read_cots
 from tract.data.generated_cots.filter import CotFilter, FilterResult, filter_cots
 from tract.data.generated_cots.items import with_cots
 from tract.data.score_leak import check_score_leak
-
-# A configuration names them as text (``_target_``); imported here, their code is part of what a stage's product depends on.
-from tract.data.sources import feedback_collection, mapped_columns, prometheus_eval  # noqa: F401
-from tract.data.sources.source import Source
-from tract.data.splits import split_questions
-from tract.data.store import ExampleStore, build_store
+from tract.data.store import ExampleStore
 from tract.data.tokens import OVERLONG, OVERLONG_PROMPT, SHORTENED, TokenizeOptions, TokenStore, tokenize
 from tract.evaluation.agreement import RaterAgreement, rater_agreement
 from tract.inference.prompt_budget import prompt_budget
 from tract.method.objective import Objective
 from tract.models.base_layout import base_layout
 from tract.models.locating import context_of
+from tract.pipeline.stages.examples import build_source, examples_of, splits_of, store_of, warn_once
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
-from tract.text.score_grid import ScoreGrid
 from tract.text.score_statement import NOT_STATED
 
 log = logging.getLogger(__name__)
@@ -166,16 +158,6 @@ class Prepared:
                 log.info("  dropped as %s: %s, sample %d: %r", cot.reason, cot.id, cot.sample, cot.text)
 
 
-def _warn_once(cfg: Config, text: str) -> None:
-    """Warns of the data once for each run in a process, however many of its stages read them."""
-    _warn(cfg.paths.cache, cfg.run.name, cfg.run.variant, cfg.seed, text)
-
-
-@lru_cache(maxsize=256)
-def _warn(*run_and_text: object) -> None:
-    log.warning("%s", run_and_text[-1])
-
-
 def _warn_of_long_cots(cfg: Config, tokens: TokenStore) -> None:
     """Says how many annotated CoTs are longer than the judge's own may be: it learns to write such, and is cut off."""
     lengths = tokens.cot_lengths()
@@ -183,46 +165,11 @@ def _warn_of_long_cots(cfg: Config, tokens: TokenStore) -> None:
     if cfg.run.name == DEBUG or not cfg.objective.use_cot:
         return
     if longer := int((lengths > most).sum()):
-        _warn_once(
+        warn_once(
             cfg,
             f"data: {longer} of {len(lengths)} annotated CoTs are longer than generation.max_cot_tokens={most}, where the judge's own are "
             f"cut off; the longest has {lengths.max()} tokens, so set generation.max_cot_tokens={lengths.max()} or more",
         )
-
-
-def examples_of(cfg: Config, grid: ScoreGrid) -> ExampleStore:
-    """The configured examples, from the cache if they are there."""
-    return store_of(build_source(cfg), cfg, grid)
-
-
-def store_of(source: Source, cfg: Config, grid: ScoreGrid) -> ExampleStore:
-    """The examples of a source, by the rules of ``data``."""
-    store = build_store(
-        source,
-        grid,
-        on_bad_row=cfg.data.on_bad_row,
-        group_annotations=cfg.data.group_annotations,
-        cache_dir=Path(cfg.paths.cache),
-        cue=cfg.prompt.cue,
-    )
-    if equal := store.counts.get("equal_rows_kept"):
-        _warn_once(
-            cfg,
-            f"data: {equal} rows are equal to an earlier one (prompt, feedback and score) and count as votes of other raters; name the "
-            "column that says who rated (data.source.columns.rater) to drop true duplicates",
-        )
-    if rejected := store.counts.get("rows_rejected"):
-        reasons = ", ".join(f"{reason}: {number}" for reason, number in store.counts["rejected_by_reason"].items())
-        _warn_once(cfg, f"data: {rejected} rows were left out ({reasons}), listed in {store.rejected_path}")
-    return store
-
-
-def splits_of(cfg: Config, store: ExampleStore) -> dict[str, list[int]]:
-    """The rows of each split, whether they can be used or not."""
-    data = cfg.data
-    return split_questions(
-        store.questions(), store.fixed_splits(), seed=data.split_seed, val_fraction=data.val_fraction, test_fraction=data.test_fraction
-    )
 
 
 def sampling_tokens(
@@ -267,7 +214,7 @@ def prepare(cfg: Config, *, ratings: bool = True) -> Prepared:
     source = build_source(cfg)
     store = store_of(source, cfg, layout.grid)
     for line in data_warnings(source, store, template, grouped=cfg.data.group_annotations):
-        _warn_once(cfg, f"data: {line}")
+        warn_once(cfg, f"data: {line}")
     lengths = Lengths.of(cfg, cfg.model, layout)
     trains_ratings = ratings and Objective(**vars(cfg.objective)).trains_ratings
     options = TokenizeOptions(
@@ -337,22 +284,6 @@ def _check_cots(tokens: TokenStore, train: list[int]) -> None:
 def _why_left_out(cfg: Config) -> str:
     """The key for which scores without a CoT are not trained on."""
     return "objective.lambda=0" if cfg.objective.score_loss_weight == 0 else "objective.train_on_ratings=false"
-
-
-def build_source(cfg: Config) -> Source:
-    """The configured source.
-
-    Raises:
-        ConfigError: if it cannot be built.
-    """
-    try:
-        source: Source = instantiate(cfg.data.source, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        raise ConfigError(f"data.source: cannot be built: {' '.join(str(cause).split())}") from error
-    return source
 
 
 def _counted(store: ExampleStore, tokens: TokenStore, rows: Mapping[str, list[int]], lengths: Lengths) -> dict[str, Any]:

@@ -76,6 +76,7 @@ IGNORED_CODE = (
     "tract.pipeline.stages.stage",
     "tract.training.steps_bar",
     "tract.pipeline.tracking.tracker",
+    "tract.pipeline.tracking.offline_runs",
     "tract.pipeline.tracking.tracked_products",
     "tract.pipeline.tracking.wandb_logger",
 )

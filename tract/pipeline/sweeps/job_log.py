@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from tract.artifacts.records import COMPLETE, FOLDER, SWEEP, RunRecord, records_below
 from tract.common.masking import MaskedFormatter, masked_text
 from tract.common.progress import JOB_LOG
+from tract.common.terminal import say
 
 FOLDER_OF_LOGS = "logs"  # in the folder of the multirun
 
@@ -38,13 +39,13 @@ def one_line_each(cfg: DictConfig) -> Iterator[None]:
     logs = folder / FOLDER_OF_LOGS
     path, name = logs / f"job{number}.log", f"job #{number}: {variant_of(cfg)}"
     if number == 0:
-        _say(f"the log of each job: {_short(str(logs))}/jobN.log")
+        say(f"the log of each job: {_short(str(logs))}/jobN.log")
     begun = time.monotonic()
     with _shown_meanwhile(name), _logged_to(path) as warned:
         yield
     record = _record(folder, number)
     warnings = f"; {len(warned)} warning{'s' * (len(warned) > 1)} in {_short(str(path))}" if warned else ""
-    _say(f"{name}: {how_it_ended(record, folder, time.monotonic() - begun)}{warnings}")
+    say(f"{name}: {how_it_ended(record, folder, time.monotonic() - begun)}{warnings}")
 
 
 @contextmanager
@@ -116,12 +117,6 @@ def _number(value: float | None) -> str:
 def _short(place: str) -> str:
     relative = os.path.relpath(place)
     return place if relative.startswith("..") else relative
-
-
-def _say(text: str) -> None:
-    from tract.pipeline.entry import say  # which imports what uses this
-
-    say(text)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from tract.common.command_line import tract_command
 from tract.common.errors import ConfigError, DataError, ReportedExit
 from tract.common.masking import masked_text, secret_keys
 from tract.common.signals import Interrupted
+from tract.common.terminal import say
 from tract.pipeline.old_names import upgrade_sweep
 from tract.pipeline.sweeps import job_variant
 from tract.pipeline.sweeps.job_log import one_line_each
@@ -178,7 +179,6 @@ def _tell_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
     # numpy and scipy, which a process that starts jobs and no more does without until now.
     from tract.artifacts.best import best_lines
     from tract.artifacts.runs import RecordedRun, run_of
-    from tract.pipeline.entry import say
 
     try:
         runs = [run for path, record in complete if isinstance(run := run_of(path, record), RecordedRun)]

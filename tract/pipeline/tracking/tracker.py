@@ -6,15 +6,11 @@ goes on after a kill goes on in the same run. Files lie in ``<runs>/wandb``; a r
 
 from __future__ import annotations
 
-import glob
 import logging
 import netrc
 import os
-import shlex
-import shutil
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NODE = "wandb"  # of the logger section
-FOLDER = "wandb"  # below the folder of all runs
 VARIANT = "variant"  # key beside the configuration: the job's variant, else the ablation, else the run's name; what runs are grouped by
 _LAST_PATIENCE_S = 10.0  # for the end of a run that has failed
 # What W&B shows of its arguments; others, such as its settings, may hold a key that it needs.
@@ -95,7 +90,10 @@ class Tracker:
             return []
         from tract.pipeline.tracking.wandb_logger import GuardedLogger
 
-        return [GuardedLogger(self)]
+        def log_row(row: dict[str, float]) -> None:
+            self.guard("log metrics", lambda: self.run.log(row))
+
+        return [GuardedLogger(self.run, log_row)]
 
     def log_product(self, product: Product) -> None:
         """Tables, plots, numbers and artifacts of a stage that is complete."""
@@ -195,26 +193,3 @@ def wandb_mode() -> str:
         return "online" if netrc.netrc().authenticators(host) else "offline"
     except (OSError, netrc.NetrcParseError):
         return "offline"
-
-
-def offline_runs(cfg: Config, keys: list[str]) -> list[Path]:
-    """The folders of W&B's offline runs of stages with these keys that are not uploaded yet, sorted.
-
-    A stage that runs share has a W&B run under the name of the one that made it, which counts where this run has none of its own.
-    """
-    place, own = Path(cfg.paths.runs) / FOLDER, f"{cfg.run.name}-s{cfg.seed}-"
-    found: list[Path] = []
-    for key in dict.fromkeys(keys):
-        of_stage = [path for path in place.glob(f"offline-run-*-{key}") if not any(path.glob("*.wandb.synced"))]
-        found += [path for path in of_stage if path.name.split("-", 3)[-1].startswith(own)] or of_stage  # offline-run-TIME-ID
-    return sorted(found)
-
-
-def sync_command(cfg: Config, folders: Sequence[Path]) -> str:
-    """The command that uploads these folders, and no other; short where a pattern stands for just these."""
-    place = Path(cfg.paths.runs) / FOLDER
-    own = f"{cfg.run.name}-s{cfg.seed}-"
-    program = "wandb" if shutil.which("wandb") else f"{shlex.quote(sys.executable)} -m wandb"
-    if len(folders) > 1 and sorted(place.glob(f"offline-run-*-{glob.escape(own)}*")) == sorted(folders):
-        return f"{program} sync --yes {shlex.quote(f'{place}/offline-run-')}*{shlex.quote(f'-{own}')}*"
-    return f"{program} sync --yes {shlex.join(map(str, folders))}"

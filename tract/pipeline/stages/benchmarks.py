@@ -15,7 +15,7 @@ from tract.data.sources.prometheus_eval import PrometheusEval
 from tract.data.splits import SPLITS
 from tract.data.store import ExampleStore, build_store
 from tract.models.base_layout import base_layout
-from tract.pipeline.stages.prepare import examples_of, splits_of, store_of
+from tract.pipeline.stages.examples import examples_of, splits_of, store_of
 from tract.text.perturbations import Scale, perturbation_names
 from tract.text.prompts import PromptTemplate
 from tract.text.schema import JudgeExample
