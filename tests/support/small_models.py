@@ -1,4 +1,4 @@
-"""Small models with random weights as files: what a test trains where it needs a folder, a GGUF file or another architecture."""
+"""Small models with random weights: what a test needs as a folder, as a GGUF file or of another architecture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tract.models.loading import load_judge
 from tract.models.locating import in_folder
 from tract.models.saving import save_judge
 from tract.models.tokenizers import load_tokenizer
+from tract.models.tree_attention import TREE
 
 # The vocabulary of tract/assets/tiny, and layers whose sizes are multiples of 64, a block of 4-bit weights.
 TEXT: dict[str, Any] = {
@@ -23,6 +24,18 @@ TEXT: dict[str, Any] = {
 VISION: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
 }  # fmt: skip
+SIZES = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "initializer_range": 0.3, "pad_token_id": 1,
+}  # fmt: skip
+# Families of conf/model, small and random. The windows are shorter than the test's sequences.
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "mistral-with-window": {"sliding_window": 7},
+    "qwen3": {},
+    "gemma3_text": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+}
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -75,3 +88,10 @@ def gguf_file(model: Any, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def family_model(name: str, attention: str = TREE) -> Any:
+    """A model of ``FAMILIES``, the same at each call."""
+    config = AutoConfig.for_model(name.removesuffix("-with-window"), **{"sliding_window": None, **SIZES, **FAMILIES[name]})
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
