@@ -40,7 +40,7 @@ def test_the_report_holds_the_numbers_of_the_predictions(robust: Any) -> None:
     _, products, _ = robust
     found = metrics(products["evaluate"])
     assert set(found["benchmarks"]) == {"test"}
-    numbers = found["robustness"]["seed"]["test"]
+    numbers = found["robustness"]["base"]["test"]
     rows = records(products["evaluate"].path / "predictions.jsonl")
 
     def of(benchmark: str, column: str) -> dict[str, float]:
@@ -87,7 +87,7 @@ def test_a_perturbation_that_the_prompt_does_not_show_is_told_and_not_measured(r
         "evaluation.benchmarks=[test]", "judge=base", "compare_to=null", config="evaluate",
     )  # fmt: skip
     assert made(lines) == ["predict", "evaluate"]
-    assert set(metrics(products["evaluate"])["robustness"]["seed"]["test"]["perturbations"]) == {"beg"}
+    assert set(metrics(products["evaluate"])["robustness"]["base"]["test"]["perturbations"]) == {"beg"}
     told = [line for line in lines if "applies to no item of test, or its prompt does not show it" in line]
     assert [line.split()[1] for line in told] == ["rubric_reversed", "no_reference"]
 
@@ -98,7 +98,7 @@ def test_two_judges_are_compared_on_the_same_attacks(robust: Any) -> None:
     products, _ = tiny.run("pipeline=[stage1,predict,evaluate]", "evaluation.perturbations=[beg,cue]", "evaluation.benchmarks=[test]")
     found = metrics(products["evaluate"])["robustness"]
     assert set(found) == {"stage1", "base"}
-    own, other = found["stage1"]["test"], found["seed"]["test"]
+    own, other = found["stage1"]["test"], found["base"]["test"]
     difference = own["differences"]["rail"]["attack_shift"]["value"]
     assert difference == pytest.approx(own["summary"]["rail"]["attack_shift"]["value"] - other["summary"]["rail"]["attack_shift"]["value"])
     assert "paired" in (products["evaluate"].path / "results.md").read_text()
