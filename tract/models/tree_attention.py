@@ -1,7 +1,7 @@
 """Attention over token trees: each token sees its own path, computed run by run, without masks of the whole and without padding.
 
-Trees are packed behind each other in one row. A run is a stretch of tokens that follow each other on one path; it attends to
-itself causally and to the stretches above it in whole. So n continuations of one prompt cost one prompt (the keys of the prompt
+Trees are packed behind each other in one row. A run is a span of tokens that are contiguous on one path; it attends to itself
+causally and to all tokens of the spans above it. So n continuations of one prompt cost one prompt (the keys of the prompt
 serve them all), and no product of tokens that do not see each other is computed. Registered with transformers as
 ``attn_implementation="tree"``; a model that is called without runs attends as with "sdpa".
 """
@@ -65,7 +65,7 @@ class PackedSegments:
         self.runs = tuple(runs)
         self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
         self.used = False
-        cuts = sorted({0, *(run.end for run in runs), *(place for run in runs for stretch in run.ancestors for place in stretch)})
+        cuts = sorted({0, *(run.end for run in runs), *(place for run in runs for span in run.ancestors for place in span)})
         self._sizes = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
         place = {cut: number for number, cut in enumerate(cuts)}
         # For each run the pieces of the keys that it sees, in the order of their positions.
