@@ -157,3 +157,8 @@ def test_a_curve_has_a_line_for_each_setting_of_the_rest() -> None:
 def test_truth_values_and_texts_make_no_curve() -> None:
     assert curves_of(variants(run_of(objective__ce_on_score=True), run_of(objective__ce_on_score=False))) == ()
     assert curves_of(variants(run_of(trainer__precision="a"), run_of(trainer__precision="b"))) == ()
+
+
+@pytest.mark.parametrize(("judge", "untrained"), [("base", True), ("seed", True), ("runs/tract", False)])
+def test_a_base_model_is_not_trained_by_its_name_of_now_and_of_before(judge: str, untrained: bool) -> None:
+    assert Variant("x", {"judge": judge, "pipeline": ["predict", "evaluate"]}, {}).is_untrained == untrained

@@ -76,8 +76,8 @@ def best_lines(runs: Sequence[RecordedRun]) -> list[str]:
         return [f"no best run is named: {measure.name} is defined for none of them"]
     best = [place for place in ranked if place.mean == ranked[0].mean]
     if len(best) > 1:
-        names = _names([place.variant for place in best])
-        return [f"no best run is named: {measure.name} {measure.of} is the same for {names}; {_more(variants)}"]
+        names = _variant_labels([place.variant for place in best])
+        return [f"no best run is named: {measure.name} {measure.of} is the same for {names}; {_validation_hint(variants)}"]
     return _lines(ranked, measure, len(variants))
 
 
@@ -140,21 +140,24 @@ def _measure(variants: Sequence[Variant]) -> tuple[Measure | None, str]:
     if len(wanted) == 1 and (name := wanted.pop()):
         metric = METRIC_TABLE.get(name.rpartition("/")[2])  # one of the user's own may be gone
         if metric is None or metric.less_is_better is None:
-            return None, f"neither the least nor the most of {name} (optimized_metric) is the best; {_more(variants)}"
+            return None, f"neither the least nor the most of {name} (optimized_metric) is the best; {_validation_hint(variants)}"
         return _of_evaluation(name), ""
     if moved := _other_items(variants):
         return None, f"their validation items are not the same, since {moved} differs; compare them on one benchmark"
-    if all(VALIDATION in _content(run)["benchmarks"] for run in runs):
+    if all(VALIDATION in _metrics_content(run)["benchmarks"] for run in runs):
         return _of_evaluation(f"{VALIDATION}/{_DEFAULT_METRIC}"), ""
     trained = [run for run in runs if run.judge is not None]
     if not trained:
-        return None, f"nothing but the test split measured them, which is not for choosing; {_more(variants)}"
+        return None, f"nothing but the test split measured them, which is not for choosing; {_validation_hint(variants)}"
     monitors = {(str(run.config.get("train.monitor")), str(run.config.get("train.monitor_mode"))) for run in trained}
     if len(monitors) > 1:
-        return None, f"they were trained by several train.monitor ({', '.join(sorted(name for name, _ in monitors))}); {_more(variants)}"
-    if not_comparable({_validated_on(run) for run in trained}):
+        return (
+            None,
+            f"they were trained by several train.monitor ({', '.join(sorted(name for name, _ in monitors))}); {_validation_hint(variants)}",
+        )
+    if not_comparable({_validation_cots(run) for run in trained}):
         told = "training validated some of them on annotated CoTs, which can give a score away, and others without"
-        return None, f"{told}, so these numbers cannot be compared; {_more(variants)}"
+        return None, f"{told}, so these numbers cannot be compared; {_validation_hint(variants)}"
     (name, mode) = monitors.pop()
     return Measure(name, "in training", lambda run: _monitored(run, name), mode == "min"), ""
 
@@ -175,12 +178,12 @@ def _other_items(variants: Sequence[Variant]) -> str:
     return next((key for key in keys if key.startswith(("data.", "grid.")) and key not in _SAME_ITEMS), "")
 
 
-def _validated_on(run: RecordedRun) -> str:
+def _validation_cots(run: RecordedRun) -> str:
     stage = next((stage for stage in reversed(FIT_STAGES) if stage in run.stages), "")
     return validated_on(stage, use_cot=run.config.get("objective.use_cot") is not False)
 
 
-def _content(run: RecordedRun) -> dict[str, Any]:
+def _metrics_content(run: RecordedRun) -> dict[str, Any]:
     """What its evaluation measured."""
     path = run.product / METRICS_FILE
     try:
@@ -192,7 +195,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
 
 def _evaluated(run: RecordedRun, benchmark: str, metric: str) -> float | None:
     """The metric of the main predictor on a benchmark."""
-    content = _content(run)
+    content = _metrics_content(run)
     predictors = content["benchmarks"].get(benchmark, {}).get("predictors", {})
     value: float | None = predictors.get(content["main_predictor"], {}).get(metric, {}).get("value")
     return value
@@ -206,7 +209,7 @@ def _monitored(run: RecordedRun, monitor: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _more(variants: Sequence[Variant]) -> str:
+def _validation_hint(variants: Sequence[Variant]) -> str:
     """How validation would tell the variants apart."""
     run = next(iter(variants[0].runs.values()))
     benchmarks = [VALIDATION, *(str(name) for name in run.config.get("evaluation.benchmarks", []) if name != VALIDATION)]
@@ -216,6 +219,6 @@ def _more(variants: Sequence[Variant]) -> str:
     )
 
 
-def _names(variants: Sequence[Variant]) -> str:
+def _variant_labels(variants: Sequence[Variant]) -> str:
     labels = [variant.label for variant in variants]
     return ", ".join(labels[:_MOST_NAMED]) + (f" and {len(labels) - _MOST_NAMED} more" if len(labels) > _MOST_NAMED else "")

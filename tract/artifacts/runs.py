@@ -120,16 +120,16 @@ def find_runs(folders: Sequence[Path]) -> Found:
     runs = sorted((entry for entry in entries if isinstance(entry, RecordedRun)), key=lambda run: run.place)
     left_out = sorted((entry for entry in entries if isinstance(entry, LeftOut)), key=lambda entry: (entry.what, entry.why))
     # Runs may share a product under different names.
-    known = {_called(run) for run in runs}
+    known = {_run_identity(run) for run in runs}
     for product, number in products.items():
         run = _run_in(product, number)
-        if (called := _called(run)) not in known:
+        if (called := _run_identity(run)) not in known:
             known.add(called)
             runs.append(run)
     return Found(tuple(runs), tuple(left_out))
 
 
-def _called(run: RecordedRun) -> tuple[object, ...]:
+def _run_identity(run: RecordedRun) -> tuple[object, ...]:
     return os.path.realpath(run.product), run.name, run.config.get("run.variant"), run.seed
 
 
@@ -239,13 +239,15 @@ def _evaluations_of(stage: Path) -> Iterator[Path]:
     """The evaluations beside a stage that are of its predictions, or of the judge that it trained."""
     own = Path(os.path.realpath(stage))
     for path in FitFolder(stage, None).beside("evaluate"):
-        predicted = own.parent / _name(manifest_in(path).get("parents"), "predict")
+        predicted = own.parent / _folder_name(manifest_in(path).get("parents"), "predict")
         if predicted == own or (
-            (predicted / MANIFEST).is_file() and _name(manifest_in(predicted).get("judge"), "weights") == own.name and is_evaluation(path)
+            (predicted / MANIFEST).is_file()
+            and _folder_name(manifest_in(predicted).get("judge"), "weights") == own.name
+            and is_evaluation(path)
         ):
             yield path
 
 
-def _name(facts: Any, role: str) -> str:
+def _folder_name(facts: Any, role: str) -> str:
     """The name of the folder that a manifest names in a role; empty for none."""
     return Path(str(facts.get(role) or "")).name if isinstance(facts, Mapping) else ""

@@ -106,13 +106,15 @@ def _settings_of(runs: Sequence[RecordedRun]) -> Callable[[RecordedRun], dict[st
     """Run -> all that moves a number, but for what follows the seed: in all runs, or in those of its name and ablation."""
     alike: dict[str, list[RecordedRun]] = {}
     for run in runs:
-        alike.setdefault(_called(run), []).append(run)
+        alike.setdefault(_name_and_ablation(run), []).append(run)
     everywhere = _follow_the_seed(runs)
     following = {called: everywhere | _follow_the_seed(own) for called, own in alike.items()}
-    return lambda run: {key: value for key, value in run.config.items() if _is_material(key) and key not in following[_called(run)]}
+    return lambda run: {
+        key: value for key, value in run.config.items() if _is_material(key) and key not in following[_name_and_ablation(run)]
+    }
 
 
-def _called(run: RecordedRun) -> str:
+def _name_and_ablation(run: RecordedRun) -> str:
     return as_text([run.config.get(key) for key in NAMES])
 
 

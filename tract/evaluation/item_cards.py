@@ -63,7 +63,7 @@ def links_of(evaluation: Evaluation, benchmark: str, plot: BenchmarkPlot) -> lis
 def _links(number: int, group: WorstItems, points: Array) -> Iterator[dict[str, Any]]:
     for rank, item in enumerate(group.items):
         x, y = points[item.place]
-        title = f"{group.judge}, {item.item.id}: true {_points(item.item.target)}, predicted {_points(item.prediction)}"
+        title = f"{group.judge}, {item.item.id}: true {_two_decimals(item.item.target)}, predicted {_two_decimals(item.prediction)}"
         yield {"anchor": _anchor(number, rank), "x": f"{x:.1f}", "y": f"{y:.1f}", "title": title}
 
 
@@ -75,8 +75,8 @@ def _card(found: WorstItem, anchor: str, rank: int, benchmark: str) -> dict[str,
         "items_file": f"items-{benchmark}.jsonl of the predict stage",  # holds what the predictions files do not
         "id": item.id,
         "question_id": item.question_id,
-        "target": _points(item.target),
-        "prediction": _points(found.prediction),
+        "target": _two_decimals(item.target),
+        "prediction": _two_decimals(found.prediction),
         "error": f"{found.error:+z.2f}",
         "size": f"{abs(found.error):.6f}",
         "side": "too high" if found.error > 0 else "too low" if found.error < 0 else "exact",
@@ -91,7 +91,7 @@ def _card(found: WorstItem, anchor: str, rank: int, benchmark: str) -> dict[str,
         "cots": [
             {
                 "text": shown_text(cot.text, COMMENT_CHARACTERS),
-                "score": "no score" if cot.score is None else _points(cot.score),
+                "score": "no score" if cot.score is None else _two_decimals(cot.score),
                 "finish": FINISH_MEANINGS.get(cot.finish, cot.finish).rstrip("."),
             }
             for cot in found.cots[:MOST_COTS]
@@ -100,7 +100,7 @@ def _card(found: WorstItem, anchor: str, rank: int, benchmark: str) -> dict[str,
     }
 
 
-def _points(value: float) -> str:
+def _two_decimals(value: float) -> str:
     return f"{value:z.2f}"
 
 
@@ -108,7 +108,7 @@ def _agreement(rater_sd: float | None) -> str | None:
     """What raters of an item say of each other; None where there are not two."""
     if rater_sd is None:
         return None
-    return f"raters differ: sd {_points(rater_sd)}" if rater_sd > 0 else "raters agree"
+    return f"raters differ: sd {_two_decimals(rater_sd)}" if rater_sd > 0 else "raters agree"
 
 
 def _texts(item: BenchmarkItem) -> Iterator[tuple[str, str]]:

@@ -146,23 +146,23 @@ def predictor_of(name: str, key: str = "evaluation.predictors") -> Predictor:
         function = pkgutil.resolve_name(name)
     except Exception as error:  # whatever a module of the user's raises
         raise ConfigError(f"{key}: {name!r} cannot be imported ({type(error).__name__}: {error}); {accepted}") from error
-    _try(name, key, function)
+    _check_function(name, key, function)
     first = (getattr(function, "__doc__", None) or "").strip().partition("\n")[0]
-    return Predictor(first or f"the function {name}.", lambda reading: _number(function(reading.probabilities, reading.values)))
+    return Predictor(first or f"the function {name}.", lambda reading: _finite_number(function(reading.probabilities, reading.values)))
 
 
-def _try(name: str, key: str, function: Any) -> None:
+def _check_function(name: str, key: str, function: Any) -> None:
     import numpy as np
 
     must = "must take (probabilities [Y], values [Y]) and return a number of points, or None where it fails"
     try:
         found = function(np.asarray([0.1, 0.2, 0.3]), np.asarray([1.0, 2.0, 3.0]))
-        _number(found)
+        _finite_number(found)
     except Exception as error:  # whatever a function of the user's raises
         raise ConfigError(f"{key}: {name} {must}; on three scores it raised {type(error).__name__}: {error}") from error
 
 
-def _number(found: Any) -> float | None:
+def _finite_number(found: Any) -> float | None:
     """What a function of the user's returned; a number that is not finite is a failure."""
     if found is None:
         return None

@@ -80,20 +80,10 @@ def report_of(
         check_scored(other, shared)
         check_same_items(scored, other)
 
-    def compute(weights: Array) -> Table:
-        table: Table = {("metrics", predictor): judge_metrics(scored, predictor, weights) for predictor in predictors}
-        baselines = baseline_metrics(scored, weights)
-        table |= {("baselines", name): values for name, values in baselines.items()}
-        for predictor in predictors:
-            own = table["metrics", predictor]
-            table["over_baselines", predictor] = _over_baselines(scored, predictor, own, baselines, weights)
-        if other is not None:
-            for predictor in shared:
-                this, that = table["metrics", predictor], judge_metrics(other, predictor, weights)
-                table["differences", predictor] = {metric: this[metric] - that[metric] for metric in METRICS}
-        return table
-
-    table = estimates(compute, scored.questions, seed=seed, resamples=resamples, confidence=confidence)
+    table = estimates(
+        lambda weights: _metric_table(scored, predictors, other, shared, weights),
+        scored.questions, seed=seed, resamples=resamples, confidence=confidence,
+    )  # fmt: skip
 
     def part(field: str) -> dict[str, dict[str, Estimate]]:
         return {name: values for (owner, name), values in table.items() if owner == field}
@@ -107,6 +97,21 @@ def report_of(
         compared_to=None if other is None else other_name,
         over_baselines=part("over_baselines"),
     )
+
+
+def _metric_table(scored: Scored, predictors: Sequence[str], other: Scored | None, shared: Sequence[str], weights: Array) -> Table:
+    """All metrics for weights [R, n] float64, and their differences to the other judge, read by the predictors that both share."""
+    table: Table = {("metrics", predictor): judge_metrics(scored, predictor, weights) for predictor in predictors}
+    baselines = baseline_metrics(scored, weights)
+    table |= {("baselines", name): values for name, values in baselines.items()}
+    for predictor in predictors:
+        own = table["metrics", predictor]
+        table["over_baselines", predictor] = _over_baselines(scored, predictor, own, baselines, weights)
+    if other is not None:
+        for predictor in shared:
+            this, that = table["metrics", predictor], judge_metrics(other, predictor, weights)
+            table["differences", predictor] = {metric: this[metric] - that[metric] for metric in METRICS}
+    return table
 
 
 def reliability_bins(scores: Array, targets: Array, lowest: float, highest: float, bins: int) -> tuple[Bin, ...]:

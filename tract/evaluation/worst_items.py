@@ -81,12 +81,12 @@ def worst_items(
     for place in worst:
         own = sorted(by_row.get(items[place].row, []), key=lambda judgement: judgement.sample)
         prediction, failed = float(scored.scores[predictor][place]), float(scored.failures[predictor][place])
-        cots = tuple(_read(judgement, predictor, grid, cue) for judgement in own if judgement.sample != DIRECT)
+        cots = tuple(_cot_reading(judgement, predictor, grid, cue) for judgement in own if judgement.sample != DIRECT)
         found.append(WorstItem(place, items[place], prediction, failed, _distribution(own, grid), cots))
     return WorstItems(scored.benchmark, judge, len(items), tuple(found))
 
 
-def _read(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) -> CotReading:
+def _cot_reading(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) -> CotReading:
     return CotReading(judgement.cot, judgement.finish, score_of(judgement, predictor, grid, cue))
 
 

@@ -320,3 +320,12 @@ def test_runs_that_all_failed_are_told(tmp_path: Path) -> None:
     (made.product / "metrics.json").unlink()
     with pytest.raises(DataError, match=r"no run to compare: tract seed=0: its evaluation is gone"):
         compared(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["failed_score", "fallback"])
+def test_the_score_of_failed_draws_is_known_by_its_name_of_now_and_of_before(key: str, tmp_path: Path) -> None:
+    make_run(tmp_path, 0.5)
+    results = RunResults.of(find_runs([tmp_path]).runs[0])
+    config = results.product.manifest["identity"]["config"]
+    config["evaluation"] = {**{name: value for name, value in config["evaluation"].items() if name != "fallback"}, key: "lowest"}
+    assert results.scored["test"].scores["rail"][-1] == 1.0  # the last item was not judged

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tract.apps.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
+from tract.apps.cli.judges import INPUT_HELP, add_data_arguments, check_rubric, given_rubric, note_unused_columns, open_judge
 from tract.apps.cli.output import interrupt_message, progress
 from tract.common import signals
 from tract.common.counts import GRADES
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=given_path,
         required=True,
         metavar="FILE",
-        help="JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet; graded or not",
+        help=f"{INPUT_HELP}; graded or not",
     )
     parser.add_argument("--target", required=True, metavar="COLUMN", help="the true score of each row, in points")
     add_data_arguments(parser)
@@ -132,12 +132,11 @@ def _method(asked: str | None, settings: JudgeSettings) -> str:
 
 def _validation(arguments: argparse.Namespace, settings: JudgeSettings, method: str) -> tuple[Validation, FileFacts]:
     from tract.apps.grading.columns import columns_in, parse_columns
-    from tract.apps.grading.rubric_file import read_rubric
     from tract.apps.grading.scan import scan
     from tract.apps.grading.validation import RATER, graded_already
 
     options = options_of(arguments)  # also where they are not needed, so that mistakes in them are told
-    rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
+    rubric = given_rubric(arguments)
     facts = scan(arguments.data, None)
     names, file = list(facts.kinds), str(arguments.data)
     if arguments.target not in names:

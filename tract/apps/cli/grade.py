@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tract.apps.cli.judges import add_data_arguments, check_rubric, note_unused_columns, open_judge
+from tract.apps.cli.judges import INPUT_HELP, add_data_arguments, check_rubric, given_rubric, note_unused_columns, open_judge
 from tract.apps.cli.output import interrupt_message, note, progress
 from tract.common import signals
 from tract.common.errors import ConfigError
@@ -38,7 +37,7 @@ _HOW = ("batch_size", "device", "timeout_s", "max_retries", "vllm", "cache_dir",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("file", type=given_path, metavar="FILE", help="JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet")
+    parser.add_argument("file", type=given_path, metavar="FILE", help=INPUT_HELP)
     parser.add_argument("-o", "--out", type=given_path, required=True, metavar="OUTPUT", help=".jsonl, .ndjson, .csv or .parquet")
     add_data_arguments(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="grade the first N rows only; the output holds no others")
@@ -110,10 +109,9 @@ def _grade(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> GradingPlan:
     from tract.apps.grading.columns import parse_columns
     from tract.apps.grading.files import plan_of
-    from tract.apps.grading.rubric_file import read_rubric
 
     given = parse_columns(arguments.columns)
-    rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
+    rubric = given_rubric(arguments)
     return plan_of(
         arguments.file, arguments.out, given, rubric, arguments.limit, overwrite=arguments.overwrite, retry_failed=arguments.retry_failed
     )

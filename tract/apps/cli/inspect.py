@@ -6,13 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from tract.apps.cli.judges import add_data_arguments, note_unused_columns
+from tract.apps.cli.judges import INPUT_HELP, add_data_arguments, given_rubric, note_unused_columns
 from tract.common.errors import ConfigError, DataError
 from tract.common.user_paths import given_path
 from tract.config.schema import with_added_keys
@@ -44,9 +43,7 @@ _ENDS = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument(
-        "file", type=given_path, nargs="?", metavar="FILE", help="JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet"
-    )
+    parser.add_argument("file", type=given_path, nargs="?", metavar="FILE", help=INPUT_HELP)
     parser.add_argument("--row", type=positive, metavar="N", help="of the file, counted from 1 (default: 1)")
     parser.add_argument("--instruction", metavar="TEXT", help="in place of a file")
     parser.add_argument("--response", metavar="TEXT", help="in place of a file")
@@ -82,10 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _request(arguments: argparse.Namespace) -> tuple[str, GradeRequest]:
     """(where the example is from, its request)."""
-    from tract.apps.grading.rubric_file import read_rubric
     from tract.judge.requests import GradeRequest
 
-    rubric = None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
+    rubric = given_rubric(arguments)
     if arguments.file is not None:
         for name in ("instruction", "response", "reference_answer"):
             if getattr(arguments, name) is not None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tract.common.errors import ConfigError, DataError
 from tract.common.user_paths import given_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tract.apps.grading.columns import Columns
     from tract.artifacts.judge_files import JudgeFiles
     from tract.judge.judge import Judge
     from tract.text.schema import Rubric
 
+# What is said of an input of responses.
+INPUT_HELP = "JSONL, JSON, CSV, TSV (also compressed: .gz, .bz2, .xz) or Parquet"
 # Options of ``Judge.from_pretrained`` that say how a judge is run, not what it is.
 _RUNNING = ("backend", "device", "batch_size", "base_url", "served_model", "api", "api_key_env", "timeout_s", "max_retries", "vllm",
             "calibrated")  # fmt: skip
@@ -30,6 +31,17 @@ def open_judge(path: str, options: dict[str, Any]) -> Judge:
     from tract.judge.judge import Judge
 
     return Judge.from_pretrained(path, **options)
+
+
+def given_rubric(arguments: argparse.Namespace) -> Rubric | None:
+    """The rubric of ``--rubric``, for all rows; None where it is not given.
+
+    Raises:
+        DataError: if the file cannot be used.
+    """
+    from tract.apps.grading.rubric_file import read_rubric
+
+    return None if arguments.rubric is None else read_rubric(Path(arguments.rubric))
 
 
 def check_rubric(path: str, options: dict[str, Any], rubric: Rubric, file: Path, *, own_grid: bool = False) -> None:

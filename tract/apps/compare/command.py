@@ -86,11 +86,15 @@ def options_of(arguments: argparse.Namespace) -> CompareOptions:
         raise ConfigError(f"--confidence: {arguments.confidence:g} is not between 0 and 1")
     if arguments.resamples < 0:
         raise ConfigError(f"--resamples: {arguments.resamples} is negative; 0 gives no intervals over questions")
-    predictors = None if arguments.predictor is None else () if arguments.predictor == "all" else _names(arguments.predictor, "--predictor")
-    return CompareOptions(arguments.baseline, predictors, _names(arguments.metrics, "--metrics"), arguments.confidence, arguments.resamples)
+    predictors = (
+        None if arguments.predictor is None else () if arguments.predictor == "all" else _names_in(arguments.predictor, "--predictor")
+    )
+    return CompareOptions(
+        arguments.baseline, predictors, _names_in(arguments.metrics, "--metrics"), arguments.confidence, arguments.resamples
+    )
 
 
-def _names(text: str, option: str) -> tuple[str, ...]:
+def _names_in(text: str, option: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise ConfigError(f"{option}: no name is given; write names with commas between")

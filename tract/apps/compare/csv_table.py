@@ -33,12 +33,12 @@ def csv_text(comparison: RunComparison) -> str:
     settings = {variant.label: variant.settings for variant in comparison.variants}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(_cell, [*COLUMNS, *keys]))
+    writer.writerow(map(_csv_field, [*COLUMNS, *keys]))
     for table in comparison.tables:
         for row in table.rows:
             own = settings.get(row.variant, {})
             for metric in comparison.options.metrics:
-                writer.writerow(map(_cell, [*_numbers(table, row, metric), *(_plain(own, key) for key in keys)]))
+                writer.writerow(map(_csv_field, [*_numbers(table, row, metric), *(_setting_value(own, key) for key in keys)]))
     return buffer.getvalue()
 
 
@@ -56,13 +56,13 @@ def _numbers(table: BenchmarkTable, row: VariantRow, metric: str) -> list[Any]:
     ]  # fmt: skip
 
 
-def _plain(settings: Mapping[str, Any], key: str) -> Any:
+def _setting_value(settings: Mapping[str, Any], key: str) -> Any:
     """A value of the configuration: texts and numbers as they are, others as JSON; None where there is no such key."""
     value = settings.get(key)
     return value if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None if value is None else json.dumps(value)
 
 
-def _cell(value: Any) -> Any:
+def _csv_field(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None else repr(value) if isinstance(value, float) else value

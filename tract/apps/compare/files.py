@@ -45,12 +45,12 @@ def _images(comparison: RunComparison, table: BenchmarkTable, name: str) -> list
     images = [Image(f"bars_{name}.png", bars, f"All variants on {table.benchmark}: {shown}.")]
     for curve in curves_of(comparison.variants):
         if (png := curve_png(table, curve, metrics, interval)) is not None:
-            kind = _CURVE_NAMES.get(curve.key, f"curve_{_plain(curve.key)}")
+            kind = _CURVE_NAMES.get(curve.key, f"curve_{_name_part(curve.key)}")
             images.append(Image(f"{kind}_{name}.png", png, f"Variants on {table.benchmark} that differ in {curve.key} alone."))
     return images
 
 
-def _plain(text: str) -> str:
+def _name_part(text: str) -> str:
     """The text as a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[:_LONGEST_NAME] or "_"
 
@@ -59,7 +59,7 @@ def _file_names(benchmarks: Sequence[str]) -> list[str]:
     """A name for each, no two alike, not even where capitals do not count."""
     names: list[str] = []
     for benchmark in benchmarks:
-        name = base = _plain(benchmark)
+        name = base = _name_part(benchmark)
         number = 1
         while name.lower() in {used.lower() for used in names}:
             number += 1

@@ -38,7 +38,7 @@ def bars_png(table: BenchmarkTable, metrics: Sequence[str], interval: str) -> by
 
 def curve_png(table: BenchmarkTable, curve: Curve, metrics: Sequence[str], interval: str) -> bytes | None:
     """PNG with one panel per metric: the metric along the curve's key, with intervals; None if the table has not two points of a line."""
-    points = _points(table, curve)
+    points = _curve_points(table, curve)
     return png_of(lambda: _curve(table, curve, points, metrics, interval)) if points else None
 
 
@@ -99,7 +99,7 @@ def _interval_look(mean: SeedMean) -> dict[str, Any]:
     return {"linestyle": ":" if mean.kind == QUESTIONS else "-", "linewidth": 1.3}
 
 
-def _points(table: BenchmarkTable, curve: Curve) -> list[_Points]:
+def _curve_points(table: BenchmarkTable, curve: Curve) -> list[_Points]:
     """The lines of the curve that the table has at least two points of, for each predictor."""
     predictors = list(dict.fromkeys(row.predictor for row in _judges(table)))
     found = []

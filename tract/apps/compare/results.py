@@ -78,7 +78,7 @@ class RunResults:
             DataError: if the predictions cannot be read.
         """
         try:
-            rows = _rows(self)
+            rows = _prediction_rows(self)
             failed_score = _failed_score(rows, self)
             return {name: score_rows(name, rows[name], list(found.predictors), failed_score) for name, found in self.benchmarks.items()}
         except (OSError, ValueError, TypeError, LookupError) as error:
@@ -94,7 +94,7 @@ def _estimates(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
     return {name: Estimate.from_dict(value) for name, value in metrics.items()}
 
 
-def _rows(results: RunResults) -> dict[str, list[dict[str, Any]]]:
+def _prediction_rows(results: RunResults) -> dict[str, list[dict[str, Any]]]:
     """Benchmark -> rows of the predictions file, one for each item and CoT, without the texts."""
     predictors = {name for measured in results.benchmarks.values() for name in measured.predictors if name not in _WITHOUT_COLUMN}
     columns = ["benchmark", "probabilities", *SCORED_COLUMNS, *sorted(predictors | {"rail"})]

@@ -41,11 +41,11 @@ class Failures:
     def lines(self) -> list[str]:
         """Each kind with its count and the first error of it, the most frequent first; empty without an error."""
         kinds = sorted(self._kinds.values(), key=lambda kind: -kind.count)
-        lines = [f"{kind.count} x {_brief(kind.first)}" for kind in kinds[:SHOWN_KINDS]]
+        lines = [f"{kind.count} x {_short_error(kind.first)}" for kind in kinds[:SHOWN_KINDS]]
         rest = sum(kind.count for kind in kinds[SHOWN_KINDS:]) + self._others
         return [*lines, f"{rest} x other errors"] if rest else lines
 
 
-def _brief(error: str) -> str:
+def _short_error(error: str) -> str:
     line = " ".join(error.split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

@@ -49,7 +49,7 @@ def write_output(facts: FileFacts, limit: int | None, out: Path, records: Record
     sync_folder(out.absolute().parent)
 
 
-def _rows(facts: FileFacts, limit: int | None, records: Records) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+def _graded_rows(facts: FileFacts, limit: int | None, records: Records) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
     """(columns of the input, graded columns) of each row; a row that could not be read has no columns."""
     for (_, row), record in zip(numbered_rows(facts.path, limit), records, strict=True):
         yield {} if isinstance(row.data, RowProblem) else _mapping(row.data), record
@@ -62,33 +62,33 @@ def _mapping(data: object) -> Mapping[str, Any]:
 
 def _write_jsonl(facts: FileFacts, limit: int | None, path: Path, records: Records, losses: Losses) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for cells, record in _rows(facts, limit, records):
+        for cells, record in _graded_rows(facts, limit, records):
             content = {**_finite(cells, losses), **record}
-            line = json.dumps(content, ensure_ascii=False, allow_nan=False, default=_plain)
+            line = json.dumps(content, ensure_ascii=False, allow_nan=False, default=_json_form)
             try:
                 file.write(f"{line}\n")
             except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write in ASCII alone
-                file.write(f"{json.dumps(content, allow_nan=False, default=_plain)}\n")
+                file.write(f"{json.dumps(content, allow_nan=False, default=_json_form)}\n")
 
 
 def _finite(cells: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
     """The cells with null for what JSON has no number or text for."""
-    found = _known(cells, losses)
+    found = _without_unreadable(cells, losses)
     if not any(True for _ in not_finite_in(found)):
         return found
 
-    def mend(value: Any) -> Any:
+    def null_if_not_finite(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             losses.not_finite += 1
             return None
         if isinstance(value, dict):
-            return {name: mend(inner) for name, inner in value.items()}
-        return [mend(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+            return {name: null_if_not_finite(inner) for name, inner in value.items()}
+        return [null_if_not_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
-    return {name: mend(value) for name, value in found.items()}
+    return {name: null_if_not_finite(value) for name, value in found.items()}
 
 
-def _known(cells: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
+def _without_unreadable(cells: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
     """The cells with None for those that could not be read."""
     lost = [name for name, value in cells.items() if isinstance(value, UnreadableCell)]
     losses.unreadable += len(lost)
@@ -98,14 +98,14 @@ def _known(cells: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
 def _write_csv(facts: FileFacts, limit: int | None, path: Path, records: Records, losses: Losses) -> None:
     columns = list(facts.kinds)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(_JsonLines(file))
-        writer.writerow([*map(_valid, columns), *COLUMNS])
-        for cells, record in _rows(facts, limit, records):
-            known = _known(cells, losses)
-            writer.writerow([*(_text(known.get(name)) for name in columns), *(_text(record[name]) for name in COLUMNS)])
+        writer = csv.writer(_LineFeedRows(file))
+        writer.writerow([*map(_encodable, columns), *COLUMNS])
+        for cells, record in _graded_rows(facts, limit, records):
+            known = _without_unreadable(cells, losses)
+            writer.writerow([*(_csv_text(known.get(name)) for name in columns), *(_csv_text(record[name]) for name in COLUMNS)])
 
 
-class _JsonLines:
+class _LineFeedRows:
     """Ends rows in a line feed, while the writer ends them in two characters, so that it quotes fields that hold either."""
 
     def __init__(self, file: TextIO) -> None:
@@ -116,23 +116,23 @@ class _JsonLines:
         return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
-def _text(value: Any) -> str:
+def _csv_text(value: Any) -> str:
     """A value in CSV: text as it is, nothing for null, else JSON."""
     if value is None:
         return ""
     if isinstance(value, WrittenNumber):
         return value.written
     if not isinstance(value, (str, bool, int, float, list, tuple, dict)):
-        value = _plain(value)
-    return _valid(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain))
+        value = _json_form(value)
+    return _encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_json_form))
 
 
-def _valid(text: str) -> str:
+def _encodable(text: str) -> str:
     """The text with an escape for half of a surrogate pair, which no UTF-8 file can hold."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _plain(value: Any) -> Any:
+def _json_form(value: Any) -> Any:
     """What JSON has no form for: times as ISO text, decimals as they are written, bytes as base64."""
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
@@ -146,11 +146,11 @@ def _write_parquet(facts: FileFacts, limit: int | None, path: Path, records: Rec
         _extend_parquet(facts, limit, path, records)
         return
     types = {name: _type_of(kinds) for name, kinds in facts.kinds.items()}
-    schema = pa.schema([*((_valid(name), kind) for name, kind in types.items()), *TYPES.items()])
-    rows = _rows(facts, limit, records)
+    schema = pa.schema([*((_encodable(name), kind) for name, kind in types.items()), *TYPES.items()])
+    rows = _graded_rows(facts, limit, records)
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
-            cells = [[_cell(own.get(name), kind) for own, _ in batch] for name, kind in types.items()]
+            cells = [[_parquet_value(own.get(name), kind) for own, _ in batch] for name, kind in types.items()]
             arrays = [pa.array(column, kind) for column, kind in zip(cells, types.values(), strict=True)]
             writer.write_table(pa.Table.from_arrays([*arrays, *_graded([record for _, record in batch])], schema=schema))
 
@@ -188,8 +188,8 @@ def _type_of(kinds: frozenset[str]) -> pa.DataType:
     return pa.float64() if kinds and kinds <= {"whole", "number"} else pa.string()
 
 
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    return _text(value) if value is not None and pa.types.is_string(kind) else value
+def _parquet_value(value: Any, kind: pa.DataType) -> Any:
+    return _csv_text(value) if value is not None and pa.types.is_string(kind) else value
 
 
 _Writer = Callable[[FileFacts, "int | None", Path, Records, Losses], None]

@@ -159,7 +159,7 @@ def pairs_of(first: GradedFile, second: GradedFile, names: tuple[str, str], key:
     scales = (_scales(a for a, _ in kept), _scales(b for _, b in kept))
     if not normalize:
         _check_one_scale(scales, names)
-    scores = np.asarray([[_points(each, normalize) for each in pair] for pair in kept], dtype=np.float64).reshape(-1, 2)
+    scores = np.asarray([[_paired_score(each, normalize) for each in pair] for pair in kept], dtype=np.float64).reshape(-1, 2)
     questions = tuple(a.question for a, _ in kept)
     return AnswerPairs(scores[:, 0], scores[:, 1], questions, dict(left_out), dict(not_ok), scales, normalize)
 
@@ -168,7 +168,7 @@ def _scales(answers: Iterable[Answer]) -> tuple[Scale, ...]:
     return tuple(sorted({answer.scale for answer in answers if answer.scale is not None}))
 
 
-def _points(answer: Answer, normalize: bool) -> float:
+def _paired_score(answer: Answer, normalize: bool) -> float:
     assert answer.score is not None, "pairs have scores"
     return normalized(answer.score, answer.scale) if normalize and answer.scale is not None else answer.score
 

@@ -43,13 +43,13 @@ class Retry:
 
     def rows_of(self, source: Path, limit: int | None) -> Iterator[tuple[int, RawRow]]:
         """(number from 0, row) of the rows of the input that have no score here; they are numbered on their own."""
-        failed = (row for row, record in _beside(source, limit, self.path) if record["judge_score"] is None)
+        failed = (row for row, record in _paired_rows(source, limit, self.path) if record["judge_score"] is None)
         return enumerate(failed)
 
     def merged(self, again: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The graded columns of all rows: those of ``again`` where a row had no score, in their order."""
         for row in read_rows(self.path):
-            record = _record(row)
+            record = _graded_columns(row)
             yield next(again) if record["judge_score"] is None else record
 
 
@@ -69,7 +69,7 @@ def retry_of(facts: FileFacts, limit: int | None, graded: Path, columns: Columns
         raise DataError(f"-o {graded}: does not exist, and --retry-failed needs a graded file; {hint}")
     statuses: Counter[str] = Counter()
     names = {name.strip() for name in facts.kinds} | set(COLUMNS)
-    for row, record in _beside(facts.path, limit, graded):
+    for row, record in _paired_rows(facts.path, limit, graded):
         cells = fields.columns_of(record["input"])
         if own := next((name for name in cells if name.strip() not in names), None):
             raise DataError(f"-o {graded}: has a column {own!r} that {facts.path} lacks, so that it would be lost; add it there first")
@@ -83,7 +83,7 @@ def retry_of(facts: FileFacts, limit: int | None, graded: Path, columns: Columns
     return Retry(graded, content_fingerprint(graded), dict(statuses))
 
 
-def _beside(source: Path, limit: int | None, graded: Path) -> Iterator[tuple[RawRow, dict[str, Any]]]:
+def _paired_rows(source: Path, limit: int | None, graded: Path) -> Iterator[tuple[RawRow, dict[str, Any]]]:
     """(row of the input, its graded columns and under "input" the row that they stand in)."""
     for number, (pair, done) in enumerate(zip_longest(numbered_rows(source, limit), read_rows(graded))):
         if pair is None or done is None:
@@ -92,10 +92,10 @@ def _beside(source: Path, limit: int | None, graded: Path) -> Iterator[tuple[Raw
                 f"-o {graded}: does not hold the rows of {source}: {shorter} ends after {number} rows, {longer} does not; give the same "
                 "input and --limit as before"
             )
-        yield pair[1], {**_record(done), "input": done.data}
+        yield pair[1], {**_graded_columns(done), "input": done.data}
 
 
-def _record(row: RawRow) -> dict[str, Any]:
+def _graded_columns(row: RawRow) -> dict[str, Any]:
     try:
         return record_of(fields.columns_of(row.data))
     except ValueError as error:

@@ -127,7 +127,7 @@ class Summary:
             rows.append(("unreadable cells in the input", f"{self.unreadable}, null in the output"))
         rows += [("" if number else "errors", line) for number, line in enumerate(self.failures.lines())]
         table = name_value_lines(rows)
-        for scale, own in self._shown():
+        for scale, own in self._most_frequent():
             on = f" of {shown_scale(scale)}" if len(self.scales) > 1 else ""
             table += ["", f"scores{on}, each counted at the nearest of the grid", *own.histogram.lines()]
         return table
@@ -136,7 +136,7 @@ class Summary:
         share = _share(self.statuses[name], self.rows)
         return f"{share}: {GRADES[name]}" if name in GRADES else share
 
-    def _shown(self) -> list[tuple[Scale, _OnScale]]:
+    def _most_frequent(self) -> list[tuple[Scale, _OnScale]]:
         """The scales with the most rows, those first."""
         return sorted(self.scales.items(), key=lambda item: (-item[1].scores.count, item[0]))[:MOST_SCALES]
 
@@ -146,9 +146,9 @@ class Summary:
             own = next(iter(self.scales.values()), None)
             return [("mean score", own.mean() if own else "none: no row got a score")]
         rows = [("mean score", f"none over {len(self.scales)} scales; of each:")]
-        rows += [(f"  of {shown_scale(scale)}", f"{own.mean()}, rows: {own.scores.count}") for scale, own in self._shown()]
+        rows += [(f"  of {shown_scale(scale)}", f"{own.mean()}, rows: {own.scores.count}") for scale, own in self._most_frequent()]
         if hidden := len(self.scales) - MOST_SCALES:
-            counted = self.scores.count - sum(own.scores.count for _, own in self._shown())
+            counted = self.scores.count - sum(own.scores.count for _, own in self._most_frequent())
             rows += [("  of further scales", f"{hidden} scales, rows: {counted}")] if hidden > 0 else []
         return [*rows, ("  normalized", f"{self.scores.mean:.3f}, 0 the lowest and 1 the highest score of each row's scale")]
 
