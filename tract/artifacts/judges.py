@@ -16,7 +16,7 @@ from tract.artifacts.judge_location import BASE, JudgeLocation, locate_judge
 from tract.artifacts.judge_settings import BaseModel
 from tract.common.model_name import model_name
 from tract.config.schema import Config
-from tract.models.engine_files import adapter_digest
+from tract.models.adapter_digest import adapter_digest
 from tract.models.modeling import in_folder, load_tokenizer, model_fingerprint
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate

@@ -27,7 +27,7 @@ from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, failed_by, gra
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.readouts import Readouts
 from tract.judge.relative import Comparison, compared, in_one_order
-from tract.judge.rendering import asked, ignored
+from tract.judge.rendering import ignored_fields, rendered_prompt
 from tract.judge.requests import GradeRequest, whole_number_as_text
 from tract.judge.worker import ClosedError, Work, Worker, settle
 from tract.text.schema import Rubric
@@ -290,7 +290,7 @@ class Judge(PrometheusMethods):
         settings = self.settings
         reading = self._readouts.of(request.rubric, sampling or settings.sampling)
         layout = reading.layout
-        found = asked(request, layout, settings, reading.sampling)
+        found = rendered_prompt(request, layout, settings, reading.sampling)
         if found.refusal is not None:
             return failed(request.shown_id, OVER_LENGTH, found.refusal), layout.grid, False
         n_cot = (request.n_cot or settings.n_cot) if settings.use_cot else 0
@@ -329,10 +329,10 @@ class Judge(PrometheusMethods):
             calibration=self._calibration,
             shortened=cut,
         )
-        return replace(grade, ignored=ignored(request, settings))
+        return replace(grade, ignored=ignored_fields(request, settings))
 
     def _warn_of_ignored(self, request: GradeRequest) -> None:
-        for name in ignored(request, self.settings):
+        for name in ignored_fields(request, self.settings):
             if name not in self._warned:
                 self._warned.add(name)
                 log.warning("%s: its prompt has no place for a %s, so it is not shown what is given", self.settings.name, name)

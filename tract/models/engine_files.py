@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from tract.config.schema import ModelConfig
+from tract.models.adapter_digest import adapter_digest
 from tract.models.modeling import (
     Checkpoint,
     check_weights,
@@ -48,14 +48,6 @@ class ServingFiles:
     adapter: Path | None
     adapter_rank: int
     max_positions: int | None
-
-
-def adapter_digest(folder: Path) -> str:
-    """What tells trained adapters from each other: SHA-256 (hex) over their files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("adapter_*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: int, cache: Path) -> ServingFiles:
