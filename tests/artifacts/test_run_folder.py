@@ -374,9 +374,8 @@ OTHER_PROCESS = """
 import json, logging, sys, time
 from pathlib import Path
 from tract.common.errors import ConfigError
-from tract.pipeline import run_folder
+from tract.artifacts import run_folder
 from tract.artifacts.identity import StageIdentity
-from tract.pipeline.identity.keys import material
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 run_folder._REMIND_S, run_folder._POLL_S = 0.3, 0.02
