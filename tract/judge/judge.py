@@ -88,8 +88,7 @@ class Judge(PrometheusMethods):
             backend: "hf": this process; "vllm": vLLM's engine; "auto": vLLM where a CUDA device and the package are and it serves the
                 judge, else this process; "openai": a server (``base_url``) that serves this judge already.
             calibrated: apply the calibration that ``tract calibrate`` fitted.
-            batch_size: CoTs that are sampled at a time; those of one request always together.
-            device: of "hf"; None for a GPU if there is one.
+            batch_size: CoTs sampled at a time; those of one request together. device: of "hf"; None for a GPU if there is one.
             base_url, served_model, api, api_key_env, timeout_s, max_retries: of "openai"; ``api`` is "vllm" (token ids and
                 log-probabilities), "openai" (the protocol of completions) or "chat" (that of chats: ``path_or_hub_id`` is then the
                 name of a hosted model, which reads and writes texts).
