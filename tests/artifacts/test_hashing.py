@@ -77,7 +77,7 @@ def test_each_file_is_hashed_once_in_a_command(hashed: Hashed, tmp_path: Path) -
     assert set(hashed.values()) == {1}
     assert hashed.written == len(hashed)  # as it was written
     hashed.clear()
-    products._verified.clear()  # another command, in a process of its own
+    products._known.clear()  # another command, in a process of its own
     _, lines = tiny.run()
     assert len(reused(lines)) == STAGES
     assert set(hashed) == files_of(tiny)

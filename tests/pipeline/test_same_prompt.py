@@ -27,7 +27,7 @@ from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.data.generated_cots.file import COTS_FILE, write_cots
-from tract.judge.rendering import asked
+from tract.judge.rendering import rendered_prompt
 from tract.judge.requests import GradeRequest
 from tract.models.locating import locate
 from tract.pipeline.stages import generate, predict
@@ -255,7 +255,7 @@ def test_the_judge_api_asks_with_the_same_prompts(stages: Stages, place: Place, 
     for row, expected in stages.predict["sampled"].items():
         given = by_instruction[store.example(row).instruction]
         request = GradeRequest.of({"instruction": given["instruction"], "response": given["response"]})
-        found = asked(request, files.layout, files.settings, files.settings.sampling)
+        found = rendered_prompt(request, files.layout, files.settings, files.settings.sampling)
         assert found.refusal is None
         assert list(found.ids) == expected
         status["shortened" if found.shortened else "ok"] += 1

@@ -14,7 +14,7 @@ from tract.artifacts.judge_settings import JudgeSettings
 from tract.common.errors import ConfigError
 from tract.common.model_name import model_name
 from tract.config.schema import ModelConfig
-from tract.models.engine_files import adapter_digest
+from tract.models.adapter_digest import adapter_digest
 from tract.text.layout import SequenceLayout
 from tract.text.prompts import PromptTemplate
 

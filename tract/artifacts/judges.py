@@ -15,8 +15,8 @@ from tract.artifacts.judge_location import BASE, JudgeLocation, locate_judge
 from tract.artifacts.judge_settings import BaseModel
 from tract.common.model_name import model_name
 from tract.config.schema import Config
+from tract.models.adapter_digest import adapter_digest
 from tract.models.base_layout import base_layout
-from tract.models.engine_files import adapter_digest
 from tract.models.locating import in_folder, model_fingerprint
 from tract.models.tokenizers import load_tokenizer
 from tract.text.layout import SequenceLayout

@@ -35,7 +35,7 @@ IMMATERIAL_FILES = (
 # Those of them that are read all the same.
 _READ_ALL_THE_SAME = ("config.yaml", MANIFEST)
 # Folder -> manifest's fingerprint, and size and time of change of each file, of products whose contents this process knows to be right.
-_verified: dict[Path, tuple[str, list[tuple[int, int]]]] = {}
+_known: dict[Path, tuple[str, list[tuple[int, int]]]] = {}
 _leader_checks = False  # in a process of a stage: who started it has checked what it reads
 
 
@@ -138,15 +138,15 @@ def open_product(path: Path, *, just_made: bool = False) -> Product:
     if _leader_checks:
         return product
     place, state = path.resolve(), _file_state(product)  # before the contents are read: what is written meanwhile is another state
-    if not just_made and _verified.get(place) != state:
+    if not just_made and _known.get(place) != state:
         _check_files(product, identity.stage, _content_problem)
-    _verified[place] = state
+    _known[place] = state
     return product
 
 
 def remember(product: Product) -> None:
     """Notes that this process has hashed the product's files as they are now."""
-    _verified[product.path.resolve()] = _file_state(product)
+    _known[product.path.resolve()] = _file_state(product)
 
 
 def _file_state(product: Product) -> tuple[str, list[tuple[int, int]]]:

@@ -26,7 +26,7 @@ from tract.common.errors import ConfigError
 from tract.common.user_paths import expanded
 from tract.config.schema import ModelConfig
 from tract.inference.chat.requests import check_extra
-from tract.models.engine_files import adapter_digest
+from tract.models.adapter_digest import adapter_digest
 from tract.models.locating import load_config, locate, model_fingerprint
 from tract.models.tokenizers import load_tokenizer
 from tract.text.chat_template import TEMPLATE_DATE

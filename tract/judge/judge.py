@@ -27,7 +27,7 @@ from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, failed_by, gra
 from tract.judge.prometheus import PrometheusMethods
 from tract.judge.readouts import Readouts
 from tract.judge.relative import Comparison, compared, in_one_order
-from tract.judge.rendering import asked, ignored
+from tract.judge.rendering import ignored_fields, rendered_prompt
 from tract.judge.requests import GradeRequest, whole_number_as_text
 from tract.judge.worker import ClosedError, Work, Worker, settle
 from tract.text.schema import Rubric
@@ -88,8 +88,7 @@ class Judge(PrometheusMethods):
             backend: "hf": this process; "vllm": vLLM's engine; "auto": vLLM where a CUDA device and the package are and it serves the
                 judge, else this process; "openai": a server (``base_url``) that serves this judge already.
             calibrated: apply the calibration that ``tract calibrate`` fitted.
-            batch_size: CoTs that are sampled at a time; those of one request always together.
-            device: of "hf"; None for a GPU if there is one.
+            batch_size: CoTs sampled at a time; those of one request together. device: of "hf"; None for a GPU if there is one.
             base_url, served_model, api, api_key_env, timeout_s, max_retries: of "openai"; ``api`` is "vllm" (token ids and
                 log-probabilities), "openai" (the protocol of completions) or "chat" (that of chats: ``path_or_hub_id`` is then the
                 name of a hosted model, which reads and writes texts).
@@ -290,7 +289,7 @@ class Judge(PrometheusMethods):
         settings = self.settings
         reading = self._readouts.of(request.rubric, sampling or settings.sampling)
         layout = reading.layout
-        found = asked(request, layout, settings, reading.sampling)
+        found = rendered_prompt(request, layout, settings, reading.sampling)
         if found.refusal is not None:
             return failed(request.shown_id, OVER_LENGTH, found.refusal), layout.grid, False
         n_cot = (request.n_cot or settings.n_cot) if settings.use_cot else 0
@@ -329,10 +328,10 @@ class Judge(PrometheusMethods):
             calibration=self._calibration,
             shortened=cut,
         )
-        return replace(grade, ignored=ignored(request, settings))
+        return replace(grade, ignored=ignored_fields(request, settings))
 
     def _warn_of_ignored(self, request: GradeRequest) -> None:
-        for name in ignored(request, self.settings):
+        for name in ignored_fields(request, self.settings):
             if name not in self._warned:
                 self._warned.add(name)
                 log.warning("%s: its prompt has no place for a %s, so it is not shown what is given", self.settings.name, name)

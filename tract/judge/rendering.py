@@ -32,7 +32,7 @@ class RenderedPrompt:
     refusal: str | None = None
 
 
-def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings, sampling: Sampling) -> RenderedPrompt:
+def rendered_prompt(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings, sampling: Sampling) -> RenderedPrompt:
     """The prompt of a request.
 
     Args:
@@ -53,7 +53,7 @@ def asked(request: GradeRequest, layout: SequenceLayout, settings: JudgeSettings
     return RenderedPrompt(prompt, ids, refusal=reason)
 
 
-def ignored(request: GradeRequest, settings: JudgeSettings) -> tuple[str, ...]:
+def ignored_fields(request: GradeRequest, settings: JudgeSettings) -> tuple[str, ...]:
     """What of a request the judge's prompt has no place for: "rubric", "reference_answer", "prompt"."""
     if settings.prompt.source == "finished":  # which holds all that there is
         return ()

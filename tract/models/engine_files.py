@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import FileLock
 
 from tract.common.durable import write_folder_atomically
 from tract.config.schema import ModelConfig
+from tract.models.adapter_digest import adapter_digest
 from tract.models.adapters import lora_config
 from tract.models.loading import load_judge
 from tract.models.locating import (
@@ -47,14 +47,6 @@ class ServingFiles:
     adapter: Path | None
     adapter_rank: int
     max_positions: int | None
-
-
-def adapter_digest(folder: Path) -> str:
-    """What tells trained adapters from each other: SHA-256 (hex) over their files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("adapter_*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def serving_files(cfg: ModelConfig, weights: Path | None, *, merge: bool, seed: int, cache: Path) -> ServingFiles:

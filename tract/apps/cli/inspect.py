@@ -62,14 +62,14 @@ def run(arguments: argparse.Namespace) -> None:
         TractError: for a mistake of the user's.
     """
     from tract.artifacts.standalone_judges import open_judge_files
-    from tract.judge.rendering import asked
+    from tract.judge.rendering import rendered_prompt
 
     options = options_of(arguments)
     place, request = _request(arguments)
     options.pop("calibrated", None)
     files = open_judge_files(arguments.judge, **options)
     layout = _layout(files, request)
-    shown = asked(request, layout, files.settings, files.settings.sampling)
+    shown = rendered_prompt(request, layout, files.settings, files.settings.sampling)
     # Plain text without a terminal, and where the user wants no colour.
     plain = "NO_COLOR" in os.environ or not (sys.stdout.isatty() or os.environ.get("FORCE_COLOR"))
     console = Console(file=sys.stdout, color_system=None if plain else "standard", force_terminal=not plain, highlight=False, markup=False)
