@@ -10,10 +10,10 @@ from pathlib import Path
 from tract.artifacts.judges import base_layout
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
+from tract.config.vocabulary import SPLITS
 from tract.data.readers.formats import ACCEPTED, format_of
 from tract.data.sources.perturbed import Perturbed
 from tract.data.sources.prometheus import PrometheusEval
-from tract.data.splits import SPLITS
 from tract.data.store import ExampleStore, build_store
 from tract.pipeline.stages.prepare import examples_of, splits_of, store_of
 from tract.text.perturbations import Scale, perturbation_names
