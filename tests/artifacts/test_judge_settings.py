@@ -12,7 +12,7 @@ from made_settings import made_settings
 from tract.artifacts.judge_settings import read_settings
 from tract.common.errors import ConfigError
 from tract.inference.prompt_budget import tokens_behind
-from tract.judge.rendering import asked
+from tract.judge.rendering import rendered_prompt
 from tract.judge.requests import GradeRequest
 from tract.text.chat_template import TEMPLATE_DATE
 from tract.text.layout import SequenceLayout
@@ -43,10 +43,10 @@ def test_what_is_no_length_is_refused(value: Any) -> None:
 def test_the_limit_itself_is_not_too_long(tiny_layout: SequenceLayout, use_cot: bool) -> None:
     request = GradeRequest("Say it.", "word " * 50)
     settings = made_settings(use_cot=use_cot, max_length=None)
-    whole = asked(request, tiny_layout, settings, settings.sampling)
+    whole = rendered_prompt(request, tiny_layout, settings, settings.sampling)
     assert (whole.refusal, whole.shortened) == (None, False)
     limit = len(whole.ids) + tokens_behind(tiny_layout, settings.sampling.max_cot_tokens)
     for max_length, fits in ((limit, True), (limit - 1, False), (1, False)):
-        found = asked(request, tiny_layout, made_settings(use_cot=use_cot, max_length=max_length), settings.sampling)
+        found = rendered_prompt(request, tiny_layout, made_settings(use_cot=use_cot, max_length=max_length), settings.sampling)
         assert (found.refusal is None) == fits
         assert found.ids == whole.ids

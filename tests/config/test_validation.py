@@ -17,7 +17,7 @@ from tract.common.errors import ConfigError
 from tract.config.schema import YAML_NAMES, Config
 from tract.config.vocabulary import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS
 from tract.method.metrics import METRICS
-from tract.pipeline.config_rules import unknown_key_message
+from tract.pipeline.unknown_keys import unknown_key_message
 from tract.pipeline.validation import accepted_keys, typed, validate
 
 Compose = Callable[..., DictConfig]
@@ -179,7 +179,7 @@ REFUSED = {
     "unknown stage to begin with": (["from=stage3"], ["from: 'stage3' is no stage of this pipeline; accepted are stage1, generate,"]),
     "unknown stage to force": (["force=[train]"], ["force: 'train' is no stage of this pipeline", "evaluate, all"]),
     "from and stages": (["from=stage2", "stages=[stage2]"], ["from: 'stage2' goes not with stages=['stage2']; give one of them"]),
-    "start of stage 2": (["stage2.init_from=scratch"], ["stage2.init_from: 'scratch' is not one of seed, stage1"]),
+    "start of stage 2": (["stage2.init_from=scratch"], ["stage2.init_from: 'scratch' is not one of base, stage1"]),
     "CoTs of stage 2": (["stage2.cots=annotated"], ["stage2.cots: 'annotated' is not one of self, mixed"]),
     "closest CoTs": (["stage2.filter.keep_closest=0"], ["stage2.filter.keep_closest: 0 is not a number >= 1"]),
     "unknown filter": (["+stage2.filter.drop_long=true"], ["stage2.filter.drop_long: unknown key", "drop_truncated"]),

@@ -4,7 +4,8 @@ from itertools import combinations
 import pytest
 
 from tract.common.errors import ConfigError, DataError
-from tract.data.splits import SPLITS, split_questions
+from tract.config.vocabulary import SPLITS
+from tract.data.splits import split_questions
 
 
 def split(questions, fixed=None, seed=1, val=0.0, test=0.0):

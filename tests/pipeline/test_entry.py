@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from tract.common.errors import DataError, TrainingError
 from tract.config.comments import leaves
-from tract.config.help import help_text, in_one_line, sentence
+from tract.pipeline.config_help import help_text, in_one_line, sentence
 from tract.pipeline.entry import ALLOCATOR, launch, show_masked
 from tract.pipeline.validation import validate
 

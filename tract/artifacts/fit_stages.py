@@ -16,15 +16,12 @@ import yaml
 from tract.artifacts.products import MANIFEST, STORE
 from tract.artifacts.records import COMPLETE, FOLDER, RunRecord, names_of_run, records_below
 from tract.common.errors import DataError
+from tract.config.ignored_fields import OF_TRAINING
 from tract.config.renames import upgraded_config
 from tract.config.vocabulary import FIT_STAGES
 
 ANNOTATED = "annotated CoTs"
 RUN_FOLDER = re.compile(r"seed\d+")
-# Sections of a configuration that train no other judge: who makes it where, and what is done with it afterwards.
-_NOT_TRAINED = (
-    "stages", "from", "force", "dry_run", "stage", "compare_to", "optimized_metric", "paths", "logger", "evaluation", "hydra",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class FitFolder:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Dotted key -> value of all that may train another judge."""
-        own = {key: value for key, value in self.config.items() if key not in _NOT_TRAINED}
+        own = {key: value for key, value in self.config.items() if key not in OF_TRAINING}
         run = own.pop("run", None)
         return _by_dotted_key(own) | {"run.ablation": run.get("ablation") if isinstance(run, Mapping) else None}
 

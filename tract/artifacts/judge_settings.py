@@ -12,6 +12,7 @@ from tract.common.containers import not_finite_in
 from tract.common.durable import write_atomically
 from tract.common.errors import ConfigError, DataError
 from tract.common.model_name import model_name
+from tract.config.vocabulary import DTYPES
 from tract.evaluation.calibration import Calibration
 from tract.evaluation.predictors import OF_COTS
 from tract.inference.sampling import Sampling
@@ -24,7 +25,6 @@ SETTINGS_FILE = "judge_config.json"
 # Raise it when a key changes its meaning; readers refuse what is newer than they are.
 FORMAT = 1
 OVERLONG = ("refuse", "shorten")
-DTYPES = ("float32", "bfloat16", "float16")
 # Where the whole grid has less probability than this, the judge expected something else than a score.
 LEAST_SCORE_MASS = 0.5
 

@@ -11,18 +11,10 @@ from typing import Any
 
 from tract.artifacts.runs import LeftOut, RecordedRun
 from tract.common.containers import canonical
+from tract.config.ignored_fields import OF_COMPARISONS
 from tract.evaluation.cells import printable
 
-# Keys that move no number of a judge, or only how it is measured or called.
-IGNORED_FIELDS = (
-    "seed", "stage", "stages", "from", "force", "dry_run", "deterministic", "compare_to", "optimized_metric", "paths.*",
-    "logger.*", "hydra.*", "run.*",
-    "model.unpacked", "data.num_workers", "train.keep_checkpoints", "train.checkpoint_every_steps", "train.validate_base_model",
-    "trainer.*", "generation.batch_size", "generation.shard_size", "generation.vllm.*", "generation.server.*",
-    "evaluation.predictors", "evaluation.main_predictor", "evaluation.perturbations", "evaluation.resamples", "evaluation.confidence",
-    "evaluation.bins",
-)  # fmt: skip
-# Of these, keys that do.
+# Keys that a comparison keeps, whatever the patterns of ``OF_COMPARISONS`` say.
 MATERIAL = ("run.name", "run.ablation", "trainer.precision")
 # Keys that only name a run.
 NAMES = ("run.name", "run.ablation")
@@ -119,7 +111,7 @@ def _name_and_ablation(run: RecordedRun) -> str:
 
 
 def _is_material(key: str) -> bool:
-    return key in MATERIAL or not any(fnmatchcase(key, pattern) for pattern in IGNORED_FIELDS)
+    return key in MATERIAL or not any(fnmatchcase(key, pattern) for pattern in OF_COMPARISONS)
 
 
 def _follow_the_seed(runs: Sequence[RecordedRun]) -> set[str]:

@@ -4,8 +4,9 @@
 WANDB_KEYS = ("artifacts", "table_rows", "timeout_s")
 WANDB_ARTIFACTS = ("none", "light", "all")
 WANDB_MODES = ("auto", "online", "offline", "disabled", "shared")
-# The splits of the data that a judge can be measured on.
-SPLITS = ("val", "test", "ood")
+# The splits of the data, and those of them that a judge can be measured on.
+SPLITS = ("train", "val", "test", "ood")
+EVALUATED_SPLITS = SPLITS[1:]
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 FIT_STAGES = ("stage1", "stage2")  # those that train a judge

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from tract.common.errors import ConfigError, DataError
-
-SPLITS = ("train", "val", "test", "ood")
+from tract.config.vocabulary import SPLITS
 
 
 def split_questions(

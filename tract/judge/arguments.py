@@ -9,6 +9,7 @@ from typing import Any
 
 from tract.common.errors import ConfigError
 from tract.common.user_paths import given_text
+from tract.config.vocabulary import DTYPES
 from tract.evaluation.predictors import OF_COTS
 
 # Options that decide what a judge is and how it is run: they are never left out of a command that needs one.
@@ -18,7 +19,6 @@ _LOADING = ("backend", "revision", "base_model", "device", "dtype", "batch_size"
 _ONLY_FOR = {"device": "hf", "vllm": "vllm",
              **dict.fromkeys(("base_url", "served_model", "api", "api_key_env", "timeout_s", "max_retries", "extra_body"),
                              "openai")}  # fmt: skip
-DTYPES = ("float32", "bfloat16", "float16")
 APIS = ("vllm", "openai", "chat")
 # Of vLLM's engine; what they accept is checked where it is started.
 VLLM_KEYS = ("tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager")

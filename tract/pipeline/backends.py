@@ -40,11 +40,6 @@ _CODE = {
     "openai_server": ("tract.inference.engines.engine", "tract.inference.engines.server"),
 }
 _SECTIONS = {"vllm": "generation.vllm", "openai_server": "generation.server"}
-# Keys of these sections that move speed and memory, not what is asked for.
-_IMMATERIAL = (
-    "generation.vllm.tensor_parallel_size", "generation.vllm.gpu_memory_utilization", "generation.vllm.kv_cache_gib",
-    "generation.server.api_key_env", "generation.server.timeout_s", "generation.server.max_retries",
-)  # fmt: skip
 
 
 def immaterial_code(cfg: Config) -> tuple[str, ...]:
@@ -53,9 +48,9 @@ def immaterial_code(cfg: Config) -> tuple[str, ...]:
     return tuple(name for modules in _CODE.values() for name in modules if name not in own)
 
 
-def immaterial_keys(cfg: Config) -> tuple[str, ...]:
-    """Keys of ``generation`` that belong to other backends, or move no judgement."""
-    return (*(section for backend, section in _SECTIONS.items() if backend != cfg.generation.backend), *_IMMATERIAL)
+def keys_of_other_backends(cfg: Config) -> tuple[str, ...]:
+    """Sections of ``generation`` that other backends read."""
+    return tuple(section for backend, section in _SECTIONS.items() if backend != cfg.generation.backend)
 
 
 def way_of(judge: JudgeFiles, cfg: Config) -> dict[str, bool]:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from tract.common.containers import not_finite_in
 from tract.common.errors import ConfigError
-from tract.common.near_names import near_names
-from tract.config.devices import ZERO_OPTIMIZERS, device_problems
-from tract.config.schema import YAML_NAMES, Config, GenerationConfig
+from tract.config.devices import device_problems
+from tract.config.schema import Config, GenerationConfig
 from tract.config.vocabulary import (
     ACCELERATORS,
     ADAPTER_KINDS,
     AUTO,
     BACKENDS,
     DTYPES,
+    EVALUATED_SPLITS,
     FAILED_SCORES,
     MONITORS,
     PATHS,
     PRECISIONS,
     SCHEDULERS,
-    SPLITS,
     STAGES,
-    WANDB_ARTIFACTS,
-    WANDB_KEYS,
-    WANDB_MODES,
 )
 from tract.evaluation.predictors import PREDICTORS, predictor_of
+from tract.pipeline.target_rules import target_problems
 from tract.text.perturbations import ALL, PERTURBATIONS
 from tract.text.prompts import PromptTemplate
 from tract.text.score_grid import ScoreGrid
@@ -48,36 +42,11 @@ _TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
 _TAKEN_VARIANT = re.compile(r"multirun|comparison|records|seed\d+")
 # A folder, and part of W&B's run id, which takes none of /\\#?%:
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
-_HYDRA_NAME = re.compile(r"_\w+_")  # _target_, _partial_
 
 
 def problems_of(cfg: Config) -> list[str]:
     """One line for each rule that is broken."""
-    return [*field_problems(cfg), *_built_problems(cfg), *_target_problems(cfg)]
-
-
-def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] = ()) -> str:
-    """One line about a key that does not exist, with what was probably meant.
-
-    Args:
-        key: the dotted key. accepted: the keys of its section. elsewhere: keys of this name that the typed configuration does not hold.
-    """
-    name = key.rpartition(".")[2]
-    if name in ("lambda_", "score_loss_weight") and "lambda" in accepted:  # names that it has, or had, elsewhere
-        meant = ["lambda"]
-    else:  # a key of that very name in another section, else the nearest one of this section
-        meant = [*_keys_named(name, Config), *elsewhere] or near_names(name, accepted, most=1)
-    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
-    return f"{key}: unknown key{hint}; accepted are {', '.join(accepted)}"
-
-
-def _keys_named(name: str, kind: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted keys of the typed configuration that end in a name."""
-    for key, hint in get_type_hints(kind).items():
-        if YAML_NAMES.get(key, key) == name:
-            yield f"{prefix}{name}"
-        if is_dataclass(hint):
-            yield from _keys_named(name, hint, f"{prefix}{key}.")
+    return [*field_problems(cfg), *_built_problems(cfg), *target_problems(cfg)]
 
 
 def field_problems(cfg: Config) -> Iterator[str]:
@@ -292,7 +261,7 @@ def _optimized_problems(cfg: Config) -> Iterator[str]:
     benchmark, _, metric = cfg.optimized_metric.rpartition("/")
     if not benchmark or metric not in METRICS:
         yield f"optimized_metric: {cfg.optimized_metric!r} is not BENCHMARK/METRIC with a metric of {', '.join(METRICS)}, e.g. val/rmse"
-    elif benchmark in SPLITS and benchmark not in cfg.evaluation.benchmarks:
+    elif benchmark in EVALUATED_SPLITS and benchmark not in cfg.evaluation.benchmarks:
         yield f"optimized_metric: {benchmark!r} is not among evaluation.benchmarks={cfg.evaluation.benchmarks}"
     if "evaluate" not in cfg.pipeline:
         yield f"optimized_metric: is measured by the stage evaluate, which is not in pipeline={cfg.pipeline}"
@@ -326,86 +295,3 @@ def sampling_of(cfg: GenerationConfig) -> Sampling:
     from tract.inference.sampling import Sampling
 
     return Sampling(cfg.temperature, cfg.top_p, cfg.repetition_penalty, cfg.max_cot_tokens)
-
-
-def _target_problems(cfg: Config) -> Iterator[str]:
-    """Classes named by ``_target_`` that are not there, arguments that they do not take, and values that an optimizer refuses."""
-    sections: dict[str, dict[str, Any]] = {"optimizer": cfg.optimizer, "trainer": cfg.trainer, "data.source": cfg.data.source}
-    sections |= {f"logger.{name}": node for name, node in cfg.logger.items() if node is not None}
-    if isinstance(wandb := sections.get("logger.wandb"), dict):
-        yield from _wandb_problems(wandb)
-        sections["logger.wandb"] = {"_target_": "wandb.init", **{name: value for name, value in wandb.items() if name not in WANDB_KEYS}}
-    sound = set()
-    for key, node in sections.items():
-        if not isinstance(node, dict) or "_target_" not in node:
-            yield f"{key}: found {str(node)[:80]}; a mapping with the key _target_, the dotted path of a class, is accepted"
-        elif problems := list(_targets_below(key, node)):
-            yield from problems
-        else:
-            sound.add(key)
-    if "optimizer" in sound:
-        yield from _optimizer_problems(cfg.optimizer)
-
-
-def _wandb_problems(node: Mapping[str, Any]) -> Iterator[str]:
-    if absent := [name for name in (*WANDB_KEYS, "mode") if name not in node]:
-        yield f"logger.wandb: the keys {', '.join(absent)} are missing; start from logger=wandb, and logger.wandb=null for none"
-    rows, patience = node.get("table_rows", 0), node.get("timeout_s", 1)
-    if node.get("artifacts", "none") not in WANDB_ARTIFACTS:
-        yield f"logger.wandb.artifacts: {node['artifacts']!r} is not one of {', '.join(WANDB_ARTIFACTS)}"
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
-        yield f"logger.wandb.table_rows: {rows!r} is not a whole number >= 0"
-    if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
-        yield f"logger.wandb.timeout_s: {patience!r} is not a number > 0"
-    if node.get("mode", "auto") not in WANDB_MODES:
-        yield f"logger.wandb.mode: {node['mode']!r} is not one of {', '.join(WANDB_MODES)}"
-
-
-def _optimizer_problems(node: dict[str, Any]) -> Iterator[str]:
-    """What the optimizer itself says of its arguments, tried on one number; otherwise it would speak after the weights are loaded."""
-    if node["_target_"] == ZERO_OPTIMIZERS[-1]:
-        return  # it is compiled at its first use
-    import torch
-
-    arguments = {name: value for name, value in node.items() if not _HYDRA_NAME.fullmatch(name)}
-    try:
-        _located(node["_target_"])([torch.nn.Parameter(torch.zeros(1))], **arguments)
-    except (TypeError, ValueError) as error:
-        yield f"optimizer: {node['_target_']} does not accept {arguments}: {' '.join(str(error).split())}"
-
-
-def _targets_below(key: str, node: Any) -> Iterator[str]:
-    if not isinstance(node, Mapping):
-        return
-    for name, value in node.items():
-        yield from _targets_below(f"{key}.{name}", value)
-    if "_target_" not in node:
-        return
-    try:
-        takes = inspect.signature(_located(str(node["_target_"]))).parameters
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        yield f"{key}._target_: {node['_target_']!r} cannot be imported ({error}); give the dotted path of a class, e.g. torch.optim.AdamW"
-        return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
-        return
-    accepted = [name for name in takes if name not in ("self", "args")]
-    for name in node:
-        if name not in accepted and not _HYDRA_NAME.fullmatch(str(name)):
-            yield unknown_key_message(f"{key}.{name}", accepted)
-
-
-def _located(target: str) -> Any:
-    """The class or function at a dotted path."""
-    parts = target.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:cut])
-        try:
-            found: Any = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name and module.startswith(error.name):
-                continue  # a class, not a module, or nothing at all
-            raise
-        for name in parts[cut:]:
-            found = getattr(found, name)
-        return found
-    raise ImportError(f"no module {parts[0]!r}")

@@ -28,8 +28,7 @@ from tract.common.masking import masked_text
 from tract.common.near_names import did_you_mean, near_names
 from tract.common.terminal import say
 from tract.common.user_paths import expanded
-from tract.config import help as config_help
-from tract.pipeline import old_names
+from tract.pipeline import config_help, old_names
 from tract.pipeline.sweeps import multirun
 
 Result = TypeVar("Result")
@@ -260,7 +259,7 @@ def _unset_groups() -> list[str]:
 
 
 def _not_overridden(key: str, error: Exception) -> str:
-    from tract.pipeline.config_rules import unknown_key_message
+    from tract.pipeline.unknown_keys import unknown_key_message
     from tract.pipeline.validation import accepted_keys
 
     if key.startswith("data.") and (meant := _key_of_own_data(key)):

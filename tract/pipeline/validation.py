@@ -18,7 +18,8 @@ from tract.config.arguments import argument_problems
 from tract.config.package import drop_package
 from tract.config.schema import YAML_NAMES, Config
 from tract.config.vocabulary import PATHS
-from tract.pipeline.config_rules import problems_of, unknown_key_message
+from tract.pipeline.config_rules import problems_of
+from tract.pipeline.unknown_keys import unknown_key_message
 
 # What ``typed_node`` made: a pipeline asks for the same few some fifty times, and OmegaConf takes a tenth of a second for each.
 _MOST_MERGED = 16

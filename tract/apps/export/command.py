@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from tract.apps.export.options import DTYPES, ExportOptions
+from tract.apps.export.options import ExportOptions
 from tract.common.errors import ConfigError
 from tract.common.masking import MaskedFormatter
 from tract.common.user_paths import given_path, given_text
+from tract.config.vocabulary import DTYPES
 from tract.judge.arguments import add_choice_arguments
 from tract.pipeline.entry import guarded
 

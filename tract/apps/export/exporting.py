@@ -9,7 +9,7 @@ from pathlib import Path
 from tract.apps.export.card import CardFacts, model_card
 from tract.apps.export.eval_metrics import metrics_of
 from tract.apps.export.licences import NOT_STATED, data_licence, hub_id, model_licence
-from tract.apps.export.options import DTYPES, ExportOptions
+from tract.apps.export.options import ExportOptions
 from tract.apps.export.target import check_target, new_folder
 from tract.apps.export.weights import write_adapter, write_whole
 from tract.artifacts.judge_choice import Choice, described
@@ -19,6 +19,7 @@ from tract.artifacts.run_judges import run_judge
 from tract.artifacts.trained_on import training_hashes, write_trained_on
 from tract.common.errors import ConfigError
 from tract.common.masking import masked
+from tract.config.vocabulary import DTYPES
 
 CARD_FILE = "README.md"
 _NO_CHOICE = Choice()

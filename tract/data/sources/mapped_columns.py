@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from tract.common.errors import ConfigError, DataError
 from tract.common.near_names import near_names
+from tract.config.vocabulary import SPLITS
 from tract.data.readers import fields
 from tract.data.readers.files import local_fingerprint, read_rows
 from tract.data.readers.rows import RawRow
 from tract.data.rubrics.mapping import quoting
 from tract.data.rubrics.text import rubric_from_text
 from tract.data.sources.rater_columns import KEY, LISTS, RaterColumns, rater_problems
-from tract.data.splits import SPLITS
 from tract.text.schema import JudgeExample, Rubric
 from tract.text.score_grid import ScoreGrid, grid_of
 

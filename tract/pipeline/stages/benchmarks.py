@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tract.common.errors import ConfigError, DataError
 from tract.config.schema import Config
+from tract.config.vocabulary import SPLITS
 from tract.data.perturbed import Perturbed
 from tract.data.readers.formats import ACCEPTED, format_of
 from tract.data.sources.prometheus_eval import PrometheusEval
-from tract.data.splits import SPLITS
 from tract.data.store import ExampleStore, build_store
 from tract.models.base_layout import base_layout
 from tract.pipeline.stages.examples import examples_of, splits_of, store_of

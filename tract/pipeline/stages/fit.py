@@ -19,6 +19,7 @@ from tract.artifacts.products import Product, write_config
 from tract.artifacts.run_folder import StageFolder
 from tract.common.distributed import rank_info
 from tract.common.durable import write_json
+from tract.config.ignored_fields import OF_STAGES
 from tract.config.schema import Config
 from tract.data.datamodule import JudgeDataModule
 from tract.data.generated_cots.file import COTS_FILE
@@ -45,10 +46,6 @@ log = logging.getLogger(__name__)
 _SECTIONS = (
     "seed", "deterministic", "stage", "model", "adapter", "prompt", "grid", "data", "objective", "optimizer", "scheduler", "batch", "train",
     "trainer",
-)  # fmt: skip
-_IGNORED_FIELDS = (
-    "model.unpacked", "model.template_date", "train.keep_checkpoints", "data.num_workers", "data.path", "data.source", "data.max_length",
-    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.devices", "trainer.num_nodes", "trainer.deterministic",
 )  # fmt: skip
 
 
@@ -80,7 +77,7 @@ class FitStage:
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, base model, parents and code."""
         parents = {"generate": self.generated, "start": self.start}
-        config = key_fields(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), _IGNORED_FIELDS)
+        config = key_fields(self.resolved, (*_SECTIONS, *(("stage2.cots", "stage2.filter") if self.generated else ())), OF_STAGES)
         config["data"] |= {"fingerprint": self.data.store.fingerprint, **limits_that_matter(self.data.tokens, self.data.lengths)}
         config["model"]["fingerprint"] = model_fingerprint(self.cfg.model, self.cfg.seed)
         config["model"]["packed"] = packs(self.cfg.model)

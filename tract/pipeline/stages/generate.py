@@ -19,6 +19,7 @@ from tract.artifacts.run_folder import StageFolder
 from tract.common import counts as in_words
 from tract.common.distributed import rank_info
 from tract.common.errors import DataError
+from tract.config.ignored_fields import OF_STAGES
 from tract.config.schema import Config
 from tract.data.arrow_columns import StoredNumbers, lists_at, values_at
 from tract.data.generated_cots.file import COTS_FILE, attached_score, write_cots
@@ -27,7 +28,7 @@ from tract.data.tokens import TokenStore
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.prompt_budget import tokens_behind
 from tract.method.predictors import expected_score
-from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
+from tract.pipeline.backends import at_work, immaterial_code, keys_of_other_backends, way_of
 from tract.pipeline.identity.keys import code_digests, key_fields
 from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.pipeline.stages.judging import sample_judgements
@@ -39,7 +40,6 @@ from tract.pipeline.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 _SECTIONS = ("seed", "deterministic", "data", "generation", "trainer.precision")
-_IMMATERIAL = ("data.num_workers", "data.path", "data.source", "data.max_length", "generation.batch_size", "generation.shard_size")
 _SPLITS = ("train", "val")
 
 
@@ -98,7 +98,7 @@ class GenerateStage:
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
-        config = key_fields(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
+        config = key_fields(self.resolved, _SECTIONS, (*OF_STAGES, *keys_of_other_backends(self.cfg)))
         config["generation"] |= way_of(self.judge, self.cfg)
         config["data"] |= {"fingerprint": self._store.fingerprint, **limits_that_matter(self._tokens, self._lengths)}
         code = code_digests("tract.pipeline.stages.generate", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE, *immaterial_code(self.cfg)))

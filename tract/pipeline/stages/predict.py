@@ -22,6 +22,7 @@ from tract.common.distributed import rank_info
 from tract.common.durable import json_line
 from tract.common.errors import ConfigError, DataError
 from tract.common.safe_paths import resolve_within
+from tract.config.ignored_fields import OF_STAGES
 from tract.config.schema import Config
 from tract.data.arrow_columns import values_at
 from tract.data.generated_cots.file import COTS_FILE, read_cots
@@ -32,7 +33,7 @@ from tract.inference.backend import JudgeBackend
 from tract.inference.judgement import Judgement
 from tract.inference.prompt_budget import tokens_behind
 from tract.models.locating import context_of
-from tract.pipeline.backends import at_work, immaterial_code, immaterial_keys, way_of
+from tract.pipeline.backends import at_work, immaterial_code, keys_of_other_backends, way_of
 from tract.pipeline.identity.keys import code_digests, key_fields
 from tract.pipeline.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.pipeline.stages.generate import prompts_at
@@ -56,7 +57,6 @@ _SECTIONS = (
 )  # fmt: skip
 Record = TypeVar("Record")
 JUDGE_FILE = "judge.json"
-_IMMATERIAL = ("generation.n_cot", "generation.batch_size", "generation.shard_size")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class PredictStage:
 
     def identity(self) -> StageIdentity:
         """Configuration, content of the benchmarks, judge and code."""
-        config = key_fields(self.resolved, _SECTIONS, (*_IMMATERIAL, *immaterial_keys(self.cfg)))
+        config = key_fields(self.resolved, _SECTIONS, (*OF_STAGES, "generation.n_cot", *keys_of_other_backends(self.cfg)))
         config["generation"] |= way_of(self.judge, self.cfg)
         config["free"] = self._free
         config["benchmarks"] = {benchmark.name: benchmark.store.fingerprint for benchmark in self._benchmarks}
