@@ -63,7 +63,7 @@ def test_auto_is_the_default(compose_config: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("value", ["never", "1", "null"])
 def test_isolate_accepts_auto_true_and_false(tiny_config: TinyConfig, value: str) -> None:
-    with pytest.raises(ConfigError, match=r"run\.isolate: .*"):
+    with pytest.raises(ConfigError, match=r"run\.subprocess_stages: .*"):
         tiny_config(f"run.subprocess_stages={value}")
 
 

@@ -59,7 +59,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
     """Runs the stages that the configuration asks for; returns the products of those that were needed.
 
     Raises:
-        TractError: for anything that the user can mend.
+        TractError: for anything that the user can fix.
         SystemExit: if a stage in a process of its own failed; it has said why.
     """
     at_start()

@@ -1,4 +1,4 @@
-"""What would make a training fit the device: changes of the configuration, the least first, each tried by the same estimate."""
+"""The least change of the configuration with which a training fits the device, found by trying the same estimate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tract.config.schema import Config
 from tract.pipeline.dry_run.fit_plan import FitPlan, needs, total
 from tract.pipeline.dry_run.model_facts import on_gpu, strategy_of
 
-_MOST = 3
 # Numbers of devices that are tried, as machines have them.
 _DEVICES = (2, 4, 8, 16, 32, 64)
 # Micro-batches are tried down to the longest item, in steps of this factor.
@@ -31,17 +30,10 @@ class Advice:
     device: float
 
 
-def advise(plan: FitPlan, room: float) -> list[Advice]:
-    """At most three changes with which the stage fits ``room`` bytes of a device."""
-    found: list[Advice] = []
-    for series in _series(plan):
-        if len(found) == _MOST:
-            break
-        if any(series[0][0].startswith(f"{advice.overrides} ") for advice in found):
-            continue  # less is enough
-        if (fits := _first_that_fits(plan, series, room)) is not None:
-            found.append(fits)
-    return found
+def advise(plan: FitPlan, room: float) -> Advice | None:
+    """The least change with which the stage fits ``room`` bytes of a device; None where nothing that is tried fits."""
+    found = (_first_that_fits(plan, series, room) for series in _series(plan))
+    return next((advice for advice in found if advice is not None), None)
 
 
 def _first_that_fits(plan: FitPlan, series: list[Change], room: float) -> Advice | None:

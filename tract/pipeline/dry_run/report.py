@@ -70,8 +70,9 @@ def _fit_stage(plan: FitPlan, device: Device, start_s: float) -> str | None:
     if device.memory is None or total(parts) <= device.memory:
         return None
     largest = max(parts, key=lambda part: part.device)
-    advice = "; ".join(f"{each.overrides} ({size(each.device)})" for each in advise(plan, device.memory))
-    what_to_do = f"by the same estimate would fit: {advice}" if advice else "nothing that was tried would fit; take a smaller model"
+    advice = advise(plan, device.memory)
+    fits = f"by the same estimate would fit: {advice.overrides} ({size(advice.device)})" if advice else ""
+    what_to_do = fits or "nothing that was tried would fit; take a smaller model"
     return (
         f"{device.key}: {plan.name} needs {size(total(parts))} per device of {size(device.memory)}, most of it {largest.name} "
         f"({size(largest.device)}); {what_to_do}"

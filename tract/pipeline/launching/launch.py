@@ -213,11 +213,11 @@ def _run(message: dict[str, Any], folder: Path, size: int) -> int:
         message["master"] = [outer["MASTER_ADDR"], _free_port()]
         store.set(f"task{next(_numbers)}", json.dumps(message))
         return _run_beside(message, store, folder)
-    _write(folder, message)
+    _write_task(folder, message)
     return _run_one(folder, _environment({}, alone=True)) if size == 1 else _run_several(folder, size)
 
 
-def _write(folder: Path, message: Mapping[str, Any]) -> None:
+def _write_task(folder: Path, message: Mapping[str, Any]) -> None:
     (folder / "config.yaml").write_text(message["config"], encoding="utf-8")
     # Modules of the user's that the configuration names may lie where this process alone looks, as the working directory.
     task = {**message["task"], "parent": os.getpid(), "import_path": [os.path.abspath(path) for path in sys.path]}
@@ -275,7 +275,7 @@ def _run_beside(message: Mapping[str, Any], store: Any, folder: Path | None = No
     task = f"{message['master'][1]}-{message['task']['stage']}"
     with tempfile.TemporaryDirectory(prefix="tract-") as place:
         own = folder or Path(place)
-        _write(own, message)
+        _write_task(own, message)
         address, port = message["master"]
         # A meeting point of its own for each stage: what an earlier one left at the launcher's would be taken for today's.
         names = {**outer, "MASTER_ADDR": address, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}

@@ -207,7 +207,7 @@ def run_stage(stage: Stage, cfg: Config, *, force: bool) -> Product:
     With several ranks this is for the first one; the others call ``follow_stage``.
 
     Raises:
-        TractError: for anything that the user can mend.
+        TractError: for anything that the user can fix.
     """
     folder, label = folder_of(stage, cfg, force=force), label_of(stage)
     signals.set_status(f"in {stage.name}")

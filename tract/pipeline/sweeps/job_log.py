@@ -39,17 +39,17 @@ def one_line_each(cfg: DictConfig) -> Iterator[None]:
     logs = folder / FOLDER_OF_LOGS
     path, name = logs / f"job{number}.log", f"job #{number}: {variant_of(cfg)}"
     if number == 0:
-        say(f"the log of each job: {_short(str(logs))}/jobN.log")
+        say(f"the log of each job: {_relative_path(str(logs))}/jobN.log")
     begun = time.monotonic()
-    with _shown_meanwhile(name), _logged_to(path) as warned:
+    with _shown_while_running(name), _logged_to(path) as warned:
         yield
     record = _record(folder, number)
-    warnings = f"; {len(warned)} warning{'s' * (len(warned) > 1)} in {_short(str(path))}" if warned else ""
+    warnings = f"; {len(warned)} warning{'s' * (len(warned) > 1)} in {_relative_path(str(path))}" if warned else ""
     say(f"{name}: {how_it_ended(record, folder, time.monotonic() - begun)}{warnings}")
 
 
 @contextmanager
-def _shown_meanwhile(text: str) -> Iterator[None]:
+def _shown_while_running(text: str) -> Iterator[None]:
     """Shows on a terminal what is at work, on a line that is cleared at the end, and before an error is shown."""
     if not sys.stdout.isatty():
         yield
@@ -95,7 +95,7 @@ def how_it_ended(record: RunRecord | None, folder: Path, seconds: float) -> str:
     products = {name: os.path.normpath(folder / FOLDER / place) for name, place in record.stages.items()}
     last = list(products.values())[-1:]
     shown = [_metrics(Path(products["evaluate"]))] if "evaluate" in products else []
-    return "; ".join([f"done after {seconds:.0f} s", *filter(None, shown), *(_short(place) for place in last)])
+    return "; ".join([f"done after {seconds:.0f} s", *filter(None, shown), *(_relative_path(place) for place in last)])
 
 
 def _metrics(product: Path) -> str:
@@ -114,7 +114,7 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _short(place: str) -> str:
+def _relative_path(place: str) -> str:
     relative = os.path.relpath(place)
     return place if relative.startswith("..") else relative
 

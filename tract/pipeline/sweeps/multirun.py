@@ -167,12 +167,12 @@ def tell_end() -> bool:
     while _started:
         folder = _started.pop()
         found = [(path, record) for path, record in records_below(folder / FOLDER) if record.sweep == os.environ.get(SWEEP)]
-        _tell_best(folder, [(path, record) for path, record in found if record.status == COMPLETE])
-        ended |= _tell_failures(_one_each([record for _, record in found]))
+        _print_best(folder, [(path, record) for path, record in found if record.status == COMPLETE])
+        ended |= _print_failures(_one_record_per_job([record for _, record in found]))
     return ended
 
 
-def _tell_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
+def _print_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
     """Names the best of the jobs that were evaluated, and the command that compares them all."""
     if not complete:
         return
@@ -191,7 +191,7 @@ def _tell_best(folder: Path, complete: list[tuple[Path, RunRecord]]) -> None:
         say(masked_text("\n".join([*lines, f"compare: {tract_command('compare', str(folder) if shown.startswith('..') else shown)}"])))
 
 
-def _one_each(found: list[RunRecord]) -> list[RunRecord]:
+def _one_record_per_job(found: list[RunRecord]) -> list[RunRecord]:
     """One record of each job: that of its completion, else the one that says most.
 
     A failure in the process of a stage is recorded there, by the configuration as it was decided, and by the job.
@@ -202,7 +202,7 @@ def _one_each(found: list[RunRecord]) -> list[RunRecord]:
     ]
 
 
-def _tell_failures(found: list[RunRecord]) -> bool:
+def _print_failures(found: list[RunRecord]) -> bool:
     """Lists the jobs that did not complete; whether there are any."""
     bad = sorted((record for record in found if record.status != COMPLETE), key=lambda record: record.job or 0)
     if not bad:
@@ -212,13 +212,13 @@ def _tell_failures(found: list[RunRecord]) -> bool:
     count = f"{len(bad)} {'job' if len(bad) == 1 else 'jobs'}" if dry else f"{len(bad)} of {len(found)} jobs"
     sys.stderr.write(f"{count} did not complete; the same command again runs these, and reuses the others:\n")
     for record in bad:
-        own = _own(record, found)
+        own = _own_overrides(record, found)
         said = record.message or "it ended without a word"
         sys.stderr.write(f"{_ERROR}job #{record.job}: {said}{f' ({own})' if own else ''}\n")
     return True
 
 
-def _own(record: RunRecord, others: list[RunRecord]) -> str:
+def _own_overrides(record: RunRecord, others: list[RunRecord]) -> str:
     """The overrides of a job that not all have."""
     return masked_text(" ".join(text for text in record.overrides if not all(text in other.overrides for other in others)))
 

@@ -90,7 +90,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
     return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
 
 
-def _some(records: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _evenly_spaced(records: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """At most so many records, evenly spread."""
     step = max(1, -(-len(records) // most))
     return list(records[::step])
@@ -111,7 +111,7 @@ def _cots(product: Product, rows: int) -> dict[str, Any]:
     labels = _labels(product)
     shown = [
         {**record, "cot_index": record["sample"], "probabilities": dict(zip(labels, record["probabilities"], strict=True))}
-        for record in _some(records, rows)
+        for record in _evenly_spaced(records, rows)
     ]
     ends = product.manifest["cots"]["by_finish"]
     import wandb
@@ -137,7 +137,7 @@ def _evaluation(product: Product, rows: int) -> dict[str, Any]:
     with (product.path / PREDICTIONS_FILE).open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     labels = next((list(record["probabilities"]) for record in records if record["probabilities"]), [])
-    found: dict[str, Any] = {"predictions": _with_distribution(_some(records, rows), _PREDICTION_COLUMNS, labels)}
+    found: dict[str, Any] = {"predictions": _with_distribution(_evenly_spaced(records, rows), _PREDICTION_COLUMNS, labels)}
     reports = json.loads((product.path / METRICS_FILE).read_text(encoding="utf-8"))
     main = reports["main_predictor"]
     read = "rail" if main in ("no_cot", "rail") else main
@@ -163,7 +163,7 @@ def log_artifacts(run: Any, product: Product, *, whole_weights: bool) -> None:
         run: of W&B. product: complete. whole_weights: whether a judge whose weights are all trained goes with them; else its place does.
     """
     for parent in parents(product):
-        _use(run, artifact(parent, whole_weights=whole_weights))
+        _log_used_artifact(run, artifact(parent, whole_weights=whole_weights))
     run.log_artifact(artifact(product.path, whole_weights=whole_weights))
 
 
@@ -192,7 +192,7 @@ def artifact(folder: Path, *, whole_weights: bool) -> Any:
     return made
 
 
-def _use(run: Any, made: Any) -> None:
+def _log_used_artifact(run: Any, made: Any) -> None:
     if run.offline:
         # The public way refuses to work offline; this is what it does online, kept for `wandb sync`.
         run._log_artifact(made, is_user_created=True, use_after_commit=True)
