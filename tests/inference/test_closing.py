@@ -9,7 +9,8 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 
-from tract.inference.engines.engine import Ask, EngineJudge, Reply
+from tract.inference.engines.engine import Ask, Reply
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import SCORE, Judgement, Prompt
 from tract.inference.sampling import Sampling

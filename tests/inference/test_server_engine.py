@@ -12,7 +12,7 @@ from plain_engine import PlainEngine, served
 from test_engine import GREEDY, close, judge_all
 
 from tract.common.errors import ConfigError, GenerationError
-from tract.inference.engines.engine import EngineJudge
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.engines.server import EndpointSettings, ServerEngine, connect
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import DIRECT, Prompt

@@ -20,6 +20,7 @@ from tract.common.masking import masked_text
 from tract.data.readers.fields import is_missing
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling
+from tract.inference.worker import MOST_READINGS, ClosedError, ReadoutConfig, Work, Worker, set_result_unless_cancelled
 from tract.judge.backends import BackendOptions, start_worker
 from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, grade_of
 from tract.judge.loading import JudgeFiles, cache_folder, hosted_judge, open_judge_files, sampling_with, with_grid
@@ -27,7 +28,6 @@ from tract.judge.prometheus import PrometheusMethods
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.rendering import asked, ignored, labels_for
 from tract.judge.requests import GradeRequest, whole_number_as_text
-from tract.judge.worker import MOST_READINGS, ClosedError, ReadoutConfig, Work, Worker, settle
 from tract.text.schema import Rubric
 from tract.text.score_grid import ScoreGrid
 
@@ -327,11 +327,11 @@ class Judge(PrometheusMethods):
         error = done.exception()
         if error is None:
             try:
-                settle(result, self._grade(request, done.result(), grid, cut))
+                set_result_unless_cancelled(result, self._grade(request, done.result(), grid, cut))
                 return
             except Exception as own:
                 error = own
-        settle(result, failed(request.shown_id, ERROR, _told(request, error)))
+        set_result_unless_cancelled(result, failed(request.shown_id, ERROR, _told(request, error)))
 
     def _grade(self, request: GradeRequest, judgements: Sequence[Judgement], grid: ScoreGrid, cut: bool) -> Grade:
         settings = self.settings
