@@ -134,9 +134,9 @@ def test_every_end_of_a_cot(tiny_layout: SequenceLayout, prompts: list[Prompt]) 
         judge = engine_judge(Scripted(), tiny_layout, dataclasses.replace(GREEDY, max_cot_tokens=most))
         judgement = judge_all(judge, prompts[:1], 1)[1]
         assert (judgement.finish, len(judgement.cot_ids)) == (finish, length), drawn
-        assert judgement.forced == 2
-        assert judgement.free_text is not None
-        assert judgement.free_text.startswith(finder.text(judgement.cot_ids))
+        assert judgement.forced_decode == 2
+        assert judgement.raw_output is not None
+        assert judgement.raw_output.startswith(finder.text(judgement.cot_ids))
 
 
 @pytest.mark.parametrize(

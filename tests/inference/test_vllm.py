@@ -51,7 +51,7 @@ def test_greedy_cots_and_scores_are_those_of_the_hf_backend(
     ties = assert_agree(talking_model, found, expected, prompts, layout.grid)
     assert ties <= 1
     assert Counter(j.finish for j in found)[CUE] >= 2
-    assert [j.free_text for j in found if j.finish == CUE] == [j.free_text for j in expected if j.finish == CUE] or ties
+    assert [j.raw_output for j in found if j.finish == CUE] == [j.raw_output for j in expected if j.finish == CUE] or ties
 
 
 def test_given_cots_are_read_as_by_the_hf_backend(

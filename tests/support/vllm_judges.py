@@ -67,7 +67,7 @@ def assert_agree(model: Any, found: Sequence[Judgement], expected: Sequence[Judg
             ties += 1
             assert_tie(model, by_row[a.row].prompt_ids, a.cot_ids, b.cot_ids)
             continue
-        assert (a.cot, a.finish, a.forced) == (b.cot, b.finish, b.forced)
+        assert (a.cot, a.finish, a.forced_decode) == (b.cot, b.finish, b.forced_decode)
         rail = [float((torch.tensor(j.probabilities) * values).sum()) for j in (a, b)]
         assert rail[0] == pytest.approx(rail[1], abs=1e-3)
         torch.testing.assert_close(torch.tensor(a.probabilities), torch.tensor(b.probabilities), rtol=0, atol=1e-4)

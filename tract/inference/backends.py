@@ -36,11 +36,13 @@ _WORKERS = ("tract.inference.engines.worker", "tract.inference.hf.worker", "trac
 # The modules of each backend of a stage, which move no product of another one.
 MODULES = {
     HF: (
+        "tract.inference.hf.cots",
         "tract.inference.hf.judge",
         "tract.inference.hf.live",
         "tract.inference.hf.packed_linear",
         "tract.inference.hf.padded_keys",
         "tract.inference.hf.shared_keys",
+        "tract.inference.hf.readout",
         "tract.inference.hf.rows",
         "tract.inference.hf.slots",
     ),

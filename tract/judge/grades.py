@@ -182,7 +182,7 @@ def _tempered(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration: Calib
 
 def _was_read(judgement: Judgement) -> bool:
     """Whether there is a distribution: none is of a hosted model's CoT whose score could not be read."""
-    return judgement.forced is not None or any(judgement.probabilities)
+    return judgement.forced_decode is not None or any(judgement.probabilities)
 
 
 def _status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:

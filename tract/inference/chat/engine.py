@@ -241,8 +241,8 @@ async def chat_judgement(
         probabilities = [float(k == score) for k in range(len(grid.labels))] if isinstance(found, str) else list(found)
     cot = written.cot.strip()
     # As the local judges write it, so that decode_free reads what was read here.
-    free_text = cot if score is None else f"{cot}{cue}{grid.labels[score]}"
-    return Judgement(prompt.id, prompt.row, sample, (), cot, written.finish, tuple(probabilities), score, free_text, thoughts)
+    raw_output = cot if score is None else f"{cot}{cue}{grid.labels[score]}"
+    return Judgement(prompt.id, prompt.row, sample, (), cot, written.finish, tuple(probabilities), score, raw_output, thoughts)
 
 
 def by_text(engine: ChatEngine, seed: int) -> Callable[[Work, int], Coroutine[Any, Any, Judgement]]:

@@ -156,11 +156,11 @@ class EngineRequests:
             cot=self._finder.text(cot),
             finish=finish,
             probabilities=probabilities,
-            forced=self._forced(replies[0].ids),
-            free_text=text,
+            forced_decode=self._forced_decode(replies[0].ids),
+            raw_output=text,
         )
 
-    def _forced(self, drawn: Sequence[int]) -> int | None:
+    def _forced_decode(self, drawn: Sequence[int]) -> int | None:
         """The score that the drawn tokens begin with."""
         for length in range(1, len(drawn) + 1):
             if tuple(drawn[:length]) not in self.layout.trie.paths:
