@@ -221,7 +221,7 @@ def _judged_by_vllm(cfg: Any, data: Any, items: Sequence[Any], sizes: Sizes, sma
     """The same by vLLM, with random weights that it makes itself; its CoTs may end a little earlier, so their tokens are counted."""
     from functools import partial
 
-    from tract.inference.engines.engine import EngineJudge
+    from tract.inference.engines.judge import EngineJudge
     from tract.inference.engines.vllm import VLLMSettings, start_vllm
     from tract.inference.judgement import Prompt
     from tract.inference.sampling import Sampling

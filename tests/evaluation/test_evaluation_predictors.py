@@ -53,7 +53,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def judgement(row: int, *probabilities: float) -> Judgement:
-    return Judgement(f"e{row}", row, 0, cot_ids=(5,), cot="Good.", finish=CUE, forced=1, free_text=None, probabilities=probabilities)
+    return Judgement(
+        f"e{row}", row, 0, cot_ids=(5,), cot="Good.", finish=CUE, forced_decode=1, raw_output=None, probabilities=probabilities
+    )
 
 
 def score(name: str, *judgements: Judgement) -> list[float]:

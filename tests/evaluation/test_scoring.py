@@ -20,12 +20,19 @@ PREDICTORS = ("rail", "rail_normalized", "argmax", "median", "decode_forced", "d
 
 
 def judgement(row: int, sample: int, probabilities: tuple[float, ...], **changed: Any) -> Judgement:
-    values = {"cot_ids": (5, 6), "cot": "Good.", "finish": CUE, "forced": 3, "free_text": "Good. So the overall score is 4", **changed}
+    values = {
+        "cot_ids": (5, 6),
+        "cot": "Good.",
+        "finish": CUE,
+        "forced_decode": 3,
+        "raw_output": "Good. So the overall score is 4",
+        **changed,
+    }
     return Judgement(f"e{row}", row, sample, probabilities=probabilities, **values)
 
 
 def without_cot(row: int, probabilities: tuple[float, ...]) -> Judgement:
-    return judgement(row, DIRECT, probabilities, cot_ids=(), cot="", finish=NONE, free_text=None)
+    return judgement(row, DIRECT, probabilities, cot_ids=(), cot="", finish=NONE, raw_output=None)
 
 
 def item(row: int, target: float = 3.0, status: str = "ok") -> BenchmarkItem:
@@ -60,9 +67,9 @@ def test_first_of_equals_and_lower_median(probabilities: tuple[float, ...], argm
 
 
 def test_no_mass_and_no_score_are_failures_and_no_numbers() -> None:
-    found = predictions(judgement(0, 0, (0.0,) * 5, forced=None, free_text="Good."), GRID, CUE_TEXT)
+    found = predictions(judgement(0, 0, (0.0,) * 5, forced_decode=None, raw_output="Good."), GRID, CUE_TEXT)
     assert found == {"rail": 0.0, "rail_normalized": None, "argmax": None, "median": None, "decode_forced": None, "decode_free": None}
-    assert "decode_free" not in predictions(judgement(0, 0, (0.2,) * 5, finish=GIVEN, free_text=None), GRID, CUE_TEXT)
+    assert "decode_free" not in predictions(judgement(0, 0, (0.2,) * 5, finish=GIVEN, raw_output=None), GRID, CUE_TEXT)
 
 
 def scored(judgements: list[Judgement], items: list[BenchmarkItem], fallback: float = 3.0) -> Any:
@@ -83,7 +90,7 @@ def test_scores_are_means_over_the_cots_of_an_item() -> None:
 
 def test_failed_draws_count_with_the_fallback() -> None:
     found = scored(
-        [judgement(0, 0, (0.2,) * 5), judgement(0, 1, (0.2,) * 5, forced=None, free_text="Good.", finish=LENGTH)], [item(0)], 1.0
+        [judgement(0, 0, (0.2,) * 5), judgement(0, 1, (0.2,) * 5, forced_decode=None, raw_output="Good.", finish=LENGTH)], [item(0)], 1.0
     )
     assert found.scores["decode_forced"][0] == (4 + 1) / 2
     assert found.scores["decode_free"][0] == (4 + 1) / 2
@@ -110,14 +117,14 @@ def test_all_predictors_have_the_same_rows_and_an_unjudged_item_is_a_failure() -
 
 def test_a_grid_that_begins_elsewhere() -> None:
     grid = ScoreGrid(("0", "0.5", "1"))
-    found = predictions(judgement(0, 0, (0.25, 0.25, 0.5), forced=1, free_text="So the overall score is 0.5"), grid, CUE_TEXT)
+    found = predictions(judgement(0, 0, (0.25, 0.25, 0.5), forced_decode=1, raw_output="So the overall score is 0.5"), grid, CUE_TEXT)
     assert found["rail"] == pytest.approx(0.625)
     assert found["decode_forced"] == found["decode_free"] == 0.5
 
 
 def test_prediction_rows_hold_every_judgement_and_every_unjudged_item() -> None:
     items = [item(0), item(1, status="dropped_overlong")]
-    judgements = [without_cot(0, (0.2,) * 5), judgement(0, 0, (0.1,) * 5), judgement(0, 1, (0.0,) * 5, forced=None, free_text="x")]
+    judgements = [without_cot(0, (0.2,) * 5), judgement(0, 0, (0.1,) * 5), judgement(0, 1, (0.0,) * 5, forced_decode=None, raw_output="x")]
     rows = prediction_rows("test", items, judgements, GRID, CUE_TEXT)
     assert [(row["id"], row["reading"], row["cot_index"]) for row in rows] == [
         ("e0", "no_cot", None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import dataclasses
 import gc
@@ -213,7 +212,7 @@ def test_qlora_learns(device: str, tiny_layout: SequenceLayout, tmp_path: Any) -
 @pytest.mark.timeout(900)
 def test_vllm_reads_the_scores_that_hf_reads(talking_model: Any, talking_folder: str, tiny_layout: SequenceLayout) -> None:
     """Greedy, float32, on the GPU: equal CoTs but for ties, RAIL within 1e-3."""
-    from tract.inference.engines.engine import EngineJudge
+    from tract.inference.engines.judge import EngineJudge
     from tract.inference.engines.vllm import VLLMEngine, VLLMSettings
 
     prompts = [Prompt(item.id, row, tuple(item.prompt_ids)) for row, item in enumerate(make_items(tiny_layout, 6))]
@@ -226,17 +225,16 @@ def test_vllm_reads_the_scores_that_hf_reads(talking_model: Any, talking_folder:
         seed=0, sequences=8, cpu=False, devices=(0,), shared_cores=False, trust_remote_code=False, gpu_memory_utilization=0.3,
         kv_cache_gib=1.0, enforce_eager=True, engine={},
     )  # fmt: skip
-    engine = VLLMEngine(settings)
+
+    async def start() -> Any:
+        return VLLMEngine(settings)
+
+    judge = EngineJudge(start, tiny_layout, greedy, 0)
     try:
-
-        async def start() -> Any:
-            return engine
-
-        judge = EngineJudge(start, tiny_layout, greedy, 0)
         made = judge.judge_parts([prompts], 1, rows=8, without_cot=True, free=False, progress=lambda _: None)
         found = sorted((each for some in made for each in some), key=lambda j: (j.row, j.sample))
     finally:
-        asyncio.run(engine.close())
+        judge.close()
     ordered = sorted(expected, key=lambda j: (j.row, j.sample))
     values = torch.tensor(tiny_layout.grid.values)
     same = [(a, b) for a, b in zip(found, ordered, strict=True) if a.cot_ids == b.cot_ids]

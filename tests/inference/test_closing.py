@@ -9,7 +9,8 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 
-from tract.inference.engines.engine import Ask, EngineJudge, Reply
+from tract.inference.engines.engine import Ask, Reply
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import SCORE, Judgement, Prompt
 from tract.inference.sampling import Sampling
@@ -42,7 +43,8 @@ def written_by_hf(
     def draw(logits: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return torch.full((len(logits),), next(drawn, layout.end_id))
 
-    monkeypatch.setattr("tract.inference.hf.judge.draw_tokens", draw)
+    for module in ("judge", "readout"):
+        monkeypatch.setattr(f"tract.inference.hf.{module}.draw_tokens", draw)
     (judgement,) = HFJudge(model, layout, SAMPLING, 0, None).judge([prompt], 1, rows=1, without_cot=False, free=free)
     return judgement
 
@@ -89,7 +91,7 @@ def test_the_score_is_read_after_the_feedback_alone(
         assert judgement.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
         # The cue itself, where it comes first, ends the CoT as ever.
         assert judgement.finish == ("cue" if ending.startswith(" So the overall score is") else SCORE)
-        assert ending.strip()[:20] in (judgement.free_text or "")
+        assert ending.strip()[:20] in (judgement.raw_output or "")
 
 
 def test_a_mention_of_a_score_stays(

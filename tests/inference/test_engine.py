@@ -12,7 +12,8 @@ import pytest
 from plain_engine import GREEDY, PlainEngine, close, judge_all
 
 from tract.common.errors import GenerationError
-from tract.inference.engines.engine import Ask, EngineJudge, Reply
+from tract.inference.engines.engine import Ask, Reply
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import CUE, DIRECT, END, LENGTH, NONE, Judgement, Prompt
 from tract.inference.sampling import Sampling
@@ -120,9 +121,9 @@ def test_every_end_of_a_cot(tiny_layout: SequenceLayout, prompts: list[Prompt]) 
         judge = engine_judge(Scripted(), tiny_layout, dataclasses.replace(GREEDY, max_cot_tokens=most))
         judgement = judge_all(judge, prompts[:1], 1)[1]
         assert (judgement.finish, len(judgement.cot_ids)) == (finish, length), drawn
-        assert judgement.forced == 2
-        assert judgement.free_text is not None
-        assert judgement.free_text.startswith(finder.text(judgement.cot_ids))
+        assert judgement.forced_decode == 2
+        assert judgement.raw_output is not None
+        assert judgement.raw_output.startswith(finder.text(judgement.cot_ids))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_the_engine_starts_with_the_first_work_and_is_closed(
 def test_judgements_come_as_they_end_and_what_nobody_waits_for_is_dropped(
     engine: PlainEngine, tiny_layout: SequenceLayout, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tract.inference.engines.engine._KEPT_AT_ONCE", 3)
+    monkeypatch.setattr("tract.inference.engines.judge._KEPT_AT_ONCE", 3)
     judge = engine_judge(engine, tiny_layout, GREEDY)
     told: list[int] = []
     found: Iterator[list[Judgement]] = judge.judge_parts([prompts], 2, rows=4, without_cot=False, free=False, progress=told.append)

@@ -14,7 +14,7 @@ from small_models import FAMILIES, family_model
 
 from tract.common.errors import GenerationError
 from tract.config.schema import ModelConfig
-from tract.inference.hf import judge as hf
+from tract.inference.hf import readout
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import CUE, DIRECT, END, FINISHES, GIVEN, LENGTH, NONE, Judgement, Prompt, no_distribution
 from tract.inference.sampling import Sampling
@@ -139,7 +139,7 @@ def test_given_cots_are_read_alike(
     judge = make_judge(talking_model, tiny_layout)
     read = judge.read(prompts, [[(1, judgement.cot_ids)] for judgement in sampled])
     for judgement, again in zip(sampled, read, strict=True):
-        assert (again.finish, again.cot_ids, again.cot, again.free_text) == (GIVEN, judgement.cot_ids, judgement.cot, None)
+        assert (again.finish, again.cot_ids, again.cot, again.raw_output) == (GIVEN, judgement.cot_ids, judgement.cot, None)
         torch.testing.assert_close(torch.tensor(again.probabilities), torch.tensor(judgement.probabilities), rtol=0, atol=1e-5)
 
 
@@ -149,18 +149,18 @@ def test_a_cot_never_holds_the_cue_and_the_free_text_does(tiny_layout: SequenceL
         assert cue not in judgement.cot
         assert len(judgement.cot_ids) <= SAMPLING.max_cot_tokens
         if judgement.finish == CUE:
-            assert judgement.free_text is not None
-            assert judgement.free_text.startswith(judgement.cot)
-            assert cue in judgement.free_text
-    assert any(judgement.free_text.rpartition(cue)[2].strip()[:1].isdigit() for judgement in reference if judgement.finish == CUE)  # type: ignore[union-attr]
+            assert judgement.raw_output is not None
+            assert judgement.raw_output.startswith(judgement.cot)
+            assert cue in judgement.raw_output
+    assert any(judgement.raw_output.rpartition(cue)[2].strip()[:1].isdigit() for judgement in reference if judgement.finish == CUE)  # type: ignore[union-attr]
 
 
 def test_without_free_text_sampling_ends_at_the_cue(
     talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt], reference: list[Judgement]
 ) -> None:
     short = judge_all(make_judge(talking_model, tiny_layout), prompts, 36, 3, free=False)
-    assert [(j.cot_ids, j.finish, j.forced) for j in short] == [(j.cot_ids, j.finish, j.forced) for j in reference]
-    assert all((j.free_text or tiny_layout.cue.strip()).endswith(tiny_layout.cue.strip()) for j in short if j.finish == CUE)
+    assert [(j.cot_ids, j.finish, j.forced_decode) for j in short] == [(j.cot_ids, j.finish, j.forced_decode) for j in reference]
+    assert all((j.raw_output or tiny_layout.cue.strip()).endswith(tiny_layout.cue.strip()) for j in short if j.finish == CUE)
 
 
 def test_end_of_turn_ends_a_cot(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
@@ -173,8 +173,8 @@ def test_end_of_turn_ends_a_cot(talking_model: Any, tiny_layout: SequenceLayout,
         (judgement,) = make_judge(talking_model, tiny_layout).judge(prompts[:1], 1, rows=1, without_cot=False, free=True)
     finally:
         handle.remove()
-    assert (judgement.finish, judgement.cot_ids, judgement.cot, judgement.free_text) == (END, (), "", "")
-    assert judgement.forced is None  # the end of turn is no score
+    assert (judgement.finish, judgement.cot_ids, judgement.cot, judgement.raw_output) == (END, (), "", "")
+    assert judgement.forced_decode is None  # the end of turn is no score
 
 
 def test_logits_that_are_not_finite_name_the_examples(talking_model: Any, tiny_layout: SequenceLayout, prompts: list[Prompt]) -> None:
@@ -213,7 +213,7 @@ def test_many_large_float16_logits_are_finite(talking_model: Any, tiny_layout: S
     judge = make_judge(talking_model, tiny_layout)
     logits = torch.full((1, 100_000), 60.0, dtype=torch.float16)
     assert not torch.isfinite(logits.sum())
-    judge._check_finite(logits, [judge._sequence(prompts[0], 0)])
+    judge._reader.check_finite(logits, [judge._sequence(prompts[0], 0)])
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["stored", "autocast"])
@@ -225,8 +225,8 @@ def test_the_softmax_over_scores_is_float32_whatever_the_model_computes_in(
     model = load_judge(tiny_model_config, None, four_bit=False, seed=0)
     judge = HFJudge(model if autocast else stored_in(model, torch.bfloat16), tiny_layout, SAMPLING, seed=0, autocast=autocast)
     seen: list[torch.Tensor] = []
-    whole = hf.log_normalizer
-    monkeypatch.setattr(hf, "log_normalizer", lambda logits: seen.append(logits) or whole(logits))
+    whole = readout.log_normalizer
+    monkeypatch.setattr(readout, "log_normalizer", lambda logits: seen.append(logits) or whole(logits))
     (judgement,) = judge.read(prompts[:1], [[(0, ())]])
     (logits,) = seen
     assert logits.dtype == torch.bfloat16
@@ -253,7 +253,7 @@ def test_forced_draws_follow_the_distribution(talking_model: Any, tiny_layout: S
     plain = Sampling(temperature=1.0, top_p=1.0, repetition_penalty=1.0, max_cot_tokens=4)
     judge = make_judge(talking_model, tiny_layout, plain)
     read = judge.read(prompts[:1], [[(sample, ()) for sample in range(400)]])
-    drawn = Counter(judgement.forced for judgement in read)
+    drawn = Counter(judgement.forced_decode for judgement in read)
     for place, probability in enumerate(read[0].probabilities):
         assert drawn[place] / 400 == pytest.approx(probability, abs=0.09)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_models import FAMILIES, family_model
 
-from tract.inference.hf.packed_linear import pack_linears
+from tract.inference.hf.packed_linear import PRIVATE_OPERATORS, TESTED_WITH, pack_linears
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="weights are packed on x86 alone")
@@ -23,6 +23,12 @@ def test_a_packed_model_gives_the_same_logits(family: str) -> None:
         ids = torch.randint(10, 500, (rows, length), generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             torch.testing.assert_close(packed(input_ids=ids).logits, plain(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="weights are packed on x86 alone")
+def test_torch_has_the_private_operators() -> None:
+    missing = [name for name in PRIVATE_OPERATORS if not hasattr(torch.ops.mkldnn, name)]
+    assert not missing, f"torch {torch.__version__} has no torch.ops.mkldnn.{missing}; packed_linear was tested with torch {TESTED_WITH}"
 
 
 def test_other_dtypes_and_layers_with_adapters_are_left_alone() -> None:

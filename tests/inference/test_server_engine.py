@@ -11,7 +11,7 @@ import torch
 from plain_engine import GREEDY, PlainEngine, close, judge_all, served
 
 from tract.common.errors import ConfigError, GenerationError
-from tract.inference.engines.engine import EngineJudge
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.engines.server import EndpointSettings, ServerEngine, connect
 from tract.inference.hf.judge import HFJudge
 from tract.inference.judgement import DIRECT, Prompt
@@ -60,7 +60,7 @@ def test_the_protocol_alone_gives_the_same_scores(
         assert a.cot.startswith(b.cot[:20])
         if a.cot_ids == b.cot_ids:
             torch.testing.assert_close(torch.tensor(a.probabilities), torch.tensor(b.probabilities), rtol=0, atol=1e-5)
-            assert a.forced == b.forced
+            assert a.forced_decode == b.forced_decode
     assert sum(a.cot_ids == b.cot_ids for a, b in zip(found, expected, strict=True) if a.sample == DIRECT) == 3
     known = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "echo", "logprobs", "repetition_penalty"}
     assert {name for asked in requests for name in asked} <= known

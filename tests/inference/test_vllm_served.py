@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 import socket
@@ -16,11 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from vllm_judges import GREEDY, assert_agree, judge_all, judge_on, settings_of
+from vllm_judges import GREEDY, assert_agree, driver_of, judge_all, judge_on, settings_of
 
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
-from tract.inference.engines.engine import EngineJudge
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.engines.server import EndpointSettings, connect
 from tract.inference.engines.vllm import VLLMEngine
 from tract.inference.hf.judge import HFJudge
@@ -64,12 +63,11 @@ def test_an_adapter_is_served_beside_the_weights_or_merged(
     assert (files.adapter is None) == merge
     adapter = str(files.adapter) if files.adapter else None
     engine = VLLMEngine(settings_of(files.model, adapter=adapter, adapter_rank=files.adapter_rank))
-    loop = asyncio.new_event_loop()
+    driver = driver_of(engine)
     try:
-        found = judge_all(judge_on(engine, tiny_layout, GREEDY, loop), prompts, 1)
+        found = judge_all(judge_on(driver, tiny_layout, GREEDY), prompts, 1)
     finally:
-        loop.run_until_complete(engine.close())
-        loop.close()
+        driver.close()
     assert assert_agree(hf, found, expected, prompts, tiny_layout.grid) <= 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tract.common.errors import GenerationError
-from tract.inference.engines.waiting import BusyError, asked_wait, with_retries
+from tract.inference.chat.waiting import BusyError, asked_wait, with_retries
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         found.append(seconds)
 
-    monkeypatch.setattr("tract.inference.engines.waiting.asyncio.sleep", sleep)
+    monkeypatch.setattr("tract.inference.chat.waiting.asyncio.sleep", sleep)
     return found
 
 

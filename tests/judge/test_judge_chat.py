@@ -400,7 +400,7 @@ def test_as_many_alternatives_are_read_as_there_are(caplog: pytest.LogCaptureFix
 def test_a_busy_server_is_waited_for_also_where_the_answer_says_so(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tract.inference.engines.waiting._FIRST_S", 0.01)
+    monkeypatch.setattr("tract.inference.chat.waiting._FIRST_S", 0.01)
     busy = {"retry-after-ms": "10"}
     answers = [
         (200, {"choices": None, "error": {"message": "Too Many Requests", "code": 429}}, busy),

@@ -17,7 +17,7 @@ from tract.artifacts.chat_models import chat_settings
 from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError, GenerationError
 from tract.inference.engines.engine import Ask, Reply
-from tract.judge.engine_worker import EngineWorker
+from tract.inference.engines.worker import EngineWorker
 
 GREEDY = {**TALKING, "temperature": 0.0, "n_cot": 2}
 
@@ -117,8 +117,8 @@ def test_a_judge_that_is_closed_by_a_callback_of_its_own_ends_all_the_same(
     future = judge.submit(requests[0])
     future.add_done_callback(lambda _: judge.close())  # mostly called in the engine's own thread
     future.result()
-    worker._thread.join(20)
-    assert not worker._thread.is_alive()
+    worker._driver._thread.join(20)
+    assert not worker._driver._thread.is_alive()
     assert engine.closed
 
 

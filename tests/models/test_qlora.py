@@ -18,7 +18,7 @@ from torch import nn
 from tract.artifacts.judges import find_judge
 from tract.config.schema import AdapterConfig, ModelConfig
 from tract.inference.hf.packed_linear import pack_linears
-from tract.judge.backends import start_worker
+from tract.judge.backends import BackendOptions, start_worker
 from tract.models.loading import load_judge, load_model
 from tract.models.locating import in_folder
 from tract.models.saving import save_judge
@@ -132,16 +132,17 @@ def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
         return nn.Linear(1, 1)
 
     monkeypatch.setattr("tract.inference.hf.sequences.load_judge", load)
-    monkeypatch.setattr(f"tract.{backend}.backends.settle", lambda model, *_, **__: model)
+    monkeypatch.setattr("tract.inference.backends.apply_sequence_path", lambda model, *_, **__: model)
     if backend == "pipeline":
         cfg, _ = tiny_config(*overrides_of(Path(base.name_or_path)))
         monkeypatch.setattr("tract.pipeline.backends._device", lambda _: asked)
-        monkeypatch.setattr("tract.pipeline.backends.hf_judge_of", lambda _: lambda *_, **__: None)
+        monkeypatch.setattr("tract.inference.backends.hf_judge_of", lambda _: lambda *_, **__: None)
         hf_judge(dataclasses.replace(find_judge("base", cfg), four_bit=True), cfg)
     else:
-        monkeypatch.setattr("tract.judge.backends.LocalWorker", lambda *_, **__: None)
-        files: Any = SimpleNamespace(model=base, weights=None, four_bit=True, model_seed=0, settings=SimpleNamespace(seed=0))
-        options: Any = SimpleNamespace(batch_size=1, device=str(asked))
+        monkeypatch.setattr("tract.inference.hf.worker.LocalWorker", lambda *_, **__: None)
+        settings = SimpleNamespace(seed=0, name="base", dtype="float32", max_length=None)
+        files: Any = SimpleNamespace(model=base, weights=None, four_bit=True, model_seed=0, layout=None, extra_body={}, settings=settings)
+        options = BackendOptions(str(asked), 1, None, None, "vllm", "NO_KEY", 60.0, 2, {}, Path())
         start_worker("hf", files, options)
     assert made_on == [asked]
 

@@ -167,14 +167,14 @@ def test_sampling_that_vllm_began_is_not_begun_anew_by_another(tiny: Tiny, monke
 
 @pytest.mark.usefixtures("cuda")
 def test_the_judge_api_chooses_alike(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("_local", "_vllm"):
-        monkeypatch.setattr(judge_backends, name, lambda files, options, name=name: name)
+    monkeypatch.setattr(judge_backends, "_spec", lambda backend, files, options: backend)
+    monkeypatch.setattr(judge_backends, "live_worker", lambda spec, starting: spec)
     options: Any = SimpleNamespace(batch_size=1)
     with caplog.at_level(logging.INFO, "tract"):
-        assert judge_backends.start_worker("auto", SimpleNamespace(four_bit=False), options) == "_vllm"  # type: ignore[arg-type, comparison-overlap]
-        assert judge_backends.start_worker("auto", SimpleNamespace(four_bit=True), options) == "_local"  # type: ignore[arg-type, comparison-overlap]
+        assert judge_backends.start_worker("auto", SimpleNamespace(four_bit=False), options) == "vllm"  # type: ignore[arg-type, comparison-overlap]
+        assert judge_backends.start_worker("auto", SimpleNamespace(four_bit=True), options) == "hf"  # type: ignore[arg-type, comparison-overlap]
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert judge_backends.start_worker("auto", SimpleNamespace(four_bit=False), options) == "_local"  # type: ignore[arg-type, comparison-overlap]
+        assert judge_backends.start_worker("auto", SimpleNamespace(four_bit=False), options) == "hf"  # type: ignore[arg-type, comparison-overlap]
     assert caplog.messages == [
         "backend=auto: vllm, since a CUDA device and the package vllm are here",
         "backend=auto: hf, since vLLM does not serve judges on 4-bit weights",

@@ -11,11 +11,11 @@ from tract.artifacts.judges import find_judge
 from tract.common.distributed import RankInfo
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
-from tract.inference.engines.engine import EngineJudge
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.hf.judge import HFJudge
 from tract.models.locating import context_of
 from tract.pipeline import backends
-from tract.pipeline.backends import at_work
+from tract.pipeline.backends import open_backend
 from tract.pipeline.stages.generate import GenerateStage
 from tract.pipeline.validation import validate
 
@@ -28,7 +28,7 @@ def compose(whole: Any, vllm_counts_as_installed: None) -> Any:
 
 def settings_of(spec: str, cfg: Config, longest: int = 500) -> Any:
     """What vLLM would be started with."""
-    with at_work(find_judge(spec, cfg), cfg, longest) as judge:
+    with open_backend(find_judge(spec, cfg), cfg, longest) as judge:
         assert isinstance(judge, EngineJudge)
         (settings,) = judge._start.args  # type: ignore[attr-defined]
         return settings
@@ -66,13 +66,13 @@ def test_each_engine_takes_gpus_of_its_own(compose: Any, monkeypatch: pytest.Mon
 def test_judges_on_4_bit_weights_are_refused(compose: Any) -> None:
     cfg = validate(compose("generation=vllm"))
     judge = dataclasses.replace(find_judge("base", cfg), four_bit=True)
-    with pytest.raises(ConfigError, match="vllm does not serve seed, a judge on 4-bit weights"), at_work(judge, cfg, 500):
+    with pytest.raises(ConfigError, match="vllm does not serve base, a judge on 4-bit weights"), open_backend(judge, cfg, 500):
         pass
 
 
 def test_hf_runs_in_this_process(compose: Any) -> None:
     cfg = validate(compose("generation=hf"))
-    with at_work(find_judge("base", cfg), cfg, 500) as judge:
+    with open_backend(find_judge("base", cfg), cfg, 500) as judge:
         assert isinstance(judge, HFJudge)
 
 

@@ -139,7 +139,7 @@ def overheard(module: Any, name: str) -> Iterator[Prompts]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, listen)
-        patch.setattr(module, "at_work", nobody)
+        patch.setattr(module, "open_backend", nobody)
         yield heard
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from tract.inference.engines.engine import Ask, EngineJudge, Reply
+from tract.inference.engines.engine import Ask, Reply
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling, draw_tokens
 

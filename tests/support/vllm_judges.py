@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tract.inference.engines.engine import EngineJudge
+from tract.inference.engines.driver import EngineDriver
+from tract.inference.engines.judge import EngineJudge
 from tract.inference.engines.vllm import VLLMSettings
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling
@@ -32,12 +32,22 @@ def settings_of(model: str, **changed: Any) -> VLLMSettings:
     return dataclasses.replace(plain, **changed)
 
 
-def judge_on(engine: Any, layout: SequenceLayout, sampling: Sampling, loop: asyncio.AbstractEventLoop, seed: int = 0) -> EngineJudge:
+async def _never() -> Any:
+    raise AssertionError("it is started already")
+
+
+def driver_of(engine: Any) -> EngineDriver:
+    """One for all judges: an engine belongs to the loop in which it was first asked."""
+
     async def start() -> Any:
         return engine
 
-    judge = EngineJudge(start, layout, sampling, seed)
-    judge._loop = loop
+    return EngineDriver(start)
+
+
+def judge_on(driver: EngineDriver, layout: SequenceLayout, sampling: Sampling, seed: int = 0) -> EngineJudge:
+    judge = EngineJudge(_never, layout, sampling, seed)
+    judge._driver = driver
     return judge
 
 
@@ -57,7 +67,7 @@ def assert_agree(model: Any, found: Sequence[Judgement], expected: Sequence[Judg
             ties += 1
             assert_tie(model, by_row[a.row].prompt_ids, a.cot_ids, b.cot_ids)
             continue
-        assert (a.cot, a.finish, a.forced) == (b.cot, b.finish, b.forced)
+        assert (a.cot, a.finish, a.forced_decode) == (b.cot, b.finish, b.forced_decode)
         rail = [float((torch.tensor(j.probabilities) * values).sum()) for j in (a, b)]
         assert rail[0] == pytest.approx(rail[1], abs=1e-3)
         torch.testing.assert_close(torch.tensor(a.probabilities), torch.tensor(b.probabilities), rtol=0, atol=1e-4)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tract.common.command_line import install_command
 from tract.config.schema import Config
+from tract.config.vllm import vllm_problems, vllm_setting_problems
 
 # Arguments of lightning.Trainer that the stage sets, and the key to set instead.
 _TRAINER_ARGUMENTS_ELSEWHERE = {
@@ -116,65 +117,14 @@ def _strategy_problems(cfg: Config) -> Iterator[str]:
         yield "trainer.precision: ZeRO with 16-mixed scales losses and skips steps, which would not be exact; set bf16-mixed or 32-true"
 
 
-def vllm_is_missing() -> str | None:
-    """Why no vLLM can run on a GPU here, in words that follow "since"; None where it can."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    if importlib.util.find_spec("vllm") is None:
-        return "the package vllm is not installed"
-    return None
-
-
-def vllm_does_not_fit(cfg: Config) -> str | None:
-    """Why the configuration keeps ``generation=auto`` from vLLM, wherever it runs; None where it does not."""
-    accelerator = str(cfg.trainer.get("accelerator", "auto"))
-    if accelerator not in ("gpu", "cuda", "auto"):
-        return f"trainer.accelerator={accelerator}"
-    if cfg.deterministic:
-        return "deterministic=true binds no other"
-    if cfg.trainer.get("precision") == "64-true":
-        return "vLLM does not compute in trainer.precision=64-true"
-    if cfg.adapter.kind == "qlora" and cfg.judge is None:
-        return "vLLM does not serve judges on 4-bit weights (adapter=qlora)"
-    return None
-
-
-def _vllm_problems(cfg: Config) -> Iterator[str]:
-    """What vLLM needs that is not there, and what it does not go with; one line each."""
-    if importlib.util.find_spec("vllm") is None:
-        how = "`make setup-vllm`" if cfg.trainer.get("accelerator") == "cpu" else f"`{install_command('vllm')}`"
-        yield f"generation.backend: vllm needs the package vllm; run {how}, or set generation=hf"
-    yield from _vllm_setting_problems(cfg)
-    if cfg.adapter.kind == "qlora" and cfg.judge is None:
-        yield "generation.backend: vllm does not serve judges on 4-bit weights (adapter=qlora); set generation=hf"
-    if cfg.trainer.get("precision") == "64-true":
-        yield "trainer.precision: vllm does not compute in 64-true; set 32-true, or generation=hf"
-
-
 def _backend_problems(cfg: Config) -> Iterator[str]:
     """What the backend of generation needs that is not there, and what it does not go with."""
     if cfg.generation.backend == "auto":
-        yield from _vllm_setting_problems(cfg)
+        yield from vllm_setting_problems(cfg)
     elif cfg.generation.backend == "vllm":
-        yield from _vllm_problems(cfg)
+        yield from vllm_problems(cfg)
     elif cfg.generation.backend == "openai_server":
         yield from _server_problems(cfg)
-
-
-def _vllm_setting_problems(cfg: Config) -> Iterator[str]:
-    """Values of generation.vllm that no engine takes; with ``generation=auto`` too, so that they are told on the first machine."""
-    vllm, devices = cfg.generation.vllm, str(cfg.trainer.get("devices", 1))
-    if not 0 < vllm.gpu_memory_utilization <= 1:
-        yield f"generation.vllm.gpu_memory_utilization: {vllm.gpu_memory_utilization} is outside (0, 1]"
-    if vllm.kv_cache_gib is not None and not vllm.kv_cache_gib > 0:
-        yield f"generation.vllm.kv_cache_gib: {vllm.kv_cache_gib} is not a number > 0; null takes what is left"
-    if devices.isdecimal() and int(devices) % max(1, vllm.tensor_parallel_size):
-        yield (
-            f"generation.vllm.tensor_parallel_size: {vllm.tensor_parallel_size} does not divide trainer.devices={devices}; each engine "
-            "takes as many of the devices, so change one of them"
-        )
 
 
 def _server_problems(cfg: Config) -> Iterator[str]:

@@ -39,7 +39,7 @@ def score_of(judgement: Judgement, predictor: str, grid: ScoreGrid, cue: str) ->
 
 def _readout(judgement: Judgement, grid: ScoreGrid, cue: str) -> Readout:
     probabilities = np.asarray(judgement.probabilities, dtype=np.float64)
-    return Readout(probabilities, np.asarray(grid.values), judgement.forced, judgement.free_text, grid, cue)
+    return Readout(probabilities, np.asarray(grid.values), judgement.forced_decode, judgement.raw_output, grid, cue)
 
 
 def score_items(
@@ -223,5 +223,5 @@ def _judgement_columns(judgement: Judgement, grid: ScoreGrid, cue: str) -> dict[
         "probabilities": dict(zip(grid.labels, judgement.probabilities, strict=True)),
         "score_mass": sum(judgement.probabilities),
         **{**dict.fromkeys(OF_COTS), **predictions(judgement, grid, cue)},
-        "free_text": judgement.free_text,
+        "free_text": judgement.raw_output,
     }

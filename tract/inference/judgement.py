@@ -23,6 +23,10 @@ MOST_MASS = 1.01
 # The sample number of the judgement without a CoT.
 DIRECT = -1
 
+# Attributes of a judgement that have another name in JSON, and the other way round.
+_JSON_KEYS = {"forced_decode": "forced", "raw_output": "free_text"}
+_ATTRIBUTES = {key: name for name, key in _JSON_KEYS.items()}
+
 # The CoTs of a prompt that are given: (sample number, token ids).
 GivenCots = Sequence[tuple[int, Sequence[int]]]
 
@@ -46,8 +50,8 @@ class Judgement:
         cot_ids: token ids of the CoT, cut before the cue or the first other statement of the score. cot: their text.
         finish: why the CoT ended, one of ``FINISHES``.
         probabilities: p(score | prompt, CoT, cue) for each score of the grid, from the full softmax.
-        forced: place in the grid of the score drawn behind the forced cue; None if what was drawn is no score.
-        free_text: all that was written freely, cue and score included; None where nothing was.
+        forced_decode: place in the grid of the score drawn behind the forced cue; None if what was drawn is no score.
+        raw_output: all that was written freely, cue and score included; None where nothing was.
         thoughts: what a reasoning model thought before, which is no part of the CoT; empty for all others.
     """
 
@@ -58,13 +62,13 @@ class Judgement:
     cot: str
     finish: str
     probabilities: tuple[float, ...]
-    forced: int | None
-    free_text: str | None
+    forced_decode: int | None
+    raw_output: str | None
     thoughts: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; ``from_dict`` gives it back, floats included to the last bit."""
-        record = asdict(self)
+        record = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
         if not self.thoughts:  # as judgements were kept before there were any
             del record["thoughts"]
         return record
@@ -76,7 +80,8 @@ class Judgement:
         Raises:
             TypeError, ValueError: if keys are missing or unknown, ``finish`` is, or the probabilities are none.
         """
-        judgement = cls(**{**record, "cot_ids": tuple(record["cot_ids"]), "probabilities": tuple(record["probabilities"])})
+        values = {_ATTRIBUTES.get(key, key): value for key, value in record.items()}
+        judgement = cls(**{**values, "cot_ids": tuple(record["cot_ids"]), "probabilities": tuple(record["probabilities"])})
         if judgement.finish not in FINISHES:
             raise ValueError(f"finish: {judgement.finish!r} is not one of {', '.join(FINISHES)}")
         if problem := no_distribution(judgement.probabilities):

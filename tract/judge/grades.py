@@ -195,7 +195,7 @@ def _calibrated_cot(cot: CotGrade, grid: ScoreGrid, predictor: str, calibration:
 
 def _was_read(judgement: Judgement) -> bool:
     """Whether there is a distribution: none is of a hosted model's CoT whose score could not be read."""
-    return judgement.forced is not None or any(judgement.probabilities)
+    return judgement.forced_decode is not None or any(judgement.probabilities)
 
 
 def _cot_status(judgement: Judgement, score: float | None, least_score_mass: float) -> str:

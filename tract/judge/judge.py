@@ -22,6 +22,7 @@ from tract.common.errors import ConfigError, DataError
 from tract.data.readers.fields import is_missing
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.sampling import Sampling
+from tract.inference.worker import ClosedError, Work, Worker, set_result_unless_cancelled
 from tract.judge.backends import BackendOptions, start_worker
 from tract.judge.grades import ERROR, OVER_LENGTH, Grade, failed, failed_by, grade_of
 from tract.judge.prometheus import PrometheusMethods
@@ -29,7 +30,6 @@ from tract.judge.readouts import Readouts
 from tract.judge.relative import Comparison, compared, in_one_order
 from tract.judge.rendering import ignored_fields, rendered_prompt
 from tract.judge.requests import GradeRequest, whole_number_as_text
-from tract.judge.worker import ClosedError, Work, Worker, settle
 from tract.text.schema import Rubric
 from tract.text.score_grid import ScoreGrid
 
@@ -310,11 +310,11 @@ class Judge(PrometheusMethods):
         error = done.exception()
         if error is None:
             try:
-                settle(result, self._grade(request, done.result(), grid, cut))
+                set_result_unless_cancelled(result, self._grade(request, done.result(), grid, cut))
                 return
             except Exception as own:
                 error = own
-        settle(result, failed_by(request.shown_id, error))
+        set_result_unless_cancelled(result, failed_by(request.shown_id, error))
 
     def _grade(self, request: GradeRequest, judgements: Sequence[Judgement], grid: ScoreGrid, cut: bool) -> Grade:
         settings = self.settings

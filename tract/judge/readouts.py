@@ -8,8 +8,8 @@ from collections import OrderedDict
 from tract.artifacts.judge_files import JudgeFiles
 from tract.artifacts.judge_options import with_grid
 from tract.inference.sampling import Sampling
+from tract.inference.worker import MOST_READINGS, ReadoutConfig
 from tract.judge.rendering import labels_for
-from tract.judge.worker import MOST_READINGS, ReadoutConfig
 from tract.text.schema import Rubric
 
 

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, open_dict
 from tract.artifacts.judge_location import BASE
 from tract.artifacts.judges import find_judge
 from tract.common.errors import ConfigError, TractError
-from tract.config.devices import vllm_does_not_fit, vllm_is_missing
 from tract.config.schema import BATCH_SIZES, Config
+from tract.config.vllm import vllm_does_not_fit, vllm_is_missing
 from tract.config.vocabulary import AUTO
 from tract.pipeline.stages.stage import run_folder
 from tract.pipeline.validation import typed

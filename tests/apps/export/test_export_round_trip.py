@@ -53,7 +53,7 @@ def test_a_merged_adapter_gives_the_scores_of_the_run(
     torch.testing.assert_close(questions.read(found), expected, rtol=0, atol=1e-5)
     # Neither stage 1 nor the base model would pass.
     assert (questions.read(own_judge(runs.products["stage1"].path)) - expected).abs().max() > 1e-3
-    drawn = [[(j.cot_ids, j.finish, j.forced, j.free_text) for j in questions.judged(judge)] for judge in (found, own)]
+    drawn = [[(j.cot_ids, j.finish, j.forced_decode, j.raw_output) for j in questions.judged(judge)] for judge in (found, own)]
     assert drawn[0] == drawn[1]
 
 

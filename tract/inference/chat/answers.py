@@ -11,7 +11,7 @@ from tract.common.errors import GenerationError
 from tract.common.masking import masked_text
 from tract.inference.chat.requests import Refusal, refusal_of, refuses_system
 from tract.inference.chat.tokens import Token, tokens_of
-from tract.inference.engines.waiting import BusyError, asked_wait
+from tract.inference.chat.waiting import BusyError, asked_wait
 
 # Of an HTTP status: asked again later; never a refusal of a parameter.
 _LATER = (408, 409, 425, 429)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,9 +22,10 @@ from tract.inference.chat.requests import Shape, adapted, body_of, parts_of
 from tract.inference.chat.score import Written, written_score
 from tract.inference.chat.thoughts import Separated, separate_thoughts
 from tract.inference.chat.tokens import MOST_UNDECIDED, place_of, spread_of
-from tract.inference.engines.waiting import BusyError, with_retries
+from tract.inference.chat.waiting import BusyError, with_retries
 from tract.inference.judgement import END, LENGTH, Judgement, Prompt
 from tract.inference.sampling import Sampling, draw_key
+from tract.inference.worker import Work
 from tract.text.score_grid import ScoreGrid
 
 log = logging.getLogger(__name__)
@@ -240,8 +241,18 @@ async def chat_judgement(
         probabilities = [float(k == score) for k in range(len(grid.labels))] if isinstance(found, str) else list(found)
     cot = written.cot.strip()
     # As the local judges write it, so that decode_free reads what was read here.
-    free_text = cot if score is None else f"{cot}{cue}{grid.labels[score]}"
-    return Judgement(prompt.id, prompt.row, sample, (), cot, written.finish, tuple(probabilities), score, free_text, thoughts)
+    raw_output = cot if score is None else f"{cot}{cue}{grid.labels[score]}"
+    return Judgement(prompt.id, prompt.row, sample, (), cot, written.finish, tuple(probabilities), score, raw_output, thoughts)
+
+
+def by_text(engine: ChatEngine, seed: int) -> Callable[[Work, int], Coroutine[Any, Any, Judgement]]:
+    """Judges by requests of texts, see ``tract.inference.engines.worker.EngineWorker``."""
+
+    async def judge(work: Work, sample: int) -> Judgement:
+        layout, texts = work.reading.layout, (work.text.system, work.text.user)
+        return await chat_judgement(engine, work.prompt, texts, sample, layout.cue, layout.grid, work.reading.sampling, seed)
+
+    return judge
 
 
 def _written(separated: Separated, cue: str, grid: ScoreGrid, *, cut: bool) -> Written:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from tract.common.errors import GenerationError
-from tract.inference.judgement import CUE, DIRECT, END, GIVEN, LENGTH, MOST_MASS, NONE, GivenCots, Judgement, Prompt, no_distribution
+from tract.inference.judgement import CUE, DIRECT, END, GIVEN, LENGTH, MOST_MASS, NONE, Judgement, Prompt, no_distribution
 from tract.inference.sampling import Sampling, draw_key
 from tract.inference.stopping import CueFinder, free_tokens, score_of_path
 from tract.method.predictors import probabilities_of_pairs, score_pairs
 from tract.text.layout import SequenceLayout
 
-# A judgement to be made, when its turn comes.
-Work = Callable[["EngineRequests"], Coroutine[Any, Any, Judgement]]
-# Judgements are handed over, and written to the disk, when there are so many or so much time has passed.
-_KEPT_AT_ONCE, _KEPT_AFTER_S = 64, 5.0
-# An engine finds a new request waiting whenever one ends, if an eighth more than it takes at a time are sent to it.
-_WAITING_SHARE = 8
 # Of a request's seed: whole bytes, and few enough for a server that reads numbers as doubles.
 _SEED_BITS = 48
 _LOOK = "set trainer.precision=32-true where this run starts the engine, and look at the judge's weights and at what serves it"
@@ -164,11 +156,11 @@ class EngineRequests:
             cot=self._finder.text(cot),
             finish=finish,
             probabilities=probabilities,
-            forced=self._forced(replies[0].ids),
-            free_text=text,
+            forced_decode=self._forced_decode(replies[0].ids),
+            raw_output=text,
         )
 
-    def _forced(self, drawn: Sequence[int]) -> int | None:
+    def _forced_decode(self, drawn: Sequence[int]) -> int | None:
         """The score that the drawn tokens begin with."""
         for length in range(1, len(drawn) + 1):
             if tuple(drawn[:length]) not in self.layout.trie.paths:
@@ -191,112 +183,3 @@ class EngineRequests:
         if max(found, default=0.0) > math.log(MOST_MASS) or math.fsum(map(math.exp, found)) > MOST_MASS:
             raise GenerationError(f"generation: {prompt.id}: the engine's log-probabilities {found} are those of more than 1; {_LOOK}")
         return reply
-
-
-class EngineJudge:
-    """A judge whose model an engine runs.
-
-    Args:
-        start: starts the engine, or connects to it; called when the first judgement is wanted, so never where nothing is left to do.
-        layout: cue, grid and end of turn; what the judge was trained with.
-        sampling: how CoTs are drawn. seed: of the run; with example and sample it fixes every draw.
-        ranks_per_judge: processes of the stage for each engine.
-    """
-
-    independent = True
-
-    def __init__(
-        self,
-        start: Callable[[], Coroutine[Any, Any, Engine]],
-        layout: SequenceLayout,
-        sampling: Sampling,
-        seed: int,
-        ranks_per_judge: int = 1,
-    ) -> None:
-        self.layout = layout
-        self.sampling = sampling
-        self.seed = seed
-        self.ranks_per_judge = ranks_per_judge
-        self._start = start
-        self._engine: Engine | None = None
-        self._requests: EngineRequests | None = None
-        self._loop = asyncio.new_event_loop()
-
-    def judge_parts(
-        self,
-        parts: Sequence[Sequence[Prompt]],
-        n_cot: int,
-        *,
-        rows: int,
-        without_cot: bool,
-        free: bool,
-        progress: Callable[[int], None],
-    ) -> Iterator[list[Judgement]]:
-        """See ``JudgeBackend``."""
-        work = (
-            partial(EngineRequests.given, prompt=prompt, sample=DIRECT, ids=())
-            if sample == DIRECT
-            else partial(EngineRequests.sampled, prompt=prompt, sample=sample, free=free)
-            for part in parts
-            for prompt in part
-            for sample in (*([DIRECT] if without_cot else []), *range(n_cot))
-        )
-        yield from self._run(work, rows, progress)
-
-    def read_parts(
-        self, parts: Sequence[Sequence[tuple[Prompt, GivenCots]]], *, rows: int, progress: Callable[[int], None]
-    ) -> Iterator[list[Judgement]]:
-        """See ``JudgeBackend``."""
-        work = (
-            partial(EngineRequests.given, prompt=prompt, sample=sample, ids=ids)
-            for part in parts
-            for prompt, given in part
-            for sample, ids in given
-        )
-        yield from self._run(work, rows, progress)
-
-    def close(self) -> None:
-        """Ends the engine."""
-        if self._engine is not None:
-            self._loop.run_until_complete(self._engine.close())
-        self._loop.close()
-
-    def _run(self, work: Iterator[Work], rows: int, progress: Callable[[int], None]) -> Iterator[list[Judgement]]:
-        """Keeps the engine busy until all work is done."""
-        going: set[asyncio.Task[Judgement]] = set()
-        window = rows + rows // _WAITING_SHARE
-        try:
-            while True:
-                judgements = self._loop.run_until_complete(self._some(work, going, window, progress))
-                if not judgements:
-                    return
-                yield judgements
-        finally:  # after an error, or where nobody wants the rest
-            for task in going:
-                task.cancel()
-            if going:
-                self._loop.run_until_complete(asyncio.gather(*going, return_exceptions=True))
-
-    async def _some(
-        self,
-        work: Iterator[Work],
-        going: set[asyncio.Task[Judgement]],
-        window: int,
-        progress: Callable[[int], None],
-    ) -> list[Judgement]:
-        """The next judgements that end; none when there are no more. ``going`` holds what is being made."""
-        judgements: list[Judgement] = []
-        began = time.monotonic()
-        while len(judgements) < _KEPT_AT_ONCE and (not judgements or time.monotonic() - began < _KEPT_AFTER_S):
-            while len(going) < window and (judgement := next(work, None)) is not None:
-                if self._requests is None:
-                    self._engine = await self._start()
-                    self._requests = EngineRequests(self._engine, self.layout, self.sampling, self.seed)
-                going.add(asyncio.create_task(judgement(self._requests)))
-            if not going:
-                break
-            done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
-            judgements += [task.result() for task in done]
-            going -= done  # not before: where several fail at once, none is left unheard
-            progress(len(done))
-        return judgements

@@ -10,76 +10,26 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tract.common.errors import GenerationError
-from tract.common.finite import listed
 from tract.inference.backend import BatchJudge
+from tract.inference.hf.cots import CotRows, CotSequence, seen_tokens
 from tract.inference.hf.live import LiveCache, prefill
-from tract.inference.judgement import CUE, DIRECT, END, GIVEN, LENGTH, NONE, SCORE, GivenCots, Judgement, Prompt, no_distribution
+from tract.inference.hf.readout import ScoreReader, rows_are_finite
+from tract.inference.judgement import CUE, DIRECT, END, GIVEN, LENGTH, NONE, GivenCots, Judgement, Prompt
 from tract.inference.sampling import Sampling, draw_tokens, uniforms
-from tract.inference.stopping import CueFinder, free_tokens, score_of_path
-from tract.method.predictors import log_normalizer, score_probabilities
+from tract.inference.stopping import CueFinder, free_tokens
 from tract.models.packed_forward import logits_at, takes_rows, use_tree_attention
-from tract.models.tree_attention import PackedSegments, visible_in
+from tract.models.tree_attention import PackedSegments
 from tract.text.layout import SequenceLayout
 
 # Scores are read, and places taken by others, when this share of the CoTs has ended: each reading runs the whole model.
 _ENDED_SHARE = 8
-
-
-@dataclass(slots=True)
-class _Sequence:
-    """A CoT that is being sampled."""
-
-    prompt: Prompt
-    sample: int
-    ids: list[int] = field(default_factory=list)
-    cot_length: int | None = None  # known when the CoT has ended
-    finish: str = ""
-    last: int = 0  # number of tokens at which sampling ends, at the latest
-    done: bool = False
-
-
-@dataclass(slots=True)
-class _Rows:
-    """The B sequences that are being sampled, and what the next draw needs, on the device.
-
-    Attributes:
-        logits: [B, V]. seen: [B, V] bool, the tokens used so far.
-        uniforms: [B, N] float64, a number for each token that may be drawn. drawn: [B] int64, how many were.
-    """
-
-    live: LiveCache
-    sequences: list[_Sequence]
-    logits: Tensor
-    seen: Tensor
-    uniforms: Tensor
-    drawn: Tensor
-
-    def take(self, rows: list[int]) -> _Rows:
-        """Some of them, for themselves."""
-        return self._with(self.live.take(rows), rows)
-
-    def keep(self, rows: list[int]) -> _Rows:
-        """Some of them; the others' keys are gone."""
-        self.live.keep(rows)
-        return self._with(self.live, rows)
-
-    def _with(self, live: LiveCache, rows: list[int]) -> _Rows:
-        index = torch.tensor(rows, device=self.logits.device)
-        tensors = (tensor[index] for tensor in (self.logits, self.seen, self.uniforms, self.drawn))
-        return _Rows(live, [self.sequences[row] for row in rows], *tensors)
-
-    def joined(self, new: _Rows) -> _Rows:
-        """With sequences that joined the same cache."""
-        pairs = ((self.logits, new.logits), (self.seen, new.seen), (self.uniforms, new.uniforms), (self.drawn, new.drawn))
-        return _Rows(self.live, [*self.sequences, *new.sequences], *(torch.cat(pair) for pair in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +72,7 @@ class HFJudge(BatchJudge):
         self._autocast = autocast
         self._padded = self.device.type != "cpu" if padded is None else padded
         self._finder = CueFinder(layout)
-        self._block = _ScoreBlock(layout, self.device)
+        self._reader = ScoreReader(layout, sampling, seed, self.device, self._finder)
         self._free_tokens = free_tokens(layout)
         self._cue_margin = len(layout.cue_ids)  # tokens past the limit in which a cue that has begun may be completed
 
@@ -180,7 +130,7 @@ class HFJudge(BatchJudge):
         Raises:
             GenerationError: if logits or probabilities are not finite.
         """
-        going: _Rows | None = None
+        going: CotRows | None = None
         while True:
             made: list[Judgement] = []
             with self._inference():
@@ -201,14 +151,14 @@ class HFJudge(BatchJudge):
         """
         pairs = list(zip(prompts, cots, strict=True))
         sequences = [
-            _Sequence(prompt, sample, ids=list(ids), cot_length=len(ids), finish=NONE if sample == DIRECT else GIVEN)
+            CotSequence(prompt, sample, ids=list(ids), cot_length=len(ids), finish=NONE if sample == DIRECT else GIVEN)
             for prompt, given in pairs
             for sample, ids in given
         ]
         if not sequences:
             return []
         with self._inference():
-            return self._read(self._logits_behind([(prompt, [ids for _, ids in given]) for prompt, given in pairs]), sequences)
+            return self._reader.read(self._logits_behind([(prompt, [ids for _, ids in given]) for prompt, given in pairs]), sequences)
 
     def _logits_behind(self, cots: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> Tensor:
         """Logits at the nodes of the score trie behind CoTs, [B, K, V]; all CoTs of a prompt share it."""
@@ -235,18 +185,18 @@ class HFJudge(BatchJudge):
         """Tokens that are drawn for a CoT, at the most."""
         return self.sampling.max_cot_tokens + self._free_tokens + self._cue_margin
 
-    def _sequence(self, prompt: Prompt, sample: int) -> _Sequence:
-        return _Sequence(prompt, sample, last=self._most)
+    def _sequence(self, prompt: Prompt, sample: int) -> CotSequence:
+        return CotSequence(prompt, sample, last=self._most)
 
     def _begin(
-        self, prompts: Sequence[Prompt], n_cot: int, without_cot: bool, going: _Rows | None, judgements: list[Judgement]
-    ) -> _Rows | None:
+        self, prompts: Sequence[Prompt], n_cot: int, without_cot: bool, going: CotRows | None, judgements: list[Judgement]
+    ) -> CotRows | None:
         """Runs prompts through the model and adds their CoTs to those that are being sampled."""
         keys, logits = prefill(self.model, [prompt.prompt_ids for prompt in prompts], self.device)
         if without_cot:
             reading = LiveCache(self.model, self.device, self._padded)
             reading.admit(keys)
-            judgements += self._peek(reading, [_Sequence(prompt, DIRECT, cot_length=0, finish=NONE) for prompt in prompts])
+            judgements += self._read_scores(reading, [CotSequence(prompt, DIRECT, cot_length=0, finish=NONE) for prompt in prompts])
         if not n_cot:
             return going
         owners = [number for number in range(len(prompts)) for _ in range(n_cot)]
@@ -255,7 +205,7 @@ class HFJudge(BatchJudge):
         live.admit([keys[owner] for owner in owners])
         # Those of all tokens at once: what is sent to the device token by token is waited for.
         drawn_from = np.stack([uniforms(self.seed, s.prompt.id, s.sample, "cot", self._most) for s in sequences])
-        new = _Rows(
+        new = CotRows(
             live,
             sequences,
             logits[torch.tensor(owners, device=self.device)],
@@ -265,7 +215,7 @@ class HFJudge(BatchJudge):
         )
         return going.joined(new) if going else new
 
-    def _step(self, going: _Rows, free: bool, judgements: list[Judgement]) -> _Rows | None:
+    def _step(self, going: CotRows, free: bool, judgements: list[Judgement]) -> CotRows | None:
         """Draws a token for every sequence; where enough have ended, their scores are read and they leave."""
         sequences = going.sequences
         number = going.drawn.clamp(max=self._most - 1)  # one that has ended goes on until others have, and nobody reads it
@@ -274,9 +224,9 @@ class HFJudge(BatchJudge):
         going.drawn = going.drawn + 1
         going.seen.scatter_(1, tokens[:, None], True)
         # The one time that a token waits for the device.
-        drawn, finite = torch.stack([tokens, _sums_are_finite(going.logits).long()]).tolist()
+        drawn, finite = torch.stack([tokens, rows_are_finite(going.logits).long()]).tolist()
         if not all(finite):
-            self._check_finite(going.logits, sequences)
+            self._reader.check_finite(going.logits, sequences)
         for sequence, token in zip(sequences, drawn, strict=True):
             self._advance(sequence, token, free)
         # The newest token goes into the cache before any sequence leaves: it may be the last one of a CoT.
@@ -288,10 +238,10 @@ class HFJudge(BatchJudge):
         ended = going.take(done) if staying else going
         # What was written behind the CoTs is forgotten.
         ended.live.forget([sequence.cot_length or 0 for sequence in ended.sequences])
-        judgements += self._peek(ended.live, ended.sequences)
+        judgements += self._read_scores(ended.live, ended.sequences)
         return going.keep(staying) if staying else None
 
-    def _advance(self, sequence: _Sequence, token: int, free: bool) -> None:
+    def _advance(self, sequence: CotSequence, token: int, free: bool) -> None:
         """Takes a sampled token in: does the CoT end with it, or the sampling?"""
         if sequence.done:
             return
@@ -312,99 +262,7 @@ class HFJudge(BatchJudge):
             if sequence.cot_length is None:
                 sequence.cot_length, sequence.finish = self._finder.closed(sequence.ids[: self.sampling.max_cot_tokens], LENGTH)
 
-    def _peek(self, live: LiveCache, sequences: list[_Sequence]) -> list[Judgement]:
+    def _read_scores(self, live: LiveCache, sequences: list[CotSequence]) -> list[Judgement]:
         """Appends the cue where each CoT ends and reads the score."""
-        block = self._block
-        return self._read(live.score_without_append(block.ids, block.depths, block.within, block.reads), sequences)
-
-    def _read(self, logits: Tensor, sequences: list[_Sequence]) -> list[Judgement]:
-        """The judgements from the logits at the nodes of the score trie, [B, K, V]."""
-        flat = logits.flatten(0, 1)
-        self._check_finite(logits, sequences)
-        rows = torch.arange(len(flat), device=flat.device).view(len(sequences), -1)
-        probabilities = score_probabilities(flat, log_normalizer(flat), rows, self.layout.trie).tolist()
-        for sequence, found in zip(sequences, probabilities, strict=True):
-            if problem := no_distribution(found):
-                raise GenerationError(
-                    f"generation: {sequence.prompt.id}: the score probabilities are none, {problem}; set trainer.precision=32-true"
-                )
-        forced = self._draw_scores(logits, sequences)
-        return [self._judgement(sequence, probabilities[k], forced[k]) for k, sequence in enumerate(sequences)]
-
-    def _judgement(self, sequence: _Sequence, probabilities: list[float], forced: int | None) -> Judgement:
-        cot = sequence.ids[: sequence.cot_length]
-        free = self._finder.text(sequence.ids) if sequence.finish in (CUE, SCORE, END, LENGTH) else None
-        return Judgement(
-            id=sequence.prompt.id,
-            row=sequence.prompt.row,
-            sample=sequence.sample,
-            cot_ids=tuple(cot),
-            cot=self._finder.text(cot),
-            finish=sequence.finish,
-            probabilities=tuple(probabilities),
-            forced=forced,
-            free_text=free,
-        )
-
-    def _draw_scores(self, logits: Tensor, sequences: list[_Sequence]) -> list[int | None]:
-        """Draws a score behind the forced cue, token by token, with the sampling settings; None for what is no score.
-
-        Args:
-            logits: [B, K, V] at the nodes of the score trie.
-        """
-        trie = self.layout.trie
-        seen = seen_tokens(sequences, logits.shape[-1], self.device)
-        seen[:, self._block.ids] = True
-        depth = max(len(path) for path in trie.paths) + 1
-        draws = [uniforms(self.seed, s.prompt.id, s.sample, "score", depth) for s in sequences]
-        paths: list[tuple[int, ...]] = [()] * len(sequences)
-        for level in range(depth):
-            walking = [k for k, path in enumerate(paths) if len(path) == level and path in trie.paths]
-            if not walking:
-                break
-            nodes = [trie.paths.index(paths[k]) for k in walking]
-            uniform = torch.tensor([draws[k][level] for k in walking], dtype=torch.float64, device=self.device)
-            tokens = draw_tokens(logits[walking, nodes], seen[walking], uniform, self.sampling).tolist()
-            for k, token in zip(walking, tokens, strict=True):
-                paths[k] = (*paths[k], token)
-        return [score_of_path(path, self.layout) for path in paths]
-
-    def _check_finite(self, logits: Tensor, sequences: Sequence[_Sequence]) -> None:
-        """Refuses logits, [B, ..., V], of which one is NaN or infinite; waits for the device once."""
-        if all(_sums_are_finite(logits.flatten(1)).tolist()):
-            return
-        bad = [not finite for finite in torch.isfinite(logits).flatten(1).all(dim=1).tolist()]
-        if not any(bad):
-            return  # a sum alone
-        ids = listed(dict.fromkeys(s.prompt.id for s, is_bad in zip(sequences, bad, strict=True) if is_bad))
-        raise GenerationError(
-            f"generation: the judge's logits are not finite for {ids}; set trainer.precision=32-true and model.dtype=float32, or look at "
-            "the judge's weights"
-        )
-
-
-class _ScoreBlock:
-    """The layout's score block as tensors."""
-
-    def __init__(self, layout: SequenceLayout, device: torch.device) -> None:
-        tree = layout.score_block
-        self.ids = torch.tensor(tree.input_ids, device=device)
-        self.depths = torch.tensor(tree.position_ids, device=device)
-        self.reads = torch.tensor(tree.score_reads[0], device=device)
-        self.within = visible_in(tree.runs, len(tree.input_ids), device)
-
-
-def _sums_are_finite(logits: Tensor) -> Tensor:
-    """[B] bool: whether each row's sum is finite, without a tensor of the size of [B, N]; if so, each logit is."""
-    # In float32: a sum of many float16 is infinite where none of them is.
-    return torch.isfinite(logits.sum(dim=1, dtype=torch.float32))
-
-
-def seen_tokens(sequences: Sequence[_Sequence], vocabulary: int, device: torch.device) -> Tensor:
-    """[B, V] bool: tokens of each sequence's prompt and CoT."""
-    used = [[*sequence.prompt.prompt_ids, *sequence.ids[: sequence.cot_length]] for sequence in sequences]
-    places = [[row, token] for row, tokens in enumerate(used) for token in tokens]
-    rows, tokens = torch.tensor(places, device=device).T
-    seen = torch.zeros(len(sequences), vocabulary, dtype=torch.bool, device=device)
-    seen[rows, tokens] = True
-    return seen
+        block = self._reader.block
+        return self._reader.read(live.score_without_append(block.ids, block.depths, block.within, block.reads), sequences)

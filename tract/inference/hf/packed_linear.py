@@ -1,4 +1,9 @@
-"""Linear layers whose weights lie as a CPU's kernels read them: for judges that sample a few tokens at a time."""
+"""Linear layers whose weights lie as a CPU's kernels read them: for judges that sample a few tokens at a time.
+
+The operators are private to torch (``PRIVATE_OPERATORS``). The public ways do something else: ``torch.utils.mkldnn.to_mkldnn`` converts
+the activations at each layer, and ``torch.compile`` with frozen weights compiles again for each number of tokens. Where an operator is
+missing, the layers stay as they are; a test fails with its name.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Of ``torch.ops.mkldnn``, and the version of torch that they were tested with.
+PRIVATE_OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
+TESTED_WITH = "2.13.0"
 # Rows that the kernels are chosen for; others work as well.
 _ROWS = 16
 
@@ -20,7 +28,9 @@ def pack_linears(model: nn.Module) -> int:
     model. The packed weights take as much memory again; the model's own stay, and so do its names. Elsewhere nothing is done.
     """
     packs = torch.ops.mkldnn
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available() or not hasattr(packs, "_linear_pointwise"):
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return 0
+    if not all(hasattr(packs, name) for name in PRIVATE_OPERATORS):
         return 0
     packed = 0
     for module in model.modules():

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from tract.inference.hf.judge import Begin, HFJudge, seen_tokens
+from tract.inference.hf.cots import seen_tokens
+from tract.inference.hf.judge import Begin, HFJudge
 from tract.inference.hf.live import PREFILL_TOKENS
 from tract.inference.judgement import DIRECT, Judgement, Prompt
 from tract.inference.sampling import draw_tokens, uniforms
@@ -52,7 +53,7 @@ class RowsJudge(HFJudge):
             nonlocal seen
             if seen is None:
                 seen = seen_tokens(sequences, logits.shape[-1], self.device)
-            self._check_finite(logits, sequences)
+            self._reader.check_finite(logits, sequences)
             tokens = draw_tokens(logits, seen, next(numbers), self.sampling)
             seen.scatter_(1, tokens[:, None], True)
             for sequence, token in zip(sequences, tokens.tolist(), strict=True):
@@ -63,7 +64,7 @@ class RowsJudge(HFJudge):
         with self._inference():
             generate_steps(self.model, ids, choose, lambda: [sequence.done for sequence in sequences], self._most)
             logits = self._logits_behind([(s.prompt, [s.ids[: s.cot_length]]) for s in sequences])
-            return self._read(logits, sequences)
+            return self._reader.read(logits, sequences)
 
     def _logits_behind(self, cots: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> Tensor:
         """See ``HFJudge``; so many rows at a time as hold the tokens of a prefill, those that fill them up counted."""

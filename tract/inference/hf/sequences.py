@@ -70,7 +70,7 @@ def _warn(kind: str, text: str) -> None:
 
 
 def load_on(device: torch.device, model: ModelConfig, weights: Path | None, *, four_bit: bool, seed: int) -> nn.Module:
-    """A judge on a device; arguments as those of ``load_judge``. What is done to its weights is done before ``settle``."""
+    """A judge on a device; arguments as those of ``load_judge``. What is done to its weights is done before ``apply_sequence_path``."""
     warn_of_rows(model)
     with device if four_bit else nullcontext():  # quantised weights are put on their device when they are loaded
         loaded = load_judge(
@@ -85,7 +85,7 @@ def load_on(device: torch.device, model: ModelConfig, weights: Path | None, *, f
     return loaded.to(device)
 
 
-def settle(model: nn.Module, path: SequencePath | None, *, autocast: torch.dtype | None = None) -> nn.Module:
+def apply_sequence_path(model: nn.Module, path: SequencePath | None, *, autocast: torch.dtype | None = None) -> nn.Module:
     """A loaded judge as its sequences go through it, after a look at its weights; each becomes a row where packing is not exact.
 
     Args:

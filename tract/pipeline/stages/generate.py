@@ -28,7 +28,7 @@ from tract.data.tokens import TokenStore
 from tract.inference.judgement import Judgement, Prompt
 from tract.inference.prompt_budget import tokens_behind
 from tract.method.predictors import expected_score
-from tract.pipeline.backends import at_work, immaterial_code, keys_of_other_backends, way_of
+from tract.pipeline.backends import ignored_modules, keys_of_other_backends, open_backend, sequence_path_fields
 from tract.pipeline.identity.keys import code_digests, key_fields
 from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.pipeline.stages.judging import sample_judgements
@@ -99,9 +99,9 @@ class GenerateStage:
     def identity(self) -> StageIdentity:
         """Configuration, content of the data, judge and code."""
         config = key_fields(self.resolved, _SECTIONS, (*OF_STAGES, *keys_of_other_backends(self.cfg)))
-        config["generation"] |= way_of(self.judge, self.cfg)
+        config["generation"] |= sequence_path_fields(self.judge, self.cfg)
         config["data"] |= {"fingerprint": self._store.fingerprint, **limits_that_matter(self._tokens, self._lengths)}
-        code = code_digests("tract.pipeline.stages.generate", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE, *immaterial_code(self.cfg)))
+        code = code_digests("tract.pipeline.stages.generate", ignored_fields=(*IGNORED_CODE, *REPORTED_CODE, *ignored_modules(self.cfg)))
         return StageIdentity(self.name, config, {"judge": self.judge.fingerprint}, code)
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class GenerateStage:
             raise DataError("generate: no prompt of the training and validation splits has a score to attach; check data.path")
         self._lengths.report(self.name, self._tokens.counts)
         journal = RankLogs(folder.working / JOURNAL, cfg.generation.shard_size)
-        with at_work(self.judge, cfg, self._longest) as judge:
+        with open_backend(self.judge, cfg, self._longest) as judge:
             sample_judgements(
                 judge,
                 prompts_at(self._tokens, sorted(split_of)),

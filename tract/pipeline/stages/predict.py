@@ -33,7 +33,7 @@ from tract.inference.backend import JudgeBackend
 from tract.inference.judgement import Judgement
 from tract.inference.prompt_budget import tokens_behind
 from tract.models.locating import context_of
-from tract.pipeline.backends import at_work, immaterial_code, keys_of_other_backends, way_of
+from tract.pipeline.backends import ignored_modules, keys_of_other_backends, open_backend, sequence_path_fields
 from tract.pipeline.identity.keys import code_digests, key_fields
 from tract.pipeline.stages.benchmarks import Benchmark, find_benchmarks, perturbed_benchmarks, target_of, worded_for
 from tract.pipeline.stages.generate import prompts_at
@@ -124,14 +124,14 @@ class PredictStage:
     def identity(self) -> StageIdentity:
         """Configuration, content of the benchmarks, judge and code."""
         config = key_fields(self.resolved, _SECTIONS, (*OF_STAGES, "generation.n_cot", *keys_of_other_backends(self.cfg)))
-        config["generation"] |= way_of(self.judge, self.cfg)
+        config["generation"] |= sequence_path_fields(self.judge, self.cfg)
         config["free"] = self._free
         config["benchmarks"] = {benchmark.name: benchmark.store.fingerprint for benchmark in self._benchmarks}
         parents = {"judge": self.judge.fingerprint}
         if self._given is not None:
             config["evaluation"]["cots"] = "generated"
             parents["cots"] = self._given.fingerprint
-        ignored_fields = (*IGNORED_CODE, *REPORTED_CODE, *_IMMATERIAL_CODE, *immaterial_code(self.cfg))
+        ignored_fields = (*IGNORED_CODE, *REPORTED_CODE, *_IMMATERIAL_CODE, *ignored_modules(self.cfg))
         return StageIdentity(self.name, config, parents, code_digests("tract.pipeline.stages.predict", ignored_fields=ignored_fields))
 
     def make(self, folder: StageFolder, tracker: Tracker) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class PredictStage:
         if rank_info().is_first:
             write_config(folder.working, self.resolved)
         asked = [self._asked(benchmark) for benchmark in self._benchmarks]
-        with at_work(self.judge, self.cfg, max(each.longest for each in asked)) as judge:
+        with open_backend(self.judge, self.cfg, max(each.longest for each in asked)) as judge:
             counts = {each.benchmark.name: self._judge_benchmark(each, judge, folder.working) for each in asked}
         if not rank_info().is_first:
             return {}

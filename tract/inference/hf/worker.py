@@ -19,7 +19,7 @@ from torch import nn
 from tract.inference.hf.judge import Begin, HFJudge
 from tract.inference.hf.rows import hf_judge_of
 from tract.inference.judgement import Judgement
-from tract.judge.worker import END_S, ClosedError, ReadoutConfig, Work
+from tract.inference.worker import CLOSE_TIMEOUT_S, ClosedError, ReadoutConfig, Work
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class LocalWorker:
         for task in waiting:
             task.future.cancel()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(END_S)
+            thread.join(CLOSE_TIMEOUT_S)
 
     def _work(self) -> None:
         """Works off what waits, one kind of reading after the other, and ends."""

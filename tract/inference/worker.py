@@ -1,7 +1,7 @@
 """A live model behind a queue: whatever threads ask for is judged together, and new requests join those that are being sampled.
 
-A worker knows token ids and judgements; requests and grades are ``tract.judge.judge``'s. ``local_worker`` runs a model of this process,
-``engine_worker`` asks an engine (vLLM, a server). Pure.
+A worker knows token ids and judgements; requests and grades are ``tract.judge.judge``'s. ``hf.worker`` runs a model of this process,
+``engines.worker`` asks an engine (vLLM, a server). Pure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tract.text.prompts import PromptText
 
 # Readings that a judge keeps at a time.
 MOST_READINGS = 64
-# Longest wait for a worker's thread at its end, in seconds.
-END_S = 10.0
+# Longest wait for a worker's thread when it is closed, in seconds.
+CLOSE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -71,7 +71,7 @@ class ClosedError(GenerationError):
         super().__init__("the judge is closed; load it again with Judge.from_pretrained")
 
 
-def settle(future: Future[Any], result: Any) -> None:
+def set_result_unless_cancelled(future: Future[Any], result: Any) -> None:
     """Gives a future its result, unless whoever wanted it has cancelled it meanwhile."""
     try:
         if future.set_running_or_notify_cancel():
