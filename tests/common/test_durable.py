@@ -12,7 +12,7 @@ from tract.common.append_log import append_lines, decode_line, encode_line
 from tract.common.durable import write_atomically, write_folder_atomically
 
 
-@pytest.mark.parametrize(("concurrent", "name"), [(False, "x.json.tmp"), (True, f".x.json.{os.getpid()}")])
+@pytest.mark.parametrize(("concurrent", "name"), [(False, "x.json.tmp"), (True, f".x.json.{os.getpid()}")], ids=["alone", "concurrent"])
 def test_a_file_gets_its_name_when_it_is_whole(concurrent: bool, name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("old")
