@@ -220,3 +220,24 @@ def test_the_commands_of_the_page_on_own_data_run(tmp_path: Path) -> None:
     assert ends[1][0] == 0
     assert "judged.csv: 12 rows read, 1 left out (grade: 1), 11 examples" in " ".join(ends[1][1].split())
     assert "dry run: stage1" in ends[1][1]
+
+
+@pytest.mark.parametrize("page", ["design.md", "internals.md"])
+def test_modules_that_are_named_exist(page: str) -> None:
+    """`room.module` and `room.module.name`, as the pages about the code write them."""
+    rooms = {path.parent.name for path in (ROOT / "tract").glob("*/__init__.py")}
+    named = re.findall(r"`(?:tract\.)?([a-z_]+(?:\.[A-Za-z_]+)+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    keys = {"data.source", "model.", "judge_config"}
+    missing = []
+    for dotted in {name for name in named if name.partition(".")[0] in rooms and not any(name.startswith(key) for key in keys)}:
+        parts, place = dotted.split("."), ROOT / "tract"
+        while parts and ((place / parts[0]).is_dir() or (place / f"{parts[0]}.py").is_file()):
+            place = place / parts.pop(0)
+        if place == ROOT / "tract" or len(parts) > 2 or (parts and parts[0] not in _source_of(place)):
+            missing.append(dotted)
+    assert missing == []
+
+
+def _source_of(place: Path) -> str:
+    file = place.with_suffix(".py")
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
