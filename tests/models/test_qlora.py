@@ -141,7 +141,7 @@ def test_a_judge_on_4_bit_weights_is_made_on_the_device_that_was_asked_for(
     else:
         monkeypatch.setattr("tract.inference.hf.worker.LocalWorker", lambda *_, **__: None)
         settings = SimpleNamespace(seed=0, name="base", dtype="float32", max_length=None)
-        files: Any = SimpleNamespace(model=base, weights=None, four_bit=True, model_seed=0, layout=None, extra_body={}, settings=settings)
+        files: Any = SimpleNamespace(model=base, weights=None, four_bit=True, seed=0, layout=None, extra_body={}, settings=settings)
         options = BackendOptions(str(asked), 1, None, None, "vllm", "NO_KEY", 60.0, 2, {}, Path())
         start_worker("hf", files, options)
     assert made_on == [asked]

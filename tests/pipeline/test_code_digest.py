@@ -10,7 +10,8 @@ import pytest
 from tract.pipeline.identity.code_digest import code_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL = sorted((ROOT / "tract").rglob("*.py"), key=lambda path: path.stat().st_size)[-5:]  # the longest modules
+RAISING = [path for path in (ROOT / "tract").rglob("*.py") if "    raise " in path.read_text(encoding="utf-8")]
+REAL = sorted(RAISING, key=lambda path: path.stat().st_size)[-5:]  # the longest of them
 
 
 def digest(source: str) -> str:

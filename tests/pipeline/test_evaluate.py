@@ -76,7 +76,7 @@ def test_the_metrics_are_those_of_scipy_on_the_predictions(predictor: str, bench
 
 def test_differences_are_this_judge_minus_the_other(whole: Any) -> None:
     found = metrics(whole.products["evaluate"])
-    own, other = found["benchmarks"]["test"], found["others"]["seed"]["test"]
+    own, other = found["benchmarks"]["test"], found["others"]["base"]["test"]
     for predictor in ("rail", "argmax", "no_cot"):
         for metric in ("rmse", "mae", "score_mass"):
             difference = own["differences"][predictor][metric]["value"]

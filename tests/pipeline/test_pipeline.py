@@ -298,7 +298,7 @@ def test_stage2_can_have_another_objective(whole: Any) -> None:
 def test_the_seed_model_is_compared_to(whole: Any) -> None:
     found = metrics(whole.products["evaluate"])
     assert found["judge"] == "stage2"
-    assert list(found["others"]) == ["seed"]
+    assert list(found["others"]) == ["base"]
     assert found["benchmarks"]["test"]["compared_to"] == "base"
 
 
@@ -353,7 +353,7 @@ def test_a_hugging_face_model_is_evaluated_and_generates(whole: Any, hugging_fac
     products, _ = whole.tiny.run(f"judge={hugging_face_folder}", "evaluation.benchmarks=[test]", "compare_to=base", config="evaluate")
     found = metrics(products["evaluate"])
     assert found["judge"] == "someone-judge"
-    assert list(found["others"]) == ["seed"]
+    assert list(found["others"]) == ["base"]
     assert found["facts"]["model"] == str(hugging_face_folder)
     products, lines = whole.tiny.run(f"judge={hugging_face_folder}", config="generate_cot")
     assert made(lines) == ["generate"]

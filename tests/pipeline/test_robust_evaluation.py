@@ -76,7 +76,7 @@ def test_the_tables_and_the_terminal_show_them(robust: Any) -> None:
     for text in ((folder / "results.md").read_text(), (folder / "report.html").read_text()):
         assert [name for name in PERTURBATIONS if name not in text] == []
         assert "alpha" in text
-    assert any("attacks move seed by" in line for line in lines)
+    assert any("attacks move base by" in line for line in lines)
 
 
 @pytest.mark.kills

@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
     "seed": 0,
     "pipeline": ["stage1", "generate", "stage2", "predict", "evaluate"],
     "stage": "evaluate",
-    "run": {"name": "tract", "ablation": None, "tags": [], "isolate": True},
+    "run": {"name": "tract", "ablation": None, "tags": [], "subprocess_stages": True},
     "objective": {"ce_weight": 1.0, "lambda": 1.0, "ce_on_score": False},
     "stage2": {"objective": {}},
     "data": {"source": {"seed": 0}, "num_workers": 0},
@@ -105,7 +105,7 @@ def make_run(
     scored = {benchmark: score_items(benchmark, *parts, PREDICTORS, GRID, CUE, 3.0) for benchmark, parts in of.items()}
     identity = StageIdentity(
         "evaluate",
-        {"config": config, "noise": noise, "evaluation": {"confidence": 0.95, "fallback": "middle"}},
+        {"config": config, "noise": noise, "evaluation": {"confidence": 0.95, "failed_score": "middle"}},
         {"flat": str(flat), "items": str(chosen)},
         {},
     )

@@ -198,8 +198,8 @@ def _run_in(product: Path, number: int) -> RecordedRun:
     path = product / CONFIG_FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = without_added_keys(flat(upgraded_config(content)))
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        config = without_added_keys(flat(upgraded_config(content) if isinstance(content, dict) else content))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: no configuration of a run ({type(error).__name__}); evaluate it anew with force=[evaluate]") from error
     config = _with_seed(config, path)
     parent = Path(os.path.abspath(product)).parent

@@ -30,7 +30,7 @@ class PrivateApi:
 
 PRIVATE_APIS = (
     PrivateApi(
-        "hydra-core", "1.3.8", "hydra._internal.utils", "get_args_parser", (), "tract/config/help.py",
+        "hydra-core", "1.3.8", "hydra._internal.utils", "get_args_parser", (), "tract/pipeline/config_help.py",
         "reads the flags of a command as Hydra does; Hydra has no public parser",
     ),
     PrivateApi(
@@ -56,14 +56,14 @@ PRIVATE_APIS = (
     ),
     PrivateApi(
         "lightning", "2.6.6", "lightning.pytorch.strategies:DeepSpeedStrategy", "_init_config_if_needed", ("self",),
-        "tract/training/strategies.py", "the configuration of DeepSpeed is needed before Lightning builds it",
+        "tract/training/strategies/zero.py", "the configuration of DeepSpeed is needed before Lightning builds it",
     ),
     PrivateApi(
         "lightning", "2.6.6", "lightning.pytorch.strategies:DeepSpeedStrategy", "_init_deepspeed_distributed", ("self",),
-        "tract/training/strategies.py", "starts the processes of DeepSpeed with the group that is there already",
+        "tract/training/strategies/zero.py", "starts the processes of DeepSpeed with the group that is there already",
     ),
     PrivateApi(
-        "deepspeed", "0.19.8", "deepspeed.runtime.engine:DeepSpeedEngine", "_config", None, "tract/training/strategies.py",
+        "deepspeed", "0.19.8", "deepspeed.runtime.engine:DeepSpeedEngine", "_config", None, "tract/training/strategies/zero.py",
         "chooses a universal checkpoint for one load; the flag is read from the configuration alone",
     ),
     PrivateApi(
@@ -75,7 +75,7 @@ PRIVATE_APIS = (
         "packs the weights, as above",
     ),
     PrivateApi(
-        "torch", "2.13.0", "torch.nn:Module", "_non_persistent_buffers_set", None, "tract/models/modeling.py",
+        "torch", "2.13.0", "torch.nn:Module", "_non_persistent_buffers_set", None, "tract/models/loading.py",
         "which buffers no file holds; named_buffers lists all of them",
     ),
     PrivateApi(

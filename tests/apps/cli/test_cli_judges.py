@@ -16,7 +16,7 @@ from graders import StandIn
 from tract.apps.cli.main import Parser
 from tract.artifacts.standalone_judges import open_judge_files
 from tract.common.errors import ConfigError
-from tract.judge import backends
+from tract.config import vllm
 from tract.judge.arguments import VLLM_KEYS, add_judge_arguments, options_of
 from tract.judge.judge import Judge
 
@@ -100,7 +100,7 @@ def test_options_of_vllm_are_handed_on_as_yaml_reads_them() -> None:
     assert options(f"--backend vllm {given}")["vllm"] == {
         "tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "kv_cache_gib": None, "enforce_eager": True,
     }  # fmt: skip
-    assert set(VLLM_KEYS) == set(backends._VLLM) - {"engine"}
+    assert set(VLLM_KEYS) == set(vllm._DEFAULTS) - {"engine"}
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,6 @@ def test_it_warns_where_everyone_can_reach_it_without_a_token(
 
 
 def test_help_loads_nothing_heavy() -> None:
-    status, modules = status_and_modules(str(ROOT / "tract" / "apps" / "server" / "__main__.py"), "--help")
+    status, modules = status_and_modules(str(ROOT / "tract" / "__main__.py"), "serve", "--help")
     assert status == 0
     assert modules & {*HEAVY, "fastapi", "uvicorn", "pydantic", "prometheus_client"} == set()
