@@ -35,7 +35,8 @@ def test_seeds_of_a_configuration_are_one_variant() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"run__tags": ["x"]}, {"run__subprocess_stages": False}, {"paths__runs": "elsewhere"}, {"trainer__devices": 4}, {"stages": ["evaluate"]},
+        {"run__tags": ["x"]}, {"run__subprocess_stages": False}, {"paths__runs": "elsewhere"}, {"trainer__devices": 4},
+        {"stages": ["evaluate"]},
         {"force": ["all"]}, {"from": "stage2"}, {"logger__wandb__name": "x"}, {"data__num_workers": 3}, {"compare_to": None},
         {"evaluation__predictors": ["rail"]}, {"evaluation__resamples": 3}, {"generation__batch_size": 3}, {"dry_run": False},
         {"optimized_metric": "val/rmse"},
