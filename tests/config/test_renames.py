@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -163,3 +164,9 @@ def test_what_a_file_of_a_sweep_varies(launched: Callable[..., list[DictConfig]]
 def test_current_names_are_left_as_they_are() -> None:
     config = {"seed": 0, "judge": None, "batch": {"global_batch_size": 4}, "logger": {"wandb": None}, "data": {"path": "seed"}}
     assert upgraded(config) == (config, [])
+
+
+@pytest.mark.parametrize("target", MOVED_CLASSES.values())
+def test_moved_classes_are_where_the_table_says(target: str) -> None:
+    module, _, name = target.rpartition(".")
+    assert isinstance(getattr(importlib.import_module(module), name), type)

@@ -32,8 +32,8 @@ RENAMED_KEYS = {
 RENAMED_VALUES = {"judge": ("seed", "base"), "compare_to": ("seed", "base"), "stage2.init_from": ("seed", "base")}
 # Old dotted path of a class -> new one.
 MOVED_CLASSES = {
-    "tract.data.sources.FeedbackCollection": "tract.data.sources.prometheus.FeedbackCollection",
-    "tract.data.sources.PrometheusEval": "tract.data.sources.prometheus.PrometheusEval",
+    "tract.data.sources.FeedbackCollection": "tract.data.sources.feedback_collection.FeedbackCollection",
+    "tract.data.sources.PrometheusEval": "tract.data.sources.prometheus_eval.PrometheusEval",
     "tract.data.mapped_columns.MappedColumns": "tract.data.sources.mapped_columns.MappedColumns",
     "tract.data.rubric_check.RubricCheck": "tract.data.sources.rubric_check.RubricCheck",
     "tract.stages.strategies.ZeRO": "tract.training.strategies.ZeRO",
