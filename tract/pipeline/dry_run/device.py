@@ -20,7 +20,7 @@ from tract.pipeline.launching.launch import processes
 _SIZE, _TRIES = 1024, 5  # of the product that shows a CPU's speed
 # Of what a device could do at most, the share that a training reaches. CPU: measured, docs/performance.md (training: 57-61 % of the
 # matmul peak). GPU: assumed, what well-tuned trainings of 7B models report on A100 and H100.
-_CPU_SHARE, _GPU_SHARE = 0.6, 0.4
+SHARE = {"cpu": 0.6, "gpu": 0.4}
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,27 @@ class Device:
     count: int
 
 
+def hours(flops: float, peak: float, share: float, devices: int) -> float:
+    """How long so many devices take at a share of their peak, in FLOP/s each."""
+    return flops / (peak * share * devices) / 3600
+
+
 def find_device(cfg: Config) -> Device:
     """The configured device; what ``run.device_memory_gib`` says goes before what is here."""
     given, count, note = cfg.run.device_memory_gib, processes(cfg), ""
     memory = given * GIB if given else None
     dtype = arithmetic_of(precision_of(cfg)) or torch.float32
     if not on_gpu(cfg):
-        return Device("CPU", "", memory or _machine_memory() / count, cpu_peak(dtype), _CPU_SHARE, 1)
+        return Device("CPU", "", memory or _machine_memory() / count, cpu_peak(dtype), SHARE["cpu"], 1)
     if not torch.cuda.is_available():
         if str(cfg.trainer.get("devices", 1)) in ("auto", "-1"):
             note = f"trainer.devices={cfg.trainer['devices']}, but no GPU is here: the figures assume {count}; set a number"
-        return Device("GPU", note, memory, None, _GPU_SHARE, count)
+        return Device("GPU", note, memory, None, SHARE["gpu"], count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of GPUs that Lightning does not know: then the time is not printed
         peak = get_available_flops(torch.device("cuda", 0), dtype)
     memory = memory or float(torch.cuda.get_device_properties(0).total_memory)
-    return Device(torch.cuda.get_device_name(0), note, memory, peak, _GPU_SHARE, count)
+    return Device(torch.cuda.get_device_name(0), note, memory, peak, SHARE["gpu"], count)
 
 
 def _machine_memory() -> float:

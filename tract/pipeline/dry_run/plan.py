@@ -115,7 +115,7 @@ def plan_of(name: str, cfg: Config, generated: Product | None) -> FitPlan:
     """
     real = name == "stage2" and generated is not None
     data = prepare_generated(cfg, *generated.file(COTS_FILE)) if real and generated else prepare(cfg, ratings=name != "stage2")
-    train, val = _items(cfg, data, "train"), _items(cfg, data, "val")
+    train, val = items_of(cfg, data, "train"), items_of(cfg, data, "val")
     if name != "stage2" or real:
         return FitPlan(name, cfg, data, train, val, 0, "")
     n_cot, mixed = cfg.generation.n_cot, cfg.stage2.cots == "mixed"
@@ -134,7 +134,8 @@ def plan_of(name: str, cfg: Config, generated: Product | None) -> FitPlan:
     return FitPlan(name, cfg, data, train, val, longest, assumed)
 
 
-def _items(cfg: Config, data: Prepared, split: str) -> Items:
+def items_of(cfg: Config, data: Prepared, split: str) -> Items:
+    """The items of a split, counted by the loaders' own sampler."""
     rows = data.rows[split]
     shared = shares_prompts(cfg)
     if not rows:

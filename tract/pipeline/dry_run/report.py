@@ -21,7 +21,7 @@ from tract.inference.prompt_budget import tokens_behind
 from tract.pipeline.backend_choice import decided
 from tract.pipeline.checks import check_before_start
 from tract.pipeline.dry_run.advice import advise
-from tract.pipeline.dry_run.device import Device, find_device
+from tract.pipeline.dry_run.device import Device, find_device, hours
 from tract.pipeline.dry_run.memory import FRAGMENTATION, GIB, MemoryPart, engine_memory, sampling_memory, total
 from tract.pipeline.dry_run.model_facts import ModelFacts, describe_model, forward_flops, training_flops
 from tract.pipeline.dry_run.plan import FitPlan, Workload, needs, plan_of
@@ -153,9 +153,9 @@ def _time_lines(plan: FitPlan, work: Workload, device: Device, start_s: float) -
     if device.peak is None:
         yield _row("time", "needs the device, whose peak is not known here")
         return
-    hours = (whole / (device.peak * device.share * device.count) + start_s) / 3600
+    takes = hours(whole, device.peak, device.share, device.count) + start_s / 3600
     assumed = f"assuming {device.share:.0%} of the {device.peak / 1e12:.3g} TFLOP/s of {device.name}"
-    yield _row("time", f"{duration(hours)}, {assumed}")
+    yield _row("time", f"{duration(takes)}, {assumed}")
     if start_s:
         yield _row("", f"of it {duration(start_s / 3600)} to start, as this process took to load libraries and data")
 
