@@ -4,8 +4,8 @@
     python benchmarks/cost.py --data vicuna_feedback.jsonl experiment=tract_mistral
 
 Nothing is measured. Counted: tokens of each row, by Mistral's tokenizer and the experiment's own prompt. Computed from them: FLOPs of
-training (``tract.pipeline.dry_run.flops``, what ``dry_run=true`` prints), and bytes that sampling moves: with each step all weights, and
-the keys and values of all sequences. From the datasheet: the device's peak and bandwidth. So the time of sampling is a least one: no
+training (``tract.pipeline.dry_run.model_facts``, what ``dry_run=true`` prints), and bytes that sampling moves: with each step all weights,
+and the keys and values of all sequences. From the datasheet: the device's peak and bandwidth. So the time of sampling is a least one: no
 engine is faster than its memory, and none reaches all of it.
 """
 
@@ -25,10 +25,9 @@ from shapes import MISTRAL_7B, write_shape
 from workload import ROOT
 
 from tract.config.schema import BATCH_SIZES, Config
-from tract.pipeline.dry_run.facts import ModelFacts
-from tract.pipeline.dry_run.fit_plan import described_once
-from tract.pipeline.dry_run.flops import SHARE, Amount, forward_flops, hours, training_flops
-from tract.pipeline.dry_run.workload import items_of
+from tract.pipeline.dry_run.device import SHARE, hours
+from tract.pipeline.dry_run.model_facts import ModelFacts, TokenCounts, describe_model, forward_flops, training_flops
+from tract.pipeline.dry_run.plan import items_of
 from tract.pipeline.stages.prepare import prepare
 from tract.pipeline.validation import validate
 
@@ -70,7 +69,7 @@ def configured(data: str, folder: Path, overrides: list[str]) -> Config:
 
 def training(cfg: Config, rows: float) -> tuple[Counts, Cost]:
     """Tokens of the rows that are there, and a fit stage on so many like them."""
-    data, facts = prepare(cfg), described_once(cfg).facts
+    data, facts = prepare(cfg), describe_model(cfg)
     items, nodes = items_of(cfg, data, "train"), len(data.layout.trie.paths)
     cots = items.own / items.examples - data.layout.max_tail_tokens  # cue, score and end of turn
     counts = Counts(
@@ -80,7 +79,7 @@ def training(cfg: Config, rows: float) -> tuple[Counts, Cost]:
         float((items.prompts + items.own).mean()),
         int((items.prompts + items.own).max()),
     )
-    amount = items.amount(nodes).times(rows / counts.rows * cfg.train.max_epochs)
+    amount = items.counts(nodes, rows / counts.rows * cfg.train.max_epochs)
     flops = training_flops(facts, amount, checkpointing=cfg.model.gradient_checkpointing)
     return counts, Cost(amount.tokens, flops, hours(flops, PEAK, SHARE["gpu"], 1))
 
@@ -99,13 +98,13 @@ def step_bytes(facts: ModelFacts, counts: Counts, sequences: int) -> float:
     return facts.elements * BYTES + sequences * (counts.prompt + counts.cot / 2) * each
 
 
-def _prompt(counts: Counts) -> Amount:
-    return Amount(counts.prompt, counts.prompt * (counts.prompt + 1) / 2, 1)
+def _prompt(counts: Counts) -> TokenCounts:
+    return TokenCounts(counts.prompt, reads=1, pairs=counts.prompt * (counts.prompt + 1) / 2)
 
 
 def costs(cfg: Config, rows: float) -> dict[str, Any]:
     """Counts of the rows that are there, and what a pipeline on so many like them takes of one device."""
-    facts = described_once(cfg).facts
+    facts = describe_model(cfg)
     counts, fit = training(cfg, rows)
     sampled = {name: asdict(sampling(facts, counts, rows, BATCH_SIZES[name])) for name in ("hf", "vllm")}
     steps = {

@@ -21,8 +21,8 @@ from memory import Peak, own_memory, resident_mib
 from workload import ROOT, arguments, in_child, report
 
 from tract.models.loading import load_model
-from tract.pipeline.dry_run.fit_plan import needs, plan_of, total
-from tract.pipeline.dry_run.memory import PROCESS_BYTES
+from tract.pipeline.dry_run.memory import PROCESS_BYTES, total
+from tract.pipeline.dry_run.plan import needs, plan_of
 from tract.pipeline.stages import fit as fit_stage
 from tract.pipeline.validation import validate
 

@@ -259,9 +259,9 @@ def strategy_part(names: Sequence[str], small: bool, folder: Path) -> dict[str, 
     from hydra import compose, initialize_config_dir
     from memory import Peak
 
-    from tract.pipeline.dry_run.fit_plan import described_once, needs, plan_of, total
-    from tract.pipeline.dry_run.flops import training_flops
-    from tract.pipeline.dry_run.memory import PROCESS_BYTES
+    from tract.pipeline.dry_run.memory import PROCESS_BYTES, total
+    from tract.pipeline.dry_run.model_facts import describe_model, training_flops
+    from tract.pipeline.dry_run.plan import needs, plan_of
     from tract.pipeline.stages.fit import build, trainer_factory
     from tract.pipeline.validation import validate
     from tract.training.trainer import build_trainer
@@ -295,7 +295,7 @@ def strategy_part(names: Sequence[str], small: bool, folder: Path) -> dict[str, 
     with Peak(device) as peak:
         fit = build_trainer(cfg, trainer_factory(cfg), [Clock()], [], folder, module.accumulate, validates=False)
         fit.fit(module, datamodule=datamodule)
-    flops = training_flops(described_once(cfg).facts, work.step, checkpointing=cfg.model.gradient_checkpointing)
+    flops = training_flops(describe_model(cfg), work.step, checkpointing=cfg.model.gradient_checkpointing)
     seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
     return {
         "step_s": seconds,

@@ -98,7 +98,7 @@ def test_it_is_trained_and_loaded_again_as_a_judge(adapter: str, gemma: ModelCon
 def test_its_sizes_are_those_of_the_text_model(adapter: str, gemma: ModelConfig, tiny_config: TinyConfig) -> None:
     """As the dry run sees it: no weight is read, and the vision part is frozen."""
     cfg, _ = tiny_config(*overrides_of(Path(gemma.name_or_path)), f"adapter={adapter}")
-    facts = describe_model(cfg).facts
+    facts = describe_model(cfg)
     model = load_model(cfg.model, cfg.adapter, seed=0)
     assert facts.layers == 2
     assert facts.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)

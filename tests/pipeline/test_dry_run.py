@@ -17,9 +17,10 @@ from tract.config.schema import Config
 from tract.inference.prompt_budget import tokens_behind
 from tract.pipeline.dry_run import device, memory
 from tract.pipeline.dry_run import report as dry_run
-from tract.pipeline.dry_run.fit_plan import needs, plan_of, total
-from tract.pipeline.dry_run.model_facts import strategy_of
+from tract.pipeline.dry_run.memory import total
+from tract.pipeline.dry_run.plan import needs, plan_of
 from tract.pipeline.dry_run.report import startup_s
+from tract.pipeline.dry_run.training_setup import strategy_of
 from tract.pipeline.pipeline import run_pipeline
 from tract.pipeline.validation import typed
 
@@ -92,7 +93,7 @@ def test_the_figures_are_those_of_the_loaders(tiny_config: TinyConfig) -> None:
     assert work.micro.tokens == largest[0]
     assert work.micro.reads == pytest.approx(largest[1], rel=0.02)  # cue's last place is read twice
     assert work.most_tokens == max(steps)
-    assert work.mean_tokens == pytest.approx(sum(steps) / len(steps))
+    assert work.step.tokens == pytest.approx(sum(steps) / len(steps))
     assert work.validation_batches == len(datamodule.val_sampler)
     assert work.validation.tokens == sum(batch.input_ids.shape[1] for batch in datamodule.val_dataloader())
 
@@ -205,7 +206,7 @@ def test_an_engine_that_does_not_fit_names_how_many_gpus_would(
     assert re.search(r"256 CoTs at a time by vLLM, on 1 of the devices for each engine", dry(*gpus))
     asked: list[int] = []
     whole = dry_run.engine_memory
-    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: asked.append(a[3]) or whole(*a, **k))
+    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: asked.append(a[2]) or whole(*a, **k))
     dry(*gpus, "data.max_length=2000")
     cfg, _ = tiny_config(*gpus)
     plan = plan_of("stage1", cfg, None)
@@ -213,7 +214,7 @@ def test_an_engine_that_does_not_fit_names_how_many_gpus_would(
     prompts = max(int(items.prompts.max()) for items in (plan.train, plan.val))
     assert set(asked) == {prompts + tokens_behind(plan.data.layout, cfg.generation.max_cot_tokens)}
     monkeypatch.setitem(memory.PROCESS_BYTES, "gpu", 71 * 2**30)
-    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: [memory.MemoryPart("weights", 100 * 2**30 / a[4])])
+    monkeypatch.setattr(dry_run, "engine_memory", lambda *a, **k: [memory.MemoryPart("weights", 100 * 2**30 / a[3])])
     with pytest.raises(ConfigError, match=r"generation.vllm: an engine needs at least 100.00 GiB per device of 72.00 GiB .*size=2, and"):
         run_pipeline(tiny_config("dry_run=true", *gpus)[1])
 

@@ -18,7 +18,7 @@ from tiny_pipeline import SMALL
 from tract.common.errors import ConfigError
 from tract.config.schema import Config
 from tract.models.base_layout import base_layout
-from tract.pipeline.dry_run.fit_plan import plan_of
+from tract.pipeline.dry_run.plan import plan_of
 from tract.pipeline.pipeline import run_pipeline
 from tract.pipeline.stages.examples import examples_of, splits_of
 from tract.pipeline.stages.fit import build, fit

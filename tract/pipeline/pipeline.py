@@ -72,7 +72,7 @@ def run_pipeline(resolved: DictConfig) -> dict[str, Product]:
     resolved = with_exact_judges(resolved, cfg)
     cfg = typed(resolved)
     if cfg.dry_run:
-        from tract.pipeline.dry_run.run import dry_run_pipeline
+        from tract.pipeline.dry_run.report import dry_run_pipeline
 
         dry_run_pipeline(cfg, resolved)
         return {}
