@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
 from omegaconf import MISSING
 
@@ -157,7 +158,7 @@ class TrainConfig:
     checkpoint_every_steps: Annotated[int, AtLeast(1)] = MISSING
     monitor: Annotated[str, OneOf(*MONITORS)] = MISSING
     monitor_mode: Annotated[str, OneOf("min", "max")] = MISSING
-    keep_weights: Annotated[str, OneOf("best", "last")] = MISSING  # "best" by the monitor, or "last"
+    keep_weights: Annotated[str, OneOf("best", "last")] = MISSING  # "best": by the monitor
     keep_checkpoints: bool = MISSING
     validate_base_model: bool = MISSING
 
@@ -218,9 +219,7 @@ BATCH_SIZES = {"hf": 16, "vllm": 256, "openai_server": 64}
 class GenerationConfig:
     """How CoTs are sampled, see ``tract.inference.sampling.Sampling``, and who runs the judge."""
 
-    backend: Annotated[str, OneOf(*BACKENDS)] = (
-        MISSING  # "hf", "vllm", "openai_server", or "auto" until ``tract.pipeline.backend_choice`` has decided
-    )
+    backend: Annotated[str, OneOf(*BACKENDS)] = MISSING  # "auto" until ``tract.pipeline.backend_choice`` has decided
 
     n_cot: Annotated[int, AtLeast(1)] = MISSING  # of each training and validation prompt
     temperature: float = MISSING
@@ -250,7 +249,7 @@ class EvaluationConfig:
     predictors: list[str] = MISSING
     main_predictor: str = MISSING
     perturbations: list[str] = MISSING  # of ``tract.text.perturbations``, or "all"
-    failed_score: Annotated[str, OneOf("lowest", "middle", "highest")] = MISSING  # score of a failed draw: "lowest", "middle", "highest"
+    failed_score: Annotated[str, OneOf("lowest", "middle", "highest")] = MISSING  # score of a failed draw
     max_items: Annotated[int | None, AtLeast(1)] = MISSING
     resamples: Annotated[int, AtLeast(0)] = MISSING
     confidence: float = MISSING
@@ -293,6 +292,13 @@ class Config:
 
 # Keys whose names in YAML are no names in Python.
 YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}
+
+
+@cache
+def types_of_keys(kind: type) -> dict[str, Any]:
+    """Each key of a section, by its name in YAML, with its type; of the root for ``Config``."""
+    return {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
+
 
 # Keys that were added after products had been made, each with the value that older products have implicitly: what the code did when
 # there was no such key. A key at this value is no part of a stage's identity (``tract.pipeline.identity.keys.key_fields``), so adding it
