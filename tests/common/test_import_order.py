@@ -111,7 +111,7 @@ def test_a_module_beside_a_script_can_still_be_named_in_a_configuration(tmp_path
     (tmp_path / "tract").symlink_to(ROOT / "tract")
     first = (ROOT / "train.py").read_text().split("from omegaconf")[0]
     script = tmp_path / "script.py"
-    script.write_text(f"{first}\nfrom tract.pipeline.config_rules import _located\nprint(_located('my_module.Mine').__name__)\n")
+    script.write_text(f"{first}\nfrom tract.pipeline.target_rules import _located\nprint(_located('my_module.Mine').__name__)\n")
     assert run(str(script), cwd=tmp_path.parent).stdout == "Mine\n"
     assert run("-P", "-c", "import my_module; print('found')", cwd=tmp_path, PYTHONPATH=str(tmp_path)).stdout == "found\n"
 

@@ -116,7 +116,7 @@ def field_of(key: str) -> tuple[Any, str]:
     for name in key.split("."):
         if not is_dataclass(kind):
             return None, ""
-        kind_of = types_of_keys(typing.cast(type, kind))
+        kind_of = types_of_keys(kind)
         if name not in kind_of:
             return None, ""
         comment, kind = _comments_of_fields(typing.cast(type, kind)).get(name, ""), kind_of[name]

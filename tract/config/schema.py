@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 from omegaconf import MISSING
@@ -294,9 +293,15 @@ class Config:
 YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}
 
 
-@cache
-def types_of_keys(kind: type) -> dict[str, Any]:
-    """Each key of a section, by its name in YAML, with its type; of the root for ``Config``."""
+def types_of_keys(kind: Any) -> dict[str, Any]:
+    """The type of each key of a section, without the constraints beside it.
+
+    Args:
+        kind: a dataclass of this module.
+
+    Returns:
+        The key's name in YAML -> its type, in the order of the fields.
+    """
     return {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
 
 

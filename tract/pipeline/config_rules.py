@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tract.inference.sampling import Sampling
 
 # Folders beside those of runs.
-_TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
+_RESERVED_NAMES = {"stages": "the stages' products", "wandb": "W&B's files"}
 # Folders beside those of a run's variants.
-_TAKEN_VARIANT = re.compile(r"multirun|comparison|records|seed\d+")
+_RESERVED_VARIANTS = re.compile(r"multirun|comparison|records|seed\d+")
 # A folder, and part of W&B's run id, which takes none of /\\#?%:
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
 
@@ -42,7 +42,7 @@ def field_problems(cfg: Config) -> Iterator[str]:
     yield from _blank_problems(cfg)
     yield from _value_problems(cfg)
     yield from _choice_problems(cfg)
-    yield from _not_finite(cfg)
+    yield from _finite_problems(cfg)
     yield from _name_problems(cfg)
     yield from _date_problems(cfg)
     yield from _training_problems(cfg)
@@ -91,7 +91,7 @@ def _choice_problems(cfg: Config) -> Iterator[str]:
             yield f"{key}: {problem}"
 
 
-def _not_finite(cfg: Config) -> Iterator[str]:
+def _finite_problems(cfg: Config) -> Iterator[str]:
     """Numbers that are none: they would move weights or limits to nowhere, and no manifest can hold them."""
     for key, number in not_finite_in(asdict(cfg)):
         yield f"{key}: {number} is no finite number"
@@ -106,13 +106,13 @@ def _name_problems(cfg: Config) -> Iterator[str]:
     if "trust_remote_code" in cfg.generation.vllm.engine:
         yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
     variant = cfg.run.variant
-    if variant is not None and (not _FOLDER_NAME.fullmatch(variant) or _TAKEN_VARIANT.fullmatch(variant)):
+    if variant is not None and (not _FOLDER_NAME.fullmatch(variant) or _RESERVED_VARIANTS.fullmatch(variant)):
         yield (
             f"run.variant: {variant!r} names no folder of a variant; letters, digits and _ . + = , - are accepted, but not multirun, "
             "comparison, records or seedN"
         )
-    if cfg.run.name in _TAKEN:
-        yield f"run.name: {cfg.run.name!r} is the folder of {_TAKEN[cfg.run.name]}; choose another name"
+    if cfg.run.name in _RESERVED_NAMES:
+        yield f"run.name: {cfg.run.name!r} is the folder of {_RESERVED_NAMES[cfg.run.name]}; choose another name"
 
 
 def _date_problems(cfg: Config) -> Iterator[str]:

@@ -143,17 +143,17 @@ def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
             if isinstance(value, DictConfig):
                 yield from _node_problems(value, hint, f"{key}.")
             else:
-                yield f"{key}: found {_shown(value)}; a section with the keys {', '.join(types_of_keys(hint))} is accepted"
+                yield f"{key}: found {_abbreviated_repr(value)}; a section with the keys {', '.join(types_of_keys(hint))} is accepted"
             continue
-        plain = _plain(value)
+        plain = _unresolved(value)
         yield from (_missing_message(f"{key}{inner}") for inner in _missing_below(plain))
         try:
             schema[_PYTHON_NAMES.get(name, name)] = plain
         except (OmegaConfBaseException, ValueError, TypeError):
-            yield f"{key}: found {_shown(plain)}; {_in_words(hint)} is accepted"
+            yield f"{key}: found {_abbreviated_repr(plain)}; {_type_in_words(hint)} is accepted"
 
 
-def _plain(value: Any) -> Any:
+def _unresolved(value: Any) -> Any:
     """Containers without their interpolations resolved."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
@@ -177,15 +177,15 @@ def _missing_message(key: str) -> str:
     return f"{key}: a value is missing; give {key}=..."
 
 
-def _shown(value: Any) -> str:
-    return repr(_plain(value))[:80]
+def _abbreviated_repr(value: Any) -> str:
+    return repr(_unresolved(value))[:80]
 
 
-def _in_words(hint: Any) -> str:
+def _type_in_words(hint: Any) -> str:
     """A type as messages name it."""
     optional = [arg for arg in get_args(hint) if arg is not type(None)] if type(None) in get_args(hint) else []
     if optional:
-        return f"{_in_words(optional[0])} or null"
+        return f"{_type_in_words(optional[0])} or null"
     if hint == list[str]:
         return "a list of text, e.g. [a,b],"
     return _TYPE_WORDS.get(getattr(hint, "__origin__", hint), str(hint))
