@@ -3,7 +3,8 @@
     python scripts/config_reference.py --out docs/configuration.md      (make docs)
 
 The meaning of a key is the comment above it or beside it in YAML, else the one in tract/config/schema.py; its type comes from
-tract/config/schema.py, else from its value; what it accepts is what tract/pipeline/config_rules.py says to a value that cannot be right.
+tract/config/schema.py, else from its value; what it accepts is what tract/pipeline/config_rules.py says to a value that cannot be right,
+which for choices and least values is read from the schema.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 
-from tract.config.schema import YAML_NAMES, Config
+from tract.config.schema import YAML_NAMES, Config, types_of_keys
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -102,12 +102,6 @@ def leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @cache
-def _types_of_fields(kind: type) -> dict[str, Any]:
-    """Name of a field in YAML -> its type."""
-    return {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
-
-
-@cache
 def _comments_of_fields(kind: type) -> dict[str, str]:
     """Name of a field in YAML -> the comment beside it."""
     found = re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE)
@@ -122,7 +116,7 @@ def field_of(key: str) -> tuple[Any, str]:
     for name in key.split("."):
         if not is_dataclass(kind):
             return None, ""
-        kind_of = _types_of_fields(typing.cast(type, kind))
+        kind_of = types_of_keys(kind)
         if name not in kind_of:
             return None, ""
         comment, kind = _comments_of_fields(typing.cast(type, kind)).get(name, ""), kind_of[name]

@@ -1,12 +1,18 @@
-"""The typed configuration: names and types of all keys. YAML holds the values; ``tract.pipeline.validation`` checks them."""
+"""The typed configuration: names, types, choices and least values of all keys.
+
+YAML holds the values; ``tract.pipeline.validation`` checks them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from omegaconf import MISSING
+
+from tract.config.constraints import AtLeast, OneOf
+from tract.config.vocabulary import BACKENDS, DTYPES, MONITORS, SCHEDULERS
 
 
 @dataclass
@@ -18,9 +24,9 @@ class RunConfig:
     ablation: str | None = MISSING  # how the run differs from the experiment that it is named after; null: not at all
     tags: list[str] = MISSING
     subprocess_stages: bool | str = MISSING  # heavy stages in processes of their own; "auto": where it matters
-    when_locked: str = MISSING  # "wait" or "refuse"
-    on_code_change: str = MISSING  # "redo" or "reuse"
-    on_version_change: str = MISSING  # "reuse" or "redo"
+    when_locked: Annotated[str, OneOf("wait", "refuse")] = MISSING
+    on_code_change: Annotated[str, OneOf("redo", "reuse")] = MISSING
+    on_version_change: Annotated[str, OneOf("reuse", "redo")] = MISSING
     rank_timeout_s: float = MISSING  # the longest that a process waits for the others of its stage
     device_memory_gib: float | None = MISSING  # what a dry run plans for; null: ask the device
 
@@ -42,7 +48,7 @@ class ModelConfig:
     revision: str | None = MISSING
     tokenizer_name_or_path: str | None = MISSING
     random_init: bool = MISSING
-    dtype: str = MISSING
+    dtype: Annotated[str, OneOf(*DTYPES)] = MISSING
     attn_implementation: str | None = MISSING  # null: tract.models.tree_attention's
     pad_token: str | None = MISSING
     chat_template: str | None = MISSING  # path of a Jinja file; null: the tokenizer's own
@@ -57,8 +63,8 @@ class ModelConfig:
 class AdapterConfig:
     """What is trained: low-rank adapters, or all weights."""
 
-    kind: str = MISSING
-    rank: int = MISSING
+    kind: Annotated[str, OneOf("lora", "qlora", "full")] = MISSING
+    rank: Annotated[int, AtLeast(1)] = MISSING
     alpha: float = MISSING
     dropout: float = MISSING
     target_modules: list[str] = MISSING
@@ -92,18 +98,18 @@ class DataConfig:
 
     source: dict[str, Any] = MISSING
     path: str | None = MISSING
-    on_bad_row: str = MISSING
+    on_bad_row: Annotated[str, OneOf("raise", "skip")] = MISSING
     group_annotations: bool = MISSING
     val_fraction: float = MISSING
     test_fraction: float = MISSING
     split_seed: int = MISSING
-    max_train_items: int | None = MISSING
-    max_val_items: int | None = MISSING
-    max_length: int = MISSING
-    truncation: str = MISSING
+    max_train_items: Annotated[int | None, AtLeast(1)] = MISSING
+    max_val_items: Annotated[int | None, AtLeast(1)] = MISSING
+    max_length: Annotated[int, AtLeast(1)] = MISSING
+    truncation: Annotated[str, OneOf("drop", "shorten", "raise")] = MISSING
     shorten: list[str] = MISSING
-    num_workers: int = MISSING
-    on_score_leak: str = MISSING  # "raise" or "warn"
+    num_workers: Annotated[int, AtLeast(0)] = MISSING
+    on_score_leak: Annotated[str, OneOf("raise", "warn")] = MISSING
 
 
 @dataclass
@@ -124,8 +130,8 @@ class ObjectiveConfig:
 class SchedulerConfig:
     """Learning-rate schedule, by its name in ``transformers.get_scheduler``; stepped every optimizer step."""
 
-    name: str = MISSING
-    warmup_steps: int | None = MISSING
+    name: Annotated[str, OneOf(*SCHEDULERS)] = MISSING
+    warmup_steps: Annotated[int | None, AtLeast(0)] = MISSING
     warmup_fraction: float | None = MISSING
     kwargs: dict[str, Any] = MISSING
 
@@ -134,9 +140,9 @@ class SchedulerConfig:
 class BatchConfig:
     """The optimizer step and how it is cut; an item is one prompt with its annotations."""
 
-    global_batch_size: int = MISSING
-    micro_batch_size: int | None = MISSING
-    max_tokens_per_micro_batch: int | None = MISSING
+    global_batch_size: Annotated[int, AtLeast(1)] = MISSING
+    micro_batch_size: Annotated[int | None, AtLeast(1)] = MISSING
+    max_tokens_per_micro_batch: Annotated[int | None, AtLeast(1)] = MISSING
     share_prompts: bool = MISSING
 
 
@@ -144,14 +150,14 @@ class BatchConfig:
 class TrainConfig:
     """Length of training, validation and checkpoints; steps are optimizer steps."""
 
-    max_epochs: int = MISSING
+    max_epochs: Annotated[int, AtLeast(1)] = MISSING
     max_steps: int = MISSING
     gradient_clip_norm: float | None = MISSING
-    validate_every_steps: int = MISSING
-    checkpoint_every_steps: int = MISSING
-    monitor: str = MISSING
-    monitor_mode: str = MISSING
-    keep_weights: str = MISSING  # "best" by the monitor, or "last"
+    validate_every_steps: Annotated[int, AtLeast(1)] = MISSING
+    checkpoint_every_steps: Annotated[int, AtLeast(1)] = MISSING
+    monitor: Annotated[str, OneOf(*MONITORS)] = MISSING
+    monitor_mode: Annotated[str, OneOf("min", "max")] = MISSING
+    keep_weights: Annotated[str, OneOf("best", "last")] = MISSING  # "best": by the monitor
     keep_checkpoints: bool = MISSING
     validate_base_model: bool = MISSING
 
@@ -163,15 +169,15 @@ class FilterConfig:
     drop_truncated: bool = MISSING
     drop_empty: bool = MISSING
     drop_without_cue: bool = MISSING
-    keep_closest: int | None = MISSING
+    keep_closest: Annotated[int | None, AtLeast(1)] = MISSING
 
 
 @dataclass
 class Stage2Config:
     """Where stage 2 starts, on which CoTs it trains, and what differs from the sections of stage 1."""
 
-    init_from: str = MISSING
-    cots: str = MISSING
+    init_from: Annotated[str, OneOf("base", "stage1")] = MISSING
+    cots: Annotated[str, OneOf("self", "mixed")] = MISSING
     filter: FilterConfig = MISSING
     objective: dict[str, Any] = MISSING
     optimizer: dict[str, Any] = MISSING
@@ -184,8 +190,8 @@ class Stage2Config:
 class VLLMConfig:
     """How vLLM is started, where it runs the judge; see ``tract.inference.engines.vllm``."""
 
-    lora: str = MISSING  # "served" beside the base model's weights, or "merged" into them
-    tensor_parallel_size: int = MISSING  # GPUs of one engine; the others of trainer.devices get engines of their own
+    lora: Annotated[str, OneOf("served", "merged")] = MISSING  # "served" beside the base model's weights, or "merged" into them
+    tensor_parallel_size: Annotated[int, AtLeast(1)] = MISSING  # GPUs of one engine; the others of trainer.devices get engines of their own
     gpu_memory_utilization: float = MISSING
     kv_cache_gib: float | None = MISSING
     enforce_eager: bool = MISSING
@@ -198,10 +204,10 @@ class ServerConfig:
 
     base_url: str | None = MISSING
     model: str | None = MISSING
-    api: str = MISSING  # "vllm" or "openai"
+    api: Annotated[str, OneOf("vllm", "openai")] = MISSING
     api_key_env: str = MISSING
     timeout_s: float = MISSING
-    max_retries: int = MISSING
+    max_retries: Annotated[int, AtLeast(0)] = MISSING
 
 
 # Sequences that a backend works on at a time where the configuration does not say.
@@ -212,15 +218,15 @@ BATCH_SIZES = {"hf": 16, "vllm": 256, "openai_server": 64}
 class GenerationConfig:
     """How CoTs are sampled, see ``tract.inference.sampling.Sampling``, and who runs the judge."""
 
-    backend: str = MISSING  # "hf", "vllm", "openai_server", or "auto" until ``tract.pipeline.backend_choice`` has decided
+    backend: Annotated[str, OneOf(*BACKENDS)] = MISSING  # "auto" until ``tract.pipeline.backend_choice`` has decided
 
-    n_cot: int = MISSING  # of each training and validation prompt
+    n_cot: Annotated[int, AtLeast(1)] = MISSING  # of each training and validation prompt
     temperature: float = MISSING
     top_p: float = MISSING
     repetition_penalty: float = MISSING
     max_cot_tokens: int = MISSING
-    batch_size: int | None = MISSING  # sequences; moves speed and memory, no number; None for that of the backend
-    shard_size: int = MISSING  # judgements in a file while they are made
+    batch_size: Annotated[int | None, AtLeast(1)] = MISSING  # sequences; moves speed and memory, no number; None for that of the backend
+    shard_size: Annotated[int, AtLeast(1)] = MISSING  # judgements in a file while they are made
     vllm: VLLMConfig = MISSING
     server: ServerConfig = MISSING
 
@@ -235,25 +241,25 @@ class EvaluationConfig:
     """What a judge is evaluated on and how; predictors are those of ``tract.evaluation.predictors``."""
 
     benchmarks: list[str] = MISSING  # splits of the data, or files and folders
-    prompt: str = MISSING  # "own": the judge's; "finished": the benchmark's
+    prompt: Annotated[str, OneOf("own", "finished")] = MISSING  # "own": the judge's; "finished": the benchmark's
     cots: str = MISSING  # "sampled", "annotated", or the folder of a generate stage
-    n_cot: int = MISSING
-    target: str = MISSING  # "true": a computed fact where the data has one; "annotated"
+    n_cot: Annotated[int, AtLeast(0)] = MISSING
+    target: Annotated[str, OneOf("true", "annotated")] = MISSING  # "true": a computed fact where the data has one; "annotated"
     predictors: list[str] = MISSING
     main_predictor: str = MISSING
     perturbations: list[str] = MISSING  # of ``tract.text.perturbations``, or "all"
-    failed_score: str = MISSING  # score of a failed draw: "lowest", "middle", "highest"
-    max_items: int | None = MISSING
-    resamples: int = MISSING
+    failed_score: Annotated[str, OneOf("lowest", "middle", "highest")] = MISSING  # score of a failed draw
+    max_items: Annotated[int | None, AtLeast(1)] = MISSING
+    resamples: Annotated[int, AtLeast(0)] = MISSING
     confidence: float = MISSING
-    bins: int = MISSING
+    bins: Annotated[int, AtLeast(1)] = MISSING
 
 
 @dataclass
 class Config:
     """The whole configuration of a pipeline; ``tract.pipeline.pipeline`` says what each stage takes of it."""
 
-    seed: int = MISSING
+    seed: Annotated[int, AtLeast(0)] = MISSING
     pipeline: list[str] = MISSING  # the stages that make up the experiment
     stages: list[str] | None = MISSING  # those of them to run now; null for all
     from_stage: str | None = MISSING  # "from" in YAML: those before it must be complete
@@ -285,6 +291,19 @@ class Config:
 
 # Keys whose names in YAML are no names in Python.
 YAML_NAMES = {"from_stage": "from", "score_loss_weight": "lambda"}
+
+
+def types_of_keys(kind: Any) -> dict[str, Any]:
+    """The type of each key of a section, without the constraints beside it.
+
+    Args:
+        kind: a dataclass of this module.
+
+    Returns:
+        The key's name in YAML -> its type, in the order of the fields.
+    """
+    return {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
+
 
 # Keys that were added after products had been made, each with the value that older products have implicitly: what the code did when
 # there was no such key. A key at this value is no part of a stage's identity (``tract.pipeline.identity.keys.key_fields``), so adding it

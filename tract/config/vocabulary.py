@@ -10,10 +10,8 @@ EVALUATED_SPLITS = SPLITS[1:]
 # The stages of a pipeline, in the order in which they run.
 STAGES = ("stage1", "generate", "stage2", "predict", "evaluate")
 FIT_STAGES = ("stage1", "stage2")  # those that train a judge
-FAILED_SCORES = ("lowest", "middle", "highest")
 AUTO = "auto"  # of run.subprocess_stages and generation.backend
 BACKENDS = (AUTO, "hf", "vllm", "openai_server")
-ADAPTER_KINDS = ("lora", "qlora", "full")
 DTYPES = ("float32", "bfloat16", "float16")
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tract.common.containers import not_finite_in
 from tract.common.errors import ConfigError
+from tract.config.constraints import OneOf
 from tract.config.devices import device_problems
-from tract.config.schema import Config, GenerationConfig
-from tract.config.vocabulary import (
-    ACCELERATORS,
-    ADAPTER_KINDS,
-    AUTO,
-    BACKENDS,
-    DTYPES,
-    EVALUATED_SPLITS,
-    FAILED_SCORES,
-    MONITORS,
-    PATHS,
-    PRECISIONS,
-    SCHEDULERS,
-    STAGES,
-)
+from tract.config.schema import YAML_NAMES, Config, GenerationConfig
+from tract.config.vocabulary import ACCELERATORS, AUTO, EVALUATED_SPLITS, PATHS, PRECISIONS, STAGES
 from tract.evaluation.predictors import PREDICTORS, predictor_of
 from tract.pipeline.target_rules import target_problems
 from tract.text.perturbations import ALL, PERTURBATIONS
@@ -37,9 +25,9 @@ if TYPE_CHECKING:
     from tract.inference.sampling import Sampling
 
 # Folders beside those of runs.
-_TAKEN = {"stages": "the stages' products", "wandb": "W&B's files"}
+_RESERVED_NAMES = {"stages": "the stages' products", "wandb": "W&B's files"}
 # Folders beside those of a run's variants.
-_TAKEN_VARIANT = re.compile(r"multirun|comparison|records|seed\d+")
+_RESERVED_VARIANTS = re.compile(r"multirun|comparison|records|seed\d+")
 # A folder, and part of W&B's run id, which takes none of /\\#?%:
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
 
@@ -52,9 +40,9 @@ def problems_of(cfg: Config) -> list[str]:
 def field_problems(cfg: Config) -> Iterator[str]:
     """Choices, ranges and contradictions between fields; one line each."""
     yield from _blank_problems(cfg)
+    yield from _value_problems(cfg)
     yield from _choice_problems(cfg)
-    yield from _range_problems(cfg)
-    yield from _not_finite(cfg)
+    yield from _finite_problems(cfg)
     yield from _name_problems(cfg)
     yield from _date_problems(cfg)
     yield from _training_problems(cfg)
@@ -79,68 +67,31 @@ def _blank_problems(cfg: Config) -> Iterator[str]:
                 yield f"{key}: {text!r} is empty, as a shell variable is that is not set; {accepted.get(key, 'give a path or a name')}"
 
 
+def _value_problems(section: Any, prefix: str = "") -> Iterator[str]:
+    """Choices and least values, which the schema gives beside the type of a key."""
+    for name, hint in get_type_hints(type(section), include_extras=True).items():
+        value, key = getattr(section, name), f"{prefix}{YAML_NAMES.get(name, name)}"
+        if is_dataclass(value):
+            yield from _value_problems(value, f"{key}.")
+        for constraint in getattr(hint, "__metadata__", ()):
+            if problem := constraint.problem(value):
+                yield f"{key}: {problem}"
+
+
 def _choice_problems(cfg: Config) -> Iterator[str]:
-    for key, found, accepted in [
-        ("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS),
-        ("model.dtype", cfg.model.dtype, DTYPES),
-        ("data.on_bad_row", cfg.data.on_bad_row, ("raise", "skip")),
-        ("data.on_score_leak", cfg.data.on_score_leak, ("raise", "warn")),
-        ("data.truncation", cfg.data.truncation, ("drop", "shorten", "raise")),
-        ("train.keep_weights", cfg.train.keep_weights, ("best", "last")),
-        ("train.monitor", cfg.train.monitor, MONITORS),
-        ("train.monitor_mode", cfg.train.monitor_mode, ("min", "max")),
-        ("scheduler.name", cfg.scheduler.name, SCHEDULERS),
-        ("run.subprocess_stages", str(cfg.run.subprocess_stages).lower(), (AUTO, "true", "false")),
-        ("run.when_locked", cfg.run.when_locked, ("wait", "refuse")),
-        ("run.on_code_change", cfg.run.on_code_change, ("redo", "reuse")),
-        ("run.on_version_change", cfg.run.on_version_change, ("reuse", "redo")),
-        ("stage2.init_from", cfg.stage2.init_from, ("base", "stage1")),
-        ("stage2.cots", cfg.stage2.cots, ("self", "mixed")),
-        ("evaluation.prompt", cfg.evaluation.prompt, ("own", "finished")),
-        ("evaluation.target", cfg.evaluation.target, ("true", "annotated")),
-        ("evaluation.failed_score", cfg.evaluation.failed_score, FAILED_SCORES),
-        ("evaluation.main_predictor", cfg.evaluation.main_predictor, (*PREDICTORS, *(p for p in cfg.evaluation.predictors if "." in p))),
-        ("generation.backend", cfg.generation.backend, BACKENDS),
-        ("generation.vllm.lora", cfg.generation.vllm.lora, ("served", "merged")),
-        ("generation.server.api", cfg.generation.server.api, ("vllm", "openai")),
-        ("trainer.accelerator", str(cfg.trainer.get("accelerator", "auto")), ACCELERATORS),
-        ("trainer.precision", str(cfg.trainer.get("precision", PRECISIONS[0])), PRECISIONS),
+    """Choices that depend on other keys, and those of keys that the schema does not type as text."""
+    named = [name for name in cfg.evaluation.predictors if "." in name]
+    for key, found, choice in [
+        ("run.subprocess_stages", str(cfg.run.subprocess_stages).lower(), OneOf(AUTO, "true", "false")),
+        ("evaluation.main_predictor", cfg.evaluation.main_predictor, OneOf(*PREDICTORS, *named)),
+        ("trainer.accelerator", str(cfg.trainer.get("accelerator", "auto")), OneOf(*ACCELERATORS)),
+        ("trainer.precision", str(cfg.trainer.get("precision", PRECISIONS[0])), OneOf(*PRECISIONS)),
     ]:
-        if found not in accepted:
-            yield f"{key}: {found!r} is not one of {', '.join(accepted)}"
+        if problem := choice.problem(found):
+            yield f"{key}: {problem}"
 
 
-def _range_problems(cfg: Config) -> Iterator[str]:
-    for key, number, least in [
-        ("seed", cfg.seed, 0),
-        ("adapter.rank", cfg.adapter.rank, 1),
-        ("batch.global_batch_size", cfg.batch.global_batch_size, 1),
-        ("batch.micro_batch_size", cfg.batch.micro_batch_size, 1),
-        ("batch.max_tokens_per_micro_batch", cfg.batch.max_tokens_per_micro_batch, 1),
-        ("train.max_epochs", cfg.train.max_epochs, 1),
-        ("train.validate_every_steps", cfg.train.validate_every_steps, 1),
-        ("train.checkpoint_every_steps", cfg.train.checkpoint_every_steps, 1),
-        ("data.max_length", cfg.data.max_length, 1),
-        ("data.num_workers", cfg.data.num_workers, 0),
-        ("data.max_train_items", cfg.data.max_train_items, 1),
-        ("data.max_val_items", cfg.data.max_val_items, 1),
-        ("scheduler.warmup_steps", cfg.scheduler.warmup_steps, 0),
-        ("generation.n_cot", cfg.generation.n_cot, 1),
-        ("stage2.filter.keep_closest", cfg.stage2.filter.keep_closest, 1),
-        ("generation.batch_size", cfg.generation.batch_size, 1),
-        ("generation.shard_size", cfg.generation.shard_size, 1),
-        ("generation.vllm.tensor_parallel_size", cfg.generation.vllm.tensor_parallel_size, 1),
-        ("generation.server.max_retries", cfg.generation.server.max_retries, 0),
-        ("evaluation.n_cot", cfg.evaluation.n_cot, 0),
-        ("evaluation.max_items", cfg.evaluation.max_items, 1),
-        ("evaluation.resamples", cfg.evaluation.resamples, 0),
-        ("evaluation.bins", cfg.evaluation.bins, 1),
-    ]:
-        if number is not None and number < least:
-            yield f"{key}: {number} is not a number >= {least}"
-
-
-def _not_finite(cfg: Config) -> Iterator[str]:
+def _finite_problems(cfg: Config) -> Iterator[str]:
     """Numbers that are none: they would move weights or limits to nowhere, and no manifest can hold them."""
     for key, number in not_finite_in(asdict(cfg)):
         yield f"{key}: {number} is no finite number"
@@ -155,13 +106,13 @@ def _name_problems(cfg: Config) -> Iterator[str]:
     if "trust_remote_code" in cfg.generation.vllm.engine:
         yield "generation.vllm.engine.trust_remote_code: whether code that comes with a model runs is said by model.trust_remote_code alone"
     variant = cfg.run.variant
-    if variant is not None and (not _FOLDER_NAME.fullmatch(variant) or _TAKEN_VARIANT.fullmatch(variant)):
+    if variant is not None and (not _FOLDER_NAME.fullmatch(variant) or _RESERVED_VARIANTS.fullmatch(variant)):
         yield (
             f"run.variant: {variant!r} names no folder of a variant; letters, digits and _ . + = , - are accepted, but not multirun, "
             "comparison, records or seedN"
         )
-    if cfg.run.name in _TAKEN:
-        yield f"run.name: {cfg.run.name!r} is the folder of {_TAKEN[cfg.run.name]}; choose another name"
+    if cfg.run.name in _RESERVED_NAMES:
+        yield f"run.name: {cfg.run.name!r} is the folder of {_RESERVED_NAMES[cfg.run.name]}; choose another name"
 
 
 def _date_problems(cfg: Config) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from tract.common.near_names import near_names
-from tract.config.schema import YAML_NAMES, Config
+from tract.config.schema import Config, types_of_keys
 
 
 def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] = ()) -> str:
@@ -27,8 +27,8 @@ def unknown_key_message(key: str, accepted: list[str], elsewhere: Sequence[str] 
 
 def _keys_named(name: str, kind: Any, prefix: str = "") -> Iterator[str]:
     """The dotted keys of the typed configuration that end in a name."""
-    for key, hint in get_type_hints(kind).items():
-        if YAML_NAMES.get(key, key) == name:
+    for key, hint in types_of_keys(kind).items():
+        if key == name:
             yield f"{prefix}{name}"
         if is_dataclass(hint):
             yield from _keys_named(name, hint, f"{prefix}{key}.")

@@ -6,7 +6,7 @@ A key that is unknown, missing, of the wrong type or out of range fails here, in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from tract.common.errors import ConfigError
 from tract.common.user_paths import expanded
 from tract.config.arguments import argument_problems
+from tract.config.comments import field_of
 from tract.config.package import drop_package
-from tract.config.schema import YAML_NAMES, Config
+from tract.config.schema import YAML_NAMES, Config, types_of_keys
 from tract.config.vocabulary import PATHS
 from tract.pipeline.config_rules import problems_of
 from tract.pipeline.unknown_keys import unknown_key_message
@@ -24,6 +25,7 @@ from tract.pipeline.unknown_keys import unknown_key_message
 # What ``typed_node`` made: a pipeline asks for the same few some fifty times, and OmegaConf takes a tenth of a second for each.
 _MOST_MERGED = 16
 _merged: dict[str, DictConfig] = {}
+_PYTHON_NAMES = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
 _TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a mapping"}
 
 
@@ -86,8 +88,7 @@ def typed_node(cfg: DictConfig) -> DictConfig:
     key = repr(content)
     if (kept := _merged.get(key)) is not None:
         return kept
-    own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
-    node = OmegaConf.merge(OmegaConf.structured(Config), _renamed(content, Config, own_names))
+    node = OmegaConf.merge(OmegaConf.structured(Config), _renamed(content, Config, _PYTHON_NAMES))
     assert isinstance(node, DictConfig)
     if len(_merged) >= _MOST_MERGED:
         _merged.clear()
@@ -115,25 +116,14 @@ def _renamed(content: Any, kind: Any, names: Mapping[str, str]) -> Any:
 
 def accepted_keys(key: str) -> list[str]:
     """The keys below a dotted key of the typed configuration; empty where anything is accepted."""
-    kind = _type_of(key)
-    return [YAML_NAMES.get(f.name, f.name) for f in fields(kind)] if is_dataclass(kind) else []
-
-
-def _type_of(key: str) -> Any:
-    """The type of a dotted key; Any where the typed configuration does not say."""
-    kind: Any = Config
-    for name in [part for part in key.split(".") if part]:
-        if not is_dataclass(kind):
-            return Any
-        kind = get_type_hints(kind).get(name, Any)
-    return kind
+    kind: Any = field_of(key)[0] if key else Config
+    return list(types_of_keys(kind)) if is_dataclass(kind) else []
 
 
 def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
     """Unknown, absent and missing keys, and values of the wrong type; one line each."""
     schema = OmegaConf.structured(kind)
-    hints = {YAML_NAMES.get(name, name): hint for name, hint in get_type_hints(kind).items()}
-    own_names = {of_yaml: name for name, of_yaml in YAML_NAMES.items()}
+    hints = types_of_keys(kind)
     for name in map(str, node):
         if name not in hints:
             yield unknown_key_message(f"{prefix}{name}", list(hints))
@@ -153,18 +143,17 @@ def _node_problems(node: DictConfig, kind: Any, prefix: str) -> Iterator[str]:
             if isinstance(value, DictConfig):
                 yield from _node_problems(value, hint, f"{key}.")
             else:
-                keys = ", ".join(YAML_NAMES.get(f.name, f.name) for f in fields(hint))
-                yield f"{key}: found {_shown(value)}; a section with the keys {keys} is accepted"
+                yield f"{key}: found {_abbreviated_repr(value)}; a section with the keys {', '.join(types_of_keys(hint))} is accepted"
             continue
-        plain = _plain(value)
+        plain = _unresolved(value)
         yield from (_missing_message(f"{key}{inner}") for inner in _missing_below(plain))
         try:
-            schema[own_names.get(name, name)] = plain
+            schema[_PYTHON_NAMES.get(name, name)] = plain
         except (OmegaConfBaseException, ValueError, TypeError):
-            yield f"{key}: found {_shown(plain)}; {_in_words(hint)} is accepted"
+            yield f"{key}: found {_abbreviated_repr(plain)}; {_type_in_words(hint)} is accepted"
 
 
-def _plain(value: Any) -> Any:
+def _unresolved(value: Any) -> Any:
     """Containers without their interpolations resolved."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
@@ -188,15 +177,15 @@ def _missing_message(key: str) -> str:
     return f"{key}: a value is missing; give {key}=..."
 
 
-def _shown(value: Any) -> str:
-    return repr(_plain(value))[:80]
+def _abbreviated_repr(value: Any) -> str:
+    return repr(_unresolved(value))[:80]
 
 
-def _in_words(hint: Any) -> str:
+def _type_in_words(hint: Any) -> str:
     """A type as messages name it."""
     optional = [arg for arg in get_args(hint) if arg is not type(None)] if type(None) in get_args(hint) else []
     if optional:
-        return f"{_in_words(optional[0])} or null"
+        return f"{_type_in_words(optional[0])} or null"
     if hint == list[str]:
         return "a list of text, e.g. [a,b],"
     return _TYPE_WORDS.get(getattr(hint, "__origin__", hint), str(hint))
