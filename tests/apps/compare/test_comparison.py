@@ -327,5 +327,6 @@ def test_the_score_of_failed_draws_is_known_by_its_name_of_now_and_of_before(key
     make_run(tmp_path, 0.5)
     results = RunResults.of(find_runs([tmp_path]).runs[0])
     config = results.product.manifest["identity"]["config"]
-    config["evaluation"] = {**{name: value for name, value in config["evaluation"].items() if name != "fallback"}, key: "lowest"}
+    del config["evaluation"]["failed_score"]
+    config["evaluation"][key] = "lowest"
     assert results.scored["test"].scores["rail"][-1] == 1.0  # the last item was not judged
