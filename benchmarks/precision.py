@@ -153,7 +153,7 @@ def main() -> None:
     """Judges in each way, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a prometheus-eval file; default: the test split of the quickstart's generated tasks")
-    parser.add_argument("--judge", default="seed", help="folder of a complete fit stage; default: the base model")
+    parser.add_argument("--judge", default="base", help="folder of a complete fit stage; default: the base model")
     parser.add_argument("--items", type=int, default=40, help="items to judge (default 40)")
     parser.add_argument("--batch", type=int, default=4, help="prompts that go through the model together (default 4)")
     parser.add_argument("--name", default="precision", help="of the JSON file (default precision)")
@@ -175,7 +175,7 @@ def main() -> None:
     lengths = [len(prompt.prompt_ids) + len(cots[prompt.row]) for prompt in prompts]
     report(
         options.name, options.out, device, columns, rows_of(rail, mass, questions),
-        items=len(prompts), questions=len(set(questions)), judge="seed" if options.judge == "seed" else judge.name,
+        items=len(prompts), questions=len(set(questions)), judge="base" if options.judge == "base" else judge.name,
         tokens=int(np.mean(lengths)), rail_spread=float(rail[FLOAT32].std()), seconds=seconds, by_item=items,
     )  # fmt: skip
 

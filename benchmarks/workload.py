@@ -178,7 +178,7 @@ def model_flops(model: Any, batches: Sequence[JudgeBatch]) -> float:
         pairs = 0.0
         for run in batch.runs:
             own = run.end - run.start
-            pairs += own * (own + 1) / 2 + own * sum(end - start for start, end in run.above)
+            pairs += own * (own + 1) / 2 + own * sum(end - start for start, end in run.ancestors)
         total += batch.input_ids.numel() * per_token + pairs * per_pair + len(batch.read_positions) * per_read
     return total
 

@@ -61,7 +61,8 @@ def test_a_users_files_in_conf_fail_no_test(tmp_path: Path) -> None:
         return ran.stdout
 
     pytest_of("tests/config/test_config_reference.py", "tests/config/test_configs.py", "-k", "test_config_reference or tidy or found")
-    looking = [f"tests/test_{name}.py" for name in ("ablations", "configs", "injection", "model_options", "multirun")]
+    places = ("config/test_ablations", "config/test_configs", "text/test_injection", "models/test_model_options", "pipeline/test_multirun")
+    looking = [f"tests/{place}.py" for place in places]
     collected = pytest_of("--collect-only", *looking)
     assert "[ce_only-quickstart]" in collected
     assert "mine" not in collected.replace("-", " ").replace("[", " ").replace("]", " ").replace("/", " ").split()

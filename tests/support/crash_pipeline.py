@@ -90,7 +90,7 @@ def product(place: Path, stage: str) -> Path:
     """The folder of a stage's one complete product; of the two predict stages, the trained judge's."""
     found = [path for path in (place / "runs" / "stages").glob(f"{stage}-*") if not path.suffix]
     if stage == "predict":
-        found = [path for path in found if json.loads((path / "judge.json").read_text())["name"] != "seed"]
+        found = [path for path in found if json.loads((path / "judge.json").read_text())["name"] != "base"]
     assert len(found) == 1, found
     return found[0]
 
