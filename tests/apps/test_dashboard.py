@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import main_of
 
 from tract.apps import dashboard
-from tract.pipeline.entry import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,7 @@ def test_validation_is_told_by_stage_along_trained_tokens(sections: dict[str, li
 
 
 def test_the_specification_is_written_without_a_network(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tract.apps.dashboard", "--spec", str(tmp_path / "spec.json")]
+    command = [sys.executable, "-m", "tract", "dashboard", "--spec", str(tmp_path / "spec.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads((tmp_path / "spec.json").read_text())["project"] == "tract"
@@ -52,7 +52,7 @@ def test_the_specification_is_written_without_a_network(tmp_path: Path) -> None:
 def test_without_a_key_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     with pytest.raises(SystemExit) as ended:
-        guarded(dashboard._main)([])
+        main_of(dashboard)([])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: dashboard: there is no key for W&B, or WANDB_MODE is not online; run `wandb login`")
 

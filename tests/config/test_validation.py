@@ -16,7 +16,7 @@ from transformers.trainer_utils import SchedulerType
 from tract.common.errors import ConfigError
 from tract.config.schema import YAML_NAMES, Config
 from tract.config.vocabulary import ACCELERATORS, MONITORS, PRECISIONS, SCHEDULERS
-from tract.method.metrics import METRICS
+from tract.method.metrics import SPLIT_METRICS
 from tract.pipeline.unknown_keys import unknown_key_message
 from tract.pipeline.validation import accepted_keys, typed, validate
 
@@ -351,7 +351,7 @@ def test_monitors_are_the_metrics_of_the_module() -> None:
     from tract.method.split_metrics import SplitMetrics
 
     metrics = SplitMetrics("val")
-    computed = {f"val/{name}" for name in metrics.means} | {f"val/{name}" for name in METRICS}
+    computed = {f"val/{name}" for name in metrics.means} | {f"val/{name}" for name in SPLIT_METRICS}
     assert set(MONITORS) == computed - {"val/rmse_constant"}  # a property of the data, not of the model
 
 

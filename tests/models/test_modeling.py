@@ -19,7 +19,8 @@ import pytest
 import torch
 from judge_items import make_items
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from small_models import FAMILIES, family_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tract.common.errors import ConfigError
 from tract.config.schema import AdapterConfig, ModelConfig
@@ -28,37 +29,19 @@ from tract.models.locating import in_folder, locate, model_fingerprint
 from tract.models.packed_forward import logits_at
 from tract.models.saving import save_here, save_judge
 from tract.models.tokenizers import load_tokenizer
-from tract.models.tree_attention import TREE, PackedSegments
+from tract.models.tree_attention import PackedSegments
 from tract.pipeline.validation import validate
 from tract.text.layout import SequenceLayout
 from tract.text.token_tree import SegmentRun
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = AdapterConfig(kind="lora", rank=8, alpha=16.0, dropout=0.0, target_modules=["all-linear"], exclude_modules=None)
-SIZES = {
-    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "initializer_range": 0.3, "pad_token_id": 1,
-}  # fmt: skip
-# Families of conf/model, small and random. The windows are shorter than the test's sequences.
-FAMILIES = {
-    "llama": {},
-    "mistral": {},
-    "mistral-with-window": {"sliding_window": 7},
-    "qwen3": {},
-    "gemma3_text": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
-}
-
-
-def _family(name: str, attention: str = TREE) -> Any:
-    config = AutoConfig.for_model(name.removesuffix("-with-window"), **{"sliding_window": None, **SIZES, **FAMILIES[name]})
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_tree_gives_the_logits_of_separate_sequences(family: str, tiny_layout: SequenceLayout) -> None:
     """Two continuations below one prompt: every supervised logit equals that of the sequence alone (float32)."""
-    model = _family(family)
+    model = family_model(family)
     item = make_items(tiny_layout, 2, annotations=2)[1]
     tree = tiny_layout.tree(item.prompt_ids, item.continuations)
     shared = _supervised_logits(model, tree)
@@ -76,7 +59,7 @@ def _supervised_logits(model: Any, tree: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_at_positions_are_those_of_the_plain_forward(family: str) -> None:
-    model = _family(family)
+    model = family_model(family)
     ids = torch.randint(10, 500, (2, 12), generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([0, 5, 13, 23])
     packed = PackedSegments([SegmentRun(0, 12, ()), SegmentRun(12, 24, ())])

@@ -10,14 +10,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from tract.common.command_line import install_command
 from tract.common.errors import ConfigError
 from tract.common.progress import STEP_AXIS, TOKENS_AXIS
 from tract.common.user_paths import given_path
-from tract.pipeline.entry import guarded, show_masked
 from tract.pipeline.tracking.tracker import VARIANT, wandb_mode
 
 _METRICS = (("pearson_r", "Pearson r"), ("rmse", "RMSE, points"), ("score_mass", "score mass"))
@@ -147,14 +145,3 @@ def run(arguments: argparse.Namespace) -> None:
     except Exception as error:  # of W&B, its server or the network
         raise ConfigError(f"dashboard: W&B refused ({type(error).__name__}: {' '.join(str(error).split())[:300]})") from error
     sys.stdout.write(f"{made.url}\n")
-
-
-def _main(given: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tract.apps.dashboard")
-    add_arguments(parser)
-    run(parser.parse_args(given))
-
-
-if __name__ == "__main__":
-    sys.excepthook = show_masked
-    guarded(_main)(sys.argv[1:])

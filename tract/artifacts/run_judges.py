@@ -25,7 +25,6 @@ from tract.common.errors import ConfigError, DataError
 from tract.common.masking import masked
 from tract.config.renames import upgraded_config
 from tract.config.schema import ModelConfig, with_added_keys
-from tract.data.training_rows import training_rows
 from tract.evaluation.predictors import OF_COTS
 from tract.inference.sampling import Sampling
 from tract.models.locating import context_of
@@ -88,6 +87,8 @@ def judge_of_stage(
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{stage.path}: {_one_line_reason(error)}; its config.yaml or manifest.json is not that of a fit stage") from error
     if judge.template.source == "finished":
+        from tract.data.training_rows import training_rows  # loads datasets, which no other judge needs
+
         kept = (config.get("paths") or {}).get("cache")
         caches = [*([cache] if cache else []), *(places_of(str(kept), stage.path, manifest) if kept else [])]
         place = partial(places_of, folder=stage.path, manifest=manifest)

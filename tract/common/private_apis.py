@@ -83,6 +83,53 @@ PRIVATE_APIS = (
         "the attention of a model that is changed for one forward pass; the public setter checks and changes all submodels",
     ),
     PrivateApi(
+        "lightning", "2.6.6", "lightning.pytorch:LightningModule", "_trainer", None, "tract/method/lit_module.py",
+        "whether a trainer is attached; the public property raises where none is",
+    ),
+    PrivateApi(
+        "lightning", "2.6.6", "lightning.pytorch.strategies.strategy:Strategy", "_precision_plugin", None,
+        "tract/training/strategies/zero.py", "puts a plugin that leaves batches unchanged in the place of DeepSpeed's",
+    ),
+    PrivateApi(
+        "lightning", "2.6.6", "lightning.pytorch.plugins:HalfPrecision", "_desired_input_dtype", None,
+        "tract/training/strategies/precision.py", "the dtype that the plugin was built for; it has no public name",
+    ),
+    PrivateApi(
+        "lightning", "2.6.6", "lightning.pytorch.strategies:ModelParallelStrategy", "_data_parallel_size", None,
+        "tract/training/strategies/fsdp.py", "all ranks share the data; Lightning sets it from a mesh of its own",
+    ),
+    PrivateApi(
+        "torch", "2.13.0", "torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING", None,
+        "tract/training/strategies/safe_unpickling.py", "of the metadata of FSDP's checkpoints, which no public reader loads safely",
+    ),
+    PrivateApi(
+        "torch", "2.13.0", "torch.distributed.checkpoint.filesystem", "_StorageInfo", None,
+        "tract/training/strategies/safe_unpickling.py", "as above",
+    ),
+    PrivateApi(
+        "torch", "2.13.0", "torch.serialization", "_get_layout", None, "tract/training/strategies/safe_unpickling.py", "as above",
+    ),
+    PrivateApi(
+        "torch", "2.13.0", "torch.nn:Module", "_buffers", None, "tract/models/loading.py",
+        "replaces a computed buffer; register_buffer would make it persistent again",
+    ),
+    PrivateApi(
+        "transformers", "5.19.0", "transformers:PreTrainedModel", "_supports_sdpa", None, "tract/models/packed_forward.py",
+        "whether a model may use sdpa; only loading it with sdpa would tell",
+    ),
+    PrivateApi(
+        "transformers", "5.19.0", "transformers:PreTrainedModel", "_no_split_modules", None, "tract/models/sharding.py",
+        "the classes of a model's layers, which are sharded one by one",
+    ),
+    PrivateApi(
+        "transformers", "5.19.0", "transformers:PreTrainedConfig", "_commit_hash", None, "tract/models/locating.py",
+        "the revision that a hub id led to; part of a judge's fingerprint",
+    ),
+    PrivateApi(
+        "transformers", "5.19.0", "transformers:PreTrainedConfig", "_name_or_path", None, "tract/models/loading.py",
+        "what a packaged model is called in saved files, in place of a local path",
+    ),
+    PrivateApi(
         "huggingface_hub", "2.4.0", "huggingface_hub", "_CACHED_NO_EXIST", None, "tract/artifacts/exported_judge.py",
         "what try_to_load_from_cache returns for a file that is known not to exist; documented, though its name is private",
     ),

@@ -22,7 +22,7 @@ from tract.judge.arguments import APIS
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "hf", "vllm", "openai")
+JUDGE_BACKENDS = ("auto", "hf", "vllm", "openai")
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def start_worker(backend: str, files: JudgeFiles, options: BackendOptions) -> Wo
         raise ConfigError(f"batch_size: {options.batch_size} is not a number >= 1")
     if backend == "auto":
         backend = _chosen(files)
-    if backend not in BACKENDS:
-        raise ConfigError(f"backend: {backend!r} is not one of {', '.join(BACKENDS)}")
+    if backend not in JUDGE_BACKENDS:
+        raise ConfigError(f"backend: {backend!r} is not one of {', '.join(JUDGE_BACKENDS)}")
     extra = "vllm" if backend == "vllm" else "server"
     return live_worker(_spec(backend, files, options), partial(_installed, extra=extra))
 

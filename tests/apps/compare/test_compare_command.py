@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import main_of
 from made_runs import NO_RECORD, make_run
 
-from tract.apps.compare.command import main
+from tract.apps.compare import command
 
 ROOT = Path(__file__).resolve().parents[3]
+main = main_of(command)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -29,8 +31,8 @@ def test_the_command_prints_a_table_and_writes_its_files(study: Path, tmp_path: 
     """As a process of its own; what loads models stays unloaded."""
     code = (
         "import json, sys\n"
-        "from tract.apps.compare.command import main\n"
-        "main(sys.argv[1:])\n"
+        "from tract.apps.cli.main import main\n"
+        "main(['compare', *sys.argv[1:]])\n"
         "print(json.dumps(sorted({'torch', 'lightning', 'transformers', 'wandb', 'datasets'} & set(sys.modules))))"
     )
     arguments = [study / "tract", study / "tract" / "seed0", "--out", tmp_path / "out", "--metrics", "rmse, pearson_r", "--resamples", "50"]
@@ -48,8 +50,8 @@ def test_the_command_prints_a_table_and_writes_its_files(study: Path, tmp_path: 
 
 def test_help_loads_no_numbers() -> None:
     code = (
-        "import sys\nfrom tract.apps.compare.command import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom tract.apps.cli.main import main\n"
+        "try:\n    main(['compare', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'numpy', 'scipy', 'pyarrow', 'matplotlib', 'torch'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)

@@ -10,15 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import main_of
 from exported_runs import Runs
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from tract.apps.export import exporting, hub
-from tract.apps.export.command import main
+from tract.apps.export import command, exporting, hub
 from tract.apps.export.exporting import Exported
 from tract.apps.export.target import new_folder
 from tract.artifacts.judge_settings import read_settings
 from tract.common.errors import ConfigError
+
+main = main_of(command)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -278,8 +280,8 @@ def test_the_hub_s_own_client_without_a_network_says_it_in_one_line(monkeypatch:
 @pytest.mark.slow
 def test_help_loads_nothing_heavy_and_the_module_runs() -> None:
     script = (
-        "import sys\nfrom tract.apps.export.command import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom tract.apps.cli.main import main\n"
+        "try:\n    main(['export', '--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True)

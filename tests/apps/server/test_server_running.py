@@ -14,15 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+from commands import main_of
 from loaded_modules import HEAVY, status_and_modules
 from stand_in import BODY, ROOT, StandIn, server
 
+from tract.apps.server import command
 from tract.apps.server.app import create_app
-from tract.apps.server.command import DEFAULT_TOKEN_ENV, main
+from tract.apps.server.command import DEFAULT_TOKEN_ENV
 from tract.apps.server.running import _serve, is_loopback, listen
 from tract.apps.server.settings import ServerSettings
 from tract.common.errors import ConfigError
 from tract.judge.judge import Judge
+
+main = main_of(command)
 
 # Signals have handlers already, which would end the process half a second after one, with status 143.
 HANDLED = """

@@ -16,6 +16,7 @@ from typing import NoReturn
 from tract import __version__
 from tract.common.command_line import SUBCOMMANDS
 from tract.common.errors import ConfigError
+from tract.common.masking import MaskedFormatter
 from tract.common.near_names import near_names
 
 # Subcommand -> (the module with add_arguments(parser) and run(arguments), what it does).
@@ -126,7 +127,9 @@ def _prepare() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries fill a log file with lines
     # DeepSpeed, which libraries load, greets on stdout, where the results go.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskedFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _overview() -> str:

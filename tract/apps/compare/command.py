@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from tract.apps.compare.options import DEFAULT_BASELINE, DEFAULT_METRICS, CompareOptions
@@ -11,7 +10,6 @@ from tract.common.durable import write_atomically
 from tract.common.errors import ConfigError
 from tract.common.terminal import say
 from tract.common.user_paths import given_path
-from tract.pipeline.entry import guarded
 
 _DESCRIPTION = "Compares runs: means and intervals over seeds, paired differences to a baseline, tables, plots and a page."
 _EPILOG = """\
@@ -21,13 +19,6 @@ examples:
   tract compare runs/tract_quickstart runs/ce_only_quickstart --predictor rail,decode_free
   tract compare runs --baseline stage1_only --metrics pearson_r,rmse --out comparison
 """
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compares what the command line names; an error of the user's ends as one line and exit status 2."""
-    parser = argparse.ArgumentParser("tract compare", formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    guarded(run)(parser.parse_args(arguments))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tract.artifacts.products import Product, open_product
 from tract.artifacts.runs import RecordedRun
 from tract.common.errors import DataError
+from tract.config.renames import upgraded_config
 from tract.evaluation.predictors import PREDICTORS
 from tract.evaluation.results import METRICS_FILE, PREDICTIONS_TABLE
 from tract.evaluation.scored import Estimate, Scored
@@ -107,7 +108,7 @@ def _prediction_rows(results: RunResults) -> dict[str, list[dict[str, Any]]]:
 
 def _failed_score(rows: Mapping[str, list[dict[str, Any]]], results: RunResults) -> float:
     """The points that a failed draw counts with, on the judge's own grid."""
-    settings = results.product.manifest["identity"]["config"]["evaluation"]
+    settings = upgraded_config(results.product.manifest["identity"]["config"])["evaluation"]
     texts = (row["probabilities"] for found in rows.values() for row in found if row["probabilities"] is not None)
     labels = next((list(json.loads(text)) for text in texts), None) or results.run.config["grid.labels"]
-    return failed_score_of(labels, settings.get("failed_score") or settings["fallback"])  # as the key was called before
+    return failed_score_of(labels, settings["failed_score"])

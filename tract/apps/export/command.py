@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
 
 from tract.apps.export.options import ExportOptions
 from tract.common.errors import ConfigError
-from tract.common.masking import MaskedFormatter
+from tract.common.terminal import say
 from tract.common.user_paths import given_path, given_text
 from tract.config.vocabulary import DTYPES
 from tract.judge.arguments import add_choice_arguments
-from tract.pipeline.entry import guarded
 
-DESCRIPTION = "Writes the judge of a run as a standard Hugging Face folder, with its settings and a model card."
-EPILOG = """\
+_DESCRIPTION = "Writes the judge of a run as a standard Hugging Face folder, with its settings and a model card."
+_EPILOG = """\
 examples:
   tract export runs/tract_quickstart/seed0 my-judge                    merged weights
   tract export runs/tract_quickstart my-judge --best val/rmse          the best judge of a sweep
@@ -27,17 +23,9 @@ examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Exports what the command line names; an error of the user's ends as one line and exit status 2."""
-    parser = argparse.ArgumentParser(
-        "tract export", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    guarded(run)(parser.parse_args(arguments))
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what an export is asked for."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("run", type=given_path, metavar="RUN", help="a run (runs/NAME/seed0), a sweep (runs/NAME) or a stage (stage2-KEY)")
     parser.add_argument("out", type=given_path, metavar="OUT", help="the new folder; it is there as a whole or not at all")
     add_choice_arguments(parser)
@@ -74,8 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         data_licence=arguments.data_license,
         overwrite=arguments.overwrite,
     )
-    with _warnings_shown():
-        _export(arguments, options)
+    _export(arguments, options)
 
 
 def _export(arguments: argparse.Namespace, options: ExportOptions) -> None:
@@ -104,33 +91,9 @@ def _export(arguments: argparse.Namespace, options: ExportOptions) -> None:
     settings = exported.settings
     what = "adapter" if settings.adapter else f"whole weights, {exported.dtype}"
     measured = ", ".join(settings.metrics) or "nothing"
-    _say(f"{exported.folder}: {settings.name}, {what}, {exported.size / 1e6:.1f} MB; measured on: {measured}")
-    _say(f"judge: {exported.judge}, in {exported.stage}")
+    say(f"{exported.folder}: {settings.name}, {what}, {exported.size / 1e6:.1f} MB; measured on: {measured}")
+    say(f"judge: {exported.judge}, in {exported.stage}")
     if (hint := licence_hint(exported)) is not None:
-        _say(f"licence: {hint}")
+        say(f"licence: {hint}")
     if arguments.push is not None:
-        _say(f"uploaded: {push(exported.folder, arguments.push, private=arguments.private)}")
-
-
-@contextlib.contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Lines of the package on the terminal, without secrets."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(MaskedFormatter("%(levelname)s: %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logger = logging.getLogger("tract")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-def _say(text: str) -> None:
-    """Writes a line at once."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))  # a name may hold what the terminal cannot show
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"uploaded: {push(exported.folder, arguments.push, private=arguments.private)}")

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from tract.apps.server.settings import ServerSettings
@@ -17,7 +16,6 @@ from tract.common.command_line import install_command
 from tract.common.errors import ConfigError
 from tract.common.masking import MaskedFormatter
 from tract.judge.arguments import add_judge_arguments, options_of
-from tract.pipeline.entry import guarded
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +31,6 @@ examples:
 DEFAULT_TOKEN_ENV = "TRACT_SERVER_TOKEN"
 _PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 _LIMITS = ServerSettings()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves what the command line names; an error of the user's ends as one line and exit status 2."""
-    parser = argparse.ArgumentParser("tract serve", formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    guarded(run)(parser.parse_args(arguments))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
